@@ -28,7 +28,7 @@ from workers.lifeline import lifeline
 from workers.maintenance import Maintenance
 from workers.process_info import process_facts
 
-log = logging.getLogger("voicequeue.pulse")
+log = logging.getLogger("voicequeue.dispatcher")
 
 #: Pause after an early wake-up, as a fraction of the interval, so that jobs that arrive one by one are admitted
 #: together and share messages from there on.

@@ -23,10 +23,10 @@ from voicequeue.domain.job import IN_FLIGHT, MAY_HAVE_LATE_RESULT, Event, Job, S
 from voicequeue.domain.stage import Stage
 from workers.background import run_safely
 
-log = logging.getLogger("voicequeue.pulse")
+log = logging.getLogger("voicequeue.dispatcher")
 
 #: The logger of transitions; other loggers report what processes do.
-transition_log = logging.getLogger("voicequeue.move")
+transition_log = logging.getLogger("voicequeue.transition")
 
 #: Transitions that an operator may have to look at.
 _LOG_LEVELS = {State.UNSURE: logging.WARNING, State.FAILED: logging.WARNING}

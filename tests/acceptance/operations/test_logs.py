@@ -97,7 +97,7 @@ def test_the_logs_contain_the_whole_history_of_a_job(system: System, receiver: S
         job = queue.get(job_id)
     lines = lines_of(system, job_id)
 
-    transitions = [line for line in lines if line["logger"] == "voicequeue.move"]
+    transitions = [line for line in lines if line["logger"] == "voicequeue.transition"]
     assert [(line["event"], line["stage"]) for line in transitions] == [
         (step.state, step.stage) for step in timeline if step.state is not State.QUEUED
     ]
@@ -129,7 +129,7 @@ def test_the_logs_contain_the_failure_and_retry_of_a_job(system: System, receive
 
     lines = lines_of(system, job_id)
 
-    transitions = [line["event"] for line in lines if line["logger"] == "voicequeue.move"]
+    transitions = [line["event"] for line in lines if line["logger"] == "voicequeue.transition"]
     assert (
         transitions.count("failed"),
         transitions[-1],
