@@ -97,7 +97,7 @@ def _attempt(services: CallbackServices, host: str, claim: CallbackClaim, target
 
 def _log_fields(claim: CallbackClaim) -> dict[str, object]:
     subject = {"batch": claim.batch} if claim.job_id is None else {"job": claim.job_id}
-    return {**subject, "callback": claim.id, "type": claim.type, "tries": claim.attempts + 1}
+    return {**subject, "callback_id": claim.id, "event_type": claim.type, "attempts": claim.attempts + 1}
 
 
 def _send(services: CallbackServices, claim: CallbackClaim, target: Target) -> SendResult:

@@ -59,7 +59,7 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
         body = _with_key(await bodies.read_json(request), idempotency_key)
         placed = await run_in_threadpool(with_source(queue, source_of(request)).enqueue_detailed, body)
         if placed.is_new:
-            fields = {"job": placed.job.id, "batch": placed.job.spec.batch, "door": "http"}
+            fields = {"job": placed.job.id, "batch": placed.job.spec.batch, "source": "http"}
             log.info("queued", extra={**fields, "at": placed.job.created_at})
         headers = {"Location": f"/v1/jobs/{placed.job.id}"}
         if not _is_visible(placed, request):
