@@ -148,9 +148,9 @@ def request(
     tls: ssl.SSLContext,
     body: bytes | None = None,
 ) -> Iterator[Response]:
-    """Send a request and give the response once its headers are received. Raises Refused, RequestFailed.
+    """Send a request and give the response once its headers are received. Raises UrlNotAllowed, RequestFailed.
 
-    `times` apply until the end of the block, where the connection is closed.
+    `timeouts` apply until the end of the block, where the connection is closed.
     """
     from voicequeue.net.transport import exchange  # noqa: PLC0415  most commands send nothing; requests loads slowly
 

@@ -58,6 +58,7 @@ def test_every_event_about_a_job_is_documented() -> None:
         and node.func.attr in LEVELS
         and any(argument.arg == "extra" for argument in node.keywords)
         and isinstance(node.args[0], ast.Constant)
+        and isinstance(node.args[0].value, str)
     }
 
     assert "submitted" in logged
