@@ -255,7 +255,7 @@ def test_a_server_below_the_minimum_speed_fails_the_attempt() -> None:
 
     with ScriptedServer(script) as server:
         assert "too slow" in str(refused(server.url, min_speed_grace_s=0.1, min_speed=1_000))
-        assert "0.2 s" in str(refused(server.url, file_s=0.2))
+        assert "0.2 s" in str(refused(server.url, total_s=0.2))
 
 
 def test_the_faults_of_the_simulator_are_temporary(simulator: Simulator) -> None:
