@@ -72,7 +72,7 @@ def enqueue_or_reject(
 ) -> str:
     """Enqueue the job of a message and return its id, or store the message as rejected and raise the reason.
 
-    Raises InvalidJob, KeyConflict; RedisError where neither could be written.
+    Raises InvalidJobError, KeyConflictError; RedisError where neither could be written.
     """
     content: Any = {"args": list(args), "kwargs": dict(named)}
     try:
@@ -88,7 +88,7 @@ def enqueue_or_reject(
 
 
 def job_argument(args: Sequence[Any], named: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the job: the argument `job`, or the only positional argument. Raises InvalidJob."""
+    """Return the job: the argument `job`, or the only positional argument. Raises InvalidJobError."""
     unexpected = [name for name in named if name != "job"]
     problems = [Problem(str(name), "is not an argument; the only argument is job") for name in unexpected[:_NAMED_MAX]]
     if (uncounted := len(unexpected) - _NAMED_MAX) > 0:
@@ -104,7 +104,7 @@ def job_argument(args: Sequence[Any], named: Mapping[str, Any]) -> Mapping[str, 
 
 
 def enqueue_message(store: JobStore, job: Mapping[str, Any], *, message_id: str, now: float) -> str:
-    """Enqueue the job of a message and return its id. Raises InvalidJob, KeyConflict.
+    """Enqueue the job of a message and return its id. Raises InvalidJobError, KeyConflictError.
 
     A message may be delivered twice, so a job without a key gets one from the message id.
     """

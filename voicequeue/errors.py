@@ -152,7 +152,7 @@ def unencodable_fields(value: Any) -> list[Problem]:
 
 
 def check_field(field: str, check: Callable[[T], T], value: T) -> T:
-    """Return `check(value)`. Raises InvalidJob, which names the field, if that raises ValueError."""
+    """Return `check(value)`. Raises InvalidJobError, which names the field, if that raises ValueError."""
     try:
         return check(value)
     except ValueError as error:

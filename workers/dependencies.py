@@ -59,7 +59,7 @@ def _callback_services_of(pid: int) -> CallbackServices:  # noqa: ARG001  the ke
 
 
 def archive_services() -> ArchiveServices:
-    """Return the archive services of this process. Raises Unusable."""
+    """Return the archive services of this process. Raises ArchiveStorageError."""
     return _archive_services_of(os.getpid())
 
 
@@ -137,7 +137,7 @@ def build_callbacks(configured: Settings) -> CallbackServices:
 
 
 def build_archive(configured: Settings) -> ArchiveServices:
-    """Build the archive services from the settings. Raises Unusable."""
+    """Build the archive services from the settings. Raises ArchiveStorageError."""
     store = JobStore(connect(configured.redis_url, wait_s=REDIS_RETRY_S), configured.prefix)
     return ArchiveServices(
         archive=store.archive,

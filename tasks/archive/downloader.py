@@ -93,7 +93,7 @@ class Download:
         return {"Range": f"bytes={self.size}-", "If-Range": self.validator}
 
     def restart(self, response: Response) -> None:
-        """Discard what was received, because the whole file follows. Raises NotFetched."""
+        """Discard what was received, because the whole file follows. Raises DownloadFailed."""
         self.file.seek(0)
         self.file.truncate()
         self.size, self.head, self._hash = 0, b"", sha256()
@@ -134,7 +134,7 @@ class Downloader:
         return ssl.create_default_context(cafile=self._certificates or DEFAULT_CA_BUNDLE_PATH)
 
     def download(self, url: str, into: BinaryIO) -> Download:
-        """Download the whole file. Raises NotFetched."""
+        """Download the whole file. Raises DownloadFailed."""
         download = Download(into)
         deadline = time.monotonic() + self._bounds.total_s
         try:
@@ -152,7 +152,7 @@ class Downloader:
             raise DownloadFailed(str(error), for_good=True) from None
 
     def _continue(self, url: str, download: Download, deadline: float) -> None:
-        """Read on over one connection. Raises NotFetched, Refused, TooLarge, RequestFailed."""
+        """Read on over one connection. Raises DownloadFailed, UrlNotAllowed, ResponseTooLarge, RequestFailed."""
         range_headers = download.range_headers()
         with self._final_response(url, range_headers, deadline) as response:
             if response.status == 200:
@@ -215,7 +215,7 @@ def _redirected(url: str, location: str | None) -> str:
 
 
 def _length(response: Response) -> int | None:
-    """Return the Content-Length, None without one. Raises NotFetched if it is not a number."""
+    """Return the Content-Length, None without one. Raises DownloadFailed if it is not a number."""
     length = response.integer_header("Content-Length")
     if length is None and "Content-Length" in response.headers:
         raise DownloadFailed("its Content-Length is not a valid number")

@@ -52,7 +52,7 @@ class ArchiveStorage:
 
     @classmethod
     def from_url(cls, url: str) -> ArchiveStorage:
-        """Return the storage at an fsspec URL or a folder's path. Raises Unusable."""
+        """Return the storage at an fsspec URL or a folder's path. Raises ArchiveStorageError."""
         if not url:
             raise ArchiveStorageError("VOICEQUEUE_ARCHIVE_URL is not set")
         try:
@@ -73,7 +73,7 @@ class ArchiveStorage:
     def put(self, file: Path, *path: str) -> str:
         """Store a complete file under these folders and name; return its URL.
 
-        Raises Unusable, and ValueError if a folder or the name is not `safe`.
+        Raises ArchiveStorageError, and ValueError if a folder or the name is not `safe`.
         """
         if not all(map(_NAME.fullmatch, path)):
             raise ValueError(

@@ -55,7 +55,7 @@ def callbacks(
 
 
 def _secret(url: str) -> str:
-    """Return the secret of the receiver at this URL. Raises BadParameter and CannotBegin."""
+    """Return the secret of the receiver at this URL. Raises BadParameter and CommandSetupError."""
     try:
         return signatures.receiver_secret(_root_secret(), Target.parse(url).origin)
     except UrlNotAllowed as error:
@@ -63,7 +63,10 @@ def _secret(url: str) -> str:
 
 
 def _root_secret() -> str:
-    """Return the first of VOICEQUEUE_CALLBACK_SECRET, or the one derived from VOICEQUEUE_SECRET. Raises CannotBegin."""
+    """Return the first of VOICEQUEUE_CALLBACK_SECRET, or the one derived from VOICEQUEUE_SECRET.
+
+    Raises CommandSetupError.
+    """
     if own := os.environ.get("VOICEQUEUE_CALLBACK_SECRET", "").split():
         return own[0]
     if common := os.environ.get("VOICEQUEUE_SECRET"):

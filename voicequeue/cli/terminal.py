@@ -99,7 +99,9 @@ StartWithin = Annotated[
 
 
 def open_queue(*, reuse: bool | None = None) -> VoiceQueue:
-    """Return the queue that REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S describe. Raises CannotBegin.
+    """Return the queue that REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S describe.
+
+    Raises CommandSetupError.
 
     `reuse` is whether jobs share voices by default; None takes VOICEQUEUE_REUSE_VOICES.
     """
@@ -145,7 +147,7 @@ class TerminalLogHandler(logging.Handler):
 
 
 def open_for_writing(path: Path) -> TextIO:
-    """Open a file to write CSV or JSON Lines. Raises CannotBegin."""
+    """Open a file to write CSV or JSON Lines. Raises CommandSetupError."""
     try:
         return path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
     except OSError as error:

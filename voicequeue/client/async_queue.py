@@ -165,7 +165,7 @@ class AsyncVoiceQueue:
             timeout: Seconds to wait at most. None has no limit.
 
         Raises:
-            UnknownJob: No job has this id.
+            JobNotFoundError: No job has this id.
             TimeoutError: The job did not settle in time.
         """
         has_changed = asyncio.Event()

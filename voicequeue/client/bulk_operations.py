@@ -117,7 +117,7 @@ def create_plan(
 def execute_plan(store: JobStore, action: BulkAction, token: str, now: float) -> BulkResult:
     """Retry each job of the plan that has not changed, or cancel each that has not settled. Idempotent.
 
-    Raises UnknownPlan.
+    Raises PlanNotFoundError.
     """
     lines = store.indexes.plan_lines(token) if _TOKEN.fullmatch(token) else iter(())
     plan = json.loads(next(lines, "{}"))

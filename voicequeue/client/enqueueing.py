@@ -34,8 +34,8 @@ class EnqueueMethods(ReadMethods):
         An item with several songs becomes several jobs; the one that creates the voice is returned.
 
         Raises:
-            InvalidJob: A field is missing or wrong; the error names each.
-            KeyConflict: The key belongs to a job with other content.
+            InvalidJobError: A field is missing or wrong; the error names each.
+            KeyConflictError: The key belongs to a job with other content.
         """
         return self.get(self._enqueue_one(job).job_id)
 
@@ -43,8 +43,8 @@ class EnqueueMethods(ReadMethods):
         """Enqueue one job as `enqueue` does, and also return whether it is new, its position and its price.
 
         Raises:
-            InvalidJob: A field is missing or wrong; the error names each.
-            KeyConflict: The key belongs to a job with other content.
+            InvalidJobError: A field is missing or wrong; the error names each.
+            KeyConflictError: The key belongs to a job with other content.
         """
         entry = self._enqueue_one(job)
         enqueued = self.get(entry.job_id)
@@ -142,7 +142,7 @@ class _Chunk:
             self._call.send()
 
     def entries(self) -> list[EnqueueItemResult]:
-        """Return the result of each item; sends the call unless it was sent. Raises StoreUnreachable."""
+        """Return the result of each item; sends the call unless it was sent. Raises StoreUnavailableError."""
         with translated_errors():
             outcomes = iter(self._call.outcomes() if self._call is not None else [])
         return [

@@ -28,7 +28,7 @@ class EventMethods(ReadMethods):
             timeout: Seconds to wait at most, retries of Redis included. None has no limit.
 
         Raises:
-            UnknownJob: No job has this id.
+            JobNotFoundError: No job has this id.
             TimeoutError: The job did not settle in time.
         """
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -65,7 +65,7 @@ class OutboxMethods(ReadMethods):
             batch: Only jobs of this batch.
 
         Raises:
-            UnknownBatch: No job is in this batch.
+            BatchNotFoundError: No job is in this batch.
         """
         jobs = (job for state in SETTLED for job in self.jobs(state=state, batch=batch))
         return self.retry_archive(job.id for job in jobs if job.clips and job.archive is None)

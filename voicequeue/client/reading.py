@@ -36,7 +36,7 @@ class ReadMethods:
         """Return the job as it is now.
 
         Raises:
-            UnknownJob: No job has this id.
+            JobNotFoundError: No job has this id.
         """
         with translated_errors():
             [job] = self._store.get([job_id])
@@ -48,7 +48,7 @@ class ReadMethods:
         """Return every transition of the job, the oldest first.
 
         Raises:
-            UnknownJob: No job has this id.
+            JobNotFoundError: No job has this id.
         """
         with translated_errors():
             entries = self._store.timeline(job_id)
@@ -66,7 +66,7 @@ class ReadMethods:
             batch: Only jobs of this batch.
 
         Raises:
-            UnknownBatch: No job is in this batch. Raised by the call itself.
+            BatchNotFoundError: No job is in this batch. Raised by the call itself.
         """
         only_state = None if state is None else State(state)
         if batch is not None:
@@ -93,8 +93,8 @@ class ReadMethods:
             cursor: The cursor of the page before. None returns the first page.
 
         Raises:
-            UnknownBatch: No job is in the batch of the filter.
-            BadCursor: The cursor is not one of this list and filter.
+            BatchNotFoundError: No job is in the batch of the filter.
+            InvalidCursorError: The cursor is not one of this list and filter.
         """
         if filter.batch is not None:
             self.batch(filter.batch)
@@ -114,7 +114,7 @@ class ReadMethods:
         """Return the counters and limits of a batch.
 
         Raises:
-            UnknownBatch: No job is in this batch.
+            BatchNotFoundError: No job is in this batch.
         """
         with translated_errors():
             batch = self._store.batch(name)
@@ -132,7 +132,7 @@ class ReadMethods:
         """Return a page of the batches, the newest first.
 
         Raises:
-            BadCursor: The cursor is not one of this list.
+            InvalidCursorError: The cursor is not one of this list.
         """
         with translated_errors():
             return search.list_batches(self._store, limit=limit, cursor=cursor)
@@ -146,7 +146,7 @@ class ReadMethods:
             batch: Count states, backlog and credits of this batch only.
 
         Raises:
-            UnknownBatch: No job is in this batch.
+            BatchNotFoundError: No job is in this batch.
         """
         if batch is not None:
             self.batch(batch)
@@ -208,7 +208,7 @@ class ReadMethods:
 
 
 def paged(items: Iterator[T]) -> Iterator[T]:
-    """Yield items that the store reads lazily. Raises StoreUnreachable."""
+    """Yield items that the store reads lazily. Raises StoreUnavailableError."""
     while page := _next_page(items):
         yield from page
 

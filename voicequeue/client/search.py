@@ -46,7 +46,7 @@ class Filter:
             value.
 
     Raises:
-        InvalidJob: A text is not valid Unicode.
+        InvalidJobError: A text is not valid Unicode.
     """
 
     state: State | None = None
@@ -128,7 +128,7 @@ class PagePosition:
 
 
 def _place(cursor: str) -> PagePosition:
-    """Decode a cursor. Raises BadCursor."""
+    """Decode a cursor. Raises InvalidCursorError."""
     try:
         parts = json.loads(urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
         index, member, score = (part if isinstance(part, str) else "\0" for part in parts)
@@ -141,7 +141,7 @@ def _place(cursor: str) -> PagePosition:
 
 
 def list_batches(store: JobStore, *, limit: int, cursor: str | None = None) -> Page[Batch]:
-    """Return a page of the batches, the newest first. Raises BadCursor."""
+    """Return a page of the batches, the newest first. Raises InvalidCursorError."""
     place = _place(cursor) if cursor else PagePosition("batches")
     if place.index != "batches":
         raise InvalidCursorError
@@ -152,7 +152,7 @@ def list_batches(store: JobStore, *, limit: int, cursor: str | None = None) -> P
 
 
 def search(store: JobStore, job_filter: Filter, *, limit: int, cursor: str | None = None) -> Page[Job]:
-    """Return a page of up to `limit` jobs; fewer, even none, if few of many match. Raises BadCursor.
+    """Return a page of up to `limit` jobs; fewer, even none, if few of many match. Raises InvalidCursorError.
 
     Order: within a batch as enqueued; within a state by the latest to enter it; the backlog by priority, batch and age;
     all jobs state by state. A job that changes its state between two pages may be on both.

@@ -227,7 +227,7 @@ class VoiceJob(BaseModel):
 
 
 def parse_spec(data: VoiceJob | Any) -> VoiceJob:
-    """Return the job of a mapping (JSON or a row). Raises InvalidJob, which names each invalid field."""
+    """Return the job of a mapping (JSON or a row). Raises InvalidJobError, which names each invalid field."""
     if isinstance(data, VoiceJob):
         return data
     if isinstance(data, Mapping):
@@ -239,7 +239,7 @@ def parse_spec(data: VoiceJob | Any) -> VoiceJob:
 
 
 def _check_counts(data: Mapping[str, Any]) -> None:
-    """Reject a job with far too many parts before each of them is validated. Raises InvalidJob."""
+    """Reject a job with far too many parts before each of them is validated. Raises InvalidJobError."""
     songs = data.get("songs")
     parts = [("", data, "fields", FIELDS_MAX), ("song", data.get("song"), "fields", FIELDS_MAX)]
     parts += [("metadata", data.get("metadata"), "entries", METADATA_MAX_KEYS), ("songs", songs, "songs", SONGS_MAX)]

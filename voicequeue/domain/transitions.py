@@ -1,6 +1,6 @@
 """Transitions that an operator, a webhook or the policy requests. Pure.
 
-`now` is in Unix seconds. Each function raises NotAllowed where the job's state does not allow the transition.
+`now` is in Unix seconds. Each function raises InvalidStateError where the job's state does not allow the transition.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def can_be_cancelled(job: Job) -> bool:
 
 
 def require_cancellable(job: Job) -> Job:
-    """Return the job if it can be cancelled or is marked as cancelling. Raises NotAllowed."""
+    """Return the job if it can be cancelled or is marked as cancelling. Raises InvalidStateError."""
     if job.state not in (*CANCELLABLE, *ONLY_MARKABLE):
         raise InvalidStateError(f"job {job.id} cannot be cancelled: it is {job.state} already")
     return job
@@ -134,7 +134,7 @@ _PAID = frozenset({FailureCode.DEADLINE, FailureCode.UPSTREAM_FAILED, FailureCod
 def lost_order(job: Job, task_id: str) -> ChargedOrder:
     """Return the order that an operator supplies the task id of: the unsure one, or the last one that was lost.
 
-    Raises InvalidJob, NotAllowed.
+    Raises InvalidJobError, InvalidStateError.
     """
     check_field("task_id", require_encodable, task_id)
     if task_id in job.charged_task_ids.values():

@@ -102,7 +102,7 @@ class RecordingChecker:
             return InvalidAudioError(error.kind, error.reason)  # without the traceback, which references the connection
 
     def check(self, url: str) -> Audio:
-        """Return the recording behind the URL. Raises UnfitAudio."""
+        """Return the recording behind the URL. Raises InvalidAudioError."""
         try:
             return self._look(url)
         except _Temporary as error:
@@ -199,7 +199,7 @@ def _truncated_after(size: int, response: Response) -> str:
 
 
 def _decoded(response: Response, at_most: int) -> Iterator[bytes]:
-    """Return the pieces of the body without its Content-Encoding. Raises TooLarge, TruncatedResponse."""
+    """Return the pieces of the body without its Content-Encoding. Raises ResponseTooLarge, TruncatedResponse."""
     encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
     pieces = response.iter_body(max_bytes=at_most)
     if encoding == "identity":

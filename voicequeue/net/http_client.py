@@ -79,7 +79,7 @@ class Target:
 
     @classmethod
     def parse(cls, url: str) -> Target:
-        """Parse a URL; any text is accepted. Raises Refused."""
+        """Parse a URL; any text is accepted. Raises UrlNotAllowed."""
         try:
             return cls._of(urlsplit(url))
         except ValueError:  # including lone surrogates, which cannot be encoded
@@ -128,7 +128,7 @@ class Response:
         return parse_retry_after(self.headers.get("Retry-After"), time.time()) or 0.0
 
     def iter_body(self, *, max_bytes: int) -> Iterator[bytes]:
-        """Yield the body as it arrives. Raises TooLarge after `at_most` bytes, RequestFailed."""
+        """Yield the body as it arrives. Raises ResponseTooLarge after `at_most` bytes, RequestFailed."""
         size = 0
         while piece := self._read():
             size += len(piece)

@@ -95,7 +95,7 @@ class CallbackClaim:
         return _job_id(self.subject)
 
     def url(self) -> str:
-        """Return the receiver's URL. Raises Undeliverable."""
+        """Return the receiver's URL. Raises UndeliverableError."""
         url = self._job_url() if self.job_id is not None and self.spec_or_url else self.spec_or_url
         if not url:
             raise UndeliverableError("the job was purged, or its batch has no callback URL any longer")
@@ -106,7 +106,7 @@ class CallbackClaim:
             return parse_stored_spec(self.spec_or_url).callback_url
 
     def body(self) -> bytes:
-        """Return the payload; it is the same at every attempt. Raises Undeliverable."""
+        """Return the payload; it is the same at every attempt. Raises UndeliverableError."""
         with _readable():
             payload = {"type": self.type, "timestamp": to_iso8601(self.created_at), "data": self._data()}
             return json.dumps(payload, separators=(",", ":")).encode()

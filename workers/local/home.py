@@ -68,7 +68,7 @@ def _try_lock(file: TextIO) -> bool:
 
 
 def _raise_if_running(file: TextIO, home: Path) -> None:
-    """Raise HomeInUse if the supervisor of the other stack runs and is not stopping."""
+    """Raise HomeInUseError if the supervisor of the other stack runs and is not stopping."""
     pid = os.pread(file.fileno(), 32, 0).decode("ascii")
     if pid and _exists(int(pid)):
         raise HomeInUseError(f"another stack runs from {home} (process {pid}); stop it, or set VOICEQUEUE_HOME")

@@ -39,7 +39,7 @@ def head(status: str, *headers: str) -> bytes:
 
 
 def fetch(url: str) -> bytes:
-    """Return the content behind the link. Raises NotFetched."""
+    """Return the content behind the link. Raises DownloadFailed."""
     into = io.BytesIO()
     Downloader(allowed=HERE, bounds=BOUNDS).download(url, into)
     return into.getvalue()

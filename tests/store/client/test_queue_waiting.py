@@ -206,7 +206,7 @@ def test_enqueue_many_waits_once(nowhere: str) -> None:
 
 
 def test_a_jobs_timeout_ends_the_waiting_for_redis_as_well(nowhere: str) -> None:
-    """`wait(timeout=1)` does not wait a minute for Redis; it raises StoreUnreachable."""
+    """`wait(timeout=1)` does not wait a minute for Redis; it raises StoreUnavailableError."""
     began = time.monotonic()
     with VoiceQueue(nowhere, wait_for_redis_s=PATIENT_S) as queue, pytest.raises(StoreUnavailableError):
         queue.wait("x", timeout=0.5)

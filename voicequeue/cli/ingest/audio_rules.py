@@ -12,7 +12,7 @@ from voicequeue.net.http_client import HttpTimeouts
 
 
 def read_audio_rules() -> RecordingRules:
-    """Return the rules that the environment sets. Raises CannotBegin, which names the setting."""
+    """Return the rules that the environment sets. Raises CommandSetupError, which names the setting."""
     defaults = RecordingRules()
     return RecordingRules(
         policy=AddressPolicy.parse(os.environ.get(ALLOWED_HOSTS_SETTING) or "", setting=ALLOWED_HOSTS_SETTING),

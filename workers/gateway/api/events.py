@@ -58,7 +58,7 @@ class EventStream(StreamingResponse):
         self._places = limit
 
     async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
-        """Send the events. Raises Refusal if no slot is free."""
+        """Send the events. Raises ProblemError if no slot is free."""
         with self._places.slot(scope.get("state", {}).get("who", "")):
             await super().__call__(scope, receive, send)
 

@@ -166,7 +166,7 @@ def _existing_job(placed: EnqueueResult) -> schemas.ExistingJob:
 
 
 def _with_key(body: Any, key: str | None) -> Any:
-    """Add the key of the header to the job. Raises InvalidJob if the body has another one."""
+    """Add the key of the header to the job. Raises InvalidJobError if the body has another one."""
     if key is None or not isinstance(body, dict):
         return body
     if body.get("key") not in (None, key):

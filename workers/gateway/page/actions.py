@@ -33,7 +33,7 @@ class Actions:
     # ── one job ────────────────────────────────────────────────────────────────────────────────
 
     def confirm(self, request: Request, job_id: str, action: BulkAction) -> Response:
-        """Ask whether to retry or cancel this job. Raises UnknownJob, NotAllowed."""
+        """Ask whether to retry or cancel this job. Raises JobNotFoundError, InvalidStateError."""
         job = self._queue.get(job_id)
         if action is BulkAction.CANCEL:
             transitions.require_cancellable(job)
@@ -50,7 +50,7 @@ class Actions:
         return self._frame.render(request, "retry.html", context)
 
     def apply(self, form: Form, job_id: str, action: BulkAction) -> Response:
-        """Retry or cancel this job. Raises UnknownJob, NotAllowed."""
+        """Retry or cancel this job. Raises JobNotFoundError, InvalidStateError."""
         if action is BulkAction.CANCEL:
             job = self._queue.cancel(job_id)
         else:
@@ -60,11 +60,11 @@ class Actions:
         return self._show_job(job, f"The job is now {job.state}.")
 
     def confirm_review(self, request: Request, job_id: str) -> Response:
-        """Ask whether an unsure job was charged. Raises UnknownJob, NotAllowed."""
+        """Ask whether an unsure job was charged. Raises JobNotFoundError, InvalidStateError."""
         return self._frame.render(request, "review.html", {"unsure": self._queue.charge_review(job_id)})
 
     def review(self, form: Form, job_id: str) -> Response:
-        """Resolve an unsure job. Raises InvalidJob, UnknownJob, NotAllowed."""
+        """Resolve an unsure job. Raises InvalidJobError, JobNotFoundError, InvalidStateError."""
         match form.get("verdict"):
             case "charged":
                 if not form.get("task_id"):
@@ -79,7 +79,7 @@ class Actions:
         return self._show_job(job, f"The job is now {job.state}.")
 
     def redeliver(self, job_id: str) -> Response:
-        """Deliver the job's pending or undelivered callback now. Raises UnknownJob."""
+        """Deliver the job's pending or undelivered callback now. Raises JobNotFoundError."""
         job = self._queue.get(job_id)
         count = self._queue.redeliver_callbacks([job.callback_id] if job.callback_id else [])
         return self._show_job(job, "The callback is being delivered." if count else "There is no callback to deliver.")
@@ -90,14 +90,14 @@ class Actions:
     # ── many jobs ──────────────────────────────────────────────────────────────────────────────
 
     def plan(self, request: Request, form: Form) -> Response:
-        """Plan a retry or cancellation, and ask for confirmation. Raises InvalidJob, UnknownBatch."""
+        """Plan a retry or cancellation, and ask for confirmation. Raises InvalidJobError, BatchNotFoundError."""
         fields = {name: form.get(name, "") for name in _FILTER}
         plan = self._queue.plan_bulk(_action(form), to_filter(fields), resubmit="resubmit" in form)
         filters = {name: value for name, value in fields.items() if value}
         return self._frame.render(request, "plan.html", {"plan": plan, "filters": filters})
 
     def execute(self, form: Form) -> Response:
-        """Execute a plan. Raises InvalidJob, UnknownPlan."""
+        """Execute a plan. Raises InvalidJobError, PlanNotFoundError."""
         action = _action(form)
         result = self._queue.execute_plan(action, form.get("plan", ""))
         notice = f"{_PAST[action]} {result.changed:,} of {_jobs(result.count)}."
@@ -120,21 +120,21 @@ class Actions:
         return self._frame.render(request, "controls.html", context)
 
     def pause(self, request: Request, form: Form) -> Response:
-        """Pause the queue, a stage or a batch. Raises InvalidJob, UnknownBatch."""
+        """Pause the queue, a stage or a batch. Raises InvalidJobError, BatchNotFoundError."""
         stage, batch = _stage(form), form.get("batch") or None
         reason = " by ".join(filter(None, [form.get("why", "")[:200], request.state.visitor.name]))
         changed = self._queue.pause(stage=stage, batch=batch, reason=reason)
         return self._show_controls(batch, f"{_target(stage, batch)} is {'' if changed else 'already '}paused.")
 
     def resume(self, form: Form) -> Response:
-        """Resume the queue, a stage or a batch. Raises InvalidJob, UnknownBatch."""
+        """Resume the queue, a stage or a batch. Raises InvalidJobError, BatchNotFoundError."""
         stage, batch = _stage(form), form.get("batch") or None
         changed = self._queue.resume(stage=stage, batch=batch)
         notice = f"{_target(stage, batch)} is {'resumed' if changed else 'not paused'}."
         return self._show_controls(batch, notice)
 
     def set_limits(self, form: Form) -> Response:
-        """Set the limits of all workers. Raises InvalidJob."""
+        """Set the limits of all workers. Raises InvalidJobError."""
         current = self._queue.limits().as_text()
         values = {name: _number(name, form[name]) for name in _LIMITS if name in form}
         # An unchanged limit is not set: it continues to follow the settings, if it does.
@@ -147,7 +147,7 @@ class Actions:
         return self._show_controls(None, "The limits are saved.")
 
     def set_batch_limits(self, form: Form) -> Response:
-        """Set the limits of one batch; an empty field removes a limit. Raises InvalidJob, UnknownBatch."""
+        """Set the limits of one batch; an empty field removes a limit. Raises InvalidJobError, BatchNotFoundError."""
         batch = self._queue.batch(form.get("batch", "")).name
         credits, in_flight = (_limit(form, name, least) for name, least in (("max_credits", 0), ("max_in_flight", 1)))
         self._queue.set_batch_limits(batch, max_credits=credits, max_in_flight=in_flight)
@@ -185,7 +185,7 @@ def _target(stage: Stage | None, batch: str | None) -> str:
 
 
 def _number(name: str, text: str) -> float | None:
-    """Return the number in a field, None if it is empty. Raises InvalidJob."""
+    """Return the number in a field, None if it is empty. Raises InvalidJobError."""
     if not text:
         return None
     if (number := parse_float(text)) is None:

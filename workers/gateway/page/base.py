@@ -79,7 +79,10 @@ class PageRenderer:
     # ── access ────────────────────────────────────────────────────────────────────────────────────
 
     async def require_login(self, request: Request) -> None:
-        """Set the user of the session as `request.state.visitor`. Raises Redirected, Refusal, StoreUnreachable."""
+        """Set the user of the session as `request.state.visitor`.
+
+        Raises Redirected, ProblemError, StoreUnavailableError.
+        """
         self._access.check_source(request)
         if request.method == "GET" and "token" in request.query_params:
             raise Redirected(await run_in_threadpool(self.log_in_with_link, request, _onward(request)))
@@ -90,24 +93,30 @@ class PageRenderer:
         request.state.visitor = user
 
     async def require_read(self, request: Request) -> None:
-        """Like `known`, and the user must have the scope `read`. Raises Redirected, Refusal, StoreUnreachable."""
+        """Require a session and the scope `read`.
+
+        Raises Redirected, ProblemError, StoreUnavailableError.
+        """
         await self.require_login(request)
         _require(request.state.visitor, Scope.READ)
 
     async def is_session_valid(self, request: Request) -> bool:
-        """Return whether the session of an admitted request is still valid. Raises StoreUnreachable."""
+        """Return whether the session of an admitted request is still valid. Raises StoreUnavailableError."""
         user = await run_in_threadpool(self._logins.user_of, self.session_token(request))
         return user is not None and user.has_scope(Scope.READ)
 
     async def require_operate(self, request: Request) -> None:
-        """Like `admit`, and the user must have the scope `operate`. Raises Redirected, Refusal, StoreUnreachable."""
+        """Require the scope `operate` too. Raises Redirected, ProblemError, StoreUnavailableError."""
         await self.require_read(request)
         _require(request.state.visitor, Scope.OPERATE)
 
     async def form(self, request: Request) -> Form:
-        """Return the fields of a form of this session. Raises Refusal if its CSRF token is wrong; InvalidJob."""
+        """Return the fields of a form of this session.
+
+        Raises ProblemError if its CSRF token is wrong; InvalidJobError.
+        """
         fields = await bodies.read_form(request, MAX_FORM_BYTES)
-        if not signatures.equals_constant_time(request.state.visitor.form, fields.get("token", "")):
+        if not signatures.equals_constant_time(request.state.visitor.csrf_token, fields.get("token", "")):
             raise ProblemError(403, "This form does not belong to your session. Reload the page and try again.")
         return {name: value.strip() for name, value in fields.items()}
 
@@ -145,7 +154,7 @@ class PageRenderer:
         status: int = 200,
         clips: Sequence[Clip] = (),
     ) -> Response:
-        """Render a page, with the summary if the user may read. Raises StoreUnreachable.
+        """Render a page, with the summary if the user may read. Raises StoreUnavailableError.
 
         `clips` are those whose covers and songs the page loads.
         """

@@ -29,7 +29,7 @@ class LoginPage:
         self._logins = logins
 
     def show(self, request: Request, onward: str, error: str = "", *, status: int = 200) -> Response:
-        """Render the login form. Raises Refusal."""
+        """Render the login form. Raises ProblemError."""
         self._access.check_source(request)
         if "token" in request.query_params:
             return self._frame.log_in_with_link(request, onward)
@@ -37,7 +37,7 @@ class LoginPage:
         return self._frame.render(request, "login.html", context, status=status)
 
     def log_in(self, request: Request, form: Form) -> Response:
-        """Create a session. Raises Refusal, StoreUnreachable."""
+        """Create a session. Raises ProblemError, StoreUnavailableError."""
         self._access.check_source(request)
         onward, address = safe_path(form.get("onward", "/")), request.client.host if request.client else ""
         try:

@@ -72,7 +72,7 @@ class Views:
             return None
 
     def job(self, request: Request, job_id: str) -> Response:
-        """Render one job: timeline, charges, voice, songs, callback. Raises UnknownJob."""
+        """Render one job: timeline, charges, voice, songs, callback. Raises JobNotFoundError."""
         job, timeline = self._queue.get(job_id), self._queue.timeline(job_id)
         context = {
             "job": job,
@@ -86,7 +86,7 @@ class Views:
         return self._frame.render(request, "job.html", context, clips=job.clips)
 
     def batches(self, request: Request, cursor: str | None) -> Response:
-        """Render a page of batches, newest first. Raises BadCursor."""
+        """Render a page of batches, newest first. Raises InvalidCursorError."""
         page = self._queue.list_batches(limit=PAGE_SIZE, cursor=cursor)
         next_page = page.cursor and "?" + urlencode({"cursor": page.cursor})
         return self._frame.render(request, "batches.html", {"page": page, "next_page": next_page})

@@ -36,7 +36,7 @@ class ConcurrencyLimit:
             )
 
     def acquire(self, caller: str) -> None:
-        """Take a slot; `free` returns it. Raises Refusal."""
+        """Take a slot; `free` returns it. Raises ProblemError."""
         self.check(caller)
         self._held[caller] += 1
 
@@ -48,7 +48,7 @@ class ConcurrencyLimit:
 
     @contextmanager
     def slot(self, caller: str) -> Iterator[None]:
-        """Hold a slot in the body. Raises Refusal."""
+        """Hold a slot in the body. Raises ProblemError."""
         self.acquire(caller)
         try:
             yield

@@ -47,7 +47,7 @@ class LargeResponses:
 
     @contextmanager
     def count_unread(self, caller: str, size: int) -> Iterator[None]:
-        """Count `size` bytes for this caller in the body. Raises Refusal if too many are unread."""
+        """Count `size` bytes for this caller in the body. Raises ProblemError if too many are unread."""
         if (of_caller := self._held[caller]) and of_caller + size > MAX_UNREAD_BYTES // 2:
             raise ProblemError(429, "This key has too many unread responses; read them first.")
         if (total := self._held.total()) and total + size > MAX_UNREAD_BYTES:
