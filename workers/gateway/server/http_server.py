@@ -79,8 +79,8 @@ class LimitedProtocol(H11Protocol):
     def _awaited_body(self) -> Iterator[None]:
         """Count as waiting, not as an active request, while the body is read in the `with` body.
 
-        Raises ProblemError if no
-        slot is free once the body is complete."""
+        Raises ProblemError if no slot is free once the body is complete.
+        """
         if not self.cycle.more_body:
             yield
             return
