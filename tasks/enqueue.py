@@ -83,7 +83,7 @@ def enqueue_or_reject(
     except Exception as error:
         reason = str(error) if isinstance(error, InvalidJobError | KeyConflictError) else safe_reason(error)
         store.rejected_messages.add(RejectedMessage(now, message_id, ENQUEUE_TASK, reason, content))
-        log.warning("rejected: %s", safe_reason(error), extra={"message_id": message_id})
+        log.warning("message rejected: %s", safe_reason(error), extra={"message_id": message_id})
         raise
 
 
@@ -116,5 +116,5 @@ def enqueue_message(store: JobStore, job: Mapping[str, Any], *, message_id: str,
     entry = item_result(jobs, store.enqueue(jobs, now, source=Source.MESSAGE))
     if entry.error is not None:
         raise entry.error
-    log.info("queued", extra={"job": entry.job_id, "batch": spec.batch, "door": "message", "at": now})
+    log.info("queued", extra={"job": entry.job_id, "batch": spec.batch, "source": "message", "at": now})
     return entry.job_id

@@ -129,7 +129,7 @@ def _next_poll(
     failure_report = answer.failure_report if answer else claim.failure_report
     if failure_report and not claim.failure_report:
         context = {"job": claim.job_id, "stage": str(claim.stage), "reason": failure_report.message}
-        log.info("upstream says that it failed: it is asked again", extra=context)
+        log.info("upstream reported a failure; polling again", extra=context)
     is_not_ready = answer is not None and answer.has_response and claim.state is State.PENDING
     due = now + services.polls.next_delay(claim, now, jitter, is_doubted=failure_report is not None)
     return PollReschedule(
@@ -174,7 +174,7 @@ def _report_health(services: TaskContext, results: dict[PollClaim, TaskResult | 
         unanswered = services.health.report_polls(current)
         for claim, result in results.items():
             if claim.job_id in unanswered or isinstance(result, InvalidRequest):
-                log.warning("asking about it: %s", result, extra={"job": claim.job_id, "stage": str(claim.stage)})
+                log.warning("poll failed: %s", result, extra={"job": claim.job_id, "stage": str(claim.stage)})
 
 
 def _answer(services: TaskContext, claim: PollClaim, result: TaskResult | UpstreamError) -> PollAnswer:

@@ -65,6 +65,6 @@ class PollScheduler:
                 span = DurationInterval(lower_s, now - claim.submitted_at)
                 spans_by_kind.setdefault(duration_kind(claim.stage, claim.model), []).append(span)
                 self._metrics.observe("stage", claim.stage, now - claim.submitted_at)
-                self._metrics.observe("lateness", claim.stage, now - claim.submitted_at - lower_s)
+                self._metrics.observe("result_detection_delay", claim.stage, now - claim.submitted_at - lower_s)
         for kind, spans in spans_by_kind.items():
             self._history.add_durations(kind, spans)

@@ -198,7 +198,7 @@ def _transition_for(services: TaskContext, jitter: float, post: Completed[Order,
     }
     optional = {"task_id": transition.fields.get(task_field(claim.stage)), "reason": transition.reason}
     details = {name: value for name, value in optional.items() if value}
-    log.info("ordered", extra={**context, **details, "duration": round(post.duration_s, 3)})
+    log.info("submitted", extra={**context, **details, "duration": round(post.duration_s, 3)})
     return transition
 
 
@@ -251,5 +251,5 @@ def _write_late(services: TaskContext, claim: SubmitClaim, transition: Transitio
             return named is OrderEffect.CONTINUED
     # The text of the answer may be shown in the record only, so it is not logged.
     discarded = {name: value for name, value in transition.fields.items() if name != "answer"} or transition.reason
-    log.error("the job has moved on from %s", discarded, extra={"job": claim.job_id, "stage": str(claim.stage)})
+    log.error("job has left the expected state: %s", discarded, extra={"job": claim.job_id, "stage": str(claim.stage)})
     return False

@@ -36,7 +36,7 @@ RATE_LIMITED_MAX = 8
 BALANCE = "balance"
 
 _CLOSED = {
-    HoldReason.COOLDOWN: "upstream says: slow down (%s)",
+    HoldReason.COOLDOWN: "upstream rate limit (%s)",
     HoldReason.OUT_OF_CREDITS: "charging is suspended until the account can pay: %s. Add credits; it resumes by itself",
     HoldReason.UNAUTHORIZED: "charging is suspended, upstream denies access: %s. One job is tried from time to time",
     HoldReason.UPSTREAM_DOWN: "charging is suspended, upstream does not answer: %s. It is retried automatically",
@@ -158,4 +158,4 @@ def _log_effect(template: str, reason: HoldReason, message: str, effect: HoldEff
     if effect is HoldEffect.CLOSED:
         log.log(logging.WARNING if reason is HoldReason.COOLDOWN else logging.ERROR, template, cause, extra=extra)
     elif effect is HoldEffect.ON_TRIAL:
-        log.warning("%s: %s. One order at a time is tried, beginning with others", reason, cause, extra=extra)
+        log.warning("%s: %s. Trying one job at a time, other jobs first", reason, cause, extra=extra)

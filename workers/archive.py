@@ -21,7 +21,7 @@ from workers.background import BackgroundStep, LeaseDispatcher, Publish, publish
 from workers.dependencies import build_archive
 from workers.process_info import process_facts
 
-log = logging.getLogger("voicequeue.pulse")
+log = logging.getLogger("voicequeue.dispatcher")
 
 
 def archive_dispatcher(

@@ -106,8 +106,8 @@ def build_services(configured: Settings) -> TaskContext:
 
 
 def _count_request(metrics: MetricsCounter, operation: str, outcome: str, seconds: float) -> None:
-    metrics.increment("call", operation, outcome)
-    metrics.observe("call", operation, seconds)
+    metrics.increment("upstream_request", operation, outcome)
+    metrics.observe("upstream_request", operation, seconds)
 
 
 def build_callbacks(configured: Settings) -> CallbackServices:

@@ -51,7 +51,7 @@ class DownloadFailed(Exception):
 class DownloadLimits:
     """The limits of a download, in bytes and seconds.
 
-    `min_speed`: the minimum speed in bytes a second, averaged over one connection and checked after
+    `min_speed` is in bytes a second, averaged over one connection and checked after
     `min_speed_grace_s`.
     """
 

@@ -95,7 +95,7 @@ def archive_jobs(services: ArchiveServices, job_ids: Sequence[str]) -> None:
         except Exception as error:
             # The job is due again when its claim expires. Redis errors can quote the data: log the type only.
             is_defect = not isinstance(error, RedisError)
-            log.error("cannot archive the songs: %s", type(error).__name__, exc_info=is_defect, extra={"job": job_id})
+            log.error("archiving failed: %s", type(error).__name__, exc_info=is_defect, extra={"job": job_id})
 
 
 def _archive_job(services: ArchiveServices, job_id: str) -> None:
@@ -196,7 +196,7 @@ def _finish(services: ArchiveServices, claim: ArchiveClaim, failures: Sequence[_
 
 def _give_up(services: ArchiveServices, claim: ArchiveClaim, reason: str) -> None:
     if services.archive.mark_failed(claim, services.clock(), reason):
-        log.warning("its songs are not archived: %s", reason, extra={"job": claim.job_id})
+        log.warning("songs not archived: %s", reason, extra={"job": claim.job_id})
 
 
 @contextmanager

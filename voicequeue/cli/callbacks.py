@@ -63,8 +63,10 @@ def _secret(url: str) -> str:
 
 
 def _root_secret() -> str:
-    """Return the first of VOICEQUEUE_CALLBACK_SECRET, or the one derived from VOICEQUEUE_SECRET. Raises
-    CommandSetupError."""
+    """Return the first of VOICEQUEUE_CALLBACK_SECRET, or the one derived from VOICEQUEUE_SECRET.
+
+    Raises CommandSetupError.
+    """
     if own := os.environ.get("VOICEQUEUE_CALLBACK_SECRET", "").split():
         return own[0]
     if common := os.environ.get("VOICEQUEUE_SECRET"):

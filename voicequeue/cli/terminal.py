@@ -99,8 +99,9 @@ StartWithin = Annotated[
 
 
 def open_queue(*, reuse: bool | None = None) -> VoiceQueue:
-    """Return the queue that REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S describe. Raises
-    CommandSetupError.
+    """Return the queue that REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S describe.
+
+    Raises CommandSetupError.
 
     `reuse` is whether jobs share voices by default; None takes VOICEQUEUE_REUSE_VOICES.
     """

@@ -347,7 +347,7 @@ def _work(facts: Facts) -> Iterator[CheckResult]:
     if facts.uncounted is not None:
         # The account may have other users. A changed price requires an operator.
         level = Level.NOTE if facts.uncounted.price is None else Level.WARNING
-        yield CheckResult("account", level, str(facts.uncounted), "docs/runbook.md#voicequeuecreditsunexplained")
+        yield CheckResult("account", level, str(facts.uncounted), "docs/runbook.md#voicequeueunexplainedspending")
     for count, level, what, todo in (
         (facts.states.get(State.UNSURE, 0), Level.WARNING, "jobs may have been charged", "voicequeue review"),
         (facts.callbacks.undelivered, Level.WARNING, "callbacks are undelivered", "voicequeue callbacks"),

@@ -104,7 +104,7 @@ def _add_api(
 
 
 def create_access(settings: Settings) -> AccessControl:
-    """Return who may use the gateway: the configured keys or, without any, the local token. Raises BadSettings."""
+    """Return who may use the gateway: the configured keys or, without any, the local token. Raises SettingsError."""
     configured, file = configured_keys(settings), settings.local_token_file
     if configured:
         return AccessControl(configured)
@@ -117,7 +117,7 @@ def create_access(settings: Settings) -> AccessControl:
 
 
 def configured_keys(settings: Settings) -> tuple[ApiKey, ...]:
-    """Return the configured API keys. Raises BadSettings."""
+    """Return the configured API keys. Raises SettingsError."""
     try:
         return api_keys.parse_keys(settings.api_keys.get_secret_value())
     except ValueError as error:

@@ -40,7 +40,7 @@ class ResponseSpool:
         self.is_used = False
 
     def write(self, data: bytes) -> None:
-        """Append the data; wait while the spool is full. Raises Closed."""
+        """Append the data; wait while the spool is full. Raises ResponseClosed."""
         rest = memoryview(data)
         while rest:
             with self._changed:

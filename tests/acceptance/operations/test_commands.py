@@ -85,7 +85,7 @@ def test_up_pays_nothing_twice_after_sigkill_or_a_closed_terminal(tmp_path: Path
         assert [process for process in processes if process.is_running()] == []
         ledger = upstream.ledger()
     lines = "".join(log.read_text(encoding="utf-8") for log in (tmp_path / "log").glob("worker.*.log")).splitlines()
-    outcomes = [json.loads(line)["outcome"] for line in lines if '"event": "ordered"' in line]
+    outcomes = [json.loads(line)["outcome"] for line in lines if '"event": "submitted"' in line]
     assert outcomes == ["pending"] * len(ledger["charges"])
     assert ledger["double_charges"] == []
 

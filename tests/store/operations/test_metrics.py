@@ -22,11 +22,11 @@ def test_counters_of_several_processes_are_added(space: Keyspace) -> None:
     """Each process writes by itself, shortly after counting."""
     first, second = MetricsCounter(space, every_s=0.05), MetricsCounter(space, every_s=0.05)
     for metrics in (first, second, second):
-        metrics.increment("call", "task", "ok")
-    second.increment("call", "task", "slow_down")
+        metrics.increment("upstream_request", "poll", "ok")
+    second.increment("upstream_request", "poll", "rate_limited")
 
-    eventually(lambda: first.read().counts == {"call:task:ok": 3, "call:task:slow_down": 1})
-    assert list(first.read().counters_under("call")) == [(["task", "ok"], 3), (["task", "slow_down"], 1)]
+    eventually(lambda: first.read().counts == {"upstream_request:poll:ok": 3, "upstream_request:poll:rate_limited": 1})
+    assert list(first.read().counters_under("upstream_request")) == [(["poll", "ok"], 3), (["poll", "rate_limited"], 1)]
 
 
 def test_threads_lose_nothing(space: Keyspace) -> None:
@@ -53,22 +53,22 @@ def test_threads_lose_nothing(space: Keyspace) -> None:
 def test_a_value_is_counted_in_its_bucket(space: Keyspace, seconds: float, bound: str) -> None:
     """As in Prometheus, a bound is inclusive; the last bucket is infinity."""
     metrics = MetricsCounter(space)
-    metrics.observe("call", "task", seconds)
+    metrics.observe("upstream_request", "poll", seconds)
     metrics.flush()
 
-    [(of, histogram)] = metrics.read().histograms_of("call")
-    assert of == "task"
+    [(of, histogram)] = metrics.read().histograms_of("upstream_request")
+    assert of == "poll"
     assert histogram.sum == pytest.approx(seconds)
     first = next(place for place, (_, count) in enumerate(histogram.cumulative()) if count)
     assert (histogram.bounds[first], histogram.cumulative()[-1]) == (bound, ("+Inf", 1))
-    assert len(histogram.counts) == len(BOUNDS["call"]) + 1
+    assert len(histogram.counts) == len(BOUNDS["upstream_request"]) + 1
 
 
 def test_while_redis_refuses_counters_are_kept(space: Keyspace) -> None:
     """Counting raises no error and does not block."""
     metrics = MetricsCounter(space, every_s=60)
     metrics.increment("x")
-    metrics.observe("call", "task", 2)
+    metrics.observe("upstream_request", "poll", 2)
     space.redis.execute_command("ACL", "SETUSER", "default", "-hincrby")  # type: ignore[no-untyped-call]
     try:
         metrics.flush()
@@ -79,4 +79,4 @@ def test_while_redis_refuses_counters_are_kept(space: Keyspace) -> None:
     metrics.flush()
 
     assert metrics.read().counts == {"x": 2}
-    assert [histogram.sum for _, histogram in metrics.read().histograms_of("call")] == [2.0]
+    assert [histogram.sum for _, histogram in metrics.read().histograms_of("upstream_request")] == [2.0]

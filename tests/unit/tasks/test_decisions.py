@@ -214,7 +214,7 @@ def test_any_other_answer_revokes_a_reported_failure(stage: Stage) -> None:
 @BOTH_STAGES
 def test_what_is_to_be_ordered_again_is_queued_when_its_failure_is_certain(stage: Stage) -> None:
     """The job was retried: its old task is not polled again, and nothing else is counted."""
-    retried = claimed(stage, failure_report=FailureReport(0.0, "no"), reorder=True)
+    retried = claimed(stage, failure_report=FailureReport(0.0, "no"), resubmits=True)
 
     move = decisions.transition_from_result(retried, TaskFailed("no"), NOW, RECHECK_S)
 
@@ -400,7 +400,7 @@ def test_every_decision_can_be_written(stage: Stage) -> None:
 def test_an_order_that_is_sent_again_does_not_wait_for_the_songs_of_the_one_that_failed() -> None:
     """Clips that the failed order named without a link are removed with its task."""
     named = (Clip("old", "running"),)
-    claim = claimed(Stage.MUSIC, clips=named, failure_report=FailureReport(0.0, "no"), reorder=True)
+    claim = claimed(Stage.MUSIC, clips=named, failure_report=FailureReport(0.0, "no"), resubmits=True)
 
     move = decisions.transition_from_result(claim, TaskFailed("no"), NOW, 10.0)
 

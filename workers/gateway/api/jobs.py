@@ -59,7 +59,7 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
         body = _with_key(await bodies.read_json(request), idempotency_key)
         result = await run_in_threadpool(with_source(queue, source_of(request)).enqueue_detailed, body)
         if result.is_new:
-            fields = {"job": result.job.id, "batch": result.job.spec.batch, "door": "http"}
+            fields = {"job": result.job.id, "batch": result.job.spec.batch, "source": "http"}
             log.info("queued", extra={**fields, "at": result.job.created_at})
         headers = {"Location": f"/v1/jobs/{result.job.id}"}
         if not _is_visible(result, request):
@@ -166,7 +166,7 @@ def _existing_job(result: EnqueueResult) -> schemas.ExistingJob:
 
 
 def _with_key(body: Any, key: str | None) -> Any:
-    """Add the key of the header to the job. Raises InvalidJob if the body has another one."""
+    """Add the key of the header to the job. Raises InvalidJobError if the body has another one."""
     if key is None or not isinstance(body, dict):
         return body
     if body.get("key") not in (None, key):

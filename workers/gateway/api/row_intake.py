@@ -46,7 +46,7 @@ class _BodyReader:
         self._receiving: Future[Message] | None = None
 
     def read(self, size: int) -> bytes:
-        """Return up to `size` bytes; b"" at the end. Raises Gone, Refusal."""
+        """Return up to `size` bytes; b"" at the end. Raises ClientDisconnectedError, ProblemError."""
         while not self._buffer and self._has_more:
             message = self._next_message()
             if message["type"] != "http.request":

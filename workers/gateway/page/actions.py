@@ -64,7 +64,7 @@ class Actions:
         return self._renderer.render(request, "review.html", {"unsure": self._queue.charge_review(job_id)})
 
     def review(self, form: Form, job_id: str) -> Response:
-        """Resolve an unsure job. Raises InvalidJob, JobNotFoundError, InvalidStateError."""
+        """Resolve an unsure job. Raises InvalidJobError, JobNotFoundError, InvalidStateError."""
         match form.get("verdict"):
             case "charged":
                 if not form.get("task_id"):
@@ -90,14 +90,14 @@ class Actions:
     # ── many jobs ──────────────────────────────────────────────────────────────────────────────
 
     def plan(self, request: Request, form: Form) -> Response:
-        """Plan a retry or cancellation, and ask for confirmation. Raises InvalidJob, BatchNotFoundError."""
+        """Plan a retry or cancellation, and ask for confirmation. Raises InvalidJobError, BatchNotFoundError."""
         fields = {name: form.get(name, "") for name in _FILTER}
         plan = self._queue.plan_bulk(_action(form), to_filter(fields), resubmit="resubmit" in form)
         filters = {name: value for name, value in fields.items() if value}
         return self._renderer.render(request, "plan.html", {"plan": plan, "filters": filters})
 
     def execute(self, form: Form) -> Response:
-        """Execute a plan. Raises InvalidJob, PlanNotFoundError."""
+        """Execute a plan. Raises InvalidJobError, PlanNotFoundError."""
         action = _action(form)
         result = self._queue.execute_plan(action, form.get("plan", ""))
         notice = f"{_PAST[action]} {result.changed:,} of {_jobs(result.count)}."
@@ -120,21 +120,21 @@ class Actions:
         return self._renderer.render(request, "controls.html", context)
 
     def pause(self, request: Request, form: Form) -> Response:
-        """Pause the queue, a stage or a batch. Raises InvalidJob, BatchNotFoundError."""
+        """Pause the queue, a stage or a batch. Raises InvalidJobError, BatchNotFoundError."""
         stage, batch = _stage(form), form.get("batch") or None
         reason = " by ".join(filter(None, [form.get("why", "")[:200], request.state.visitor.name]))
         changed = self._queue.pause(stage=stage, batch=batch, reason=reason)
         return self._show_controls(batch, f"{_target(stage, batch)} is {'' if changed else 'already '}paused.")
 
     def resume(self, form: Form) -> Response:
-        """Resume the queue, a stage or a batch. Raises InvalidJob, BatchNotFoundError."""
+        """Resume the queue, a stage or a batch. Raises InvalidJobError, BatchNotFoundError."""
         stage, batch = _stage(form), form.get("batch") or None
         changed = self._queue.resume(stage=stage, batch=batch)
         notice = f"{_target(stage, batch)} is {'resumed' if changed else 'not paused'}."
         return self._show_controls(batch, notice)
 
     def set_limits(self, form: Form) -> Response:
-        """Set the limits of all workers. Raises InvalidJob."""
+        """Set the limits of all workers. Raises InvalidJobError."""
         current = self._queue.limits().as_text()
         values = {name: _number(name, form[name]) for name in _LIMITS if name in form}
         # An unchanged limit is not set: it continues to follow the settings, if it does.
@@ -147,7 +147,7 @@ class Actions:
         return self._show_controls(None, "The limits are saved.")
 
     def set_batch_limits(self, form: Form) -> Response:
-        """Set the limits of one batch; an empty field removes a limit. Raises InvalidJob, BatchNotFoundError."""
+        """Set the limits of one batch; an empty field removes a limit. Raises InvalidJobError, BatchNotFoundError."""
         batch = self._queue.batch(form.get("batch", "")).name
         credits, in_flight = (_limit(form, name, least) for name, least in (("max_credits", 0), ("max_in_flight", 1)))
         self._queue.set_batch_limits(batch, max_credits=credits, max_in_flight=in_flight)
@@ -185,7 +185,7 @@ def _target(stage: Stage | None, batch: str | None) -> str:
 
 
 def _number(name: str, text: str) -> float | None:
-    """Return the number in a field, None if it is empty. Raises InvalidJob."""
+    """Return the number in a field, None if it is empty. Raises InvalidJobError."""
     if not text:
         return None
     if (number := parse_float(text)) is None:

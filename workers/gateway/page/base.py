@@ -79,7 +79,10 @@ class PageRenderer:
     # ── access ────────────────────────────────────────────────────────────────────────────────────
 
     async def require_login(self, request: Request) -> None:
-        """Set the user of the session as `request.state.visitor`. Raises Redirected, Refusal, StoreUnavailableError."""
+        """Set the user of the session as `request.state.visitor`.
+
+        Raises Redirected, ProblemError, StoreUnavailableError.
+        """
         self._access.check_source(request)
         if request.method == "GET" and "token" in request.query_params:
             raise Redirected(await run_in_threadpool(self.log_in_with_link, request, _onward(request)))
@@ -90,8 +93,10 @@ class PageRenderer:
         request.state.visitor = user
 
     async def require_read(self, request: Request) -> None:
-        """Like `require_login`, and the user must have the scope `read`. Raises Redirected, Refusal,
-        StoreUnavailableError."""
+        """Require a session and the scope `read`.
+
+        Raises Redirected, ProblemError, StoreUnavailableError.
+        """
         await self.require_login(request)
         _require(request.state.visitor, Scope.READ)
 
@@ -101,15 +106,17 @@ class PageRenderer:
         return user is not None and user.has_scope(Scope.READ)
 
     async def require_operate(self, request: Request) -> None:
-        """Like `require_read`, and the user must have the scope `operate`. Raises Redirected, Refusal,
-        StoreUnavailableError."""
+        """Require the scope `operate` too. Raises Redirected, ProblemError, StoreUnavailableError."""
         await self.require_read(request)
         _require(request.state.visitor, Scope.OPERATE)
 
     async def form(self, request: Request) -> Form:
-        """Return the fields of a form of this session. Raises ProblemError if its CSRF token is wrong; InvalidJob."""
+        """Return the fields of a form of this session.
+
+        Raises ProblemError if its CSRF token is wrong; InvalidJobError.
+        """
         fields = await bodies.read_form(request, MAX_FORM_BYTES)
-        if not signatures.equals_constant_time(request.state.visitor.form, fields.get("token", "")):
+        if not signatures.equals_constant_time(request.state.visitor.csrf_token, fields.get("token", "")):
             raise ProblemError(403, "This form does not belong to your session. Reload the page and try again.")
         return {name: value.strip() for name, value in fields.items()}
 
