@@ -89,7 +89,7 @@ def test_a_marked_job_whose_response_is_lost_becomes_unsure(store: JobStore) -> 
 
     unsure = apply_transition(store, job, State.UNSURE, reason="no answer")
     assert unsure.is_cancelling
-    apply_transition(store, unsure, State.ADMITTED, reason="the answer came late")
+    apply_transition(store, unsure, State.ADMITTED, reason="late answer")
 
     assert get_job(store, job.id).state is State.CANCELLED
 
