@@ -80,7 +80,7 @@ def _results() -> Iterator[CheckResult]:
 def _with_shell(checks: ModuleType, facts: checkup.Facts) -> checkup.Facts:
     """Add this shell to the processes, because processes that it starts get its settings."""
     try:
-        return replace(facts, processes=[*facts.processes, checks.here()])
+        return replace(facts, processes=[*facts.processes, checks.this_process()])
     except SystemExit:  # its settings are invalid, which is reported already
         return facts
 

@@ -175,7 +175,7 @@ def continue_with_order(job: Job, order: ChargedOrder, now: float, *, reason: st
         fields=fields,
         credits=PRICES[order.stage],
         attempt=order.attempt,
-        unsettled=PRICES[order.stage] if gives_up_another else 0,
+        released_credits=PRICES[order.stage] if gives_up_another else 0,
     )
 
 
@@ -190,7 +190,7 @@ def resubmit(job: Job, now: float, *, reason: str = "resubmitted by an operator"
             f"job {job.id} is being cancelled and cannot be resubmitted; give it up first, then retry it"
         )
     return _transition(job)(
-        State.ADMITTED, due=now, reason=reason, fields={"lost": _lost_field(job)}, unsettled=PRICES[job.stage]
+        State.ADMITTED, due=now, reason=reason, fields={"lost": _lost_field(job)}, released_credits=PRICES[job.stage]
     )
 
 
@@ -199,7 +199,9 @@ def abandon(job: Job, now: float) -> Transition:
     _must_be(job, State.UNSURE)
     failure = Failure(FailureCode.ABANDONED, job.stage, "given up: whether it was charged is unknown")
     fields = {"failure": failure_text(failure), "settled": f"{now:.6f}", "lost": _lost_field(job)}
-    return _transition(job)(State.FAILED, reason=FailureCode.ABANDONED, fields=fields, unsettled=PRICES[job.stage])
+    return _transition(job)(
+        State.FAILED, reason=FailureCode.ABANDONED, fields=fields, released_credits=PRICES[job.stage]
+    )
 
 
 def _lost_field(job: Job) -> str:

@@ -258,7 +258,7 @@ def test_a_resubmission_by_the_policy_is_on_the_timeline(build: Build) -> None:
     [job] = lose_answers(system, ["policy"]).values()
 
     assert reason_of_resubmission(system, job) == "resubmitted by policy"
-    assert system.run("review").stdout.strip() == "no job is unsure"
+    assert system.run("review").stdout.strip() == "no unsure jobs"
 
 
 def reason_of_resubmission(system: System, job: Job) -> str:

@@ -71,7 +71,7 @@ def test_the_good_rows_of_a_bad_file_are_enqueued(command: Command, queue: Voice
 
     assert ended.code == 1
     assert [job.spec.name for job in queue.jobs(batch="spring")] == ["Ana", "Abe", "Last", None]
-    assert "4 new, 0 known already, 10 rejected" in ended.out
+    assert "4 new, 0 existing, 10 rejected" in ended.out
     assert f"{voices}.rejected.csv" in ended.err
 
 

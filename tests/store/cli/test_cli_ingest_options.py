@@ -31,7 +31,12 @@ from voicequeue.storage.job_store import JobStore
 @pytest.fixture
 def here(at_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the working directory, with recordings allowed from this machine."""
-    settings = {"ALLOW": "127.0.0.1", "SLOW_S": "0.3", "ANSWER_S": "0.5", "AGAIN_S": "0.01"}
+    settings = {
+        "ALLOWED_HOSTS": "127.0.0.1",
+        "SLOW_TIMEOUT_S": "0.3",
+        "FIRST_BYTE_TIMEOUT_S": "0.5",
+        "RETRY_DELAY_S": "0.01",
+    }
     for name, value in settings.items():
         monkeypatch.setenv(f"VOICEQUEUE_AUDIO_{name}", value)
     return at_home
@@ -49,10 +54,10 @@ FILES = {
 ROWS = [
     ("/ana.wav", ""),
     ("/page.mp3", "not MP3 or WAV: it is an HTML page"),
-    ("/short.wav", "5.0 s long; more than 10 s are needed"),
+    ("/short.wav", "5.0 s long; more than 10 s are required"),
     ("/bo.mp3", ""),
     ("/cut.mp3", "truncated MP3"),
-    ("/private.wav", "redirected: its host leads to a private address"),
+    ("/private.wav", "redirected: its host resolves to a private address"),
     ("/missing.wav", "HTTP 404"),
 ]
 
@@ -108,7 +113,14 @@ def test_recordings_of_known_jobs_are_not_fetched_again(command: Command, here: 
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("MAX_MB", "much"), ("SLOW_S", "-1"), ("WHOLE_S", "inf"), ("PER_HOST", "1.5"), ("AT_ONCE", "0")]
+    ("name", "value"),
+    [
+        ("MAX_MB", "much"),
+        ("SLOW_TIMEOUT_S", "-1"),
+        ("TIMEOUT_S", "inf"),
+        ("CONCURRENCY_PER_HOST", "1.5"),
+        ("CONCURRENCY", "0"),
+    ],
 )
 def test_the_error_of_an_invalid_setting_names_it(
     command: Command, here: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
@@ -194,7 +206,7 @@ def test_a_dry_run_reports_and_changes_nothing(
 def test_a_dry_run_says_whether_credits_suffice_and_how_long_it_takes(
     command: Command, queue: VoiceQueue, store: JobStore, at_home: Path
 ) -> None:
-    """By the balance above the minimum and the present pace; or that these are not known."""
+    """By the balance above the minimum and the current throughput; or that these are not known."""
     file = write(at_home / "voices.csv", HEADER, *MIXED)
     output_before = command("ingest", file, "--batch", "spring", "--dry-run").out
     assert "the balance is not known yet" in output_before
@@ -208,7 +220,7 @@ def test_a_dry_run_says_whether_credits_suffice_and_how_long_it_takes(
 
     assert "the new jobs cost 38; the balance was 20" in output
     assert "of which 10 are the minimum: 28 too few" in output
-    assert "about 3 min at the present pace of 1.0 a minute" in output
+    assert "about 3 min at the current 1.0 jobs/min" in output
     assert "line 5: audio_url: must be an http" in output
 
 
@@ -248,7 +260,7 @@ def test_a_damaged_gzip_is_an_error(command: Command, at_home: Path) -> None:
     """Exit code 2."""
     ended = command("ingest", "-", "--batch", "spring", stdin=gzip.compress(PLAIN)[:-12])
 
-    assert (ended.code, "packed with gzip, and damaged or cut" in ended.err) == (2, True)
+    assert (ended.code, "compressed with gzip, and damaged or truncated" in ended.err) == (2, True)
 
 
 def test_several_songs_in_a_row_are_a_job_each(command: Command, at_home: Path) -> None:

@@ -90,7 +90,7 @@ def test_the_counts_are_those_of_the_whole_file(command: Command, halfway: Path)
     """Not only of the resumed part."""
     ended = command("ingest", halfway, "--batch", "spring", "--resume")
 
-    assert (ended.code, "600 new, 0 known already, 2 rejected" in ended.out) == (1, True)
+    assert (ended.code, "600 new, 0 existing, 2 rejected" in ended.out) == (1, True)
     assert "2  invalid row" in ended.out
 
 
@@ -150,7 +150,7 @@ def test_it_does_not_resume_for_another_batch(command: Command, halfway: Path) -
     """Rows are skipped only for the batch into which they were ingested."""
     ended = command("ingest", halfway, "--batch", "autumn", "--resume")
 
-    assert (ended.code, "is about the batch spring, not autumn" in ended.err) == (2, True)
+    assert (ended.code, "belongs to the batch spring, not autumn" in ended.err) == (2, True)
 
 
 def test_standard_input_cannot_be_resumed(command: Command, at_home: Path) -> None:
