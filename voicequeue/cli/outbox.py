@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import islice
 
-from voicequeue.cli.terminal import format_time
-from voicequeue.cli.terminal import escape_untrusted, out, plain_table, print_json
+from voicequeue.cli.terminal import escape_untrusted, format_time, out, plain_table, print_json
 from voicequeue.domain.status import ArchiveCounts, CallbackCounts
 from voicequeue.storage.archive import ArchiveEntry
 from voicequeue.storage.callbacks import Callback
