@@ -89,7 +89,9 @@ def refuse_order(
     **rest: Any,
 ) -> HoldEffect | None:
     """Upstream refused the order of a charging job; return the effect on others."""
-    refusal = Refusal(HoldReason(reason), words, **{"pause_s": PAUSE_S, "most_s": MOST_S, "rest_s": MOST_S, **rest})
+    refusal = Refusal(
+        HoldReason(reason), words, **{"hold_s": PAUSE_S, "max_hold_s": MOST_S, "max_rest_s": MOST_S, **rest}
+    )
     [effect] = store.apply_with_effects(
         [transition_of(get_job(store, job_id), State.QUEUED, reason=words, refused=refusal)], now
     )
@@ -98,7 +100,9 @@ def refuse_order(
 
 def rate_limit_order(store: JobStore, job_id: str, now: float = NOW, **waits: float) -> HoldEffect | None:
     """Upstream rate-limited the job's order."""
-    return refuse_order(store, job_id, HoldReason.COOLDOWN, now, words="429", **{"rest_s": 300.0, "tries": 8, **waits})
+    return refuse_order(
+        store, job_id, HoldReason.COOLDOWN, now, words="429", **{"max_rest_s": 300.0, "max_attempts": 8, **waits}
+    )
 
 
 def fail_job(store: JobStore, job: Job, code: FailureCode, now: float = NOW) -> Job:

@@ -104,13 +104,13 @@ def test_an_invalid_key_holds_until_it_is_resumed_or_accepted(store: JobStore) -
     enqueue_jobs(store, *numbered_voices(5))
     for effect in (HoldEffect.ON_TRIAL, HoldEffect.CLOSED):
         [job_id] = next_of(store, NOW) if effect is HoldEffect.CLOSED else [_submit_one(store)]
-        assert refuse_order(store, job_id, HoldReason.UNAUTHORIZED, most_s=None) is effect
+        assert refuse_order(store, job_id, HoldReason.UNAUTHORIZED, max_hold_s=None) is effect
 
     assert holds(store, NOW + 1e6) == [("unauthorized", None, False)]
     assert next_of(store, NOW + 1e6) == []
     rich(store)
     [job_id] = next_of(store, NOW + 60)
-    assert refuse_order(store, job_id, HoldReason.UNAUTHORIZED, NOW + 60, most_s=None) is HoldEffect.CLOSED
+    assert refuse_order(store, job_id, HoldReason.UNAUTHORIZED, NOW + 60, max_hold_s=None) is HoldEffect.CLOSED
     store.flow_control.resume(NOW + 61)
     [job_id] = next_of(store, NOW + 61)
     accept_order(store, job_id, NOW + 61)
@@ -158,7 +158,7 @@ def test_a_job_refused_while_others_are_accepted_fails(
         for job_id in next_of(store, now):
             if job_id == poison:
                 tries.append(now)
-                refuse_order(store, job_id, reason, now, words="The persona is gone.", rest_s=20.0, tries=3)
+                refuse_order(store, job_id, reason, now, words="The persona is gone.", max_rest_s=20.0, max_attempts=3)
                 assert store.flow_control.gate(now).is_open or len(tries) == 1
             else:
                 accept_order(store, job_id, now)

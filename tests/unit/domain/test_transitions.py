@@ -74,7 +74,7 @@ def test_a_job_that_has_a_newer_order_or_the_result_does_without_the_one_that_is
 def test_a_person_may_name_what_is_unsure_or_was_lost() -> None:
     """It is the latest of those orders, never a known one."""
     assert transitions.lost_order(job(State.UNSURE, attempt=2), "t9").attempt == 2
-    lost = job(State.PENDING, Stage.MUSIC, attempt=3, lost={1: Stage.VOICE, 2: Stage.VOICE})
+    lost = job(State.PENDING, Stage.MUSIC, attempt=3, lost_stages={1: Stage.VOICE, 2: Stage.VOICE})
     assert transitions.lost_order(lost, "t9") == ChargedOrder("j1", Stage.VOICE, 2, "t9")
     with pytest.raises(InvalidStateError, match="only an unsure job can be reviewed"):
         transitions.lost_order(job(State.PENDING), "t9")
@@ -84,7 +84,7 @@ def test_a_person_may_name_what_is_unsure_or_was_lost() -> None:
 
 def test_ordering_again_counts_nothing_before_it_is_charged() -> None:
     """The job has its slot again; its next charge is counted when upstream accepts it."""
-    move = transitions.resubmit(job(State.UNSURE, attempt=2, lost={1: Stage.VOICE}), NOW)
+    move = transitions.resubmit(job(State.UNSURE, attempt=2, lost_stages={1: Stage.VOICE}), NOW)
 
     assert (move.to_state, move.due, move.credits) == (State.ADMITTED, NOW, 0)
     assert move.fields == {"lost": '{"1": "voice", "2": "voice"}'}
@@ -124,7 +124,7 @@ def failed(stage: Stage, code: FailureCode, *, has_task: bool = True, **more: ob
         (failed(Stage.VOICE, FailureCode.DEADLINE, persona_id="p"), 15, 15, False),
         (failed(Stage.VOICE, FailureCode.ABANDONED), 15, 19, False),
         (failed(Stage.VOICE, FailureCode.EXPIRED), 15, 19, False),
-        (failed(Stage.VOICE, FailureCode.EXPIRED, has_task=False, lost={1: Stage.VOICE}), 19, 19, True),
+        (failed(Stage.VOICE, FailureCode.EXPIRED, has_task=False, lost_stages={1: Stage.VOICE}), 19, 19, True),
     ],
 )
 def test_retrying_costs_what_is_still_to_be_paid(broken: Job, cost: int, cost_resubmitted: int, again: bool) -> None:
