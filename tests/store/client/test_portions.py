@@ -27,17 +27,17 @@ JOBS = 4 * 121
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[VoiceJob]]:
     """Record the number of jobs of each call."""
     calls: list[Sequence[VoiceJob]] = []
-    enqueueing, read = JobStore.prepare_enqueue, EnqueuePreviewer._read
+    prepare, read = JobStore.prepare_enqueue, EnqueuePreviewer._read
 
     def watched(self: JobStore, jobs: Sequence[tuple[str, VoiceJob]], now: float, **more: Any) -> Any:
         calls.append([job for _, job in jobs])
-        return enqueueing(self, jobs, now, **more)
+        return prepare(self, jobs, now, **more)
 
     def foreseeing(self: EnqueuePreviewer, specs: Sequence[VoiceJob]) -> Any:
         calls.append(specs)
         return read(self, specs)
 
-    monkeypatch.setattr(JobStore, "enqueueing", watched)
+    monkeypatch.setattr(JobStore, "prepare_enqueue", watched)
     monkeypatch.setattr(EnqueuePreviewer, "_read", foreseeing)
     return calls
 
