@@ -134,7 +134,8 @@ def test_a_worker_gets_more_time_to_stop_than_a_post_may_take(services: dict[str
     pages = ("operations.md", "runbook.md")
     text = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in pages)
     matches = re.findall(
-        r"TimeoutStopSec=(\d+)|GracePeriodSeconds: (\d+)|grace_period: (\d+)s|SIGTERM(?:,| and allow) (\d+) s|(\d+) s\]",
+        r"TimeoutStopSec=(\d+)|GracePeriodSeconds: (\d+)|grace_period: (\d+)s|"
+        r"SIGTERM(?:,| and allow) (\d+) s|(\d+) s\]",
         text,
     )
     allowed = {int(number) for numbers in matches for number in numbers if number}
