@@ -90,7 +90,7 @@ def test_foundations_end_last(tmp_path: Path) -> None:
     with Supervisor(check_interval_s=0.02) as supervisor:
         for name, foundation in (("base", True), ("worker", False)):
             command = [sys.executable, "-c", script, str(ended), name]
-            supervisor.add(Program(name, command, tmp_path / f"{name}.log", is_is_foundation=foundation))
+            supervisor.add(Program(name, command, tmp_path / f"{name}.log", is_foundation=foundation))
         eventually(lambda: all("ready" in (tmp_path / f"{name}.log").read_text() for name in ("base", "worker")))
     assert ended.read_text().split() == ["worker", "base"]
 
