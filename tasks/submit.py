@@ -246,7 +246,7 @@ def _write_late(services: TaskContext, claim: SubmitClaim, transition: Transitio
             return services.store.apply_transitions([better], services.clock()) == [True]
     if (task_id := transition.fields.get(task_field(claim.stage))) is not None:
         order = ChargedOrder(claim.job_id, claim.stage, claim.attempt, task_id)
-        named = record_charged_order(services.store, order, services.clock(), reason="the answer came late")
+        named = record_charged_order(services.store, order, services.clock(), reason="late answer")
         if named is not OrderEffect.JOB_NOT_FOUND:
             return named is OrderEffect.CONTINUED
     # The text of the answer may be shown in the record only, so it is not logged.

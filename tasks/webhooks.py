@@ -53,7 +53,7 @@ def process_webhook(store: JobStore, job_id: str, stage: Stage, attempt: int, ta
     now = store.clock()
     if task_id is not None:
         order = ChargedOrder(job_id, stage, attempt, task_id)
-        match record_charged_order(store, order, now, reason="a webhook told the task id"):
+        match record_charged_order(store, order, now, reason="task id from a webhook"):
             case OrderEffect.CONTINUED:
                 return WebhookEffect.POLL
             case OrderEffect.COUNTED:

@@ -160,7 +160,7 @@ def _resubmission(job: Job, now: float) -> Transition:
     """Return the policy's transition of an unsure job: resubmit it, or abandon it if its cancellation was requested."""
     if job.is_cancelling:
         return transitions.abandon(job, now)
-    return transitions.resubmit(job, now, reason="the policy ordered it again")
+    return transitions.resubmit(job, now, reason="resubmitted by policy")
 
 
 def _ids(overdue: Iterable[StalledJob], states: Set[State], stage: Stage) -> list[str]:

@@ -71,6 +71,6 @@ def _cancel_batch(jobs: VoiceQueue, matching: Filter, *, dry_run: bool, yes: boo
 
 
 def _report(count: int, cancelled: int, paid: int, under_way: int) -> None:
-    out.print(f"{count:,} unsettled jobs found, {cancelled:,} cancelled; upstream works on {paid:,} paid orders")
+    out.print(f"{count:,} unsettled jobs found, {cancelled:,} cancelled; upstream still works on {paid:,} paid orders")
     if under_way:
         out.print(f"{under_way:,} are charging or unsure; no further stage is submitted for them")

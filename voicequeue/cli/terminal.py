@@ -103,7 +103,7 @@ def open_queue(*, reuse: bool | None = None) -> VoiceQueue:
 
     Raises CommandSetupError.
 
-    `reuse` is whether jobs share voices by default; None takes VOICEQUEUE_REUSE_VOICES.
+    `reuse` is whether jobs share voices by default; None takes VOICEQUEUE_REUSE_VOICES. Raises CommandSetupError.
     """
     url = os.environ.get("REDIS_URL") or DEFAULT_URL
     prefix = os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX

@@ -160,4 +160,4 @@ def _pace_text(pace: SettleRate, remaining: int) -> str:
     if not pace.per_s:
         return "…"
     minutes, seconds = divmod(round(remaining / pace.per_s), 60)
-    return f"{pace.per_s * 60:,.0f} a minute, {minutes}:{seconds:02} left"
+    return f"{pace.per_s * 60:,.0f} jobs/min, {minutes}:{seconds:02} left"

@@ -56,7 +56,7 @@ def cancel(job: Job, now: float) -> Transition:
     """
     cancelled = partial(_transition(job), State.CANCELLED, fields={"settled": f"{now:.6f}"})
     if job.state is State.PENDING:
-        return cancelled(reason="cancelled; upstream goes on, and what comes is kept", due=now)
+        return cancelled(reason="cancelled; a late result is kept", due=now)
     return cancelled(reason="cancelled")
 
 
@@ -82,9 +82,9 @@ def retry(job: Job, now: float, *, resubmit: bool = False) -> Transition:
             "asked": UNKNOWN_TIME,
             **(_resubmit_fields(job) if resubmits else {}),
         }
-        reason = "retry: ask again, and order again if upstream has failed it" if resubmits else "retry: ask again"
+        reason = "retry: poll, and resubmit if the failure is confirmed" if resubmits else "retry: poll"
         return _transition(job)(State.PENDING, due=now, reason=reason, fields=fields)
-    reason = "retry: order again" if pays_again(job, resubmit=resubmit) else "retry"
+    reason = "retry: resubmit" if pays_again(job, resubmit=resubmit) else "retry"
     # The next order has other songs: those that the failed one only named are removed.
     fields = {**cleared, task_field(job.stage): None, **({"clips": None} if job.clips else {})}
     return _transition(job)(State.QUEUED, reason=reason, fields=fields)
@@ -92,7 +92,7 @@ def retry(job: Job, now: float, *, resubmit: bool = False) -> Transition:
 
 def _poll_missing_songs(job: Job, now: float) -> Transition:
     fields = {"since": f"{now:.6f}", "asked": UNKNOWN_TIME}
-    return _transition(job)(job.state, due=now, reason="retry: ask for the songs that are missing", fields=fields)
+    return _transition(job)(job.state, due=now, reason="retry: poll for missing songs", fields=fields)
 
 
 def _is_failed_upstream(job: Job) -> bool:
@@ -108,10 +108,12 @@ def _resubmit_fields(job: Job) -> dict[str, str | None]:
 def _resume_with_late_result(job: Job, now: float, cleared: dict[str, str | None]) -> Transition:
     """Resume a job whose result arrived late."""
     if later := _stages_from(job)[1:]:
-        return _transition(job)(State.QUEUED, to_stage=later[0], reason="retry: the result came late", fields=cleared)
+        return _transition(job)(
+            State.QUEUED, to_stage=later[0], reason="retry: continue with the late result", fields=cleared
+        )
     fields = {**cleared, "settled": f"{now:.6f}"}
     due = now if job.is_incomplete else None
-    return _transition(job)(State.SUCCEEDED, due=due, reason="retry: the result came late", fields=fields)
+    return _transition(job)(State.SUCCEEDED, due=due, reason="retry: continue with the late result", fields=fields)
 
 
 def pays_again(job: Job, *, resubmit: bool = False) -> bool:
@@ -169,7 +171,7 @@ def continue_with_order(job: Job, order: ChargedOrder, now: float, *, reason: st
     return _transition(job)(
         job.state if is_settled else State.PENDING,
         due=now,
-        reason=f"{reason}; what comes is kept" if is_settled else reason,
+        reason=f"{reason}; a late result is kept" if is_settled else reason,
         fields=fields,
         credits=PRICES[order.stage],
         attempt=order.attempt,
@@ -177,7 +179,7 @@ def continue_with_order(job: Job, order: ChargedOrder, now: float, *, reason: st
     )
 
 
-def resubmit(job: Job, now: float, *, reason: str = "somebody ordered it again") -> Transition:
+def resubmit(job: Job, now: float, *, reason: str = "resubmitted by an operator") -> Transition:
     """Submit the request of an unsure stage again: if the first one was charged, it is charged twice.
 
     A job that is marked as cancelling must not be submitted again. Once it is given up, it can be retried.

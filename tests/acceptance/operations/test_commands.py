@@ -179,7 +179,7 @@ def test_a_worker_with_an_unusable_archive_exits_with_the_reason(tmp_path: Path,
 
     assert code == 1
     assert (
-        "the background thread cannot start, so the worker exits: Unusable: VOICEQUEUE_ARCHIVE_URL cannot be used"
-        in output
+        "the background thread cannot start, so the worker exits: "
+        "ArchiveStorageError: VOICEQUEUE_ARCHIVE_URL cannot be used" in output
     )
     assert "ready" not in output

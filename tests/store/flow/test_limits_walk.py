@@ -100,7 +100,7 @@ class Life:
                 again = transitions.resubmit(replace(job, is_cancelling=False), NOW)
                 assert self.store.apply_transitions([again], NOW) == [not job.is_cancelling]
             case 5:
-                apply_transition(self.store, job, State.ADMITTED, reason="the answer came late")
+                apply_transition(self.store, job, State.ADMITTED, reason="late answer")
 
     def find_late(self) -> None:
         """Process a webhook that reports the task of an order that was given up or resubmitted."""

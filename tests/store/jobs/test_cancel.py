@@ -89,7 +89,7 @@ def test_a_marked_job_whose_response_is_lost_becomes_unsure(store: JobStore) -> 
 
     unsure = apply_transition(store, job, State.UNSURE, reason="no answer")
     assert unsure.is_cancelling
-    apply_transition(store, unsure, State.ADMITTED, reason="the answer came late")
+    apply_transition(store, unsure, State.ADMITTED, reason="late answer")
 
     assert get_job(store, job.id).state is State.CANCELLED
 
@@ -189,7 +189,7 @@ def waiting(store: JobStore, request: pytest.FixtureRequest) -> tuple[Job, str]:
 
 
 def test_jobs_waiting_for_the_charged_voice_of_a_marked_job_get_it(store: JobStore, waiting: tuple[Job, str]) -> None:
-    """This works as for a job cancelled while upstream works on it."""
+    """This works as for a job cancelled while upstream still works on it."""
     maker, other = waiting
     store.apply_transitions([report_order(maker, "t")], NOW)
     assert get_job(store, other).state is State.WAITING
@@ -237,7 +237,7 @@ def test_a_batch_is_cancelled_with_its_submitted_jobs(command: Command, store: J
 
     assert "11 are charging or unsure; no further stage is submitted for them" in dry.out
     assert ended.code == 0
-    assert "20 unsettled jobs found, 9 cancelled; upstream works on 0 paid orders" in ended.out
+    assert "20 unsettled jobs found, 9 cancelled; upstream still works on 0 paid orders" in ended.out
     assert "11 are charging or unsure; no further stage is submitted for them" in ended.out
     for job_id in job_ids[:11]:
         store.apply_transitions([report_order(get_job(store, job_id), "t")], NOW)
@@ -297,6 +297,6 @@ def test_a_marked_job_is_shown_as_such(command: Command, store: JobStore) -> Non
 
         assert ended.code == 0
         assert re.search(f"order {why}.*: cancelled as soon as the outcome is known; no further stage", ended.err)
-        assert "to be cancelled" in ended.out
+        assert "cancelling" in ended.out
         assert command("job", job.id, "--json").json()["cancelling"] is True
-        assert "to be cancelled" in command("jobs").out
+        assert "cancelling" in command("jobs").out

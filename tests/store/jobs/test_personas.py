@@ -92,7 +92,7 @@ def test_a_queue_with_reuse_shares_voices_by_default(valkey_url: str, prefix: st
 
 def test_the_command_lists_voices_and_forgets_them(store: JobStore, command: Command) -> None:
     """It prints text and JSON, and an error for an unknown persona."""
-    assert "no voice was created yet" in command("personas").out
+    assert "no voices yet" in command("personas").out
     a = job_with_voice(store, "a")
 
     assert f"persona-of-{a}" in command("personas").out

@@ -210,5 +210,5 @@ def test_the_command_clears_messages(command: Command, store: JobStore) -> None:
 
     assert cleared.out.count("id-") == 60
     assert "60 messages deleted" in cleared.out
-    assert command("rejects").out == "no messages were rejected\n"
+    assert command("rejects").out == "no rejected messages\n"
     assert "rejected" not in command("status").out

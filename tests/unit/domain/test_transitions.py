@@ -203,4 +203,4 @@ def test_resubmitting_forgets_the_old_order() -> None:
 
     assert transitions.retry(late, NOW).to_state is State.PENDING
     move = transitions.retry(late, NOW, resubmit=True)
-    assert (move.to_state, move.reason, move.fields["voice.task"]) == (State.QUEUED, "retry: order again", None)
+    assert (move.to_state, move.reason, move.fields["voice.task"]) == (State.QUEUED, "retry: resubmit", None)
