@@ -25,7 +25,7 @@ EXAMINED_MAX = 10_000
 
 _STATES = {state: place for place, state in enumerate(State)}
 _INDEX = re.compile(
-    r"state:(?P<state>\w+)|line:(?P<rank>[0-2]):(?P<of>[\w.-]*)|batch:(?P<batch>[\w.-]+):jobs", re.ASCII
+    r"state:(?P<state>\w+)|lane:(?P<rank>[0-2]):(?P<of>[\w.-]*)|batch:(?P<batch>[\w.-]+):jobs", re.ASCII
 )
 _MEMBER = re.compile(r"[\w.-]*", re.ASCII)
 _SCORE = re.compile(r"(-?\d{1,40}(\.\d{1,40})?(e[+-]?\d{1,3})?)?", re.ASCII)
@@ -79,7 +79,7 @@ class Filter:
         if self.metadata:
             arguments["parts"] = [_json(value) for value in self.metadata.values()]
         if self.text is not None:
-            arguments["called"] = {"is": self.text, "part": _json(self.text)}
+            arguments["search"] = {"is": self.text, "part": _json(self.text)}
         return {name: value for name, value in arguments.items() if value is not None}
 
 

@@ -83,7 +83,7 @@ class ArchiveOutbox(Outbox[ArchiveEntry]):
     """The outbox of jobs to be archived."""
 
     name = "archive"
-    max_out = 64
+    max_leased = 64
 
     # ── archiving ──────────────────────────────────────────────────────────────────────────────
 

@@ -137,7 +137,7 @@ class CallbackOutbox(Outbox[Callback]):
 
     name = "callbacks"
     failed_index = "undelivered"
-    max_out = 500
+    max_leased = 500
 
     # ── delivering ─────────────────────────────────────────────────────────────────────────────
 

@@ -42,7 +42,7 @@ class Outbox(ABC, Generic[Entry]):
     def lease(self, now: float, *, lease_s: float, limit: int | None = None) -> list[str]:
         """Return ids of entries that are due; no other call returns them for `patience` seconds.
 
-        At most `at_most` entries (default: `max_out`) may be handed out and not claimed yet.
+        At most `at_most` entries (default: `max_leased`) may be handed out and not claimed yet.
         """
         limit = self.max_leased if limit is None else limit
         return cast(

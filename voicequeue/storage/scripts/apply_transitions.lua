@@ -32,7 +32,7 @@ for i, t in ipairs(transitions) do
     transition(t.id, t, now, job)
     count_failure(failure, -1)
     count_failure(job.failure, 1)
-    if t.archive then to_be_archived(t.id, now) end
+    if t.archive then schedule_archiving(t.id, now) end
     if t.set.persona_id then
       voice_created(t.id, now)
     elseif shares then

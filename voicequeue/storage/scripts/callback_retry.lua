@@ -11,7 +11,7 @@ for a = 2, #ARGV do
     if redis.call('ZREM', key('callbacks:undelivered'), id) == 1 then
       redis.call('HSET', key('callback:' .. id), 'since', now, 'tries', 0)
     end
-    await(id, subject, seq, now)
+    add_callback(id, subject, seq, now)
   end
 end
 return is_pending

@@ -7,11 +7,11 @@ local now, is_repairing = ARGV[1], ARGV[2] == '1'
 
 local function has_creator(voice, id)
   if redis.call('HGET', key('job:' .. id), 'state') ~= 'waiting' then return true end
-  local record = fields_of('voice:' .. voice, { 'maker', 'persona_id', 'failure' })
+  local record = read_fields('voice:' .. voice, { 'maker', 'persona_id', 'failure' })
   if not record.maker then
     return (record.persona_id or record.failure) and redis.call('SISMEMBER', key('voices:decided'), voice) == 1
   end
-  local creator = fields_of('job:' .. record.maker, { 'state', 'stage' })
+  local creator = read_fields('job:' .. record.maker, { 'state', 'stage' })
   if not creator.state or creator.stage ~= 'voice' or creator.state == 'waiting' then return false end
   local is_charged = creator.state == 'cancelled' and redis.call('ZSCORE', key('late'), record.maker)
   return not FINAL[creator.state] or is_charged

@@ -30,7 +30,7 @@ end
 
 local purged, ids = 0, redis.call('ZRANGEBYSCORE', key('state:' .. state), '-inf', before, 'LIMIT', from, max)
 for _, id in ipairs(ids) do
-  local job = fields_of('job:' .. id, { 'archive', 'callback', unpack(RECORD_FIELDS) })
+  local job = read_fields('job:' .. id, { 'archive', 'callback', unpack(RECORD_FIELDS) })
   -- A wrong index is repaired by the audit.
   if job.state == state and not is_needed(id, job) then
     purge(id, job)

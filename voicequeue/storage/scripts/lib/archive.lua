@@ -16,7 +16,7 @@ local function set_archive_state(id, state, at)
 end
 
 -- Schedule the job's songs for archiving.
-local function to_be_archived(id, now)
+local function schedule_archiving(id, now)
   redis.call('HSET', key('job:' .. id), 'archive.since', now, 'archive.tries', 0)
   redis.call('HDEL', key('job:' .. id), 'archive.reason', 'archive.holder')
   set_archive_state(id, 'pending', now)

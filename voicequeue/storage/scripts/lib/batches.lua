@@ -2,7 +2,7 @@
 
 -- Remove a batch without jobs. If it has settings, its hash stays, for jobs that are enqueued later.
 local function end_batch(batch)
-  write_sums()
+  flush_counters()
   redis.call('ZREM', key('batches'), batch)
   local set = redis.call('HMGET', key('batch:' .. batch), 'max_credits', 'max_in_flight', 'callback_url', 'paused')
   if not (set[1] or set[2] or set[3] or tonumber(set[4] or 0) ~= 0) then redis.call('DEL', key('batch:' .. batch)) end

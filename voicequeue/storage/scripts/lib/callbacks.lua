@@ -10,7 +10,7 @@ local JOB_SNAPSHOT = { 'state', 'stage', 'v', 'created', 'updated', 'settled', '
   'voice_name', 'clips', 'failure', 'cancelling', 'origin' }
 
 -- Add a callback to its subject (a job or a batch). Only the first callback of a subject is due; the next waits for it.
-local function await(id, subject, seq, now)
+local function add_callback(id, subject, seq, now)
   redis.call('ZADD', key('callbacks:of:' .. subject), seq, id)
   local first, second = unpack(redis.call('ZRANGE', key('callbacks:of:' .. subject), 0, 1))
   redis.call('ZADD', key('callbacks:pending'), first == id and now or '+inf', id)
@@ -18,7 +18,7 @@ local function await(id, subject, seq, now)
 end
 
 -- Remove a callback that is delivered or undelivered, and make the next one of its subject due.
-local function leave_callbacks(id, subject, now)
+local function remove_callback(id, subject, now)
   redis.call('ZREM', key('callbacks:pending'), id)
   redis.call('ZREM', key('callbacks:out'), id)
   redis.call('ZREM', key('callbacks:of:' .. subject), id)
@@ -32,7 +32,7 @@ end
 local function write_callback(id, callback, now)
   redis.call('HSET', key('callback:' .. id), 'subject', callback.subject, 'seq', callback.seq, 'type', callback.type,
     'at', now, 'data', cjson.encode(callback.data), 'batch', callback.batch or '')
-  await(id, callback.subject, callback.seq, now)
+  add_callback(id, callback.subject, callback.seq, now)
 end
 
 local function has_callback_url(id)
@@ -47,24 +47,24 @@ local function enqueue_job_callback(id, batch, to, v, now)
   local callback = id .. '-' .. v .. '-' .. math.floor(now)
   redis.call('HSET', key('job:' .. id), 'callback', callback)
   write_callback(callback, { subject = 'job:' .. id, seq = v, type = 'job.' .. to,
-    data = fields_of('job:' .. id, JOB_SNAPSHOT), batch = batch }, now)
+    data = read_fields('job:' .. id, JOB_SNAPSHOT), batch = batch }, now)
 end
 
 local function enqueue_batch_callback(batch, from, now)
   if redis.call('HEXISTS', key('batch:' .. batch), 'callback_url') == 0 then return end
-  write_sums()
+  flush_counters()
   local counts = redis.call('HMGET', key('batch:' .. batch), 'unsure', unpack(UNSETTLED))
   -- A callback already reported that the batch settled; report it again only when no job is unsure.
   if RESTING[from] and tonumber(counts[1] or 0) > 0 then return end
   for i = 2, #UNSETTLED + 1 do if tonumber(counts[i] or 0) > 0 then return end end
   local settlings = redis.call('HINCRBY', key('batch:' .. batch), 'settlings', 1)
-  local data = fields_of('batch:' .. batch, { 'credits', 'committed', 'callback_origin', unpack(ALL_STATES) })
+  local data = read_fields('batch:' .. batch, { 'credits', 'committed', 'callback_origin', unpack(ALL_STATES) })
   write_callback('batch-' .. redis.sha1hex(batch):sub(1, 16) .. '-' .. settlings .. '-' .. math.floor(now),
     { subject = 'batch:' .. batch, seq = settlings, type = 'batch.settled', data = data, batch = batch }, now)
 end
 
 -- Enqueue the callbacks that a job's transition causes. v is the job's version after it.
-local function tell(id, batch, from, to, v, now)
+local function enqueue_callbacks(id, batch, from, to, v, now)
   if REPORTED[to] then enqueue_job_callback(id, batch, to, v, now) end
   if batch and RESTING[to] and (from == 'unsure' or not RESTING[from]) then enqueue_batch_callback(batch, from, now) end
 end

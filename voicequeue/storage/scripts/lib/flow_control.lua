@@ -92,7 +92,7 @@ local RATE_MIN = 0.01
 -- Return the limits from four ARGV from `a` on: maximum in flight, initial in flight, POSTs a minute ('' = unlimited),
 -- minimum balance. Limits set at run time take precedence.
 local function limits_from(a)
-  local set = redis.call('HMGET', key('limits'), 'in_flight', 'submit_rate', 'credit_floor')
+  local set = redis.call('HMGET', key('limits'), 'in_flight', 'submit_rate', 'min_balance')
   local rate = tonumber(set[2] or ARGV[a + 2]) or 0
   return { max = tonumber(set[1] or ARGV[a]), initial = tonumber(ARGV[a + 1]),
     rate = rate > 0 and math.max(rate, RATE_MIN) or nil, floor = tonumber(set[3] or ARGV[a + 3]) }
@@ -179,7 +179,7 @@ local account_credits
 local function available_credits(floor)
   if account_credits == nil then account_credits = redis.call('HGET', key('account'), 'credits') end
   if not account_credits then return nil end
-  write_sums()
+  flush_counters()
   return tonumber(account_credits) - tonumber(redis.call('HGET', key('counters'), 'committed') or 0) - floor
 end
 
@@ -197,7 +197,7 @@ local function batch_limit_reason(batch, slots, cost)
   local set = settings_of(batch)
   if tonumber(set[1] or 0) ~= 0 then return 'the batch is paused' end
   if not (set[2] or set[3]) then return nil end
-  write_sums()
+  flush_counters()
   local counts = redis.call('HMGET', key('batch:' .. batch), 'admitted', 'charging', 'pending', 'credits', 'committed')
   local function n(i) return tonumber(counts[i] or 0) end
   if set[2] and n(1) + n(2) + n(3) + slots > tonumber(set[2]) then return 'the batch has no free slot' end

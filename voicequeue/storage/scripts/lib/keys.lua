@@ -64,7 +64,7 @@
 --   rate_limited   zset    ids whose order upstream rate-limited in the last ten minutes; score = when
 --   unanswered:<reason> set subjects of failed requests since upstream last responded: ids, `balance`, `any`
 --   settings       hash    the limits in the workers' settings
---   limits         hash    limits set at run time: in_flight, submit_rate, credit_floor
+--   limits         hash    limits set at run time: in_flight, submit_rate, min_balance
 --   poll_durations:<kind> list "over within": durations of the latest orders of a stage and model
 --   poll_kinds     set     those kinds
 --   poll_schedules hash    by kind, JSON: the ages at which orders are polled
@@ -116,27 +116,27 @@ local root = KEYS[1]
 local function key(name) return root .. name end
 
 -- Return a table of the given fields of a hash; missing fields are nil.
-local function fields_of(name, fields)
+local function read_fields(name, fields)
   local record, values = {}, redis.call('HMGET', key(name), unpack(fields))
   for i, field in ipairs(fields) do record[field] = values[i] or nil end
   return record
 end
 
 -- Increments of counters, collected and written when the script ends or reads a counter.
-local sums = {}
+local increments = {}
 
 local function add_to_counter(name, field, amount)
-  sums[name] = sums[name] or {}
-  sums[name][field] = (sums[name][field] or 0) + amount
+  increments[name] = increments[name] or {}
+  increments[name][field] = (increments[name][field] or 0) + amount
 end
 
-local function write_sums()
-  for name, fields in pairs(sums) do
+local function flush_counters()
+  for name, fields in pairs(increments) do
     for field, amount in pairs(fields) do
       if amount ~= 0 then redis.call('HINCRBY', key(name), field, amount) end
     end
   end
-  sums = {}
+  increments = {}
 end
 
 -- Upstream's price of each stage in credits; the same as in voicequeue/domain/stage.py.

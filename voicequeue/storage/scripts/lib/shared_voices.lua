@@ -48,7 +48,7 @@ end
 -- it.
 -- Returns how many were released or failed.
 local function settle_waiting(voice, now)
-  local record = fields_of('voice:' .. voice, { 'persona_id', 'name', 'job', 'maker', 'failure' })
+  local record = read_fields('voice:' .. voice, { 'persona_id', 'name', 'job', 'maker', 'failure' })
   local is_decided = record.persona_id or (record.failure and not record.maker)
   local ids = {}
   if is_decided and release_budget > 0 then
@@ -72,7 +72,7 @@ end
 -- Let a job that has not paid for a voice use an existing one. If it was the creator, the waiting jobs continue too.
 -- Returns whether the voice exists.
 local function use_if_created(id, voice, now)
-  local record = fields_of('voice:' .. voice, { 'persona_id', 'name', 'job', 'maker' })
+  local record = read_fields('voice:' .. voice, { 'persona_id', 'name', 'job', 'maker' })
   if not record.persona_id then return false end
   use_voice(id, record, now)
   if record.maker == id then
@@ -101,9 +101,9 @@ end
 -- may start nothing (it is paused, or its credit limit is reached). Returns whether it did.
 local function take_over_creation(voice, id, now)
   local creator_id = redis.call('HGET', voice_key(voice), 'maker')
-  local creator = creator_id and fields_of('job:' .. creator_id, { 'state', 'rank', 'batch', 'next_stage' })
+  local creator = creator_id and read_fields('job:' .. creator_id, { 'state', 'rank', 'batch', 'next_stage' })
   if not creator or creator.state ~= 'queued' then return false end
-  local job = fields_of('job:' .. id, { 'rank', 'batch', 'next_stage' })
+  local job = read_fields('job:' .. id, { 'rank', 'batch', 'next_stage' })
   local function may_start(record) return batch_allows(record.batch or '', cost_from_stage('voice', record.next_stage)) end
   local is_blocked = not may_start(creator)
   if not may_start(job) or not (is_blocked or job.rank < creator.rank) then return false end
@@ -135,7 +135,7 @@ end
 
 -- The voice of a job was created: make it available to every job that may share it.
 local function voice_created(id, now)
-  local job = fields_of('job:' .. id, { 'spec', 'sha256', 'shares', 'persona_id', 'voice_name' })
+  local job = read_fields('job:' .. id, { 'spec', 'sha256', 'shares', 'persona_id', 'voice_name' })
   local spec = cjson.decode(job.spec)
   if not spec.audio_url then return end
   local voices = { 'url-' .. redis.sha1hex(spec.audio_url) }

@@ -69,7 +69,7 @@ end
 -- The fields of a record that a transition depends on.
 local RECORD_FIELDS = { 'state', 'stage', 'v', 'batch', 'rank', 'created', 'updated', 'attempt', 'next_stage',
   'requeued_at', 'shares', 'failure', 'credits', 'orders', 'lost', 'refused', 'cancelling' }
-local function read_record(id) return fields_of('job:' .. id, RECORD_FIELDS) end
+local function read_record(id) return read_fields('job:' .. id, RECORD_FIELDS) end
 
 -- States from which the current order may still be sent.
 local BEFORE_SUBMISSION = { queued = true, admitted = true, charging = true }
@@ -102,7 +102,7 @@ local function transition(id, t, now, job)
     at = now, state = t.to, stage = t.stage, reason = t.reason, task_id = t.task_id,
     attempt = t.attempt or tonumber(job.attempt or 0) }))
   add_event(id, job.batch, t.to, t.stage, t.reason, string.format('%.3f', math.max(0, now - since)))
-  if from ~= t.to then tell(id, job.batch, from, t.to, job.v + 1, now) end
+  if from ~= t.to then enqueue_callbacks(id, job.batch, from, t.to, job.v + 1, now) end
   return job.batch
 end
 
