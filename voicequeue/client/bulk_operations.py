@@ -135,7 +135,7 @@ def execute_plan(store: JobStore, action: BulkAction, token: str, now: float) ->
             unchanged = [job for job in jobs if job.version == versions[job.id]]
             moves = [transitions.retry(job, now, resubmit=plan["resubmit"]) for job in unchanged]
             changed += sum(store.apply_transitions(moves, now))
-    return BulkResult(action, plan["found"], changed, marked)
+    return BulkResult(action, plan["count"], changed, marked)
 
 
 def _changeable(store: JobStore, action: BulkAction, job_filter: Filter) -> Iterator[Job]:

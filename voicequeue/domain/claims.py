@@ -82,10 +82,10 @@ class ChargedOrder:
 class PollClaim:
     """Claim to poll one job.
 
-    `since` is when the stage was submitted and `asked` when its task was last not ready (Unix seconds). `model` is that
-    of the song, and `clips` are the songs known so far. `state` is pending, or a final state if only a late result is
-    awaited. `doubt` is a failure that upstream has reported; with `reorder` the stage is submitted again if it is
-    confirmed.
+    `submitted_at` is when the stage was submitted, `last_not_ready_at` when its task was last not ready (Unix seconds).
+    `model` is that of the song, and `clips` are the songs known so far. `state` is pending, or a final state if only a
+    late result is awaited. `failure_report` is a failure that upstream has reported; with `resubmits` the stage is
+    submitted again if it is confirmed.
     """
 
     job_id: str
@@ -106,8 +106,9 @@ class PollClaim:
 class PollReschedule:
     """Next poll of a job, if it is still at that version: `due` in Unix seconds.
 
-    `asked` is when the task was last not ready (Unix seconds), and `doubt` the failure that upstream reports. With
-    `keeps_doubt` an earlier report is kept. `clips` are the known songs, if one has finished.
+    `last_not_ready_at` is when the task was last not ready (Unix seconds), and `failure_report` the failure that
+    upstream reports. With `keeps_failure_report` an earlier report is kept. `clips` are the known songs, if one has
+    finished.
     """
 
     job_id: str

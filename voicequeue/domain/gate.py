@@ -39,10 +39,10 @@ class Refusal:
     """An order that upstream refused with an error that may apply to every order or to this one only; nothing was
     charged.
 
-    The store decides which (scripts/lib/refusals.lua). If it applies to all, charging is suspended for `pause_s`, then
-    for longer, up to `most_s` (None: until an operator resumes). The job itself is submitted again after `pause_s`,
-    then later, up to `rest_s`, and not before `wait_s`, the delay that upstream asked for. It fails after `tries`
-    refusals while other orders were accepted. Times are in seconds.
+    The store decides which (scripts/lib/refusals.lua). If it applies to all, charging is suspended for `hold_s`, then
+    for longer, up to `max_hold_s` (None: until an operator resumes). The job itself is submitted again after `hold_s`,
+    then later, up to `max_rest_s`, and not before `wait_s`, the delay that upstream asked for. It fails after
+    `max_attempts` refusals while other orders were accepted. Times are in seconds.
     """
 
     reason: HoldReason
@@ -116,9 +116,8 @@ class Limits:
 class Account:
     """The account by our count.
 
-    `left` are its credits (None: upstream has not reported them yet) and `at` is when upstream last did. `committed`
-    credits are reserved for jobs in flight and unsure ones. `spent_today` is by UTC day. `drift` is spending that was
-    not counted, if any.
+    `balance` is None until upstream reports it, last at `updated_at`. `reserved` credits are for jobs in flight and
+    unsure ones. `spent_today` is by UTC day. `uncounted` is spending that was not counted, if any.
     """
 
     balance: int | None = None

@@ -120,7 +120,7 @@ class Transition:
     `due` is when the job next needs attention (Unix seconds): required in flight, and set on a settled job while a paid
     result, or a part of it, may still arrive. `fields` are written to the record; None removes one. `credits` were
     certainly spent on the order of that `attempt` (None: the latest); each order is counted once. If upstream `refused`
-    the order, the store decides whether the job is queued again or fails. `unsettled` are the credits of a lost order
+    the order, the store decides whether the job is queued again or fails. `released_credits` are those of a lost order
     that may have been charged and that this transition gives up.
     """
 
@@ -253,12 +253,12 @@ def charges(timeline: list[TimelineEntry]) -> list[Charge]:
 class Job:
     """The record of one job at the time it was read. Times are in Unix seconds.
 
-    `callback_id` is the last callback about it. `archive` is None where its songs are not archived. `answer` is the
-    beginning of the response to its last order, if it could not be read. `orders` are upstream's task ids by attempt,
-    of all charged orders. `lost` are the stages by attempt of orders that may have been charged and were given up or
-    resubmitted. `cancelling`: the job is charging or unsure, and is cancelled as soon as the outcome of its order is
-    known; no further stage is submitted. `origin` is the source of the job and the caller's name
-    (voicequeue/domain/origin.py).
+    `callback_id` is the last callback about it. `archive` is None where its songs are not archived.
+    `unreadable_response` is the beginning of the response to its last order, if it could not be read.
+    `charged_task_ids` are upstream's task ids by attempt, of all charged orders. `lost_stages` are the stages by
+    attempt of orders that may have been charged and were given up or resubmitted. `is_cancelling`: the job is charging
+    or unsure, and is cancelled as soon as the outcome of its order is known; no further stage is submitted. `source` is
+    the interface that enqueued it and the caller's name (voicequeue/domain/origin.py).
     """
 
     id: str

@@ -114,7 +114,7 @@ class FlowControl:
         """Return the gate with every hold."""
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.hgetall(self._space.key("gate"))
-            pipe.hget(self._space.key("account"), "short")
+            pipe.hget(self._space.key("account"), "shortage")
             entries, shortage = pipe.execute()
         holds = [_hold(reason, json.loads(entry), now) for reason, entry in sorted(entries.items())]
         current = [hold for hold in holds if hold.is_on_trial or hold.until is None or hold.until > now]
@@ -199,12 +199,12 @@ class FlowControl:
         """Return the account by our count; `now` selects the day of `spent_today`."""
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.hmget(self._space.key("account"), "credits", "at", "drift")
-            pipe.hmget(self._space.key("counters"), "committed", f"day.{int(now // DAY_S)}")
-            (left, at, drift), (committed, spent_today) = pipe.execute()
+            pipe.hmget(self._space.key("counters"), "reserved", f"day.{int(now // DAY_S)}")
+            (left, at, drift), (reserved, spent_today) = pipe.execute()
         return Account(
             balance=None if left is None else int(left),
             updated_at=None if at is None else float(at),
-            reserved=int(committed or 0),
+            reserved=int(reserved or 0),
             spent_today=int(spent_today or 0),
             uncounted=serialization.parse_uncounted_spending(drift),
         )

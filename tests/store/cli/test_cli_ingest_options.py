@@ -29,12 +29,12 @@ from voicequeue.storage.job_store import JobStore
 
 
 @pytest.fixture
-def here(at_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(working_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the working directory, with recordings allowed from this machine."""
     settings = {"ALLOW": "127.0.0.1", "SLOW_S": "0.3", "ANSWER_S": "0.5", "AGAIN_S": "0.01"}
     for name, value in settings.items():
         monkeypatch.setenv(f"VOICEQUEUE_AUDIO_{name}", value)
-    return at_home
+    return working_folder
 
 
 FILES = {
@@ -166,13 +166,13 @@ def set_balance(store: JobStore, credits: int) -> None:
 
 
 def test_a_dry_run_reports_and_changes_nothing(
-    command: Command, queue: VoiceQueue, store: JobStore, redis: Redis, prefix: str, at_home: Path
+    command: Command, queue: VoiceQueue, store: JobStore, redis: Redis, prefix: str, working_folder: Path
 ) -> None:
     """New, known and rejected jobs, the first reasons, and the cost, in which a shared voice counts once."""
-    file = write(at_home / "voices.csv", HEADER, *MIXED)
+    file = write(working_folder / "voices.csv", HEADER, *MIXED)
     queue.enqueue(parse_spec(EXISTING).with_row_key())
     set_balance(store, 34)
-    stale = write(at_home / "voices.csv.rejected.csv", "of an earlier run")
+    stale = write(working_folder / "voices.csv.rejected.csv", "of an earlier run")
     before = dump_keys(redis, prefix)
 
     ended = command("ingest", file, "--batch", "spring", "--dry-run", "--max-credits", "5", "--json")
@@ -188,14 +188,14 @@ def test_a_dry_run_reports_and_changes_nothing(
         1,
     )
     assert dump_keys(redis, prefix) == before
-    assert (stale.read_text(), sorted(at_home.iterdir())) == ("of an earlier run\n", [file, stale])
+    assert (stale.read_text(), sorted(working_folder.iterdir())) == ("of an earlier run\n", [file, stale])
 
 
 def test_a_dry_run_says_whether_credits_suffice_and_how_long_it_takes(
-    command: Command, queue: VoiceQueue, store: JobStore, at_home: Path
+    command: Command, queue: VoiceQueue, store: JobStore, working_folder: Path
 ) -> None:
     """By the balance above the minimum and the present pace; or that these are not known."""
-    file = write(at_home / "voices.csv", HEADER, *MIXED)
+    file = write(working_folder / "voices.csv", HEADER, *MIXED)
     output_before = command("ingest", file, "--batch", "spring", "--dry-run").out
     assert "the balance is not known yet" in output_before
     assert "no job has succeeded in the last minutes" in output_before
@@ -223,7 +223,7 @@ def test_a_dry_run_can_check_the_recordings(command: Command, redis: Redis, pref
     assert list(here.iterdir()) == [file]
 
 
-def test_a_dry_run_cannot_resume(command: Command, at_home: Path) -> None:
+def test_a_dry_run_cannot_resume(command: Command, working_folder: Path) -> None:
     """Exit code 2."""
     assert command("ingest", "-", "--batch", "spring", "--dry-run", "--resume").code == 2
 
@@ -234,27 +234,29 @@ PLAIN = b"audio_url\nhttps://a.example/1.wav\nhttps://a.example/2.wav\n"
 
 
 @pytest.mark.parametrize("parts", [[PLAIN], [PLAIN[:20], PLAIN[20:]]], ids=["one part", "two parts"])
-def test_gzip_is_detected_by_content(command: Command, queue: VoiceQueue, at_home: Path, parts: list[bytes]) -> None:
+def test_gzip_is_detected_by_content(
+    command: Command, queue: VoiceQueue, working_folder: Path, parts: list[bytes]
+) -> None:
     """Under any file name, on standard input, and in several members."""
     packed = b"".join(map(gzip.compress, parts))
-    (at_home / "voices.csv").write_bytes(packed)
+    (working_folder / "voices.csv").write_bytes(packed)
 
     assert command("ingest", "voices.csv", "--batch", "a").code == 0
     assert command("ingest", "-", "--batch", "b", stdin=packed).code == 0
     assert [queue.batch(name).total for name in "ab"] == [2, 2]
 
 
-def test_a_damaged_gzip_is_an_error(command: Command, at_home: Path) -> None:
+def test_a_damaged_gzip_is_an_error(command: Command, working_folder: Path) -> None:
     """Exit code 2."""
     ended = command("ingest", "-", "--batch", "spring", stdin=gzip.compress(PLAIN)[:-12])
 
     assert (ended.code, "packed with gzip, and damaged or cut" in ended.err) == (2, True)
 
 
-def test_several_songs_in_a_row_are_a_job_each(command: Command, at_home: Path) -> None:
+def test_several_songs_in_a_row_are_a_job_each(command: Command, working_folder: Path) -> None:
     """In JSON Lines; the voice is paid for once."""
     row = {"audio_url": "https://a.example/1.wav", "songs": [{"prompt": "la"}, {"prompt": "lo"}]}
-    file = write(at_home / "voices.jsonl", json.dumps(row))
+    file = write(working_folder / "voices.jsonl", json.dumps(row))
 
     output = command("ingest", file, "--batch", "spring", "--dry-run", "--json").json()
 

@@ -251,11 +251,11 @@ def test_connections_are_retried_by_time_and_not_by_count(nowhere: str) -> None:
 
 
 @pytest.fixture
-def at_mortal(at_home: Path, mortal: MortalValkey, monkeypatch: pytest.MonkeyPatch) -> Path:
+def at_mortal(working_folder: Path, mortal: MortalValkey, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let commands use the Valkey that can be stopped."""
     monkeypatch.setenv("REDIS_URL", mortal.url)
     monkeypatch.setenv("VOICEQUEUE_WAIT_FOR_REDIS_S", str(PATIENT_S))
-    return at_home
+    return working_folder
 
 
 def test_the_command_waits_as_long_as_its_setting_says_and_says_so(
@@ -288,7 +288,7 @@ def test_watching_outlives_a_restart_of_redis(
 
 
 def test_watching_gives_up_when_its_timeout_is_over(
-    at_home: Path, nowhere: str, command: Command, monkeypatch: pytest.MonkeyPatch
+    working_folder: Path, nowhere: str, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long the setting would wait for Redis."""
     monkeypatch.setenv("REDIS_URL", nowhere)

@@ -79,7 +79,7 @@ def _misplaced(redis: Redis, root: str, index: str, job_ids: list[str]) -> Itera
     """Yield the suspects whose record and index disagree at one moment."""
     with redis.pipeline(transaction=True) as pipe:
         for job_id in job_ids:
-            pipe.hmget(f"{root}job:{job_id}", "v", *FIELDS)
+            pipe.hmget(f"{root}job:{job_id}", "version", *FIELDS)
             pipe.zscore(root + index, job_id)
         replies = iter(pipe.execute())
     for job_id, ((version, *values), score) in zip(job_ids, zip(replies, replies, strict=True), strict=True):
@@ -123,7 +123,7 @@ def _turns(redis: Redis, root: str, books: ExpectedState, incomplete: set[str]) 
 
 def _unmade(redis: Redis, root: str, books: ExpectedState) -> Iterator[VoiceWithoutCreator]:
     """Yield voices that no job creates; each is checked at one moment."""
-    waiting = {record.shares: job_id for job_id, record in books.records.items() if record.state == State.WAITING}
+    waiting = {record.shared_voice: job_id for job_id, record in books.records.items() if record.state == State.WAITING}
     for page in pages(sorted(waiting.items())):
         problems = scripts.run(redis, "check_voices", root, 0, 0, *(part for pair in page for part in pair))
         yield from (VoiceWithoutCreator(*pair) for pair, is_missing in zip(page, problems, strict=True) if is_missing)

@@ -23,7 +23,7 @@ local function check(id)
   if subject:sub(1, 4) == 'job:' and redis.call('EXISTS', key(subject)) == 0 then
     return 'belongs to a job that does not exist', function() drop(id) remove_callback(id, subject, now) end
   end
-  local siblings = key('callbacks:of:' .. subject)
+  local siblings = key('callbacks:order:' .. subject)
   local first = redis.call('ZRANGE', siblings, 0, 0)[1]
   if first and redis.call('EXISTS', key('callback:' .. first)) == 0 then
     return 'waits for a callback that does not exist', function() remove_callback(first, subject, now) end

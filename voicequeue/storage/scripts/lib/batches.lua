@@ -14,6 +14,6 @@ local function remove_from_batch(batch, id, state, credits, unsettled)
   redis.call('ZREM', key('batch:' .. batch .. ':jobs'), id)
   add_to_counter('batch:' .. batch, state, -1)
   add_to_counter('batch:' .. batch, 'purged.credits', credits)
-  add_to_counter('batch:' .. batch, 'committed', -unsettled)
+  add_to_counter('batch:' .. batch, 'reserved', -unsettled)
   if redis.call('EXISTS', key('batch:' .. batch .. ':jobs')) == 0 then end_batch(batch) end
 end
