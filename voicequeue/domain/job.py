@@ -258,7 +258,7 @@ class Job:
     `charged_task_ids` are upstream's task ids by attempt, of all charged orders. `lost_stages` are the stages by
     attempt of orders that may have been charged and were given up or resubmitted. `is_cancelling`: the job is charging
     or unsure, and is cancelled as soon as the outcome of its order is known; no further stage is submitted. `source` is
-    the interface that enqueued it and the caller's name (voicequeue/domain/origin.py).
+    the interface that enqueued it and the caller's name (voicequeue/domain/source.py).
     """
 
     id: str
