@@ -51,7 +51,7 @@ class DownloadFailed(Exception):
 class DownloadLimits:
     """The limits of a download, in bytes and seconds.
 
-    `slowest`: the minimum speed in bytes a second, averaged over one connection and checked after `grace_s`.
+    `min_speed` is in bytes a second, averaged over one connection and checked after `min_speed_grace_s`.
     """
 
     max_bytes: int = 200_000_000

@@ -76,7 +76,7 @@ def accept_order(store: JobStore, job_id: str, now: float = NOW, *, due: float |
 
 
 #: Waits of a refusal in tests, in seconds.
-HOLD_S, MAX_HOLD_S = 5.0, 60.0
+PAUSE_S, MOST_S = 5.0, 60.0
 
 
 def refuse_order(
@@ -90,7 +90,7 @@ def refuse_order(
 ) -> HoldEffect | None:
     """Upstream refused the order of a charging job; return the effect on others."""
     refusal = Refusal(
-        HoldReason(reason), words, **{"hold_s": HOLD_S, "max_hold_s": MAX_HOLD_S, "max_rest_s": MAX_HOLD_S, **rest}
+        HoldReason(reason), words, **{"hold_s": PAUSE_S, "max_hold_s": MOST_S, "max_rest_s": MOST_S, **rest}
     )
     [effect] = store.apply_with_effects(
         [transition_of(get_job(store, job_id), State.QUEUED, reason=words, refused=refusal)], now

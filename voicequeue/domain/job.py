@@ -120,8 +120,8 @@ class Transition:
     `due` is when the job next needs attention (Unix seconds): required in flight, and set on a settled job while a paid
     result, or a part of it, may still arrive. `fields` are written to the record; None removes one. `credits` were
     certainly spent on the order of that `attempt` (None: the latest); each order is counted once. If upstream `refused`
-    the order, the store decides whether the job is queued again or fails. `released_credits` are those of a lost order
-    that may have been charged and that this transition gives up.
+    the order, the store decides whether the job is queued again or fails. `released_credits` are the credits of a lost
+    order that may have been charged and that this transition gives up.
     """
 
     job_id: str

@@ -40,9 +40,9 @@ class Outbox(ABC, Generic[Entry]):
         self._failed = keyspace.key(f"{self.name}:{self.failed_index}")
 
     def lease(self, now: float, *, lease_s: float, limit: int | None = None) -> list[str]:
-        """Return ids of entries that are due; no other call returns them for `patience` seconds.
+        """Return ids of entries that are due; no other call returns them for `lease_s` seconds.
 
-        At most `at_most` entries (default: `max_leased`) may be handed out and not claimed yet.
+        At most `limit` entries (default: `max_leased`) may be handed out and not claimed yet.
         """
         limit = self.max_leased if limit is None else limit
         return cast(

@@ -39,7 +39,7 @@ class HomeLock:
 @contextmanager
 def lock_home(home: Path, *, wait_s: float = 0.0, print_line: Callable[[str], None] = print) -> Iterator[HomeLock]:
     """Lock `home` against other stacks and other users. Wait at most `wait_s` seconds for the processes of a stack that
-    is stopping or was killed. Raises HomeInUse, UnsafeFileError."""
+    is stopping or was killed. Raises HomeInUseError, UnsafeFileError."""
     private_files.restrict(home)
     with (home / "lock").open("a+", encoding="ascii") as file:
         if not _try_lock(file):

@@ -27,7 +27,7 @@ RESTART_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 #: After this uptime (seconds) an exit does not count as one in a row.
 STABLE_S = 30.0
 
-#: Default of `Program.stop_s`.
+#: Default of `Program.stop_timeout_s`.
 STOP_TIMEOUT_S = 30.0
 
 

@@ -76,7 +76,7 @@ def test_the_answer_to_a_job_that_is_cancelled_meanwhile_is_written(
         assert bench.store.request_cancellation([bench.job(job_id)], now) == [True]
         return apply(moves, now)
 
-    monkeypatch.setattr(bench.store, "apply", cancel_before)
+    monkeypatch.setattr(bench.store, "apply_transitions", cancel_before)
     bench.submit(Stage.VOICE, [job_id])
     assert bench.job(job_id).state is State.CANCELLED
     assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()

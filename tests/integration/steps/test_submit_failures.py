@@ -252,7 +252,7 @@ def test_an_answer_is_written_though_its_health_report_is_refused(
     def refuse(*_: object) -> None:
         raise RedisRefusalError("OOM command not allowed")
 
-    monkeypatch.setattr(bench.services.health, "of_order", refuse)
+    monkeypatch.setattr(bench.services.health, "report_order", refuse)
     [job_id] = bench.admitted(voice())
 
     with caplog.at_level(logging.INFO, "voicequeue"):

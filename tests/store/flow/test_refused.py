@@ -8,9 +8,9 @@ import pytest
 from redis import Redis
 
 from tests.store.life import (
-    HOLD_S,
-    MAX_HOLD_S,
+    MOST_S,
     NOW,
+    PAUSE_S,
     accept_order,
     apply_transition,
     assert_consistent,
@@ -94,7 +94,7 @@ def test_a_refusal_of_two_jobs_concerns_all(store: JobStore, reason: HoldReason)
         waits.append(hold.until - now)
         now = hold.until
 
-    assert waits == [0, 5, 10, 20, 40, MAX_HOLD_S, MAX_HOLD_S]
+    assert waits == [0, 5, 10, 20, 40, MOST_S, MOST_S]
     assert effects == [HoldEffect.ON_TRIAL, HoldEffect.CLOSED, *[HoldEffect.NONE] * 5]
     assert {get_job(store, job_id).state for job_id in job_ids} == {State.QUEUED}
 
@@ -104,13 +104,13 @@ def test_an_invalid_key_holds_until_it_is_resumed_or_accepted(store: JobStore) -
     enqueue_jobs(store, *numbered_voices(5))
     for effect in (HoldEffect.ON_TRIAL, HoldEffect.CLOSED):
         [job_id] = next_of(store, NOW) if effect is HoldEffect.CLOSED else [_submit_one(store)]
-        assert refuse_order(store, job_id, HoldReason.UNAUTHORIZED, most_s=None) is effect
+        assert refuse_order(store, job_id, HoldReason.UNAUTHORIZED, max_hold_s=None) is effect
 
     assert holds(store, NOW + 1e6) == [("unauthorized", None, False)]
     assert next_of(store, NOW + 1e6) == []
     rich(store)
     [job_id] = next_of(store, NOW + 60)
-    assert refuse_order(store, job_id, HoldReason.UNAUTHORIZED, NOW + 60, most_s=None) is HoldEffect.CLOSED
+    assert refuse_order(store, job_id, HoldReason.UNAUTHORIZED, NOW + 60, max_hold_s=None) is HoldEffect.CLOSED
     store.flow_control.resume(NOW + 61)
     [job_id] = next_of(store, NOW + 61)
     accept_order(store, job_id, NOW + 61)
@@ -130,7 +130,7 @@ def test_concurrent_responses_are_evaluated_together(store: JobStore, reason: Ho
     """Two refusals with an accepted order at the same moment close nothing."""
     poisons = [_submit_one(store, key) for key in ("a", "b")]
     good = _submit_one(store, "c")
-    refusal = Refusal(reason, "no", HOLD_S, MAX_HOLD_S, MAX_HOLD_S)
+    refusal = Refusal(reason, "no", PAUSE_S, MOST_S, MOST_S)
     fields = {serialization.task_field(Stage.VOICE): "t", "submitted_at": str(NOW)}
     moves = [transition_of(get_job(store, job_id), State.QUEUED, refused=refusal) for job_id in poisons]
     moves.append(transition_of(get_job(store, good), State.PENDING, fields=fields, credits=4))
@@ -178,7 +178,7 @@ def test_a_job_refused_while_others_are_accepted_fails(
     waits = [later - earlier for earlier, later in pairwise(tries)]
     assert len(tries) == 4
     assert waits == sorted(waits)
-    assert waits[0] >= HOLD_S
+    assert waits[0] >= PAUSE_S
     assert store.flow_control.refused_jobs() == []
     assert_consistent(redis, prefix)
 
@@ -195,7 +195,7 @@ def test_a_job_that_is_refused_alone_never_fails(store: JobStore, reason: HoldRe
     assert get_job(store, lone).state is State.QUEUED
 
     [other] = enqueue_jobs(store, voice(key="other"), now=now)
-    now += HOLD_S if reason is HoldReason.COOLDOWN else 0
+    now += PAUSE_S if reason is HoldReason.COOLDOWN else 0
     assert next_of(store, now) == [other]
 
 
@@ -250,8 +250,8 @@ def test_an_accepted_job_has_no_refusals(store: JobStore, redis: Redis, prefix: 
     next_of(store, NOW)
     refuse_order(store, first)
     accept_order(store, other)
-    assert next_of(store, NOW + HOLD_S) == [first]
-    refuse_order(store, first, now=NOW + HOLD_S)
+    assert next_of(store, NOW + PAUSE_S) == [first]
+    refuse_order(store, first, now=NOW + PAUSE_S)
     assert [job.job_id for job in store.flow_control.refused_jobs()] == [first]
     assert next_of(store, NOW + 60) == [first]
     accept_order(store, first, NOW + 60)
@@ -321,8 +321,8 @@ def test_a_resting_job_holds_no_slot(store: JobStore) -> None:
         apply_transition(store, accept_order(store, job_id, NOW + n), State.SUCCEEDED, NOW + n)
         served.append(job_id)
     assert served == others
-    assert next_of(store, NOW + HOLD_S - 0.1) == []
-    assert next_of(store, NOW + HOLD_S) == [poison]
+    assert next_of(store, NOW + PAUSE_S - 0.1) == []
+    assert next_of(store, NOW + PAUSE_S) == [poison]
 
 
 def test_a_later_job_is_tried_soon_while_refused_jobs_hold_the_gate(store: JobStore) -> None:
@@ -336,14 +336,14 @@ def test_a_later_job_is_tried_soon_while_refused_jobs_hold_the_gate(store: JobSt
         now += 1 if hold.is_on_trial else (hold.until or now) - now
     [(_, until, _)] = holds(store, closed_at)
     assert until is not None
-    assert until >= closed_at + 2 * HOLD_S
+    assert until >= closed_at + 2 * PAUSE_S
 
     [healthy] = enqueue_jobs(store, voice(key="healthy"), now=closed_at + 1)
 
-    assert next_of(store, closed_at + HOLD_S - 0.1) == []
-    assert next_of(store, closed_at + HOLD_S) == [healthy]
-    accept_order(store, healthy, closed_at + HOLD_S)
-    assert store.flow_control.gate(closed_at + HOLD_S).is_open
+    assert next_of(store, closed_at + PAUSE_S - 0.1) == []
+    assert next_of(store, closed_at + PAUSE_S) == [healthy]
+    accept_order(store, healthy, closed_at + PAUSE_S)
+    assert store.flow_control.gate(closed_at + PAUSE_S).is_open
     assert all(get_job(store, job_id).state is State.QUEUED for job_id in poison)
 
 
@@ -357,10 +357,10 @@ def test_one_rate_limited_job_delays_others_once_and_briefly(store: JobStore) ->
     poison = _submit_one(store)
 
     assert rate_limit_order(store, poison, wait_s=300.0) is HoldEffect.CLOSED
-    assert holds(store, NOW) == [("cooldown", NOW + HOLD_S, False)]
+    assert holds(store, NOW) == [("cooldown", NOW + PAUSE_S, False)]
     assert store.flow_control.in_flight_limit() == before
 
-    now = NOW + HOLD_S
+    now = NOW + PAUSE_S
     for _ in range(4):
         accept_order(store, _submit_one(store, f"{now}", now), now)
         now += 300

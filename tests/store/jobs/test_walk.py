@@ -301,7 +301,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             if not charging:
                 return
             job_id = charging[number % len(charging)]
-            refuse_order(self.store, job_id, reason, self.now, tries=tries)
+            refuse_order(self.store, job_id, reason, self.now, max_attempts=tries)
             assert get_job(self.store, job_id).state in (State.QUEUED, State.FAILED)
             assert self.store.flow_control.in_flight_limit().limit <= max(
                 before.limit, self.store.counts_by_state()[State.PENDING]

@@ -17,7 +17,7 @@ SETTINGS = {
     "MUSICAPI_KEY": "the-key-of-the-account",
     "REDIS_URL": "redis://me:pass%40word-1@redis.internal:6379/0",
     "secret": "the secret of the queue, which is long",
-    "archive": "s3://key:archive-password@bucket/songs",
+    "archive_url": "s3://key:archive-password@bucket/songs",
 }
 
 Write = Callable[..., dict[str, Any]]
