@@ -90,7 +90,7 @@ def test_foundations_end_last(tmp_path: Path) -> None:
     with Supervisor(check_interval_s=0.02) as supervisor:
         for name, foundation in (("base", True), ("worker", False)):
             command = [sys.executable, "-c", script, str(ended), name]
-            supervisor.add(Program(name, command, tmp_path / f"{name}.log", is_is_foundation=foundation))
+            supervisor.add(Program(name, command, tmp_path / f"{name}.log", is_foundation=foundation))
         eventually(lambda: all("ready" in (tmp_path / f"{name}.log").read_text() for name in ("base", "worker")))
     assert ended.read_text().split() == ["worker", "base"]
 
@@ -98,14 +98,14 @@ def test_foundations_end_last(tmp_path: Path) -> None:
 #: A supervisor to kill: with a worker that leaves a child behind, a foundation, and the lock on a folder.
 KILLED = """
 import pathlib, signal, sys
-from workers.local.home import lock_home
+from workers.local.home import alone_in
 from workers.local.supervisor import Program, Supervisor
 
 home = pathlib.Path(sys.argv[1])
-with lock_home(home) as lock, Supervisor(inherited_fds=[lock.descriptor]) as supervisor:
+with alone_in(home) as lock, Supervisor(keeps=[lock.descriptor]) as supervisor:
     for name, foundation in (("base", True), ("worker", False)):
         command = [sys.executable, "-c", sys.argv[2], str(home / "ended"), name]
-        supervisor.add(Program(name, command, home / f"{name}.log", is_foundation=foundation))
+        supervisor.add(Program(name, command, home / f"{name}.log", foundation=foundation))
     signal.pause()
 """
 

@@ -86,7 +86,7 @@ def test_jobs_beyond_one_plan_are_reported(
     command: Command, store: JobStore, broken: dict[FailureCode, str], monkeypatch: pytest.MonkeyPatch, action: str
 ) -> None:
     """Exit code 1, so that scripts run the command again until it exits with 0."""
-    monkeypatch.setattr(bulk_operations, "MOST", 1)
+    monkeypatch.setattr(bulk_operations, "MAX_JOBS", 1)
     for key in "cd":
         job_in_state(store, State.QUEUED, voice_with_song(batch="b", key=key))
 

@@ -105,7 +105,7 @@ def test_an_order_that_may_have_cost_something_is_unsure(stage: Stage) -> None:
     for answer in (None, "<html>Bad gateway"):
         move = decisions.not_accepted(charged(stage), AmbiguousFailure("HTTP 502", answer), NOW)
 
-        kept = {"answer": answer}
+        kept = {"upstream_response": answer}
         assert move == Transition("j1", 3, State.CHARGING, stage, State.UNSURE, reason="HTTP 502", fields=kept)
 
 
