@@ -35,9 +35,9 @@ CLAIM_EXPIRED = "the claim expired before anything was sent"
 
 def accepted(claim: SubmitClaim, task_id: str, now: float, poll_in: float, model: str = "") -> Transition:
     """Return the transition of an accepted order: its credits are spent and it is polled in `poll_in` seconds."""
-    fields: dict[str, str | None] = {serialization.task_field(claim.stage): task_id, "since": f"{now:.6f}"}
+    fields: dict[str, str | None] = {serialization.task_field(claim.stage): task_id, "submitted_at": f"{now:.6f}"}
     # Clear what an earlier stage or order left.
-    fields |= {"asked": None, "answer": None, **transitions.NO_FAILURE_REPORT}
+    fields |= {"not_ready_at": None, "upstream_response": None, **transitions.NO_FAILURE_REPORT}
     if model:
         fields["model"] = model
     return _submit_transition(claim)(State.PENDING, due=now + poll_in, fields=fields, credits=PRICES[claim.stage])
@@ -50,7 +50,7 @@ def not_accepted(claim: SubmitClaim, error: UpstreamError, now: float, refusal: 
     """
     if error.may_be_charged:
         answer = error.answer if isinstance(error, AmbiguousFailure) else None
-        return _submit_transition(claim)(State.UNSURE, reason=error.message, fields={"answer": answer})
+        return _submit_transition(claim)(State.UNSURE, reason=error.message, fields={"upstream_response": answer})
     if refusal is not None:
         return _submit_transition(claim)(State.QUEUED, reason=error.message, refused=refusal)
     if isinstance(error, InvalidRequest):
@@ -89,7 +89,9 @@ def not_started(job: Job) -> Transition:
 def worker_died(job_id: str, version: int, stage: Stage) -> Transition:
     """Make a job unsure whose worker died while charging: the POST may have been sent."""
     reason = "the worker died while charging"
-    return Transition(job_id, version, State.CHARGING, stage, State.UNSURE, reason=reason, fields={"answer": None})
+    return Transition(
+        job_id, version, State.CHARGING, stage, State.UNSURE, reason=reason, fields={"upstream_response": None}
+    )
 
 
 def claim_not_received(job: StalledJob, now: float) -> Transition:

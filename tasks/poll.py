@@ -131,7 +131,7 @@ def _next_poll(
         context = {"job": claim.job_id, "stage": str(claim.stage), "reason": failure_report.message}
         log.info("upstream reported a failure; polling again", extra=context)
     is_not_ready = answer is not None and answer.has_response and claim.state is State.PENDING
-    due = now + services.polls.next_delay(claim, now, jitter, is_doubted=failure_report is not None)
+    due = now + services.polls.next_delay(claim, now, jitter, has_failure_report=failure_report is not None)
     return PollReschedule(
         claim.job_id,
         claim.version,

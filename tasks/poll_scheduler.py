@@ -37,15 +37,15 @@ class PollScheduler:
         """Return the jitter that orders polled together share."""
         return self._policy.jitter()
 
-    def next_delay(self, claim: PollClaim, now: float, jitter: float, *, is_doubted: bool) -> float:
+    def next_delay(self, claim: PollClaim, now: float, jitter: float, *, has_failure_report: bool) -> float:
         """Return the delay until the next poll of this job, in seconds.
 
         The schedule does not apply once upstream reports a failure. A settled job is polled at growing intervals,
         unless other jobs wait for its outcome.
         """
-        if claim.state is State.PENDING and not is_doubted:
+        if claim.state is State.PENDING and not has_failure_report:
             return self.delay_for_age(now - claim.submitted_at, duration_kind(claim.stage, claim.model), jitter)
-        if claim.state is State.FAILED or not is_doubted:
+        if claim.state is State.FAILED or not has_failure_report:
             return max(self._policy.unscheduled_delay(jitter), timeouts.late_poll_delay(now - claim.submitted_at))
         return self._policy.unscheduled_delay(jitter)
 

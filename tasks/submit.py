@@ -250,6 +250,8 @@ def _write_late(services: TaskContext, claim: SubmitClaim, transition: Transitio
         if named is not OrderEffect.JOB_NOT_FOUND:
             return named is OrderEffect.CONTINUED
     # The text of the answer may be shown in the record only, so it is not logged.
-    discarded = {name: value for name, value in transition.fields.items() if name != "answer"} or transition.reason
+    discarded = {
+        name: value for name, value in transition.fields.items() if name != "upstream_response"
+    } or transition.reason
     log.error("job has left the expected state: %s", discarded, extra={"job": claim.job_id, "stage": str(claim.stage)})
     return False

@@ -70,7 +70,7 @@ def claim_admitted(store: JobStore, job_id: str, now: float = NOW, *, lease: flo
 def accept_order(store: JobStore, job_id: str, now: float = NOW, *, due: float | None = None) -> Job:
     """Upstream accepted the order of a charging job."""
     job = get_job(store, job_id)
-    fields = {serialization.task_field(job.stage): f"task-{job.stage}-{job_id}", "since": str(now)}
+    fields = {serialization.task_field(job.stage): f"task-{job.stage}-{job_id}", "submitted_at": str(now)}
     due = now if due is None else due
     return apply_transition(store, job, State.PENDING, now, due=due, fields=fields, credits=PRICES[job.stage])
 
@@ -202,9 +202,9 @@ class IndexSnapshot:
     batches: dict[str, Counter[str]]
     members: dict[str, set[str]]
     batch_credits: Counter[str]
-    batch_committed: Counter[str]
+    batch_reserved: Counter[str]
     credits: int
-    committed: int
+    reserved: int
     failures: Counter[str]
 
 
@@ -217,7 +217,7 @@ def expected_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
     batches: dict[str, Counter[str]] = {}
     members: dict[str, set[str]] = {}
     credits: Counter[str] = Counter()
-    committed: Counter[str] = Counter()
+    reserved: Counter[str] = Counter()
     for job_id, record in records.items():
         states.setdefault(record["state"], set()).add(job_id)
         if record["state"] == State.QUEUED:
@@ -225,12 +225,12 @@ def expected_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
             line = lines.setdefault(f"{record['rank']}:{record.get('batch', '')}", {})
             line[job_id] = float(record.get("requeued_at", record["created"])) - ahead
         if record["state"] == State.WAITING:
-            waiting.setdefault(record["shares"], set()).add(job_id)
+            waiting.setdefault(record["shared_voice"], set()).add(job_id)
         if batch := record.get("batch"):
             batches.setdefault(batch, Counter())[record["state"]] += 1
             members.setdefault(batch, set()).add(job_id)
             credits[batch] += int(record.get("credits", 0))
-            committed[batch] += reserved_credits(record) + unsettled_credits(record)
+            reserved[batch] += reserved_credits(record) + unsettled_credits(record)
     failed = [json.loads(record["failure"]) for record in records.values() if "failure" in record]
     states.pop(State.QUEUED, None)
     spent = sum(int(record.get("credits", 0)) for record in records.values())
@@ -243,9 +243,9 @@ def expected_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
         batches=batches,
         members=members,
         batch_credits=+credits,
-        batch_committed=+committed,
+        batch_reserved=+reserved,
         credits=spent,
-        committed=sum(map(reserved_credits, records.values())),
+        reserved=sum(map(reserved_credits, records.values())),
         failures=Counter(failure["code"] for failure in failed),
     )
 
@@ -267,7 +267,7 @@ def reserved_credits(record: dict[str, str]) -> int:
 
 def unsettled_credits(record: dict[str, str]) -> int:
     """Return the cost of a job's lost orders that were given up or resubmitted and never reported."""
-    lost, orders = (json.loads(record.get(field, "{}")) for field in ("lost", "orders"))
+    lost, orders = (json.loads(record.get(field, "{}")) for field in ("lost_orders", "orders"))
     return sum(PRICES[Stage(stage)] for attempt, stage in lost.items() if attempt not in orders)
 
 
@@ -297,10 +297,10 @@ def actual_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
         batch_credits=+Counter(
             {name: int(counts["credits"]) - int(counts["purged.credits"]) for name, counts in counted.items()}
         ),
-        batch_committed=+Counter({name: int(counts["committed"]) for name, counts in counted.items()}),
+        batch_reserved=+Counter({name: int(counts["reserved"]) for name, counts in counted.items()}),
         credits=sum(counters.get(f"{stage}.credits", 0) for stage in (*Stage, "corrected"))
         - counters.get("purged.credits", 0),
-        committed=counters.get("committed", 0),
+        reserved=counters.get("reserved", 0),
         failures=+Counter(failures),
     )
 
@@ -321,7 +321,7 @@ def assert_consistent(redis: Redis, prefix: str) -> None:
     for index in ("pending", "failed"):
         stand = {job_id for job_id, record in records.items() if record.get("archive") == index}
         assert stand == set(keys.get(f"{{{prefix}}}:archive:{index}", ()))
-    late = keys.get(f"{{{prefix}}}:late", {})
+    late = keys.get(f"{{{prefix}}}:late_results", {})
     assert {records[job_id]["state"] for job_id in late} <= MAY_HAVE_LATE_RESULT
     expiry = set(keys.get(f"{{{prefix}}}:start_by", ()))
     bounded = {job_id for job_id, record in records.items() if "start_within_s" in json.loads(record["spec"])}
@@ -342,10 +342,10 @@ def assert_voices_have_creators(keys: dict[str, Any], prefix: str) -> None:
             continue
         record = keys[f"{root}voice:{voice}"]
         assert "persona_id" not in record
-        maker = records[record["maker"]]
-        assert maker["stage"] == Stage.VOICE
-        paid = maker["state"] == State.CANCELLED and record["maker"] in keys.get(f"{root}late", {})
-        assert paid or State(maker["state"]) not in SETTLED | {State.WAITING}
+        creator = records[record["creator"]]
+        assert creator["stage"] == Stage.VOICE
+        paid = creator["state"] == State.CANCELLED and record["creator"] in keys.get(f"{root}late_results", {})
+        assert paid or State(creator["state"]) not in SETTLED | {State.WAITING}
 
 
 def ids(jobs: Iterable[Job | None]) -> list[str]:

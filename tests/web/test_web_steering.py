@@ -157,7 +157,7 @@ def test_a_plan_has_a_limited_number_of_jobs(
     gateway: Gateway, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It says that more match; executing it and planning again covers them."""
-    monkeypatch.setattr("voicequeue.client.bulk_operations.MOST", 3)
+    monkeypatch.setattr("voicequeue.client.bulk_operations.MAX_JOBS", 3)
     enqueue_jobs(store, *numbered_voices(4))
 
     first = planned(gateway, "cancel", filter={})

@@ -79,7 +79,7 @@ class Filter:
         if self.metadata:
             arguments["parts"] = [_json(value) for value in self.metadata.values()]
         if self.text is not None:
-            arguments["called"] = {"is": self.text, "part": _json(self.text)}
+            arguments["search"] = {"is": self.text, "part": _json(self.text)}
         return {name: value for name, value in arguments.items() if value is not None}
 
 

@@ -34,7 +34,7 @@ class BacklogLane:
 class Batch:
     """A named set of jobs with its counters and limits.
 
-    `states` counts its jobs by state. `credits` are spent; `reserved_credits` are reserved for jobs in flight, unsure
+    `states` counts its jobs by state. `credits` are spent; `reserved_credits` are for jobs in flight, unsure
     jobs and lost orders that may have been charged.
     """
 

@@ -24,11 +24,11 @@ from voicequeue.domain.stage import PRICES, Stage
 from voicequeue.errors import InvalidStateError, check_field
 from voicequeue.texts import require_encodable
 
-#: The `asked` time of an order whose time of submission is unknown.
+#: The `not_ready_at` time of an order whose time of submission is unknown.
 UNKNOWN_TIME = "0"
 
 #: Fields of a job without a reported failure.
-NO_FAILURE_REPORT: dict[str, str | None] = {"doubt": None, "reorder": None}
+NO_FAILURE_REPORT: dict[str, str | None] = {"failure_report": None, "resubmit": None}
 
 #: States that can be cancelled at once: neither settled nor being charged.
 CANCELLABLE = tuple(state for state in State if state is not State.CANCELLED and State.CANCELLED in TRANSITIONS[state])
@@ -78,8 +78,8 @@ def retry(job: Job, now: float, *, resubmit: bool = False) -> Transition:
         resubmits = _is_failed_upstream(job)
         fields = {
             **cleared,
-            "since": f"{now:.6f}",
-            "asked": UNKNOWN_TIME,
+            "submitted_at": f"{now:.6f}",
+            "not_ready_at": UNKNOWN_TIME,
             **(_resubmit_fields(job) if resubmits else {}),
         }
         reason = "retry: poll, and resubmit if the failure is confirmed" if resubmits else "retry: poll"
@@ -91,7 +91,7 @@ def retry(job: Job, now: float, *, resubmit: bool = False) -> Transition:
 
 
 def _poll_missing_songs(job: Job, now: float) -> Transition:
-    fields = {"since": f"{now:.6f}", "asked": UNKNOWN_TIME}
+    fields = {"submitted_at": f"{now:.6f}", "not_ready_at": UNKNOWN_TIME}
     return _transition(job)(job.state, due=now, reason="retry: poll for missing songs", fields=fields)
 
 
@@ -102,7 +102,7 @@ def _is_failed_upstream(job: Job) -> bool:
 def _resubmit_fields(job: Job) -> dict[str, str | None]:
     """Return the fields of a job that is resubmitted as soon as upstream repeats its failure."""
     message = job.failure.message if job.failure else ""
-    return {"doubt": failure_report_text(FailureReport(0.0, message)), "reorder": "1"}
+    return {"failure_report": failure_report_text(FailureReport(0.0, message)), "resubmit": "1"}
 
 
 def _resume_with_late_result(job: Job, now: float, cleared: dict[str, str | None]) -> Transition:
@@ -161,13 +161,13 @@ def continue_with_order(job: Job, order: ChargedOrder, now: float, *, reason: st
     resubmits = job.state in (State.WAITING, State.QUEUED, State.ADMITTED)
     fields: dict[str, str | None] = {
         task_field(order.stage): order.task_id,
-        "since": f"{now:.6f}",
-        "asked": UNKNOWN_TIME,
+        "submitted_at": f"{now:.6f}",
+        "not_ready_at": UNKNOWN_TIME,
     }
-    fields |= {"answer": None, **NO_FAILURE_REPORT, **({"reorder": "1"} if resubmits else {})}
+    fields |= {"upstream_response": None, **NO_FAILURE_REPORT, **({"resubmit": "1"} if resubmits else {})}
     gives_up_another = job.state is State.UNSURE and job.attempt != order.attempt
     if gives_up_another:
-        fields["lost"] = _lost_field(job)
+        fields["lost_orders"] = _lost_field(job)
     return _transition(job)(
         job.state if is_settled else State.PENDING,
         due=now,
@@ -190,7 +190,11 @@ def resubmit(job: Job, now: float, *, reason: str = "resubmitted by an operator"
             f"job {job.id} is being cancelled and cannot be resubmitted; give it up first, then retry it"
         )
     return _transition(job)(
-        State.ADMITTED, due=now, reason=reason, fields={"lost": _lost_field(job)}, released_credits=PRICES[job.stage]
+        State.ADMITTED,
+        due=now,
+        reason=reason,
+        fields={"lost_orders": _lost_field(job)},
+        released_credits=PRICES[job.stage],
     )
 
 
@@ -198,7 +202,7 @@ def abandon(job: Job, now: float) -> Transition:
     """Give up an unsure job."""
     _must_be(job, State.UNSURE)
     failure = Failure(FailureCode.ABANDONED, job.stage, "given up: whether it was charged is unknown")
-    fields = {"failure": failure_text(failure), "settled": f"{now:.6f}", "lost": _lost_field(job)}
+    fields = {"failure": failure_text(failure), "settled": f"{now:.6f}", "lost_orders": _lost_field(job)}
     return _transition(job)(
         State.FAILED, reason=FailureCode.ABANDONED, fields=fields, released_credits=PRICES[job.stage]
     )

@@ -96,8 +96,8 @@ class ArchiveOutbox(Outbox[ArchiveEntry]):
         if flat is None:
             return None
         record = dict(cast("Iterator[tuple[str, str]]", rows(flat, 2)))
-        since, tries = float(record.get("archive.since", now)), int(record.get("archive.tries", 0))
-        return ArchiveClaim(job_id, holder, since, tries, record)
+        since, attempts = float(record.get("archive.since", now)), int(record.get("archive.attempts", 0))
+        return ArchiveClaim(job_id, holder, since, attempts, record)
 
     def renew(self, claim: ArchiveClaim, now: float, *, lease_s: float) -> bool:
         """Extend the claim to `lease_s` seconds from now. Return False if another worker holds the job."""
@@ -144,12 +144,12 @@ class ArchiveOutbox(Outbox[ArchiveEntry]):
         return ArchiveCounts(pending, failed, jobs, files, workers)
 
     def _read(self, pipe: Any, entry_id: str) -> None:
-        pipe.hmget(self._space.key(f"job:{entry_id}"), "batch", "archive.since", "archive.tries", "archive.reason")
+        pipe.hmget(self._space.key(f"job:{entry_id}"), "batch", "archive.since", "archive.attempts", "archive.reason")
 
     def _entry(
         self, entry_id: str, record: Sequence[str | None], due: float | None, failed_at: float | None
     ) -> ArchiveEntry | None:
         if due is None and failed_at is None:
             return None
-        batch, since, tries, reason = record
-        return ArchiveEntry(entry_id, batch, float(since or 0), int(tries or 0), reason or "", due, failed_at)
+        batch, since, attempts, reason = record
+        return ArchiveEntry(entry_id, batch, float(since or 0), int(attempts or 0), reason or "", due, failed_at)

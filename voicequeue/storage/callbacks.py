@@ -114,7 +114,7 @@ class CallbackClaim:
     def _data(self) -> Mapping[str, object]:
         record: dict[str, str] = {name: str(value) for name, value in json.loads(self.snapshot).items()}
         if self.job_id is None:
-            return {**serialization.parse_batch(self.batch, record).as_dict(), "origin": record.get("callback_origin")}
+            return {**serialization.parse_batch(self.batch, record).as_dict(), "origin": record.get("callback_source")}
         return serialization.parse_job(self.job_id, {**record, "spec": self.spec_or_url}).as_dict()
 
 
@@ -197,7 +197,7 @@ class CallbackOutbox(Outbox[Callback]):
             float(record["at"]),
             _job_id(record["subject"]),
             record["batch"] or None,
-            attempts=int(record.get("tries", 0)),
+            attempts=int(record.get("attempts", 0)),
             last_error=record.get("reason", ""),
             due_at=None if due == _BLOCKED else due,
             undelivered_at=failed_at,
@@ -209,6 +209,6 @@ class CallbackOutbox(Outbox[Callback]):
         """Set the URL that is notified when the batch has settled (None: no URL) and who set it. Raises ValueError."""
         key = self._space.key(f"batch:{batch_name(name)}")
         if url is None:
-            self._redis.hdel(key, "callback_url", "callback_origin")
+            self._redis.hdel(key, "callback_url", "callback_source")
         else:
-            self._redis.hset(key, mapping={"callback_url": http_url(url), "callback_origin": source})
+            self._redis.hset(key, mapping={"callback_url": http_url(url), "callback_source": source})

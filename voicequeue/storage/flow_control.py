@@ -114,7 +114,7 @@ class FlowControl:
         """Return the gate with every hold."""
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.hgetall(self._space.key("gate"))
-            pipe.hget(self._space.key("account"), "short")
+            pipe.hget(self._space.key("account"), "shortage")
             entries, shortage = pipe.execute()
         holds = [_hold(reason, json.loads(entry), now) for reason, entry in sorted(entries.items())]
         current = [hold for hold in holds if hold.is_on_trial or hold.until is None or hold.until > now]
@@ -199,7 +199,7 @@ class FlowControl:
         """Return the account by our count; `now` selects the day of `spent_today`."""
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.hmget(self._space.key("account"), "credits", "at", "drift")
-            pipe.hmget(self._space.key("counters"), "committed", f"day.{int(now // DAY_S)}")
+            pipe.hmget(self._space.key("counters"), "reserved", f"day.{int(now // DAY_S)}")
             (balance, updated_at, uncounted), (reserved, spent_today) = pipe.execute()
         return Account(
             balance=None if balance is None else int(balance),

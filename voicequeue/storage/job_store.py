@@ -149,10 +149,11 @@ class JobStore(JobQueries):
         first, *later = spec.stages
         next_stage = later[0] if later else ""
         start_within_s = "" if spec.start_within_s is None else spec.start_within_s
-        shares = spec.shared_voice(reuse=self._reuse)
-        recording = spec.recording_voice() if shares else ""
+        shared_voice = spec.shared_voice(reuse=self._reuse)
+        recording = spec.recording_voice() if shared_voice else ""
         sha256 = spec.audio_sha256 or ""
-        return (spec.priority.rank, spec.batch or "", first, next_stage, start_within_s, shares, recording, sha256)
+        batch = spec.batch or ""
+        return (spec.priority.rank, batch, first, next_stage, start_within_s, shared_voice, recording, sha256)
 
     def _outcomes_after_retry(
         self, jobs: Sequence[tuple[str, VoiceJob]], outcomes: list[EnqueueOutcome], now: float
@@ -264,7 +265,7 @@ class JobStore(JobQueries):
                 look.version,
                 f"{look.due:.6f}",
                 "" if look.last_not_ready_at is None else f"{look.last_not_ready_at:.6f}",
-                _doubt_argument(look),
+                _failure_report_argument(look),
                 serialization.clips_text(look.clips) if look.clips else "",
             )
         ]
@@ -274,8 +275,8 @@ class JobStore(JobQueries):
         """Lease for a minute the queued and waiting jobs that were not started in time."""
         flat = self._space.run_script("lease_expired", f"{now:.6f}", at_most)
         return [
-            StalledJob(job_id, int(version), State(state), Stage(stage), may_be_charged=bool(lost))
-            for job_id, version, state, stage, lost in rows(flat, 5)
+            StalledJob(job_id, int(version), State(state), Stage(stage), may_be_charged=bool(lost_orders))
+            for job_id, version, state, stage, lost_orders in rows(flat, 5)
         ]
 
     def lease_overdue(
@@ -324,7 +325,7 @@ class JobStore(JobQueries):
         """Correct the effects of a retried call: transitions made at its very time were made by its first attempt."""
         with self._redis.pipeline(transaction=False) as pipe:
             for move in moves:
-                pipe.hmget(self._space.key(f"job:{move.job_id}"), "v", "updated", "state")
+                pipe.hmget(self._space.key(f"job:{move.job_id}"), "version", "updated", "state")
             records = pipe.execute()
         ours = [_is_applied(move, record, now) for move, record in zip(moves, records, strict=True)]
         return [effect or (HoldEffect.NONE if is_ours else None) for effect, is_ours in zip(effects, ours, strict=True)]
@@ -408,7 +409,7 @@ def _submit_claim(
     return None
 
 
-def _doubt_argument(look: PollReschedule) -> str:
+def _failure_report_argument(look: PollReschedule) -> str:
     """Return the `failure_report` argument of scripts/reschedule_polls.lua."""
     if look.failure_report is None:
         return "" if look.keeps_failure_report else "-"

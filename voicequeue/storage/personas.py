@@ -78,7 +78,7 @@ class Personas:
 
     def creator_of(self, voice: str) -> str | None:
         """Return the id of the job that creates a shared voice; None if no job does."""
-        return cast(str | None, self._redis.hget(self._space.key(f"voice:{voice}"), "maker"))
+        return cast(str | None, self._redis.hget(self._space.key(f"voice:{voice}"), "creator"))
 
 
 def _persona(record: Mapping[str, str]) -> Persona:

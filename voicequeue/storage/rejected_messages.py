@@ -80,7 +80,7 @@ class RejectedMessages:
 def _text(rejected: RejectedMessage) -> str:
     """Return a line of JSON. Unpaired surrogates are replaced here, because every interface shows the line."""
     line = {
-        "at": rejected.rejected_at,
+        "rejected_at": rejected.rejected_at,
         "message_id": rejected.message_id[:_NAME_MAX],
         "task": rejected.task[:_NAME_MAX],
         "reason": _cut(rejected.reason, _TEXT_MAX),

@@ -174,7 +174,7 @@ def test_undeliverable_callbacks_do_not_affect_others_of_their_chunk(
     queue.set_batch_callback("b", None)
     with connect(valkey_url) as redis:
         redis.hset(f"{{{prefix}}}:job:{jobs[0].id}", "spec", '{"callback_url": 5}')
-        redis.hset(f"{{{prefix}}}:callback:{jobs[1].callback_id}", "data", "{}")
+        redis.hset(f"{{{prefix}}}:callback:{jobs[1].callback_id}", "snapshot", "{}")
 
     worker.run()
 

@@ -39,7 +39,7 @@ def make_pending(bench: WorkerBench, job_id: str, *, due: float) -> None:
     bench.dispatcher.admit()
     bench.messages.clear()
     claim = charging(bench, job_id)
-    fields = {task_field(Stage.VOICE): "t1", "since": str(bench.clock.now)}
+    fields = {task_field(Stage.VOICE): "t1", "submitted_at": str(bench.clock.now)}
     move = Transition(
         job_id, claim.version, State.CHARGING, Stage.VOICE, State.PENDING, due=due, fields=fields, credits=4
     )

@@ -129,7 +129,9 @@ def test_review_shows_an_unreadable_response(command: Command, store: JobStore) 
     """An operator may find the task in it. The job shows it too."""
     answer = '{"order": "[bold]seven[/]"}'
     charging = job_in_state(store, State.CHARGING, voice_with_song())
-    unsure = apply_transition(store, charging, State.UNSURE, reason="HTTP 200: success", fields={"answer": answer})
+    unsure = apply_transition(
+        store, charging, State.UNSURE, reason="HTTP 200: success", fields={"upstream_response": answer}
+    )
 
     assert f"{unsure.id} got this response: {answer}" in command("review").out
     assert answer in command("job", unsure.id).out

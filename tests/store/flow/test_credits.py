@@ -169,7 +169,7 @@ def test_a_refused_payment_is_the_reported_reason(store: JobStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "committed"),
+    ("state", "reserved"),
     [
         (State.QUEUED, 0),
         (State.ADMITTED, 19),
@@ -182,12 +182,12 @@ def test_a_refused_payment_is_the_reported_reason(store: JobStore) -> None:
     ],
 )
 def test_reserved_credits_follow_from_the_state(
-    store: JobStore, redis: Redis, prefix: str, state: State, committed: int
+    store: JobStore, redis: Redis, prefix: str, state: State, reserved: int
 ) -> None:
     """In flight or unsure, because its order may be charged; a paid stage is no longer reserved."""
     job_in_state(store, state, voice_with_song(batch="b"))
 
-    assert store.flow_control.account().reserved == committed
+    assert store.flow_control.account().reserved == reserved
     assert_consistent(redis, prefix)
 
 

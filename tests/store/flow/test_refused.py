@@ -131,7 +131,7 @@ def test_concurrent_responses_are_evaluated_together(store: JobStore, reason: Ho
     poisons = [_submit_one(store, key) for key in ("a", "b")]
     good = _submit_one(store, "c")
     refusal = Refusal(reason, "no", PAUSE_S, MOST_S, MOST_S)
-    fields = {serialization.task_field(Stage.VOICE): "t", "since": str(NOW)}
+    fields = {serialization.task_field(Stage.VOICE): "t", "submitted_at": str(NOW)}
     moves = [transition_of(get_job(store, job_id), State.QUEUED, refused=refusal) for job_id in poisons]
     moves.append(transition_of(get_job(store, good), State.PENDING, fields=fields, credits=4))
 

@@ -236,7 +236,9 @@ def test_a_resubmitted_job_waits_if_another_job_creates_its_voice(store: JobStor
     claim_admitted(store, other)
     retried = applied(store, transitions.retry(broken, NOW))
 
-    again = apply_transition(store, retried, State.QUEUED, fields={"voice.task": None, "doubt": None, "reorder": None})
+    again = apply_transition(
+        store, retried, State.QUEUED, fields={"voice.task": None, "failure_report": None, "resubmit": None}
+    )
 
     assert (again.state, get_job(store, other).state) == (State.WAITING, State.CHARGING)
     assert_consistent(redis, prefix)
@@ -297,7 +299,7 @@ def test_lost_orders_are_stored_by_attempt(store: JobStore, redis: Redis, prefix
     """They stay in the record until upstream reports them."""
     job = applied(store, transitions.resubmit(lost_again(store), NOW))
     assert job.lost_stages == {1: Stage.VOICE, 2: Stage.VOICE}
-    assert json.loads(str(redis.hget(f"{{{prefix}}}:job:{job.id}", "lost"))) == {"1": "voice", "2": "voice"}
+    assert json.loads(str(redis.hget(f"{{{prefix}}}:job:{job.id}", "lost_orders"))) == {"1": "voice", "2": "voice"}
 
     named_by_webhook(store, job)
 

@@ -199,7 +199,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             return not job.is_cancelling and job.version % 2 == 0
 
         def lost_too(self, job: Job, lost: bool) -> dict[str, str]:
-            return {"lost": serialization.lost_text({**job.lost_stages, job.attempt: job.stage})} if lost else {}
+            return {"lost_orders": serialization.lost_text({**job.lost_stages, job.attempt: job.stage})} if lost else {}
 
         def fields(self, job: Job, to: State) -> dict[str, str | None]:
             """Return the fields that callers write with such a transition."""
@@ -212,7 +212,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             if job.state is State.PENDING and job.stage is Stage.VOICE and to in (State.ADMITTED, State.SUCCEEDED):
                 fields |= {"persona_id": f"p-{job.id}", "voice_name": "ana"}
             if to is State.PENDING:
-                fields |= {serialization.task_field(job.stage): "t", "since": str(self.now)}
+                fields |= {serialization.task_field(job.stage): "t", "submitted_at": str(self.now)}
             return fields
 
         # ── polls and maintenance ─────────────────────────────────────────────────────────────
@@ -249,7 +249,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
         @rule(age=st.sampled_from([-1.0, 0.0, 30.0]))
         def purge(self, age: float) -> None:
             """Purge exactly the jobs settled before the retention period without a pending late result."""
-            late: Any = redis.zrange(f"{{{self.prefix}}}:late", 0, -1)
+            late: Any = redis.zrange(f"{{{self.prefix}}}:late_results", 0, -1)
             over = {
                 job_id
                 for job_id, record in self.all_records().items()
@@ -382,7 +382,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 assert not batch.is_paused
                 flying = sum(batch.states[state] for state in IN_FLIGHT)
                 assert batch.max_in_flight is None or flying <= batch.max_in_flight
-                spends = batch.credits + int(record["committed"])
+                spends = batch.credits + int(record["reserved"])
                 assert batch.max_credits is None or spends <= batch.max_credits
 
         def nothing_waits_that_may_begin(self, gate: Gate, job_ids: list[str], at_most: int) -> None:
@@ -391,7 +391,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             shut = any(
                 hold.reason in self.record("gate") and not hold.reason.startswith("paused.") for hold in gate.holds
             )
-            short = "short" in self.record("account")
+            short = "shortage" in self.record("account")
             full = (
                 self.store.count_in_flight() >= self.store.flow_control.in_flight_limit().limit
                 or len(job_ids) >= at_most
@@ -420,7 +420,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             assert result is not None
             cost = reserved_credits({**self.record(f"job:{heads[0]}"), "state": State.ADMITTED})
             flying = sum(result.states[state] for state in IN_FLIGHT)
-            spends = result.credits + int(record.get("committed", 0)) + cost
+            spends = result.credits + int(record.get("reserved", 0)) + cost
             return not (
                 result.is_paused
                 or (result.max_in_flight is not None and flying >= result.max_in_flight)

@@ -121,7 +121,7 @@ def test_deleted_indexes_are_restored(redis: Redis, prefix: str, damaged: Damage
 
 def test_a_late_job_may_be_listed(redis: Redis, prefix: str, damaged: Damaged) -> None:
     """A failed or cancelled job may be in that index or not."""
-    redis.zadd(damaged.key("late"), {damaged.jobs[State.FAILED]: NOW, damaged.jobs[State.CANCELLED]: NOW})
+    redis.zadd(damaged.key("late_results"), {damaged.jobs[State.FAILED]: NOW, damaged.jobs[State.CANCELLED]: NOW})
 
     assert audit(redis, prefix) == []
 
@@ -339,7 +339,7 @@ def test_the_sums_follow_changes_during_the_audit(redis: Redis, store: JobStore,
 
     looked = expected_state.follow_changes(["batch:b"])
 
-    expected = {"succeeded": 1, "queued": 300, "admitted": 1_200, "credits": 4, "committed": 4_800}
+    expected = {"succeeded": 1, "queued": 300, "admitted": 1_200, "credits": 4, "reserved": 4_800}
     assert (+Counter(looked["batch:b"]), +expected_state.sums["batch:b"]) == (expected, expected)
 
 

@@ -16,13 +16,13 @@ from voicequeue.storage.monitoring.throughput import SAMPLED
 def finished(store: JobStore, key: str, at: float, *, waited: float, worked: float) -> None:
     """Finish a job that waited `waited` seconds before its submission and took `worked` seconds after it."""
     job = job_in_state(store, State.PENDING, voice_with_song(key=key), now=at - waited - worked)
-    fields = {"settled": str(at), "since": str(at - worked)}
+    fields = {"settled": str(at), "submitted_at": str(at - worked)}
     apply_transition(store, job, State.SUCCEEDED, at, fields=fields)
 
 
 def last_minute(store: JobStore, **more: float) -> list[TimeBucket]:
     """Return the last minute in ten intervals."""
-    return store.throughput(NOW, **{"span_s": 60.0, "stretches": 10, **more})  # type: ignore[arg-type]
+    return store.throughput(NOW, **{"span_s": 60.0, "buckets": 10, **more})  # type: ignore[arg-type]
 
 
 def test_without_finished_jobs_all_counts_are_zero(store: JobStore) -> None:

@@ -33,8 +33,8 @@ def test_a_task_id_that_is_named_late_means_that_it_was_charged() -> None:
 
     assert move is not None
     assert (move.to_state, move.due, move.credits, move.attempt) == (State.PENDING, NOW, 15, 1)
-    unknown_yet = dict.fromkeys(("answer", "doubt", "reorder"))
-    assert move.fields == {"music.task": "t9", "since": f"{NOW:.6f}", "asked": "0", **unknown_yet}
+    unknown_yet = dict.fromkeys(("upstream_response", "failure_report", "resubmit"))
+    assert move.fields == {"music.task": "t9", "submitted_at": f"{NOW:.6f}", "not_ready_at": "0", **unknown_yet}
 
 
 WITHOUT_AN_ORDER = (State.WAITING, State.QUEUED, State.ADMITTED, State.UNSURE, State.FAILED, State.CANCELLED)
@@ -51,7 +51,7 @@ def test_a_job_without_an_order_continues_with_the_one_that_is_named(state: Stat
     assert move.to_state is (state if is_over else State.PENDING)
     assert (move.attempt, move.due, move.credits) == (1, NOW, 4)
     was_about_to_be_submitted = state in (State.WAITING, State.QUEUED, State.ADMITTED)
-    assert move.fields["reorder"] == ("1" if was_about_to_be_submitted else None)
+    assert move.fields["resubmit"] == ("1" if was_about_to_be_submitted else None)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_ordering_again_counts_nothing_before_it_is_charged() -> None:
     move = transitions.resubmit(job(State.UNSURE, attempt=2, lost_stages={1: Stage.VOICE}), NOW)
 
     assert (move.to_state, move.due, move.credits) == (State.ADMITTED, NOW, 0)
-    assert move.fields == {"lost": '{"1": "voice", "2": "voice"}'}
+    assert move.fields == {"lost_orders": '{"1": "voice", "2": "voice"}'}
 
 
 def test_giving_up_is_a_failure_that_says_so() -> None:
@@ -187,10 +187,10 @@ def test_what_upstream_failed_is_asked_about_before_it_is_ordered_again() -> Non
     """The poll is free, and the job is resubmitted as soon as upstream repeats the failure."""
     move = transitions.retry(failed(Stage.VOICE, FailureCode.UPSTREAM_FAILED), NOW)
 
-    assert (move.to_state, move.due, move.fields["reorder"]) == (State.PENDING, NOW, "1")
-    assert serialization.parse_failure_report(move.fields["doubt"]) == FailureReport(0.0, "no")
+    assert (move.to_state, move.due, move.fields["resubmit"]) == (State.PENDING, NOW, "1")
+    assert serialization.parse_failure_report(move.fields["failure_report"]) == FailureReport(0.0, "no")
     resubmitted = transitions.retry(failed(Stage.VOICE, FailureCode.UPSTREAM_FAILED), NOW, resubmit=True)
-    assert (resubmitted.to_state, resubmitted.fields["voice.task"], resubmitted.fields["reorder"]) == (
+    assert (resubmitted.to_state, resubmitted.fields["voice.task"], resubmitted.fields["resubmit"]) == (
         State.QUEUED,
         None,
         None,

@@ -74,8 +74,8 @@ def test_an_accepted_order_is_pending_with_its_task_and_its_price(stage: Stage) 
 
     assert (move.job_id, move.version, move.state, move.stage) == ("j1", 3, State.CHARGING, stage)
     assert (move.to_state, move.to_stage, move.due, move.credits) == (State.PENDING, None, NOW + 20, PRICES[stage])
-    unknown_yet = dict.fromkeys(("answer", "asked", "doubt", "reorder"))
-    assert move.fields == {f"{stage}.task": "t1", "since": f"{NOW:.6f}", **unknown_yet}
+    unknown_yet = dict.fromkeys(("upstream_response", "not_ready_at", "failure_report", "resubmit"))
+    assert move.fields == {f"{stage}.task": "t1", "submitted_at": f"{NOW:.6f}", **unknown_yet}
 
 
 @BOTH_STAGES
@@ -105,7 +105,7 @@ def test_an_order_that_may_have_cost_something_is_unsure(stage: Stage) -> None:
     for answer in (None, "<html>Bad gateway"):
         move = decisions.not_accepted(charged(stage), AmbiguousFailure("HTTP 502", answer), NOW)
 
-        kept = {"answer": answer}
+        kept = {"upstream_response": answer}
         assert move == Transition("j1", 3, State.CHARGING, stage, State.UNSURE, reason="HTTP 502", fields=kept)
 
 
@@ -220,7 +220,7 @@ def test_what_is_to_be_ordered_again_is_queued_when_its_failure_is_certain(stage
 
     assert move is not None
     assert (move.to_state, move.due, move.credits) == (State.QUEUED, None, 0)
-    assert move.fields == {f"{stage}.task": None, "doubt": None, "reorder": None}
+    assert move.fields == {f"{stage}.task": None, "failure_report": None, "resubmit": None}
 
 
 def unsettling_results(stage: Stage) -> list[TaskResult]:

@@ -79,7 +79,7 @@ def _index_mismatches(redis: Redis, root: str, index: str, job_ids: list[str]) -
     """Yield the suspects whose record and index disagree at one moment."""
     with redis.pipeline(transaction=True) as pipe:
         for job_id in job_ids:
-            pipe.hmget(f"{root}job:{job_id}", "v", *FIELDS)
+            pipe.hmget(f"{root}job:{job_id}", "version", *FIELDS)
             pipe.zscore(root + index, job_id)
         replies = iter(pipe.execute())
     for job_id, ((version, *values), score) in zip(job_ids, zip(replies, replies, strict=True), strict=True):
@@ -126,7 +126,7 @@ def _lane_turn_mismatches(
 def _voices_without_creator(redis: Redis, root: str, expected_state: ExpectedState) -> Iterator[VoiceWithoutCreator]:
     """Yield voices that no job creates; each is checked at one moment."""
     waiting = {
-        record.shares: job_id for job_id, record in expected_state.records.items() if record.state == State.WAITING
+        record.shared_voice: job_id for job_id, record in expected_state.records.items() if record.state == State.WAITING
     }
     for page in pages(sorted(waiting.items())):
         problems = scripts.run(redis, "check_voices", root, 0, 0, *(part for pair in page for part in pair))

@@ -64,13 +64,13 @@ def _durations(keyspace: Keyspace, ranks: Sequence[int]) -> Iterator[list[tuple[
             pipe.zrange(keyspace.key(f"state:{State.SUCCEEDED}"), rank, rank)
         job_ids = [job_id for members in pipe.execute() for job_id in members or [""]]
         for job_id in job_ids:
-            pipe.hmget(keyspace.key(f"job:{job_id}"), "created", "settled", "since")
+            pipe.hmget(keyspace.key(f"job:{job_id}"), "created", "settled", "submitted_at")
         records = iter(pipe.execute())
     for sample in samples:
         times = [next(records) for _ in sample]
         yield [
-            (float(settled) - float(created), float(settled) - float(since) if since else None)
-            for created, settled, since in times
+            (float(settled) - float(created), float(settled) - float(submitted_at) if submitted_at else None)
+            for created, settled, submitted_at in times
             if created and settled
         ]
 

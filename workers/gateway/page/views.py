@@ -79,7 +79,7 @@ class Views:
             "timeline": timeline,
             "charges": charges(timeline),
             "prices": PRICES,
-            "maker": self._queue.voice_creator(job),
+            "creator": self._queue.voice_creator(job),
             "callback": self._queue.callback(job.callback_id) if job.callback_id else None,
             "is_cancellable": can_be_cancelled(job),
         }
