@@ -31,9 +31,8 @@ async def create_voice(request: Request) -> dict[str, Any]:
     try:
         job = await queue.enqueue(await request.json())
     except InvalidJobError as error:
-        raise HTTPException(
-            422, [{"field": problem.field, "message": problem.message} for problem in error.problems]
-        ) from None
+        problems = [{"field": problem.field, "message": problem.message} for problem in error.problems]
+        raise HTTPException(422, problems) from None
     return {"id": job.id}
 
 
