@@ -40,23 +40,23 @@ class BulkPlan:
     """A list of jobs, and the token that changes exactly these.
 
     Attributes:
-        token: Pass it to `carry_out`.
+        token: Pass it to `execute_plan`.
         action: The change.
-        resubmit: Whether a retry submits new orders even where upstream can be polled again.
-        found: Jobs in the list.
-        credits: Credits that a retry may cost, at most.
-        again: Those of the credits that pay for stages which were, or may have been, charged before.
-        paid: Jobs that a cancel gives up while upstream works on their paid order.
-        under_way: Jobs that a cancel can only mark, because they are `charging` or `unsure`.
+        resubmit: True if a retry submits new orders even where upstream can be polled again.
+        count: Number of jobs in the plan.
+        max_credits: The most credits that a retry costs.
+        repeat_credits: Of these, credits for stages that were, or may have been, charged before.
+        submitted: Jobs to cancel that upstream is working on; their orders stay paid.
+        uncertain: Jobs to cancel that are `charging` or `unsure`; they are cancelled later.
         expires_at: When the token expires (Unix seconds).
-        complete: Whether every matching job is in the list; false if there are more than one plan holds.
+        is_complete: False if more jobs match than one plan takes.
     """
 
     token: str
     action: BulkAction
     resubmit: bool
     count: int
-    credits: int
+    max_credits: int
     repeat_credits: int
     submitted: int
     uncertain: int
@@ -70,9 +70,9 @@ class BulkResult:
 
     Attributes:
         action: The change.
-        found: Jobs in the plan.
+        count: Number of jobs in the plan.
         changed: Jobs that were cancelled or retried.
-        marked: Jobs that are `charging` or `unsure` and will be cancelled as soon as their order's outcome is known.
+        cancelling: Jobs that are `charging` or `unsure` and will be cancelled as soon as their order's outcome is known.
     """
 
     action: BulkAction
@@ -102,10 +102,10 @@ def create_plan(
         action=action,
         resubmit=resubmit,
         count=len(entries),
-        credits=totals["credits"],
-        repeat_credits=totals["again"],
-        submitted=totals["paid"],
-        uncertain=totals["under_way"],
+        max_credits=totals["max_credits"],
+        repeat_credits=totals["repeat_credits"],
+        submitted=totals["submitted"],
+        uncertain=totals["uncertain"],
         expires_at=now + TOKEN_TTL_S,
         is_complete=next(jobs, None) is None,
     )
@@ -135,7 +135,7 @@ def execute_plan(store: JobStore, action: BulkAction, token: str, now: float) ->
             unchanged = [job for job in jobs if job.version == versions[job.id]]
             moves = [transitions.retry(job, now, resubmit=plan["resubmit"]) for job in unchanged]
             changed += sum(store.apply_transitions(moves, now))
-    return BulkResult(action, plan["found"], changed, marked)
+    return BulkResult(action, plan["count"], changed, marked)
 
 
 def _changeable(store: JobStore, action: BulkAction, job_filter: Filter) -> Iterator[Job]:
@@ -159,9 +159,9 @@ def _changeable(store: JobStore, action: BulkAction, job_filter: Filter) -> Iter
 def _totals(action: BulkAction, job: Job, *, resubmit: bool) -> dict[str, int]:
     """Return what one job adds to the totals of the plan."""
     if action is BulkAction.CANCEL:
-        return {"paid": int(job.state is State.PENDING), "under_way": int(job.state in transitions.ONLY_MARKABLE)}
+        return {"submitted": int(job.state is State.PENDING), "uncertain": int(job.state in transitions.ONLY_MARKABLE)}
     again = PRICES[job.stage] if transitions.pays_again(job, resubmit=resubmit) else 0
-    return {"credits": transitions.retry_cost(job, resubmit=resubmit), "again": again}
+    return {"max_credits": transitions.retry_cost(job, resubmit=resubmit), "repeat_credits": again}
 
 
 def _goes_first(action: BulkAction, job: Job, now: float, *, resubmit: bool) -> bool:

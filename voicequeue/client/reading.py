@@ -160,7 +160,7 @@ class ReadMethods:
                 states=states,
                 gate=store.flow_control.gate(now),
                 in_flight=store.count_in_flight(),
-                limit=store.flow_control.in_flight_limit().limit,
+                in_flight_limit=store.flow_control.in_flight_limit().limit,
                 credits=store.credits_spent(batch),
                 workers=len(store.heartbeats["worker"].alive(now)),
                 account=store.flow_control.account(now),
@@ -180,7 +180,7 @@ class ReadMethods:
 
         Args:
             span_s: The period, up to now, in seconds.
-            stretches: Number of equal intervals into which it is divided.
+            buckets: Number of equal intervals into which it is divided.
         """
         with translated_errors():
             return self._store.throughput(self._now(), span_s=span_s, buckets=buckets)

@@ -39,7 +39,7 @@ class RejectedMessage:
     def as_dict(self) -> schemas.RejectedMessage:
         """Return the JSON representation."""
         return {
-            "at": to_iso8601(self.rejected_at),
+            "rejected_at": to_iso8601(self.rejected_at),
             "message_id": self.message_id,
             "task": self.task,
             "reason": self.reason,
@@ -80,7 +80,7 @@ class RejectedMessages:
 def _text(rejected: RejectedMessage) -> str:
     """Return a line of JSON. Unpaired surrogates are replaced here, because every interface shows the line."""
     line = {
-        "at": rejected.rejected_at,
+        "rejected_at": rejected.rejected_at,
         "message_id": rejected.message_id[:_NAME_MAX],
         "task": rejected.task[:_NAME_MAX],
         "reason": _cut(rejected.reason, _TEXT_MAX),

@@ -194,7 +194,7 @@ def test_large_unread_responses_are_bounded_and_one_key_has_half_of_it(
     answers = large_responses.LargeResponses()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request({**scope, "state": {"who": scope["path"]}}, receive)
+        request = Request({**scope, "state": {"caller": scope["path"]}}, receive)
         await (await answers.respond(request, lambda: size * "x"))(scope, receive, send)
 
     def request_of(who: str) -> bytes:
@@ -221,7 +221,7 @@ def test_a_large_response_that_is_read_slowly_is_sent_completely() -> None:
     answers = large_responses.LargeResponses()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request({**scope, "state": {"who": "key"}}, receive)
+        request = Request({**scope, "state": {"caller": "key"}}, receive)
         await (await answers.respond(request, lambda: size * "x"))(scope, receive, send)
 
     bounds = ServerLimits(read_timeout_s=1.0, check_interval_s=0.02)

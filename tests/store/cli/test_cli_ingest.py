@@ -71,7 +71,7 @@ def test_the_good_rows_of_a_bad_file_are_enqueued(command: Command, queue: Voice
 
     assert ended.code == 1
     assert [job.spec.name for job in queue.jobs(batch="spring")] == ["Ana", "Abe", "Last", None]
-    assert "4 new, 0 known already, 10 rejected" in ended.out
+    assert "4 new, 0 existing, 10 rejected" in ended.out
     assert f"{voices}.rejected.csv" in ended.err
 
 
@@ -99,7 +99,7 @@ def test_the_same_file_again_adds_nothing(command: Command, queue: VoiceQueue, v
 
     assert ended.json() == {
         "new": 0,
-        "known": 4,
+        "existing": 4,
         "rejected": 10,
         "reasons": {"invalid_row": 9, "key_conflict": 1},
         "credits": 0,
@@ -213,7 +213,7 @@ def test_a_file_without_rows_adds_nothing(command: Command, at_home: Path) -> No
     assert ended.code == 0
     assert ended.json() == {
         "new": 0,
-        "known": 0,
+        "existing": 0,
         "rejected": 0,
         "reasons": {},
         "credits": 0,
@@ -282,7 +282,7 @@ def test_a_repeated_row_is_one_job(command: Command, at_home: Path) -> None:
 
     receipt = command("ingest", file, "--batch", "spring", "--json").json()
 
-    assert (receipt["new"], receipt["known"], receipt["credits"]) == (1, 1, 4)
+    assert (receipt["new"], receipt["existing"], receipt["credits"]) == (1, 1, 4)
 
 
 def test_an_export_of_rejected_rows_keeps_their_line_ends(command: Command, at_home: Path) -> None:

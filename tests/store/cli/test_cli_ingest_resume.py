@@ -65,7 +65,7 @@ def test_a_killed_run_resumes_and_takes_each_row_once(
 
     output = ended.json()
     assert output["resumed_after"] >= 12 * count // 10
-    assert (output["new"] + output["known"], output["rejected"]) == (count * 0.99, count * 0.01)
+    assert (output["new"] + output["existing"], output["rejected"]) == (count * 0.99, count * 0.01)
     assert queue.batch("spring").total == count * 0.99
     lines = [int(row["line"]) for row in rejected(at_home / "voices.csv.rejected.csv")]
     assert lines == [2 + 2 * number for number in range(7, count, 100)]
@@ -90,7 +90,7 @@ def test_the_counts_are_those_of_the_whole_file(command: Command, halfway: Path)
     """Not only of the resumed part."""
     ended = command("ingest", halfway, "--batch", "spring", "--resume")
 
-    assert (ended.code, "600 new, 0 known already, 2 rejected" in ended.out) == (1, True)
+    assert (ended.code, "600 new, 0 existing, 2 rejected" in ended.out) == (1, True)
     assert "2  invalid row" in ended.out
 
 
@@ -98,7 +98,7 @@ def test_without_resume_it_starts_at_the_first_row(command: Command, halfway: Pa
     """Which adds no job twice."""
     output = command("ingest", halfway, "--batch", "spring", "--json").json()
 
-    assert (output["known"], output["rejected"], output["resumed_after"]) == (600, 2, None)
+    assert (output["existing"], output["rejected"], output["resumed_after"]) == (600, 2, None)
     assert not IngestProgress.path(halfway).exists()
 
 

@@ -48,7 +48,7 @@ def test_a_record_with_everything_is_a_job_with_everything() -> None:
         "failure": serialization.failure_text(failure),
         "rank": "1",
         "holder": "h",
-        "origin": "http:shop",
+        "source": "http:shop",
     }
 
     assert serialization.parse_job("abc", record) == Job(

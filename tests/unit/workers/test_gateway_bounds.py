@@ -212,7 +212,7 @@ def test_few_large_responses_are_built_at_once_and_one_key_leaves_places_to_othe
             making.remove(caller)
             return caller
 
-        request = Request({"type": "http", "state": {"who": caller}}, receive)
+        request = Request({"type": "http", "state": {"caller": caller}}, receive)
         return bytes((await large.respond(request, make)).body)
 
     async def main() -> list[bytes]:

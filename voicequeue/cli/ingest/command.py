@@ -208,7 +208,7 @@ def _report(progress: IngestProgress, rejected: Path, resumed_after: int, *, as_
         print_json(
             {
                 "new": counts.new,
-                "known": counts.existing,
+                "existing": counts.existing,
                 "rejected": counts.rejected,
                 "reasons": counts.reasons,
                 "credits": counts.credits,
@@ -218,7 +218,7 @@ def _report(progress: IngestProgress, rejected: Path, resumed_after: int, *, as_
         )
         return
     out.print(
-        f"[green]{counts.new:,} new[/], {counts.existing:,} known already, {counts.rejected:,} rejected; "
+        f"[green]{counts.new:,} new[/], {counts.existing:,} existing, {counts.rejected:,} rejected; "
         f"the new jobs cost {counts.credits:,} credits"
     )
     print_reasons(counts.reasons)

@@ -75,15 +75,15 @@ class Charts:
         return sum(bucket.failed for bucket in self.buckets)
 
 
-def draw(stretches: Sequence[TimeBucket]) -> Charts:
+def draw(buckets: Sequence[TimeBucket]) -> Charts:
     """Return the charts of these buckets."""
-    most = max(1, *(bucket.succeeded + bucket.failed for bucket in stretches))
-    longest = max([1.0, *(bucket.p90_s for bucket in stretches if bucket.p90_s is not None)])
-    step = (WIDTH - LEFT) / len(stretches)
+    most = max(1, *(bucket.succeeded + bucket.failed for bucket in buckets))
+    longest = max([1.0, *(bucket.p90_s for bucket in buckets if bucket.p90_s is not None)])
+    step = (WIDTH - LEFT) / len(buckets)
     high = HEIGHT - BELOW - 8
     floor = HEIGHT - BELOW
     bars = []
-    for index, bucket in enumerate(stretches):
+    for index, bucket in enumerate(buckets):
         good, bad = high * bucket.succeeded / most, high * bucket.failed / most
         x = LEFT + step * index + step * 0.1
         bars.append(Bar(x, step * 0.8, floor - good, good, floor - good - bad, bad))
@@ -94,7 +94,7 @@ def draw(stretches: Sequence[TimeBucket]) -> Charts:
                 LEFT + step * (index + 0.5),
                 None if (seconds := value(bucket)) is None else floor - high * seconds / longest,
             )
-            for index, bucket in enumerate(stretches)
+            for index, bucket in enumerate(buckets)
         ]
         runs = groupby(points, key=lambda point: point[1] is not None)
         pieces = (list(run) for has_value, run in runs if has_value)
@@ -105,9 +105,9 @@ def draw(stretches: Sequence[TimeBucket]) -> Charts:
         line("p50", lambda bucket: bucket.p50_s),
         line("order-p50", lambda bucket: bucket.order_p50_s),
     )
-    every = max(1, len(stretches) // 6)
-    ticks = tuple((LEFT + step * index, stretches[index].start) for index in range(0, len(stretches), every))
-    return Charts(tuple(stretches), tuple(bars), most, lines, longest, ticks)
+    every = max(1, len(buckets) // 6)
+    ticks = tuple((LEFT + step * index, buckets[index].start) for index in range(0, len(buckets), every))
+    return Charts(tuple(buckets), tuple(bars), most, lines, longest, ticks)
 
 
 def _path(piece: Sequence[tuple[float, float | None]], step: float) -> str:
