@@ -116,7 +116,7 @@ def test_a_search_continues_until_a_job_matches(
     local: Gateway, store: JobStore, window: Window, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each request reads a limited number of jobs."""
-    monkeypatch.setattr("voicequeue.client.search.LOOKED_AT", 2)
+    monkeypatch.setattr("voicequeue.client.search.EXAMINED_MAX", 2)
     monkeypatch.setattr("voicequeue.client.search.CHUNK", 2)
     job = job_with_song(store, metadata={"order": "4711"})
     enqueue_jobs(store, *(voice_with_song(key=f"other-{n}") for n in range(5)))

@@ -142,7 +142,7 @@ def test_a_client_may_send_everything_before_it_reads(
     gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Most clients do so. Unread results are kept on disk, not in memory."""
-    monkeypatch.setattr(response_spool, "IN_MEMORY", 4_096)
+    monkeypatch.setattr(response_spool, "MEMORY_MAX_BYTES", 4_096)
     bad = json.dumps({"audio_url": "x" * 60}).encode() + b"\n"
 
     def rows() -> Iterator[bytes]:
@@ -176,7 +176,7 @@ def test_uploads_beyond_the_limit_are_refused(
     build_gateway: Build, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each upload has a thread. When one has ended, another is accepted."""
-    monkeypatch.setattr(row_uploads, "AT_ONCE", 1)
+    monkeypatch.setattr(row_uploads, "MAX_UPLOADS", 1)
     gateway = build_gateway()
     go_on = threading.Event()
     summaries: list[Any] = []
@@ -214,7 +214,7 @@ def test_an_outage_during_an_upload_is_reported_in_the_summary(
             VoiceQueue("redis://127.0.0.1:1/0").status()
         return real(self, jobs)
 
-    monkeypatch.setattr(VoiceQueue, "enqueue_at_once", once)
+    monkeypatch.setattr(VoiceQueue, "enqueue_list", once)
 
     outcomes, summary = sent(gateway, b"".join(map(row, range(700))))
 

@@ -283,7 +283,7 @@ def test_a_page_reads_a_limited_number_of_jobs(
     gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page may be empty without being the last one."""
-    monkeypatch.setattr("voicequeue.client.search.LOOKED_AT", 500)
+    monkeypatch.setattr("voicequeue.client.search.EXAMINED_MAX", 500)
     queue.enqueue_many(numbered_voices(1_200, batch="b"))
     rare = queue.enqueue(voice(batch="b", metadata={"rare": "yes"}))
 

@@ -105,7 +105,12 @@ def test_a_plan_says_what_it_costs(gateway: Gateway, store: JobStore) -> None:
     cancel = planned(gateway, "cancel", filter={"batch": "b"})
 
     assert (retry["count"], retry["max_credits"], retry["repeat_credits"]) == (2, 19 + 15, 4)
-    assert (resubmission["count"], resubmission["max_credits"], resubmission["repeat_credits"], resubmission["resubmit"]) == (
+    assert (
+        resubmission["count"],
+        resubmission["max_credits"],
+        resubmission["repeat_credits"],
+        resubmission["resubmit"],
+    ) == (
         2,
         38,
         8,
@@ -157,7 +162,7 @@ def test_a_plan_has_a_limited_number_of_jobs(
     gateway: Gateway, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It says that more match; executing it and planning again covers them."""
-    monkeypatch.setattr("voicequeue.client.bulk_operations.MOST", 3)
+    monkeypatch.setattr("voicequeue.client.bulk_operations.MAX_JOBS", 3)
     enqueue_jobs(store, *numbered_voices(4))
 
     first = planned(gateway, "cancel", filter={})

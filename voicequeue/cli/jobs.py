@@ -91,7 +91,9 @@ def job(job_id: JobId, as_json: AsJson = False) -> None:
     if as_json:
         delivery = {"id": job.callback_id, "delivered": callback is None} if job.callback_id else None
         entries = [entry.as_dict() for entry in timeline]
-        print_json({**job.as_dict(), "upstream_response": job.unreadable_response, "callback": delivery, "timeline": entries})
+        print_json(
+            {**job.as_dict(), "upstream_response": job.unreadable_response, "callback": delivery, "timeline": entries}
+        )
         return
     print_job(job, as_json=False)
     if voice_job_id is not None:

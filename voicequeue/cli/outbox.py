@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import islice
 
-from voicequeue.cli.terminal import format_time
-from voicequeue.cli.terminal import escape_untrusted, out, plain_table, print_json
+from voicequeue.cli.terminal import escape_untrusted, format_time, out, plain_table, print_json
 from voicequeue.domain.status import ArchiveCounts, CallbackCounts
 from voicequeue.storage.archive import ArchiveEntry
 from voicequeue.storage.callbacks import Callback
@@ -40,7 +39,11 @@ def print_entries(title: str, columns: Iterable[str], rows: Iterable[tuple[str, 
 
 def attempt_cells(entry: Callback | ArchiveEntry, *, not_due: str = "-") -> tuple[str, str, str]:
     """Return the number of failed attempts, the time of the next one (or `not_due`), and the last error."""
-    return str(entry.attempts), format_time(entry.due_at) if entry.due_at else not_due, escape_untrusted(entry.last_error)
+    return (
+        str(entry.attempts),
+        format_time(entry.due_at) if entry.due_at else not_due,
+        escape_untrusted(entry.last_error),
+    )
 
 
 def print_workers(count: int, process: str) -> None:

@@ -72,7 +72,8 @@ class BulkResult:
         action: The change.
         count: Number of jobs in the plan.
         changed: Jobs that were cancelled or retried.
-        cancelling: Jobs that are `charging` or `unsure` and will be cancelled as soon as their order's outcome is known.
+        cancelling: Jobs that are `charging` or `unsure` and will be cancelled once the outcome of their order
+            is known.
     """
 
     action: BulkAction

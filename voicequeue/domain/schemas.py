@@ -304,7 +304,7 @@ class Status(Schema):
     credits: int
     """Credits spent by these jobs."""
     balance: int | None
-    """Credits on the account: the balance reported at `balance_at` minus what was spent since; null until it is known."""
+    """Credits on the account: the balance at `balance_at` minus what was spent since; null until it is known."""
     balance_at: Timestamp | None
     """When MusicAPI last reported the balance."""
     credits_reserved: int

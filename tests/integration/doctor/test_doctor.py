@@ -105,7 +105,7 @@ def with_another_secret(setup: Setup) -> None:
     ],
 )
 def test_each_problem_is_reported_with_what_to_do(
-    setup: Setup, broken: Callable[[Setup], None], check: str, what: str, todo: str
+    setup: Setup, broken: Callable[[Setup], None], check: str, message: str, action: str
 ) -> None:
     """Only that problem is reported, and the exit code is 1."""
     broken(setup)

@@ -140,5 +140,5 @@ def test_a_form_with_half_a_character_does_nothing(local: Gateway, queue: VoiceQ
 
     sent = local("POST", "/do/pause", key=None, data=f"token={token}&reason={IN_A_URL}", headers=kind)
 
-    assert (sent.status_code, "why: contains half a character" in sent.text) == (422, True)
+    assert (sent.status_code, "reason: contains half a character" in sent.text) == (422, True)
     assert queue.status().gate.is_open

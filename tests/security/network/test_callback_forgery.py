@@ -160,7 +160,7 @@ def test_a_callback_to_another_apps_receiver_names_the_source_of_the_job(
         fail(store, gateway.post("/v1/jobs", order, key=key).json()["id"])
     deliver(store)
 
-    sources = {data(request)["key"]: (data(request)["source"], data(request).get("batch")) for request in victim.requests}
+    sources = {data(request)["key"]: (data(request)["source"], data(request)["batch"]) for request in victim.requests}
     assert sources == {"of all": ("http:all", "spring"), "of enqueue": ("http:enqueue", "spring")}
 
 
@@ -180,7 +180,7 @@ def test_a_batch_callback_names_the_key_that_set_its_url(
 
 def test_no_field_of_a_job_sets_its_source(gateway: Gateway, queue: VoiceQueue) -> None:
     """Neither over HTTP, nor in a row or the query; metadata and headers are separate."""
-    names = ("source", "origin", "caller", "app")
+    names = ("origin", "source", "caller", "app")
     for field in names:
         order = {"audio_url": AUDIO, field: "http:victim"}
         assert gateway.post("/v1/jobs", order, key="enqueue").status_code == 422

@@ -149,7 +149,7 @@ def test_the_spool_has_room_for_the_outcomes_of_100_000_rows() -> None:
 class EmptyQueue:
     """A queue that must receive no row."""
 
-    def enqueue_at_once(self, jobs: list[Any]) -> list[Any]:
+    def enqueue_list(self, jobs: list[Any]) -> list[Any]:
         """Accept an empty list only."""
         assert not jobs
         return []
