@@ -13,7 +13,7 @@ from celery.worker.request import Request
 from redis.exceptions import RedisError
 
 from voicequeue.client.results import item_result
-from voicequeue.domain.origin import Source
+from voicequeue.domain.source import Source
 from voicequeue.domain.spec import parse_spec
 from voicequeue.errors import InvalidJobError, KeyConflictError, Problem, check_field
 from voicequeue.storage.job_store import JobStore
@@ -113,7 +113,7 @@ def enqueue_message(store: JobStore, job: Mapping[str, Any], *, message_id: str,
     if spec.key is None:
         spec = spec.model_copy(update={"key": f"message-{message_id}"})
     jobs = [(job_spec.job_id(), job_spec) for job_spec in spec.expand()]
-    entry = item_result(jobs, store.enqueue(jobs, now, origin=Source.MESSAGE))
+    entry = item_result(jobs, store.enqueue(jobs, now, source=Source.MESSAGE))
     if entry.error is not None:
         raise entry.error
     log.info("queued", extra={"job": entry.job_id, "batch": spec.batch, "door": "message", "at": now})

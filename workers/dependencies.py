@@ -24,7 +24,7 @@ from voicequeue.domain.poll_schedule import PollSchedulePolicy
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.timeouts import ArchiveTimeouts, CallbackTimeouts, Timeouts
 from voicequeue.net.address_policy import AddressPolicy
-from voicequeue.net.http_client import HttpTimeouts
+from voicequeue.net.http_types import HttpTimeouts
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.monitoring.metrics import MetricsCounter

@@ -21,15 +21,8 @@ from urllib.parse import urljoin
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from voicequeue.net.address_policy import AddressPolicy
-from voicequeue.net.http_client import (
-    HttpTimeouts,
-    RequestFailed,
-    Response,
-    ResponseTooLarge,
-    Target,
-    UrlNotAllowed,
-    request,
-)
+from voicequeue.net.http_client import request
+from voicequeue.net.http_types import HttpTimeouts, RequestFailed, Response, ResponseTooLarge, Target, UrlNotAllowed
 
 REDIRECTS_MAX = 5
 

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from tasks.callbacks.host_limiter import HostLimiter
 from tasks.callbacks.sender import Delivered, PermanentFailure, Sender, SendResult, TemporaryFailure
 from voicequeue.domain import timeouts
-from voicequeue.net.http_client import Target, UrlNotAllowed
+from voicequeue.net.http_types import Target, UrlNotAllowed
 from voicequeue.storage.callbacks import CallbackClaim, CallbackOutbox, UndeliverableError
 from voicequeue.storage.connection.clock import Clock
 from voicequeue.storage.heartbeats import Heartbeats

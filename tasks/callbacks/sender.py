@@ -14,7 +14,8 @@ from standardwebhooks import Webhook
 
 from voicequeue.auth.signatures import receiver_secret
 from voicequeue.net.address_policy import AddressPolicy
-from voicequeue.net.http_client import HttpTimeouts, RequestFailed, Target, UrlNotAllowed, request
+from voicequeue.net.http_client import request
+from voicequeue.net.http_types import HttpTimeouts, RequestFailed, Target, UrlNotAllowed
 from voicequeue.storage.callbacks import CallbackClaim, UndeliverableError
 
 #: Statuses of a receiver that is not available for any callback.

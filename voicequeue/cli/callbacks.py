@@ -19,7 +19,7 @@ from voicequeue.cli.terminal import (
     print_json,
 )
 from voicequeue.client.queue import VoiceQueue
-from voicequeue.net.http_client import Target, UrlNotAllowed
+from voicequeue.net.http_types import Target, UrlNotAllowed
 from voicequeue.storage.callbacks import Callback
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from types import ModuleType
+from importlib.metadata import entry_points
+from typing import Protocol, cast
 
 from redis.exceptions import RedisError
 
@@ -16,6 +16,7 @@ from voicequeue.diagnostics import checkup, shared_database
 from voicequeue.diagnostics.checkup import CheckResult, Level
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.heartbeats import ProcessHeartbeat
 from voicequeue.storage.job_store import JobStore
 
 MARKS = {
@@ -35,6 +36,20 @@ LIBRARY_ONLY = CheckResult(
     "settings, upstream, the public URL and Flower were not checked: the workers' code is not installed here",
     "run it in their image, or in the environment of their checkout (or with PYTHONPATH set to it)",
 )
+
+
+#: The entry points of more checks: pyproject.toml names those of the workers' code.
+ENTRY_POINTS = "voicequeue.doctor"
+
+
+class WorkerChecks(Protocol):
+    """Checks that need the workers' code, as an entry point provides them."""
+
+    def results(self) -> Iterator[CheckResult]:
+        """Check the settings, upstream, the public URL, Flower and the archive."""
+
+    def this_process(self) -> ProcessHeartbeat:
+        """Return this process with its facts. Raises SystemExit for invalid settings."""
 
 
 def run_checks(*, strict: bool, as_json: bool) -> int:
@@ -77,23 +92,25 @@ def _results() -> Iterator[CheckResult]:
     yield from shared_database.results(database)
 
 
-def _with_shell(checks: ModuleType, facts: checkup.Facts) -> checkup.Facts:
+def _with_shell(checks: WorkerChecks, facts: checkup.Facts) -> checkup.Facts:
     """Add this shell to the processes, because processes that it starts get its settings."""
     try:
-        return replace(facts, processes=[*facts.processes, checks.here()])
+        return replace(facts, processes=[*facts.processes, checks.this_process()])
     except SystemExit:  # its settings are invalid, which is reported already
         return facts
 
 
-def _worker_checks() -> ModuleType | None:
-    """Return the module `workers.doctor`, None if it is not on Python's path.
+def _worker_checks() -> WorkerChecks | None:
+    """Return the checks of the workers' code, None if it is not installed.
 
-    The working directory is not added to the path: it may belong to another user, whose modules would run.
+    The working directory is not searched: it may belong to another user, whose modules would run.
     """
-    try:
-        return importlib.import_module("workers.doctor")
-    except ImportError:
-        return None
+    for entry_point in entry_points(group=ENTRY_POINTS):
+        try:
+            return cast(WorkerChecks, entry_point.load())
+        except ImportError:  # the library without the workers
+            continue
+    return None
 
 
 def _print(results: list[CheckResult]) -> None:

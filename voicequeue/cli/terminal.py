@@ -18,7 +18,7 @@ from rich.table import Table
 
 from voicequeue.client.queue import DEFAULT_URL, VoiceQueue, with_source
 from voicequeue.domain.job import State
-from voicequeue.domain.origin import Source
+from voicequeue.domain.source import Source
 from voicequeue.errors import VoiceQueueError
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 from voicequeue.texts import escape_controls, parse_float, terminal_safe_json

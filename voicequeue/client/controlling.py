@@ -27,7 +27,7 @@ UNCHANGED = Unchanged.UNCHANGED
 class ControlMethods(ReadMethods):
     """Methods of `VoiceQueue` that pause, resume and limit it."""
 
-    _origin: str
+    _source: str
 
     def pause(self, *, stage: Stage | str | None = None, batch: str | None = None, reason: str = "") -> bool:
         """Stop submitting orders: all, those of one stage, or those of one batch.
@@ -129,4 +129,4 @@ class ControlMethods(ReadMethods):
             ValueError: The name or the URL is invalid.
         """
         with translated_errors():
-            self._store.callbacks.set_batch_url(name, url, origin=self._origin)
+            self._store.callbacks.set_batch_url(name, url, source=self._source)

@@ -26,7 +26,7 @@ _ParsedItem = list[tuple[str, VoiceJob]] | InvalidJobError
 class EnqueueMethods(ReadMethods):
     """Methods of `VoiceQueue` that enqueue jobs."""
 
-    _origin: str
+    _source: str
 
     def enqueue(self, job: JobInput) -> Job:
         """Enqueue one job, or return the existing job with the same key and content.
@@ -74,7 +74,7 @@ class EnqueueMethods(ReadMethods):
         return [
             entry
             for chunk in split_into_portions(map(_parse, jobs), weight)
-            for entry in _Chunk(self._store, chunk, self._origin).entries()
+            for entry in _Chunk(self._store, chunk, self._source).entries()
         ]
 
     def enqueue_many(
@@ -104,7 +104,7 @@ class EnqueueMethods(ReadMethods):
         sent: _Chunk | None = None
         try:
             for items in split_into_portions(map(_parse, jobs), weight):
-                chunk = _Chunk(self._store, items, self._origin)
+                chunk = _Chunk(self._store, items, self._source)
                 previous, sent = sent, None
                 if previous is not None:
                     yield previous.entries()
@@ -130,11 +130,11 @@ class EnqueueMethods(ReadMethods):
 class _Chunk:
     """The items of one call to Redis. An item is one job, several (one for each song), or invalid."""
 
-    def __init__(self, store: JobStore, items: Sequence[VoiceJob | InvalidJobError], origin: str) -> None:
+    def __init__(self, store: JobStore, items: Sequence[VoiceJob | InvalidJobError], source: str) -> None:
         self._items = [_with_ids(item) for item in items]
         jobs = [job for item in self._items if not isinstance(item, InvalidJobError) for job in item]
         with translated_errors():
-            self._call = store.prepare_enqueue(jobs, store.clock(), origin=origin) if jobs else None
+            self._call = store.prepare_enqueue(jobs, store.clock(), source=source) if jobs else None
 
     def send(self) -> None:
         """Send the call to Redis without waiting for the reply."""

@@ -10,7 +10,7 @@ from voicequeue.client.controlling import ControlMethods
 from voicequeue.client.enqueueing import EnqueueMethods
 from voicequeue.client.events import EventMethods
 from voicequeue.client.outboxes import OutboxMethods
-from voicequeue.domain.origin import Source
+from voicequeue.domain.source import Source
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.audit.findings import Finding
 from voicequeue.storage.audit.repair import repair
@@ -50,7 +50,7 @@ class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, Ch
         reuse: bool = False,
         app: str = "",
     ) -> None:
-        self._origin = Source.LIBRARY.with_caller(app)
+        self._source = Source.LIBRARY.with_caller(app)
         if not wait_for_redis_s >= 0:
             raise ValueError("wait_for_redis_s must be 0 or more seconds")
         self._redis = connect(url, wait_s=wait_for_redis_s)
@@ -84,7 +84,7 @@ class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, Ch
 
 
 def with_source(queue: VoiceQueue, source: str) -> VoiceQueue:
-    """Return a copy of the queue whose jobs have the given source (voicequeue/domain/origin.py)."""
+    """Return a copy of the queue whose jobs have the given source (voicequeue/domain/source.py)."""
     sourced = copy(queue)
-    sourced._origin = source
+    sourced._source = source
     return sourced

@@ -257,8 +257,8 @@ class Job:
     beginning of the response to its last order, if it could not be read. `orders` are upstream's task ids by attempt,
     of all charged orders. `lost` are the stages by attempt of orders that may have been charged and were given up or
     resubmitted. `cancelling`: the job is charging or unsure, and is cancelled as soon as the outcome of its order is
-    known; no further stage is submitted. `origin` is the source of the job and the caller's name
-    (voicequeue/domain/origin.py).
+    known; no further stage is submitted. `source` is the interface that enqueued it and the name of the caller
+    (voicequeue/domain/source.py).
     """
 
     id: str

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from voicequeue.ingest.preflight import ALLOWED_HOSTS_SETTING, RecordingRules
 from voicequeue.net.address_policy import AddressPolicy
-from voicequeue.net.http_client import HttpTimeouts
+from voicequeue.net.http_types import HttpTimeouts
 
 _DEFAULTS = RecordingRules()
 

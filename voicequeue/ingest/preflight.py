@@ -21,7 +21,8 @@ from urllib.parse import urljoin
 from voicequeue.errors import InvalidAudioError
 from voicequeue.ingest.audio import ACCEPTED, Audio, AudioReader
 from voicequeue.net.address_policy import AddressPolicy
-from voicequeue.net.http_client import (
+from voicequeue.net.http_client import request
+from voicequeue.net.http_types import (
     HttpTimeouts,
     RequestFailed,
     Response,
@@ -30,7 +31,6 @@ from voicequeue.net.http_client import (
     Target,
     TruncatedResponse,
     UrlNotAllowed,
-    request,
 )
 from voicequeue.net.per_host_executor import PerHostExecutor
 

@@ -10,7 +10,7 @@ import socket
 import time
 from typing import Any
 
-from voicequeue.net.http_client import HttpTimeouts, RequestFailed, ResponseTooSlow
+from voicequeue.net.http_types import HttpTimeouts, RequestFailed, ResponseTooSlow
 
 
 class Deadline:

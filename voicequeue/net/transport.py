@@ -24,7 +24,7 @@ from urllib3.exceptions import HTTPError
 
 from voicequeue.net.address_policy import AddressPolicy
 from voicequeue.net.deadline import Deadline, DeadlineSocket
-from voicequeue.net.http_client import HttpTimeouts, RequestFailed, Response, Target, TruncatedResponse, UrlNotAllowed
+from voicequeue.net.http_types import HttpTimeouts, RequestFailed, Response, Target, TruncatedResponse, UrlNotAllowed
 
 _PIECE = 65_536
 

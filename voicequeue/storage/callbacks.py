@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from voicequeue.domain import serialization
 from voicequeue.domain.job import to_iso8601
-from voicequeue.domain.origin import Source
+from voicequeue.domain.source import Source
 from voicequeue.domain.spec import batch_name, http_url, parse_stored_spec
 from voicequeue.domain.status import CallbackCounts
 from voicequeue.storage.connection.keyspace import rows
@@ -205,10 +205,10 @@ class CallbackOutbox(Outbox[Callback]):
 
     # ── batches ────────────────────────────────────────────────────────────────────────────────
 
-    def set_batch_url(self, name: str, url: str | None, *, origin: str = Source.LIBRARY) -> None:
+    def set_batch_url(self, name: str, url: str | None, *, source: str = Source.LIBRARY) -> None:
         """Set the URL that is notified when the batch has settled (None: no URL) and who set it. Raises ValueError."""
         key = self._space.key(f"batch:{batch_name(name)}")
         if url is None:
             self._redis.hdel(key, "callback_url", "callback_origin")
         else:
-            self._redis.hset(key, mapping={"callback_url": http_url(url), "callback_origin": origin})
+            self._redis.hset(key, mapping={"callback_url": http_url(url), "callback_origin": source})

@@ -27,7 +27,7 @@ from voicequeue.domain.claims import (
 )
 from voicequeue.domain.gate import HoldEffect, Limits
 from voicequeue.domain.job import CANCELLING_TRANSITIONS, SETTLED, SHARED_VOICE_TRANSITIONS, Job, State, Transition
-from voicequeue.domain.origin import Source
+from voicequeue.domain.source import Source
 from voicequeue.domain.spec import VoiceJob, batch_name
 from voicequeue.domain.stage import PRICES, Stage
 from voicequeue.storage import scripts
@@ -120,23 +120,23 @@ class JobStore(JobQueries):
         return EnqueuePreviewer(self._space, reuse=self._reuse)
 
     def enqueue(
-        self, jobs: Sequence[tuple[str, VoiceJob]], now: float, *, origin: str = Source.LIBRARY
+        self, jobs: Sequence[tuple[str, VoiceJob]], now: float, *, source: str = Source.LIBRARY
     ) -> list[EnqueueOutcome]:
         """Write (id, job) pairs to the backlog, in order; an existing job is left unchanged.
 
         A job written by this call is NEW, also if the first reply of Redis was lost.
         """
-        return self.prepare_enqueue(jobs, now, origin=origin).outcomes()
+        return self.prepare_enqueue(jobs, now, source=source).outcomes()
 
     def prepare_enqueue(
-        self, jobs: Sequence[tuple[str, VoiceJob]], now: float, *, origin: str = Source.LIBRARY
+        self, jobs: Sequence[tuple[str, VoiceJob]], now: float, *, source: str = Source.LIBRARY
     ) -> EnqueueCall:
         """Return the same call not yet sent, so that the caller can work while Redis runs it."""
         # Most jobs of a call have the same properties, which are sent once.
         kinds: dict[tuple[str | int | float, ...], int] = {}
         arguments: list[str | int] = []
         for job_id, spec in jobs:
-            arguments += (job_id, spec.canonical_content(), kinds.setdefault((*self._kind(spec), origin), len(kinds)))
+            arguments += (job_id, spec.canonical_content(), kinds.setdefault((*self._kind(spec), source), len(kinds)))
         call = self._space.prepare_script("enqueue", f"{now:.6f}", len(kinds), *chain.from_iterable(kinds), *arguments)
 
         def after_retry(outcomes: list[EnqueueOutcome]) -> list[EnqueueOutcome]:
@@ -145,7 +145,7 @@ class JobStore(JobQueries):
         return EnqueueCall(call, after_retry)
 
     def _kind(self, spec: VoiceJob) -> tuple[str | int | float, ...]:
-        """Return the arguments of scripts/enqueue.lua that many jobs share: all but id, content and origin."""
+        """Return the arguments of scripts/enqueue.lua that many jobs share: all but id, content and source."""
         first, *later = spec.stages
         next_stage = later[0] if later else ""
         start_within_s = "" if spec.start_within_s is None else spec.start_within_s

@@ -22,7 +22,7 @@ from voicequeue.auth import signatures
 from voicequeue.domain.status import CallbackCounts
 from voicequeue.domain.timeouts import CallbackTimeouts
 from voicequeue.net.address_policy import AddressPolicy
-from voicequeue.net.http_client import HttpTimeouts
+from voicequeue.net.http_types import HttpTimeouts
 from voicequeue.storage.callbacks import Callback
 from voicequeue.storage.job_store import JobStore
 

@@ -20,7 +20,7 @@ from tests.store.life import apply_transition, fail_job
 from tests.support.scripted import HANG_UP, always, answer
 from voicequeue import FailureCode, State
 from voicequeue.domain.status import CallbackCounts
-from voicequeue.net.http_client import Target
+from voicequeue.net.http_types import Target
 from voicequeue.storage.job_store import JobStore
 
 

@@ -30,7 +30,7 @@ from voicequeue import State, VoiceQueue
 from voicequeue.auth import signatures
 from voicequeue.domain.status import CallbackCounts
 from voicequeue.net.address_policy import AddressPolicy
-from voicequeue.net.http_client import HttpTimeouts
+from voicequeue.net.http_types import HttpTimeouts
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import JobStore
 from workers.callbacks import CALLBACKS_PER_MESSAGE, callback_dispatcher

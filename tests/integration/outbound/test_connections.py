@@ -16,7 +16,8 @@ import pytest
 
 from tests.support.scripted import HANG_UP, Request, ScriptedServer, always, answer
 from voicequeue.net.address_policy import AddressPolicy
-from voicequeue.net.http_client import HttpTimeouts, RequestFailed, ResponseTooLarge, Target, UrlNotAllowed, request
+from voicequeue.net.http_client import request
+from voicequeue.net.http_types import HttpTimeouts, RequestFailed, ResponseTooLarge, Target, UrlNotAllowed
 
 NONE_ALLOWED = AddressPolicy.parse("", setting="THE_SETTING")
 HERE = AddressPolicy.parse("127.0.0.1", setting="THE_SETTING")

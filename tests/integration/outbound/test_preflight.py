@@ -17,7 +17,7 @@ from voicequeue import InvalidAudioError
 from voicequeue.ingest.audio import Audio
 from voicequeue.ingest.preflight import Preflight, RecordingChecker, RecordingRules
 from voicequeue.net.address_policy import AddressPolicy
-from voicequeue.net.http_client import HttpTimeouts
+from voicequeue.net.http_types import HttpTimeouts
 
 HERE = AddressPolicy.parse("127.0.0.1", setting="VOICEQUEUE_AUDIO_ALLOWED_HOSTS")
 HASTY = HttpTimeouts(connect_s=1.0, total_s=3.0, response_s=0.4, min_speed=8_000, min_speed_window_s=0.3)

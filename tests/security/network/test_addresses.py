@@ -17,7 +17,8 @@ from tests.support.scripted import ScriptedServer, always, answer
 from voicequeue.errors import InvalidAudioError
 from voicequeue.ingest.preflight import RecordingChecker, RecordingRules
 from voicequeue.net.address_policy import AddressPolicy
-from voicequeue.net.http_client import HttpTimeouts, RequestFailed, Target, UrlNotAllowed, request
+from voicequeue.net.http_client import request
+from voicequeue.net.http_types import HttpTimeouts, RequestFailed, Target, UrlNotAllowed
 
 PUBLIC_ONLY = AddressPolicy.parse("", setting="S")
 HASTY = HttpTimeouts(connect_s=0.3, total_s=0.3)

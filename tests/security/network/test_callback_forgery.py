@@ -22,7 +22,7 @@ from tests.web.conftest import Gateway
 from voicequeue import FailureCode, Job, VoiceQueue
 from voicequeue.auth import signatures
 from voicequeue.net.address_policy import AddressPolicy
-from voicequeue.net.http_client import HttpTimeouts, Target
+from voicequeue.net.http_types import HttpTimeouts, Target
 from voicequeue.storage.job_store import JobStore
 
 COMMON = "a secret of 32 characters or more"

@@ -214,3 +214,26 @@ def test_every_alert_has_its_section_and_every_section_an_alert() -> None:
     alerts = [rule["alert"] for group in groups for rule in group["rules"]]
 
     assert re.findall(r"^### (Voicequeue\w+)$", (DOCS / "runbook.md").read_text(encoding="utf-8"), re.M) == alerts
+
+
+# ── the guide for contributors ────────────────────────────────────────────────────────────────────
+
+#: Folders that the guide leaves out in front of a file's name.
+IMPLIED = (
+    "",
+    "voicequeue",
+    "voicequeue/storage",
+    "voicequeue/storage/scripts",
+    "workers/gateway",
+    "tests",
+    "tests/unit/project",
+)
+
+
+def test_every_file_that_the_guide_names_exists() -> None:
+    """A module that moves is renamed there too."""
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_/]+(?:\.(?:py|lua|md|svg|yml|html)|/))`", guide))
+
+    assert len(named) > 50
+    assert [name for name in sorted(named) if not any((ROOT / folder / name).exists() for folder in IMPLIED)] == []

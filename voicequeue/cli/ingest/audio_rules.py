@@ -8,7 +8,7 @@ import os
 from voicequeue.cli.terminal import CommandSetupError
 from voicequeue.ingest.preflight import ALLOWED_HOSTS_SETTING, RecordingRules
 from voicequeue.net.address_policy import AddressPolicy
-from voicequeue.net.http_client import HttpTimeouts
+from voicequeue.net.http_types import HttpTimeouts
 
 
 def read_audio_rules() -> RecordingRules:

@@ -10,7 +10,7 @@ from fastapi.params import Depends as Dependency
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from voicequeue.auth.api_keys import ApiKey, Scope, find_key
-from voicequeue.domain.origin import Source
+from voicequeue.domain.source import Source
 from workers.gateway.openapi import reject_unknown_query
 from workers.gateway.problems import ProblemError
 from workers.gateway.security.local_access import LocalAccess
