@@ -1,9 +1,9 @@
 #!/bin/sh
-# curl: one voice over HTTP, and its song. Needs VOICEQUEUE_GATEWAY_URL and VOICEQUEUE_API_KEY, an API key or the local token.
+# curl: create one voice with a song over HTTP. Needs VOICEQUEUE_GATEWAY_URL and VOICEQUEUE_API_KEY, an API key or the local token.
 set -eu
 url=${VOICEQUEUE_GATEWAY_URL:-http://127.0.0.1:8000}
 
-# The key goes through a pipe: the arguments of a command are shown to every user of the machine.
+# Pass the key through a pipe: every user of the machine can see the arguments of a command.
 call() {
   printf 'header = "Authorization: Bearer %s"\n' "${VOICEQUEUE_API_KEY:?}" |
     curl --config - --silent --show-error --fail-with-body "$@"

@@ -1,10 +1,9 @@
-"""Django: a view that orders a voice, and one that is called back when it is there.
+"""Django: a view that enqueues a voice, and a view that receives its callback.
 
     python docs/examples/django_app.py runserver 9000
 
 Needs the package (`pip install .`), Django, standardwebhooks, REDIS_URL and CALLBACK_SECRET (`voicequeue callbacks
---secret http://127.0.0.1:9000` prints it). Voices are put in with a callback to this app, which must be where workers
-reach it.
+--secret http://127.0.0.1:9000` prints it). The callback process must be able to reach this app.
 """
 
 import json
@@ -26,42 +25,47 @@ from voicequeue import InvalidJobError, VoiceQueue
 settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["127.0.0.1", "localhost"], SECRET_KEY=os.urandom(32).hex())
 django.setup()
 
-#: One for the process: its connections are shared by the threads.
+#: One queue per process: threads share its connections.
 queue = VoiceQueue(os.environ.get("REDIS_URL", "redis://localhost:6379/0"), app="shop")
 
-#: In a real app a table of its own.
+#: In a real app, a table of the database.
 finished: dict[str, list[str]] = {}
 
 
 @csrf_exempt
 @require_POST
-def order(request: HttpRequest) -> JsonResponse:
+def create_voice(request: HttpRequest) -> JsonResponse:
     try:
-        job = queue.enqueue({**json.loads(request.body), "callback_url": request.build_absolute_uri("/called-back")})
+        job = queue.enqueue({**json.loads(request.body), "callback_url": request.build_absolute_uri("/callbacks")})
     except InvalidJobError as error:
-        return JsonResponse({each.field: each.message for each in error.problems}, status=422)
+        return JsonResponse({problem.field: problem.message for problem in error.problems}, status=422)
     return JsonResponse({"id": job.id}, status=202)
 
 
 @csrf_exempt
 @require_POST
-def called_back(request: HttpRequest) -> HttpResponse:
+def receive_callback(request: HttpRequest) -> HttpResponse:
     try:
-        told: dict[str, Any] = Webhook(os.environ["CALLBACK_SECRET"]).verify(request.body, dict(request.headers))
+        event: dict[str, Any] = Webhook(os.environ["CALLBACK_SECRET"]).verify(request.body, dict(request.headers))
     except WebhookVerificationError:
         return HttpResponse(status=401)
-    if told["data"]["origin"] != "library:shop":
-        return HttpResponse(status=410)  # another app's job, which names this URL
-    if told["type"] == "job.succeeded":
-        finished[told["data"]["id"]] = [clip["audio_url"] for clip in told["data"]["clips"]]
+    job = event["data"]
+    if job["source"] != "library:shop":
+        return HttpResponse(status=410)  # the job of another app, with this URL
+    if event["type"] == "job.succeeded":
+        finished[job["id"]] = [clip["audio_url"] for clip in job["clips"]]
     return HttpResponse(status=204)
 
 
-def voice(_request: HttpRequest, job_id: str) -> JsonResponse:
+def show_voice(_request: HttpRequest, job_id: str) -> JsonResponse:
     return JsonResponse({"songs": finished.get(job_id)})
 
 
-urlpatterns = [path("voices", order), path("voices/<job_id>", voice), path("called-back", called_back)]
+urlpatterns = [
+    path("voices", create_voice),
+    path("voices/<job_id>", show_voice),
+    path("callbacks", receive_callback),
+]
 
 if __name__ == "__main__":
     execute_from_command_line(sys.argv)

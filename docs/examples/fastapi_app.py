@@ -1,4 +1,4 @@
-"""FastAPI: a page's backend that orders a voice, and is asked what became of it.
+"""FastAPI: a backend that enqueues a voice and returns its songs.
 
     uvicorn --app-dir docs/examples fastapi_app:app --port 9000
 
@@ -26,20 +26,21 @@ app = FastAPI(lifespan=lifespan)
 
 
 @app.post("/voices", status_code=202)
-async def order(request: Request) -> dict[str, Any]:
+async def create_voice(request: Request) -> dict[str, Any]:
     queue: AsyncVoiceQueue = request.app.state.queue
     try:
         job = await queue.enqueue(await request.json())
     except InvalidJobError as error:
-        raise HTTPException(422, [{"field": each.field, "message": each.message} for each in error.problems]) from None
+        problems = [{"field": problem.field, "message": problem.message} for problem in error.problems]
+        raise HTTPException(422, problems) from None
     return {"id": job.id}
 
 
 @app.get("/voices/{job_id}")
-async def voice(request: Request, job_id: str) -> dict[str, Any]:
+async def show_voice(request: Request, job_id: str) -> dict[str, Any]:
     queue: AsyncVoiceQueue = request.app.state.queue
     try:
         job = await queue.get(job_id)
     except JobNotFoundError:
-        raise HTTPException(404, "there is no such voice") from None
+        raise HTTPException(404, "no job has this id") from None
     return {"state": job.state, "songs": [clip.audio_url for clip in job.clips]}

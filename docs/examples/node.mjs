@@ -1,4 +1,4 @@
-// Node, without any package: one voice over HTTP, and its song.
+// Node without packages: create one voice with a song over HTTP.
 //
 //     node docs/examples/node.mjs
 //
@@ -9,9 +9,9 @@ const headers = { 'content-type': 'application/json', authorization: `Bearer ${p
 
 async function call(path, options = {}) {
   const response = await fetch(url + path, { ...options, headers: { ...headers, ...options.headers } })
-  const answer = await response.json()
-  if (!response.ok) throw new Error(`${answer.title}: ${JSON.stringify(answer.errors ?? answer.detail)}`)
-  return answer
+  const body = await response.json()
+  if (!response.ok) throw new Error(`${body.title}: ${JSON.stringify(body.errors ?? body.detail)}`)
+  return body
 }
 
 const job = await call('/v1/jobs', {
@@ -24,9 +24,9 @@ const job = await call('/v1/jobs', {
 })
 console.log(`${job.id} is ${job.state}; it will cost ${job.estimated_credits} credits`)
 
-let now = job
-while (!['succeeded', 'failed', 'cancelled', 'unsure'].includes(now.state)) {
+let current = job
+while (!['succeeded', 'failed', 'cancelled', 'unsure'].includes(current.state)) {
   await new Promise((resolve) => setTimeout(resolve, 1000))
-  now = await call(`/v1/jobs/${job.id}`)
+  current = await call(`/v1/jobs/${job.id}`)
 }
-console.log(now.state, ...now.clips.map((clip) => clip.audio_url))
+console.log(current.state, ...current.clips.map((clip) => clip.audio_url))

@@ -1,4 +1,4 @@
-"""A plain script: two voices in, their songs out.
+"""A plain script: enqueue two voices, wait, and print their songs.
 
     python docs/examples/script.py
 
@@ -18,7 +18,7 @@ with VoiceQueue(os.environ.get("REDIS_URL", "redis://localhost:6379/0")) as queu
                 audio_url=url,
                 name=name,
                 song=Song(title=f"{name}'s song", prompt="[Verse]\nThe harbour lights are counting ships"),
-                key=f"script-{name}",  # running the script again finds these jobs, and pays for nothing
+                key=f"script-{name}",  # a second run returns these jobs and pays for nothing
             )
         )
         for name, url in RECORDINGS.items()

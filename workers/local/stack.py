@@ -188,7 +188,7 @@ class Stack:
         self.start("archive", procfile()["archive"])
 
     def submissions_in_progress(self) -> int:
-        """Count the submissions whose responses workers still wait for. Raises StoreUnreachable."""
+        """Count the submissions whose responses workers still wait for. Raises StoreUnavailableError."""
         with VoiceQueue(self._env["REDIS_URL"], prefix=self._settings.prefix) as queue:
             return queue.status().states[State.CHARGING]
 

@@ -127,4 +127,4 @@ def test_the_django_app_gets_its_songs_by_callback(system: System) -> None:
         eventually(lambda: len(answer("GET", f"{app}/voices/{job_id}")["songs"] or ()) == 2, within_s=40)
 
         assert answer("POST", f"{app}/voices", json={"audio_url": "ftp://x"}).keys() == {"audio_url"}
-        assert requests.post(f"{app}/called-back", json={}, timeout=10).status_code == 401
+        assert requests.post(f"{app}/callbacks", json={}, timeout=10).status_code == 401
