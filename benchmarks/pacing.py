@@ -84,7 +84,7 @@ def _watch(queue: VoiceQueue, control: str, count: int, result: Run, started: fl
             after_a_minute = _posts(control)
         status = queue.status()
         if after_a_minute is not None and status.states[State.QUEUED]:
-            result.limits.append(status.limit)
+            result.limits.append(status.in_flight_limit)
         if time.perf_counter() - started > 600:
             raise RuntimeError(f"not every job succeeded: {queue.batch('pace')}")
         time.sleep(0.05)

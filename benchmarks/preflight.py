@@ -187,7 +187,7 @@ def _dry_run(url: str, folder: Path) -> dict[str, float]:
     enqueued = _ingest(file, "dry")
     _check(enqueued.output["new"] == DRY, enqueued.output)
     second_dry_run = _ingest(file, "dry", "--dry-run")
-    _check(second_dry_run.output["known"] == DRY, second_dry_run.output)
+    _check(second_dry_run.output["existing"] == DRY, second_dry_run.output)
     return {
         f"dry run of {DRY:,} new rows, s": result.seconds,
         f"dry run of {DRY:,} known rows, s": second_dry_run.seconds,
@@ -205,13 +205,13 @@ def _resume_after_kill(url: str, folder: Path, rows: int) -> dict[str, float]:
 
     first = _ingest(file, "million", kill=is_halfway)
     second = _ingest(file, "million", "--resume")
-    _check(second.output["new"] + second.output["known"] == rows, second.output)
+    _check(second.output["new"] + second.output["existing"] == rows, second.output)
     with VoiceQueue(url) as queue:
         _check(queue.batch("million").total == rows, queue.batch("million"))
     return {
         f"first half of {rows:,} rows, until it was killed, s": first.seconds,
         "the rest, resumed, s": second.seconds,
-        "rows that were sent twice": second.output["known"],
+        "rows that were sent twice": second.output["existing"],
         "memory of the resumed run after a tenth, MB": second.sizes[len(second.sizes) // 10] / 1e6,
         "its memory at its peak, MB": max(second.sizes) / 1e6,
     }

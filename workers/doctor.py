@@ -153,7 +153,7 @@ def _probe(public_url: str, secret: str) -> int | None:
     except requests.RequestException:
         return None
     # An unknown path is 404 as well, but with another code.
-    is_gateway = response.status_code != 404 or "unknown_job" in response.text
+    is_gateway = response.status_code != 404 or "job_not_found" in response.text
     return response.status_code if is_gateway else 0
 
 

@@ -37,10 +37,10 @@ def changing(app: FastAPI) -> list[tuple[str, str]]:
 
 
 @contextmanager
-def site(html: str = "", *, onward: str = "", log: list[tuple[str, str]] | None = None) -> Iterator[str]:
+def site(html: str = "", *, redirect: str = "", log: list[tuple[str, str]] | None = None) -> Iterator[str]:
     """Serve a page on another port of this machine; yield its URL.
 
-    With `onward` it redirects there. `log` collects path and cookie of each request.
+    With `redirect` it redirects there. `log` collects path and cookie of each request.
     """
 
     class Page(BaseHTTPRequestHandler):
@@ -49,9 +49,9 @@ def site(html: str = "", *, onward: str = "", log: list[tuple[str, str]] | None 
         def do_GET(self) -> None:
             if log is not None:
                 log.append((self.path, self.headers.get("Cookie", "")))
-            self.send_response(302 if onward else 200)
-            if onward:
-                self.send_header("Location", onward)
+            self.send_response(302 if redirect else 200)
+            if redirect:
+                self.send_header("Location", redirect)
             self.send_header("Content-Type", "text/html; charset=utf-8")
             self.end_headers()
             self.wfile.write(html.encode())

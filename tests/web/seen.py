@@ -64,9 +64,11 @@ def _page(answer: requests.Response, status: int) -> ParsedPage:
     return ParsedPage(answer.text)
 
 
-def log_in(gateway: Gateway, key: str, onward: str = "/") -> requests.Response:
+def log_in(gateway: Gateway, key: str, next_path: str = "/") -> requests.Response:
     """Log in with that key and return the response."""
-    return requests.post(f"{gateway.url}/login", data={"key": key, "onward": onward}, allow_redirects=False, timeout=10)
+    return requests.post(
+        f"{gateway.url}/login", data={"key": key, "next": next_path}, allow_redirects=False, timeout=10
+    )
 
 
 class PageUser:

@@ -35,7 +35,7 @@ ROUTES = [
     ("GET", "/v1/batches", Scope.READ),
     ("GET", "/v1/batches/b", Scope.READ),
     ("GET", "/v1/status", Scope.READ),
-    ("GET", "/v1/rejects", Scope.READ),
+    ("GET", "/v1/rejected-messages", Scope.READ),
     ("GET", "/v1/events", Scope.READ),
     ("GET", "/metrics", Scope.READ),
     ("POST", "/v1/jobs/x/cancel", Scope.OPERATE),
@@ -235,7 +235,7 @@ def test_with_configured_keys_the_local_token_is_invalid(build_gateway: Build, t
 
     problem(gateway("GET", "/v1/status", key="local"), 401, "unauthorized")
     answer = requests.get(gateway.link(), timeout=10, allow_redirects=False)
-    assert answer.headers["Location"] == "/login?onward=%2F&by=link"
+    assert answer.headers["Location"] == "/login?next=%2F&by=link"
     assert "Set-Cookie" not in answer.headers
 
 
@@ -355,8 +355,8 @@ def test_a_key_with_only_enqueue_sees_little_of_anothers_job(gateway: Gateway, q
     )
 
     assert (answer.status_code, "ETag" in answer.headers) == (200, False)
-    assert answer.json() == {name: job[name] for name in ("id", "key", "state", "created_at", "further")}
-    assert json.loads(rows.text.splitlines()[0]) == {"line": 1, "outcome": "known", "id": job["id"]}
+    assert answer.json() == {name: job[name] for name in ("id", "key", "state", "created_at", "further_job_ids")}
+    assert json.loads(rows.text.splitlines()[0]) == {"line": 1, "outcome": "existing", "id": job["id"]}
     queue.cancel(job["id"])
     assert gateway.post("/v1/jobs", {**PRIVATE, "batch": "spring"}, key="enqueue").json()["state"] == "cancelled"
 

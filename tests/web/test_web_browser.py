@@ -82,7 +82,7 @@ def everything(store: JobStore) -> dict[str, str]:
         "retry": f"/job/{late.id}/retry",
         "review": f"/job/{unsure.id}/review",
         "batches": "/batches",
-        "trend": "/trend",
+        "throughput": "/throughput",
         "controls": "/controls",
     }
 
@@ -116,7 +116,7 @@ def test_a_search_continues_until_a_job_matches(
     local: Gateway, store: JobStore, window: Window, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each request reads a limited number of jobs."""
-    monkeypatch.setattr("voicequeue.client.search.LOOKED_AT", 2)
+    monkeypatch.setattr("voicequeue.client.search.EXAMINED_MAX", 2)
     monkeypatch.setattr("voicequeue.client.search.CHUNK", 2)
     job = job_with_song(store, metadata={"order": "4711"})
     enqueue_jobs(store, *(voice_with_song(key=f"other-{n}") for n in range(5)))
@@ -226,9 +226,9 @@ def test_text_from_others_never_runs(local: Gateway, store: JobStore, window: Wi
     store.flow_control.pause(NOW, reason=EVIL)
     page = window(local.link())
 
-    for path in ("/", f"/job/{job.id}", f"/job/{job.id}/retry", "/controls", "/trend", "/?q=x"):
+    for path in ("/", f"/job/{job.id}", f"/job/{job.id}/retry", "/controls", "/throughput", "/?q=x"):
         page.goto(local.url + path)
-        page.wait_for_load_state("networkidle" if path == "/trend" else "load")
+        page.wait_for_load_state("networkidle" if path == "/throughput" else "load")
         assert page.locator("main img, main script").count() == 0
     page.get_by_role("searchbox").fill(EVIL)
     page.get_by_role("searchbox").press("Enter")

@@ -51,7 +51,7 @@ def test_every_row_has_a_result(gateway: Gateway, queue: VoiceQueue) -> None:
     ids = [job.id for job in queue.jobs(batch="b")][1:]
     assert [(outcome["line"], outcome["outcome"]) for outcome in outcomes] == [
         (1, "new"),
-        (2, "known"),
+        (2, "existing"),
         (3, "rejected"),
         (4, "rejected"),
         (6, "rejected"),
@@ -59,7 +59,7 @@ def test_every_row_has_a_result(gateway: Gateway, queue: VoiceQueue) -> None:
     ]
     assert [outcomes[place]["id"] for place in (0, 1, 5)] == [ids[0], ids[0], ids[1]]
     assert [error["field"] for place in (2, 3, 4) for error in outcomes[place]["errors"]] == ["name", "", "key"]
-    assert summary == {"complete": True, "new": 2, "known": 1, "rejected": 3, "credits": 23}
+    assert summary == {"complete": True, "new": 2, "existing": 1, "rejected": 3, "credits": 23}
 
 
 def test_csv_is_read_as_by_the_command_line(gateway: Gateway, queue: VoiceQueue) -> None:
@@ -71,7 +71,7 @@ def test_csv_is_read_as_by_the_command_line(gateway: Gateway, queue: VoiceQueue)
     [job] = queue.jobs(batch="b")
     assert (job.spec.name, job.spec.metadata) == ("Åse", {"customer": "17"})
     assert job.spec.song is not None
-    assert (first["new"], first["credits"], again["new"], again["known"]) == (1, 19, 0, 1)
+    assert (first["new"], first["credits"], again["new"], again["existing"]) == (1, 19, 0, 1)
 
 
 def test_results_can_be_limited_to_rejected_rows(gateway: Gateway) -> None:
@@ -142,7 +142,7 @@ def test_a_client_may_send_everything_before_it_reads(
     gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Most clients do so. Unread results are kept on disk, not in memory."""
-    monkeypatch.setattr(response_spool, "IN_MEMORY", 4_096)
+    monkeypatch.setattr(response_spool, "MEMORY_MAX_BYTES", 4_096)
     bad = json.dumps({"audio_url": "x" * 60}).encode() + b"\n"
 
     def rows() -> Iterator[bytes]:
@@ -176,7 +176,7 @@ def test_uploads_beyond_the_limit_are_refused(
     build_gateway: Build, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each upload has a thread. When one has ended, another is accepted."""
-    monkeypatch.setattr(row_uploads, "AT_ONCE", 1)
+    monkeypatch.setattr(row_uploads, "MAX_UPLOADS", 1)
     gateway = build_gateway()
     go_on = threading.Event()
     summaries: list[Any] = []
@@ -214,13 +214,13 @@ def test_an_outage_during_an_upload_is_reported_in_the_summary(
             VoiceQueue("redis://127.0.0.1:1/0").status()
         return real(self, jobs)
 
-    monkeypatch.setattr(VoiceQueue, "enqueue_at_once", once)
+    monkeypatch.setattr(VoiceQueue, "enqueue_list", once)
 
     outcomes, summary = sent(gateway, b"".join(map(row, range(700))))
 
     assert len(outcomes) == 500
     assert (summary["complete"], summary["new"]) == (False, 500)
-    assert (summary["problem"]["status"], summary["problem"]["code"]) == (503, "store_unreachable")
+    assert (summary["problem"]["status"], summary["problem"]["code"]) == (503, "store_unavailable")
 
 
 def test_a_batch_is_configured_before_it_has_jobs(gateway: Gateway, queue: VoiceQueue) -> None:

@@ -235,7 +235,7 @@ def test_the_queue_is_paused_and_resumed(person: PageUser, store: JobStore) -> N
 
     page = person.page("/controls")
     assert "holds back 2 queued jobs, up to 38 credits" in page.text
-    paused = person.submit(page, "Pause", why="the songs sound odd")
+    paused = person.submit(page, "Pause", reason="the songs sound odd")
     assert "The queue is paused." in paused.text
     assert "the songs sound odd" in paused.text
     assert not store.flow_control.gate(NOW).is_open
@@ -350,7 +350,7 @@ def test_without_a_login_nothing_changes(gateway: Gateway, store: JobStore) -> N
 
     answer = PageUser(gateway).session.post(f"{gateway.url}/job/{job.id}/retry", allow_redirects=False, timeout=10)
 
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/login?onward=%2F")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/login?next=%2F")
     assert get_job(store, job.id).state is State.FAILED
 
 

@@ -146,7 +146,7 @@ def test_streams_beyond_the_limit_are_refused(
     build_gateway: Build, store: JobStore, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When one has ended, another is accepted."""
-    monkeypatch.setattr(events, "FOLLOWERS_MAX", 1)
+    monkeypatch.setattr(events, "MAX_STREAMS", 1)
     gateway = build_gateway()
     with following(gateway) as stream:
         queue.cancel(enqueue_jobs(store, voice())[0])

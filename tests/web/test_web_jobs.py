@@ -30,7 +30,7 @@ def test_an_enqueued_job_is_returned_with_cost_and_position(gateway: Gateway, qu
 
     assert answer.status_code == 202
     job = answer.json()
-    assert (job.pop("estimated_credits"), job.pop("position"), job.pop("further")) == (19, 3, [])
+    assert (job.pop("estimated_credits"), job.pop("position"), job.pop("further_job_ids")) == (19, 3, [])
     assert job == queue.get(job["id"]).as_dict()
     assert answer.headers["Location"] == f"/v1/jobs/{job['id']}"
     assert gateway("GET", answer.headers["Location"]).headers["ETag"] == answer.headers["ETag"]
@@ -150,7 +150,7 @@ def test_an_etag_changes_when_a_charge_is_confirmed_later(gateway: Gateway, stor
 def test_an_unknown_job_is_a_404(gateway: Gateway) -> None:
     """The id may have any form."""
     for job_id in ("nowhere", "%00", "a%20b", "{x}", "😀"):
-        problem(gateway("GET", f"/v1/jobs/{job_id}"), 404, "unknown_job")
+        problem(gateway("GET", f"/v1/jobs/{job_id}"), 404, "job_not_found")
 
 
 # ── many jobs ─────────────────────────────────────────────────────────────────────────────────────
@@ -269,21 +269,21 @@ def test_jobs_are_searched_by_exact_values(gateway: Gateway, store: JobStore, of
     texts = {"key": "k-1", "name": "Ana", "title": title, "metadata": "17"}
     results = {"persona": job.persona_id, "voice": job.voice_name, "task": job.task_ids[Stage.MUSIC]}
 
-    page = gateway.get("/v1/jobs", params={"called": {**texts, **results}[of]})
+    page = gateway.get("/v1/jobs", params={"search": {**texts, **results}[of]})
 
     assert [match["id"] for match in page["jobs"]] == [job.id]
 
 
 def test_an_unknown_batch_is_a_404(gateway: Gateway) -> None:
     """It is not an empty list."""
-    problem(gateway("GET", "/v1/jobs?batch=nowhere"), 404, "unknown_batch")
+    problem(gateway("GET", "/v1/jobs?batch=nowhere"), 404, "batch_not_found")
 
 
 def test_a_page_reads_a_limited_number_of_jobs(
     gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page may be empty without being the last one."""
-    monkeypatch.setattr("voicequeue.client.search.LOOKED_AT", 500)
+    monkeypatch.setattr("voicequeue.client.search.EXAMINED_MAX", 500)
     queue.enqueue_many(numbered_voices(1_200, batch="b"))
     rare = queue.enqueue(voice(batch="b", metadata={"rare": "yes"}))
 
@@ -312,7 +312,7 @@ def test_an_outage_of_redis_is_a_503_with_retry_after(build_gateway: Build) -> N
     answers = [gateway("GET", "/v1/status"), gateway.post("/v1/jobs", ORDER), gateway("GET", "/v1/events")]
 
     for answer in answers:
-        problem(answer, 503, "store_unreachable")
+        problem(answer, 503, "store_unavailable")
         assert int(answer.headers["Retry-After"]) > 0
         assert "s3cr3t" not in answer.text
     assert gateway("GET", "/healthz", key=None).status_code == 200
@@ -326,7 +326,7 @@ def test_a_full_redis_is_a_503_that_names_the_reason(build_gateway: Build) -> No
         gateway = build_gateway(REDIS_URL=f"redis://127.0.0.1:{full.port}/0")
 
         for answer in (gateway.post("/v1/jobs", ORDER), gateway.post("/v1/pause", {})):
-            problem(answer, 503, "store_unreachable")
+            problem(answer, 503, "store_unavailable")
             assert int(answer.headers["Retry-After"]) > 0
             assert "OOM" in answer.text
             assert "maxmemory" in answer.json()["detail"]

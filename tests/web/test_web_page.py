@@ -207,7 +207,7 @@ def test_text_from_callers_and_musicapi_is_never_markup(local: Gateway, store: J
         "/?batch=b",
         f"/?q={EVIL}",
         f"/?batch={EVIL}",
-        f"/login?onward={EVIL}",
+        f"/login?next={EVIL}",
     ):
         answer = local("GET", path, key=None)
         page = ParsedPage(answer.text)
@@ -229,7 +229,7 @@ def test_the_login_redirects_to_the_requested_page(gateway: Gateway, store: JobS
     """The key is sent in a form; the session cookie cannot be read by scripts and does not contain the key."""
     [job_id] = enqueue_jobs(store, voice_with_song())
     redirect = gateway("GET", f"/job/{job_id}", key=None, allow_redirects=False)
-    assert (redirect.status_code, redirect.headers["Location"]) == (303, f"/login?onward=%2Fjob%2F{job_id}")
+    assert (redirect.status_code, redirect.headers["Location"]) == (303, f"/login?next=%2Fjob%2F{job_id}")
 
     answer = log_in(gateway, KEYS["read"][0], f"/job/{job_id}")
 
@@ -241,11 +241,11 @@ def test_the_login_redirects_to_the_requested_page(gateway: Gateway, store: JobS
 
 
 @pytest.mark.parametrize(
-    "onward", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:x", "x\n"]
+    "next_path", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:x", "x\n"]
 )
-def test_the_login_never_redirects_to_another_site(gateway: Gateway, onward: str) -> None:
+def test_the_login_never_redirects_to_another_site(gateway: Gateway, next_path: str) -> None:
     """It redirects to the start page instead."""
-    assert log_in(gateway, KEYS["read"][0], onward).headers["Location"] == "/"
+    assert log_in(gateway, KEYS["read"][0], next_path).headers["Location"] == "/"
 
 
 def test_a_wrong_key_is_refused_and_not_shown_again(gateway: Gateway) -> None:
@@ -276,7 +276,7 @@ def test_a_forged_cookie_is_no_login(gateway: Gateway, prefix: str, cookie: str)
     """The user is redirected to the login."""
     answer = gateway("GET", "/", key=None, cookies={prefix: cookie}, allow_redirects=False)
 
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/login?onward=%2F")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/login?next=%2F")
 
 
 def test_the_logout_removes_the_cookie(gateway: Gateway, prefix: str) -> None:
@@ -342,7 +342,7 @@ def test_a_link_with_a_wrong_token_leads_to_the_login(keyless: Gateway, token: s
     path = f"/controls?token={token}&a=b"
     answer = requests.get(keyless.url + path, allow_redirects=False, timeout=10)
 
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/login?onward=%2Fcontrols%3Fa%3Db&by=link")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/login?next=%2Fcontrols%3Fa%3Db&by=link")
     assert "Set-Cookie" not in answer.headers
     text = get_page(keyless, answer.headers["Location"]).text
     assert all(words in text for words in ("local_token", "Local token", "The token in this link is invalid"))

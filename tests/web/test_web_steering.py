@@ -22,8 +22,8 @@ def test_a_job_is_cancelled(gateway: Gateway, store: JobStore) -> None:
     answer = gateway.post(f"/v1/jobs/{job.id}/cancel")
 
     assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
-    problem(gateway.post(f"/v1/jobs/{job.id}/cancel"), 409, "not_allowed")
-    problem(gateway.post("/v1/jobs/nowhere/cancel"), 404, "unknown_job")
+    problem(gateway.post(f"/v1/jobs/{job.id}/cancel"), 409, "invalid_state")
+    problem(gateway.post("/v1/jobs/nowhere/cancel"), 404, "job_not_found")
 
 
 def test_a_failed_job_is_polled_again_or_resubmitted(gateway: Gateway, store: JobStore) -> None:
@@ -36,7 +36,7 @@ def test_a_failed_job_is_polled_again_or_resubmitted(gateway: Gateway, store: Jo
     second = gateway.post(f"/v1/jobs/{resubmitted.id}/retry?resubmit=true")
 
     assert (first.json()["state"], second.json()["state"]) == ("pending", "queued")
-    problem(gateway.post(f"/v1/jobs/{polled.id}/retry"), 409, "not_allowed")
+    problem(gateway.post(f"/v1/jobs/{polled.id}/retry"), 409, "invalid_state")
     problem(gateway.post(f"/v1/jobs/{polled.id}/retry?resubmit=maybe"), 422, "invalid")
 
 
@@ -56,7 +56,7 @@ def executed(gateway: Gateway, plan: dict[str, Any]) -> tuple[int, int, int]:
     answer = gateway.post(f"/v1/{plan['action']}", {"token": plan["token"]})
     assert answer.status_code == 200, answer.text
     result = answer.json()
-    return result["found"], result["changed"], result["moved_on"]
+    return result["count"], result["changed"], result["skipped"]
 
 
 def test_a_plan_changes_nothing_and_its_token_exactly_its_jobs(
@@ -65,7 +65,7 @@ def test_a_plan_changes_nothing_and_its_token_exactly_its_jobs(
     """Later jobs are left unchanged; a job that changed state meanwhile is cancelled in its new state."""
     ids = enqueue_jobs(store, *numbered_voices(4, batch="b"))
     plan = planned(gateway, "cancel", filter={"batch": "b"})
-    assert (plan["found"], plan["paid"], plan["complete"]) == (4, 0, True)
+    assert (plan["count"], plan["submitted"], plan["complete"]) == (4, 0, True)
     assert queue.batch("b").states[State.QUEUED] == 4
     enqueue_jobs(store, voice(batch="b", key="later"))
     store.admit(NOW, at_most=1)
@@ -86,13 +86,13 @@ def test_charging_and_unsure_jobs_are_cancelled_later(gateway: Gateway, store: J
     answer = gateway.post(f"/v1/jobs/{charging.id}/cancel")
     assert (answer.status_code, answer.json()["state"], answer.json()["cancelling"]) == (200, "charging", True)
     plan = planned(gateway, "cancel", filter={"batch": "b"})
-    assert (plan["found"], plan["under_way"]) == (1, 1)
+    assert (plan["count"], plan["uncertain"]) == (1, 1)
     done = gateway.post("/v1/cancel", {"token": plan["token"]}).json()
 
-    assert (done["changed"], done["marked"], done["moved_on"]) == (0, 1, 0)
+    assert (done["changed"], done["cancelling"], done["skipped"]) == (0, 1, 0)
     assert get_job(store, unsure.id).is_cancelling
     assert gateway("GET", f"/v1/jobs/{charging.id}", headers={"If-None-Match": tag}).status_code == 200
-    assert gateway.get("/v1/batches/b")["credits_committed"] == 8
+    assert gateway.get("/v1/batches/b")["credits_reserved"] == 8
 
 
 def test_a_plan_says_what_it_costs(gateway: Gateway, store: JobStore) -> None:
@@ -104,14 +104,19 @@ def test_a_plan_says_what_it_costs(gateway: Gateway, store: JobStore) -> None:
     retry, resubmission = planned(gateway, "retry", filter={}), planned(gateway, "retry", filter={}, resubmit=True)
     cancel = planned(gateway, "cancel", filter={"batch": "b"})
 
-    assert (retry["found"], retry["credits"], retry["again"]) == (2, 19 + 15, 4)
-    assert (resubmission["found"], resubmission["credits"], resubmission["again"], resubmission["resubmit"]) == (
+    assert (retry["count"], retry["max_credits"], retry["repeat_credits"]) == (2, 19 + 15, 4)
+    assert (
+        resubmission["count"],
+        resubmission["max_credits"],
+        resubmission["repeat_credits"],
+        resubmission["resubmit"],
+    ) == (
         2,
         38,
         8,
         True,
     )
-    assert (cancel["found"], cancel["paid"]) == (1, 1)
+    assert (cancel["count"], cancel["submitted"]) == (1, 1)
     assert executed(gateway, resubmission) == (2, 2, 0)
 
 
@@ -161,7 +166,7 @@ def test_a_plan_has_a_limited_number_of_jobs(
     enqueue_jobs(store, *numbered_voices(4))
 
     first = planned(gateway, "cancel", filter={})
-    assert (first["found"], first["complete"]) == (3, False)
+    assert (first["count"], first["complete"]) == (3, False)
     assert executed(gateway, first) == (3, 3, 0)
     assert planned(gateway, "cancel", filter={})["complete"]
 
@@ -172,7 +177,7 @@ def test_a_token_is_valid_for_its_own_action_only(gateway: Gateway, store: JobSt
     plan = planned(gateway, "retry", filter={})
 
     for action, token in (("cancel", plan["token"]), ("retry", "x" * 22), ("retry", "*"), ("retry", "")):
-        problem(gateway.post(f"/v1/{action}", {"token": token}), 404, "unknown_plan")
+        problem(gateway.post(f"/v1/{action}", {"token": token}), 404, "plan_not_found")
 
 
 @pytest.mark.parametrize(
@@ -215,7 +220,7 @@ def test_batches_are_listed_newest_first(gateway: Gateway, store: JobStore, queu
         }
     )
     assert (first["batches"][1]["max_credits"], first["batches"][1]["states"]["queued"]) == (9, 1)
-    problem(gateway("GET", "/v1/batches/nowhere"), 404, "unknown_batch")
+    problem(gateway("GET", "/v1/batches/nowhere"), 404, "batch_not_found")
 
 
 def test_limits_of_a_batch_are_set_kept_and_removed(gateway: Gateway, store: JobStore, queue: VoiceQueue) -> None:
@@ -239,7 +244,7 @@ def test_the_status_covers_the_queue_or_one_batch(gateway: Gateway, store: JobSt
     assert gateway.get("/v1/status")["states"]["queued"] == 2
     assert gateway.get("/v1/status?batch=b")["states"]["queued"] == 1
     assert gateway.get("/v1/status")["gate"] == {"open": True, "holds": []}
-    problem(gateway("GET", "/v1/status?batch=c"), 404, "unknown_batch")
+    problem(gateway("GET", "/v1/status?batch=c"), 404, "batch_not_found")
 
 
 def test_rejected_messages_are_listed_newest_first(gateway: Gateway, store: JobStore) -> None:
@@ -249,11 +254,11 @@ def test_rejected_messages_are_listed_newest_first(gateway: Gateway, store: JobS
             RejectedMessage(NOW, f"m{number}", "voicequeue.enqueue", "no job", {"audio_url": "x"})
         )
 
-    messages = gateway.get("/v1/rejects?limit=2")["rejects"]
+    messages = gateway.get("/v1/rejected-messages?limit=2")["rejected_messages"]
 
     assert messages == [message.as_dict() for message in store.rejected_messages.latest(2)]
     assert [message["message_id"] for message in messages] == ["m2", "m1"]
-    assert gateway.get("/v1/status")["rejects"] == 3
+    assert gateway.get("/v1/status")["rejected_messages"] == 3
 
 
 # ── pause and resume ──────────────────────────────────────────────────────────────────────────────
@@ -261,7 +266,7 @@ def test_rejected_messages_are_listed_newest_first(gateway: Gateway, store: JobS
 
 def test_the_queue_or_one_stage_is_paused_and_resumed(gateway: Gateway) -> None:
     """The status shows the hold with its reason; repeating a request changes nothing."""
-    changed = [gateway.post(f"/v1/pause{query}").json()["changed"] for query in ("?why=lunch", "", "?stage=music")]
+    changed = [gateway.post(f"/v1/pause{query}").json()["changed"] for query in ("?reason=lunch", "", "?stage=music")]
     holds = gateway.get("/v1/status")["gate"]["holds"]
     resumed = [gateway.post(f"/v1/resume{query}").json()["changed"] for query in ("?stage=music", "", "")]
 
@@ -279,5 +284,5 @@ def test_one_batch_is_paused_and_resumed(gateway: Gateway, store: JobStore) -> N
     assert gateway.get("/v1/status")["gate"]["open"]
     assert gateway.post("/v1/resume?batch=b").json() == {"changed": True}
 
-    problem(gateway.post("/v1/pause?batch=nowhere"), 404, "unknown_batch")
+    problem(gateway.post("/v1/pause?batch=nowhere"), 404, "batch_not_found")
     assert problem(gateway.post("/v1/pause?batch=b&stage=voice"), 422, "invalid").keys() == {"stage", "batch"}

@@ -62,7 +62,7 @@ def _cancel_batch(jobs: VoiceQueue, matching: Filter, *, dry_run: bool, yes: boo
         result = jobs.execute_plan(BulkAction.CANCEL, plan.token)
         cancelled, marked = result.changed, result.cancelling
     if as_json:
-        print_json({"found": plan.count, "cancelled": cancelled, "marked": marked, "paid": plan.submitted})
+        print_json({"count": plan.count, "cancelled": cancelled, "cancelling": marked, "submitted": plan.submitted})
     else:
         _report(plan.count, cancelled, plan.submitted, plan.uncertain if dry_run else marked)
     if not plan.is_complete:

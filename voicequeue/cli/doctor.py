@@ -53,7 +53,9 @@ def _repair(jobs: VoiceQueue, findings: list[Finding], *, yes: bool, as_json: bo
     repaired = jobs.repair(findings)
     remaining = jobs.audit() if findings else []
     if as_json:
-        print_json({**_as_json(findings), "sound": not remaining, "mended": len(repaired), "left": _dicts(remaining)})
+        print_json(
+            {**_as_json(findings), "sound": not remaining, "repaired": len(repaired), "remaining": _dicts(remaining)}
+        )
     elif findings:
         out.print(f"{len(repaired):,} repaired{_skipped(len(findings) - len(repaired))}; auditing again")
         _show(remaining, as_json=False)

@@ -57,7 +57,7 @@ def run_checks(*, strict: bool, as_json: bool) -> int:
     results = sorted(_results(), key=lambda result: ORDER.index(result.level))
     exit_code = _exit_code(results, strict=strict)
     if as_json:
-        print_json({"sound": exit_code == 0, "remarks": [result.as_dict() for result in results]})
+        print_json({"sound": exit_code == 0, "checks": [result.as_dict() for result in results]})
     else:
         _print(results)
     return exit_code

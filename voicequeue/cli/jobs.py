@@ -91,7 +91,9 @@ def job(job_id: JobId, as_json: AsJson = False) -> None:
     if as_json:
         delivery = {"id": job.callback_id, "delivered": callback is None} if job.callback_id else None
         entries = [entry.as_dict() for entry in timeline]
-        print_json({**job.as_dict(), "answer": job.unreadable_response, "callback": delivery, "timeline": entries})
+        print_json(
+            {**job.as_dict(), "upstream_response": job.unreadable_response, "callback": delivery, "timeline": entries}
+        )
         return
     print_job(job, as_json=False)
     if voice_job_id is not None:
@@ -123,7 +125,7 @@ def print_job(job: Job, *, as_json: bool) -> None:
         "recording": job.spec.audio_url,
         "voice": f"{job.persona_id} {job.voice_name or ''}".strip() if job.persona_id else None,
         "failure": f"{job.failure.code} ({job.failure.stage}): {job.failure.message}" if job.failure else None,
-        "answer": job.unreadable_response,
+        "upstream_response": job.unreadable_response,
         "credits": job.credits,
     }
     for label, value in details.items():

@@ -31,7 +31,7 @@ def limits(
     changes = options if reset else {name: value for name, value in options.items() if value is not None}
     with open_queue() as jobs:
         current = jobs.set_limits(**changes) if changes else jobs.limits()
-        slots = jobs.status().limit
+        slots = jobs.status().in_flight_limit
     if as_json:
         print_json({**_limits_json(current), "in_flight_now": slots})
         return
@@ -48,15 +48,15 @@ def credits(as_json: AsJson = False) -> None:
     """Show the account: balance, reserved, spent and uncounted credits."""
     with open_queue() as jobs:
         status = jobs.status()
-        floor = jobs.limits().min_balance
+        min_balance = jobs.limits().min_balance
     account = status.account
     if as_json:
         print_json(
             {
-                "left": account.balance,
-                "at": to_iso8601(account.updated_at),
-                "committed": account.reserved,
-                "floor": floor,
+                "balance": account.balance,
+                "balance_at": to_iso8601(account.updated_at),
+                "reserved": account.reserved,
+                "min_balance": min_balance,
                 "today": account.spent_today,
                 "spent": status.credits,
                 "unexplained": account.uncounted.unexplained if account.uncounted else 0,

@@ -63,9 +63,9 @@ def _retry_many(jobs: VoiceQueue, matching: Filter, *, resubmit: bool, dry_run: 
     retried = 0
     if plan.count and not dry_run:
         if not yes:
-            _confirm(plan.count, plan.credits, plan.repeat_credits)
+            _confirm(plan.count, plan.max_credits, plan.repeat_credits)
         retried = jobs.execute_plan(BulkAction.RETRY, plan.token).changed
-    _report(plan.count, retried, plan.credits, as_json=as_json)
+    _report(plan.count, retried, plan.max_credits, as_json=as_json)
     if not plan.is_complete:
         print_error(f"more than {plan.count:,} jobs match; run the command again for the others")
         raise typer.Exit(int(not dry_run))
@@ -78,6 +78,6 @@ def _confirm(count: int, cost: int, paid_again: int) -> None:
 
 def _report(count: int, retried: int, cost: int, *, as_json: bool) -> None:
     if as_json:
-        print_json({"found": count, "retried": retried, "credits": cost})
+        print_json({"count": count, "retried": retried, "max_credits": cost})
     else:
         out.print(f"{count:,} failed jobs found, {retried:,} retried; up to {cost:,} credits")

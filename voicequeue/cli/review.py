@@ -76,7 +76,7 @@ def _list(reviews: list[ChargeReview], *, as_json: bool) -> None:
     table = plain_table("id", "stage", "at stake", "since", "reason", "account", "batch")
     for review in reviews:
         job, last = review.job, review.last_entry
-        price = f"{review.at_stake} credits"
+        price = f"{review.credits_at_stake} credits"
         row = (
             job.id,
             job.stage,

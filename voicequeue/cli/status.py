@@ -62,7 +62,8 @@ def print_status(status: Status, batch: str | None) -> None:
         out.print(f"backlog    {priority} {sum(lane.count for lane in lanes):,}, oldest waiting {oldest}")
     remaining = f", about {format_duration(status.seconds_left)} left" if status.seconds_left else ""
     spent = f"{status.credits:,} spent {'by this batch' if batch else 'in total'}"
-    out.print(f"in flight  {status.in_flight:,} of {status.limit:,}; {status.jobs_per_minute:,.1f} jobs/min{remaining}")
+    in_flight = f"{status.in_flight:,} of {status.in_flight_limit:,}"
+    out.print(f"in flight  {in_flight}; {status.jobs_per_minute:,.1f} jobs/min{remaining}")
     out.print(f"credits    {_account(status.account)}; {spent}")
     if status.account.uncounted:
         out.print(f"           [yellow]{status.account.uncounted}[/]", soft_wrap=True)

@@ -42,21 +42,21 @@ class BulkPlan:
     Attributes:
         token: Pass it to `execute_plan`.
         action: The change.
-        resubmit: Whether a retry submits new orders even where upstream can be polled again.
-        count: Number of jobs in the list.
-        credits: Maximum cost of a retry.
-        repeat_credits: The part of `credits` for stages that were, or may have been, charged before.
-        submitted: Number of jobs to cancel whose paid order upstream is working on.
-        uncertain: Number of jobs to cancel that can only be marked, because they are `charging` or `unsure`.
+        resubmit: True if a retry submits new orders even where upstream can be polled again.
+        count: Number of jobs in the plan.
+        max_credits: The most credits that a retry costs.
+        repeat_credits: Of these, credits for stages that were, or may have been, charged before.
+        submitted: Jobs to cancel that upstream is working on; their orders stay paid.
+        uncertain: Jobs to cancel that are `charging` or `unsure`; they are cancelled later.
         expires_at: When the token expires (Unix seconds).
-        is_complete: Whether the list has every matching job; false if more match than one plan can hold.
+        is_complete: False if more jobs match than one plan takes.
     """
 
     token: str
     action: BulkAction
     resubmit: bool
     count: int
-    credits: int
+    max_credits: int
     repeat_credits: int
     submitted: int
     uncertain: int
@@ -71,8 +71,9 @@ class BulkResult:
     Attributes:
         action: The change.
         count: Number of jobs in the plan.
-        changed: Number of jobs that were cancelled or retried.
-        cancelling: Number of `charging` or `unsure` jobs to be cancelled when the outcome of their order is known.
+        changed: Jobs that were cancelled or retried.
+        cancelling: Jobs that are `charging` or `unsure` and will be cancelled once the outcome of their order
+            is known.
     """
 
     action: BulkAction
@@ -102,10 +103,10 @@ def create_plan(
         action=action,
         resubmit=resubmit,
         count=len(entries),
-        credits=totals["credits"],
-        repeat_credits=totals["again"],
-        submitted=totals["paid"],
-        uncertain=totals["under_way"],
+        max_credits=totals["max_credits"],
+        repeat_credits=totals["repeat_credits"],
+        submitted=totals["submitted"],
+        uncertain=totals["uncertain"],
         expires_at=now + TOKEN_TTL_S,
         is_complete=next(jobs, None) is None,
     )
@@ -159,9 +160,9 @@ def _changeable(store: JobStore, action: BulkAction, job_filter: Filter) -> Iter
 def _totals(action: BulkAction, job: Job, *, resubmit: bool) -> dict[str, int]:
     """Return what one job adds to the totals of the plan."""
     if action is BulkAction.CANCEL:
-        return {"paid": int(job.state is State.PENDING), "under_way": int(job.state in transitions.ONLY_MARKABLE)}
+        return {"submitted": int(job.state is State.PENDING), "uncertain": int(job.state in transitions.ONLY_MARKABLE)}
     again = PRICES[job.stage] if transitions.pays_again(job, resubmit=resubmit) else 0
-    return {"credits": transitions.retry_cost(job, resubmit=resubmit), "again": again}
+    return {"max_credits": transitions.retry_cost(job, resubmit=resubmit), "repeat_credits": again}
 
 
 def _goes_first(action: BulkAction, job: Job, now: float, *, resubmit: bool) -> bool:

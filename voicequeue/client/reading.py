@@ -160,7 +160,7 @@ class ReadMethods:
                 states=states,
                 gate=store.flow_control.gate(now),
                 in_flight=store.count_in_flight(),
-                limit=store.flow_control.in_flight_limit().limit,
+                in_flight_limit=store.flow_control.in_flight_limit().limit,
                 credits=store.credits_spent(batch),
                 workers=len(store.heartbeats["worker"].alive(now)),
                 account=store.flow_control.account(now),

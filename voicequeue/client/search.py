@@ -58,7 +58,7 @@ class Filter:
     text: str | None = None
 
     def __post_init__(self) -> None:
-        texts = {"batch": self.batch, "metadata": dict(self.metadata), "called": self.text}
+        texts = {"batch": self.batch, "metadata": dict(self.metadata), "search": self.text}
         if broken := unencodable_fields(texts):
             raise InvalidJobError(broken)
 

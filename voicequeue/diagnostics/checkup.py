@@ -47,7 +47,7 @@ MIN_VERSIONS = {"Redis": (6, 2), "Valkey": (7, 2)}
 class Level(StrEnum):
     """The severity of a result."""
 
-    OK = "fine"
+    OK = "ok"
     NOTE = "note"
     WARNING = "warning"
     ERROR = "error"
@@ -57,16 +57,16 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The result of one check: `message` was found, and what to do (`action`, empty if all is well)."""
+    """The result of one check: what it found, and what to do (`action`, empty if nothing)."""
 
     check: str
     level: Level
     message: str
     action: str = ""
 
-    def as_dict(self) -> schemas.Remark:
+    def as_dict(self) -> schemas.Check:
         """Return the JSON representation."""
-        return {"check": self.check, "level": self.level, "what": self.message, "todo": self.action}
+        return {"check": self.check, "level": self.level, "message": self.message, "action": self.action}
 
 
 def passed(check: str, what: str) -> CheckResult:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class ChargeReview:
     """An unsure job with its last timeline entry, which says what happened, and the balances around the charge.
 
-    `balance_window` is None where no balances are available. An answer that could not be read is the job's `answer`.
+    `balance_window` is None where no balances are available. A response that could not be parsed is the job's
+    `unreadable_response`.
     """
 
     job: Job
@@ -26,7 +27,7 @@ class ChargeReview:
     balance_window: BalanceWindow | None
 
     @property
-    def at_stake(self) -> int:
+    def credits_at_stake(self) -> int:
         """The credits that its order costs, and that may have been charged."""
         return PRICES[self.job.stage]
 
@@ -35,9 +36,9 @@ class ChargeReview:
         return {
             **self.job.as_dict(),
             "reason": self.last_entry.reason,
-            "answer": self.job.unreadable_response,
+            "upstream_response": self.job.unreadable_response,
             "since": to_iso8601(self.last_entry.at),
-            "at_stake": self.at_stake,
+            "credits_at_stake": self.credits_at_stake,
             "credits_before": self.balance_window.before.credits if self.balance_window else None,
             "credits_after": self.balance_window.after.credits if self.balance_window else None,
             "credits_unexplained": self.balance_window.unexplained if self.balance_window else None,

@@ -316,7 +316,7 @@ class Job:
             "id": self.id,
             "key": self.spec.key,
             "batch": self.spec.batch,
-            "origin": self.source,
+            "source": self.source,
             "name": self.spec.name,
             "priority": self.spec.priority,
             "state": self.state,

@@ -90,7 +90,7 @@ class Job(Schema):
     """Idempotency key."""
     batch: str | None
     """Name of the batch that the job belongs to."""
-    origin: str | None
+    source: str | None
     """How the job was submitted and by which API key or app, for example `http:shop`."""
     name: str | None
     """Name of the voice to create."""
@@ -167,11 +167,11 @@ class ChargeReview(Job):
 
     reason: str
     """What happened."""
-    answer: str | None
+    upstream_response: str | None
     """Beginning of MusicAPI's response, if it could not be read."""
     since: Timestamp
     """When the job became unsure."""
-    at_stake: int
+    credits_at_stake: int
     """Credits that the order costs."""
     credits_before: int | None
     """Account balance before the order; null if unknown."""
@@ -184,7 +184,7 @@ class ChargeReview(Job):
 class BatchProgress(Schema):
     """The progress of a batch."""
 
-    batch: str
+    name: str
     """Name of the batch."""
     states: dict[State, int]
     """Number of jobs by state."""
@@ -194,7 +194,7 @@ class BatchProgress(Schema):
     """True if every job is in a final state or `unsure`."""
     credits: int
     """Credits spent."""
-    credits_committed: int
+    credits_reserved: int
     """Credits reserved for jobs in flight, unsure jobs, and lost orders that may have been charged."""
 
 
@@ -244,7 +244,7 @@ class Backlog(Schema):
     """Priority of the jobs."""
     count: int
     """Number of jobs."""
-    oldest: Timestamp
+    oldest_at: Timestamp
     """When the oldest of them was enqueued."""
 
 
@@ -257,10 +257,10 @@ class RefusedJob(Schema):
     """Stage that is refused."""
     message: str
     """MusicAPI's words."""
-    times: int
+    refusals: int
     """Number of refusals in a row."""
-    until: Timestamp
-    """When the job is sent again, at the earliest."""
+    next_attempt_at: Timestamp
+    """When the order is submitted again, at the earliest."""
 
 
 class CallbackCounts(Schema):
@@ -282,8 +282,8 @@ class ArchiveCounts(Schema):
 
 
 class Status(Schema):
-    """An overview of the queue, or of one batch. `failed`, `rejects`, `callbacks` and `archive` are empty or 0 for a
-    batch."""
+    """An overview of the queue, or of one batch. `failed_by_code`, `rejected_messages`, `callbacks` and `archive` are
+    empty or 0 for a batch."""
 
     batch: str | None
     """Name of the batch; null for the whole queue."""
@@ -293,31 +293,31 @@ class Status(Schema):
     """What holds charges back."""
     in_flight: int
     """Jobs in flight."""
-    limit: int
+    in_flight_limit: int
     """Jobs that may be in flight now; adjusted automatically."""
     backlog: list[Backlog]
     """Queued jobs by priority."""
-    per_minute: float
+    jobs_per_minute: float
     """Jobs succeeded per minute, over the last five minutes."""
     seconds_left: float | None
-    """Estimated seconds until all jobs have settled; null if nothing succeeded lately."""
+    """Estimated seconds until all jobs have settled; null if no job succeeded recently."""
     credits: int
     """Credits spent by these jobs."""
-    credits_left: int | None
-    """Credits on the account: the balance at `credits_left_at` minus what was spent since; null until it is known."""
-    credits_left_at: Timestamp | None
+    balance: int | None
+    """Credits on the account: the balance at `balance_at` minus what was spent since; null until it is known."""
+    balance_at: Timestamp | None
     """When MusicAPI last reported the balance."""
-    credits_committed: int
+    credits_reserved: int
     """Credits reserved for jobs in flight and unsure jobs."""
     credits_today: int
     """Credits spent since midnight UTC."""
     credits_unexplained: int
     """Credits that left the account and that no order explains: another user of the account, or a changed price."""
-    failed: dict[str, int]
+    failed_by_code: dict[str, int]
     """Number of failed jobs by `failure.code`."""
-    rejects: int
+    rejected_messages: int
     """Number of rejected messages kept."""
-    refused: list[RefusedJob]
+    refused_jobs: list[RefusedJob]
     """Jobs that MusicAPI refuses while it accepts others."""
     callbacks: CallbackCounts
     """Callbacks that were not delivered."""
@@ -330,7 +330,7 @@ class Status(Schema):
 class RejectedMessage(Schema):
     """A Celery message that could not be enqueued."""
 
-    at: Timestamp
+    rejected_at: Timestamp
     """When it was rejected."""
     message_id: str
     """Celery's id of the message."""
@@ -339,7 +339,7 @@ class RejectedMessage(Schema):
     reason: str
     """What is wrong."""
     job: Any
-    """The job as sent, or the beginning of its text if it is no JSON or too long."""
+    """The job as sent, or the beginning of its text if it is not JSON or too long."""
 
 
 class Persona(Schema):
@@ -351,9 +351,9 @@ class Persona(Schema):
     """Name of the voice."""
     audio_url: str
     """URL of the recording."""
-    job: str
+    job_id: str
     """Id of the job that created the voice."""
-    made_at: Timestamp
+    created_at: Timestamp
     """When the voice was created."""
 
 
@@ -364,17 +364,17 @@ class Callback(Schema):
     """Unique id; also the `webhook-id` header."""
     type: str
     """Event type, for example `job.succeeded`."""
-    at: Timestamp
+    created_at: Timestamp
     """When the event happened."""
-    job: str | None
+    job_id: str | None
     """Id of the job; null for a callback about a batch."""
     batch: str | None
     """Name of the batch."""
-    tries: int
+    attempts: int
     """Number of failed attempts."""
-    reason: str | None
+    last_error: str | None
     """Why the last attempt failed."""
-    due: Timestamp | None
+    due_at: Timestamp | None
     """When the next attempt is made; null while an earlier callback of the job is pending, and after giving up."""
     undelivered_at: Timestamp | None
     """When delivery was given up."""
@@ -383,30 +383,30 @@ class Callback(Schema):
 class ArchiveJob(Schema):
     """A job whose songs are not archived."""
 
-    job: str
+    job_id: str
     """Id of the job."""
     batch: str | None
     """Batch of the job."""
     since: Timestamp
     """When its songs were ready."""
-    tries: int
+    attempts: int
     """Number of failed attempts."""
-    reason: str | None
+    last_error: str | None
     """Why the last attempt failed."""
-    due: Timestamp | None
+    due_at: Timestamp | None
     """When the next attempt is made; null after giving up."""
     failed_at: Timestamp | None
     """When archiving was given up."""
 
 
-class Remark(Schema):
+class Check(Schema):
     """The result of one check of `voicequeue doctor`."""
 
     check: str
     """Name of the check."""
     level: str
-    """`fine`, `note`, `warning`, `error` or `unreachable`."""
-    what: str
+    """`ok`, `note`, `warning`, `error` or `unreachable`."""
+    message: str
     """What the check found."""
-    todo: str
+    action: str
     """What to do about it; empty if nothing."""

@@ -59,12 +59,12 @@ class Batch:
     def as_dict(self) -> schemas.BatchProgress:
         """Return the JSON representation of its progress."""
         return {
-            "batch": self.name,
+            "name": self.name,
             "states": self.states,
             "total": self.total,
             "settled": self.is_settled,
             "credits": self.credits,
-            "credits_committed": self.reserved_credits,
+            "credits_reserved": self.reserved_credits,
         }
 
     def limits_dict(self) -> schemas.BatchLimits:
@@ -104,7 +104,7 @@ class ArchiveCounts:
 class RefusedJob:
     """A job whose order upstream refuses while it accepts others, with its message.
 
-    It was refused `refusals` in a row and is not submitted again before `next_attempt_at` (Unix seconds).
+    It was refused `refusals` times in a row and is not submitted again before `next_attempt_at` (Unix seconds).
     """
 
     job_id: str
@@ -119,8 +119,8 @@ class RefusedJob:
             "job_id": self.job_id,
             "stage": self.stage,
             "message": self.message,
-            "times": self.refusals,
-            "until": to_iso8601(self.next_attempt_at),
+            "refusals": self.refusals,
+            "next_attempt_at": to_iso8601(self.next_attempt_at),
         }
 
 
@@ -128,9 +128,10 @@ class RefusedJob:
 class Status:
     """Overview of the queue or of one batch.
 
-    `failures` (by code), `rejected_messages`, `callbacks` and `archive` always count all jobs. `limit` is the number of
-    jobs that may be in flight now; `jobs_per_minute` the number of jobs that recently succeeded per minute;
-    `seconds_left` the time to settle all jobs at that pace (None: unknown). `rejected_messages` is the number of
+    `failures` (by code), `rejected_messages`, `callbacks` and `archive` always count all jobs. `in_flight_limit` is the
+    number of
+    jobs that may be in flight now; `jobs_per_minute` the number that recently succeeded per minute;
+    `seconds_left` the time to settle all jobs at that rate (None: unknown). `rejected_messages` is the number of
     messages that did not become a job, and `refused_jobs` the first jobs that upstream refuses while it accepts others.
     `at` is when the overview was read, by the queue's time.
     """
@@ -138,7 +139,7 @@ class Status:
     states: dict[State, int]
     gate: Gate
     in_flight: int
-    limit: int
+    in_flight_limit: int
     credits: int
     workers: int
     account: Account
@@ -164,19 +165,19 @@ class Status:
             "states": self.states,
             "gate": {"open": self.gate.is_open, "holds": [_hold_dict(hold) for hold in self.gate.holds]},
             "in_flight": self.in_flight,
-            "limit": self.limit,
+            "in_flight_limit": self.in_flight_limit,
             "backlog": [_backlog_dict(priority, lines) for priority, lines in by_priority(self.backlog)],
-            "per_minute": self.jobs_per_minute,
+            "jobs_per_minute": self.jobs_per_minute,
             "seconds_left": self.seconds_left,
             "credits": self.credits,
-            "credits_left": self.account.balance,
-            "credits_left_at": to_iso8601(self.account.updated_at),
-            "credits_committed": self.account.reserved,
+            "balance": self.account.balance,
+            "balance_at": to_iso8601(self.account.updated_at),
+            "credits_reserved": self.account.reserved,
             "credits_today": self.account.spent_today,
             "credits_unexplained": self.account.uncounted.unexplained if self.account.uncounted else 0,
-            "failed": self.failures,
-            "rejects": self.rejected_messages,
-            "refused": [job.as_dict() for job in self.refused_jobs],
+            "failed_by_code": self.failures,
+            "rejected_messages": self.rejected_messages,
+            "refused_jobs": [job.as_dict() for job in self.refused_jobs],
             "callbacks": {"pending": self.callbacks.pending, "undelivered": self.callbacks.undelivered},
             "archive": {"pending": self.archive.pending, "failed": self.archive.failed},
             "workers": self.workers,
@@ -195,7 +196,7 @@ def _hold_dict(hold: Hold) -> schemas.Hold:
 
 def _backlog_dict(priority: Priority, lines: list[BacklogLane]) -> schemas.Backlog:
     oldest = min(line.oldest_at for line in lines)
-    return {"priority": priority, "count": sum(line.count for line in lines), "oldest": to_iso8601(oldest)}
+    return {"priority": priority, "count": sum(line.count for line in lines), "oldest_at": to_iso8601(oldest)}
 
 
 def by_priority(backlog: tuple[BacklogLane, ...]) -> Iterator[tuple[Priority, list[BacklogLane]]]:

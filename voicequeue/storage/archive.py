@@ -48,12 +48,12 @@ class ArchiveEntry:
     def as_dict(self) -> schemas.ArchiveJob:
         """Return the JSON representation."""
         return {
-            "job": self.job_id,
+            "job_id": self.job_id,
             "batch": self.batch,
             "since": to_iso8601(self.since),
-            "tries": self.attempts,
-            "reason": self.last_error or None,
-            "due": to_iso8601(self.due_at),
+            "attempts": self.attempts,
+            "last_error": self.last_error or None,
+            "due_at": to_iso8601(self.due_at),
             "failed_at": to_iso8601(self.failed_at),
         }
 

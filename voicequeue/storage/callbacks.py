@@ -57,12 +57,12 @@ class Callback:
         return {
             "id": self.id,
             "type": self.type,
-            "at": to_iso8601(self.created_at),
-            "job": self.job_id,
+            "created_at": to_iso8601(self.created_at),
+            "job_id": self.job_id,
             "batch": self.batch,
-            "tries": self.attempts,
-            "reason": self.last_error or None,
-            "due": to_iso8601(self.due_at),
+            "attempts": self.attempts,
+            "last_error": self.last_error or None,
+            "due_at": to_iso8601(self.due_at),
             "undelivered_at": to_iso8601(self.undelivered_at),
         }
 
@@ -114,7 +114,7 @@ class CallbackClaim:
     def _data(self) -> Mapping[str, object]:
         record: dict[str, str] = {name: str(value) for name, value in json.loads(self.snapshot).items()}
         if self.job_id is None:
-            return {**serialization.parse_batch(self.batch, record).as_dict(), "origin": record.get("callback_source")}
+            return {**serialization.parse_batch(self.batch, record).as_dict(), "source": record.get("callback_source")}
         return serialization.parse_job(self.job_id, {**record, "spec": self.spec_or_url}).as_dict()
 
 

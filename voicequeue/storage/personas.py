@@ -35,8 +35,8 @@ class Persona:
             "persona_id": self.persona_id,
             "voice_name": self.name,
             "audio_url": self.audio_url,
-            "job": self.job_id,
-            "made_at": to_iso8601(self.created_at),
+            "job_id": self.job_id,
+            "created_at": to_iso8601(self.created_at),
         }
 
 

@@ -39,7 +39,7 @@ class RejectedMessage:
     def as_dict(self) -> schemas.RejectedMessage:
         """Return the JSON representation."""
         return {
-            "at": to_iso8601(self.rejected_at),
+            "rejected_at": to_iso8601(self.rejected_at),
             "message_id": self.message_id,
             "task": self.task,
             "reason": self.reason,

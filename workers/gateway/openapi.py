@@ -55,14 +55,14 @@ _EXAMPLES: Mapping[int, tuple[str, str, tuple[Problem, ...]]] = {
     400: ("The body is not valid JSON: Expecting value: line 1 column 1 (char 0).", "unreadable", ()),
     401: ("A valid API key is required.", "unauthorized", ()),
     403: ("The API key needs the scope enqueue.", "forbidden", ()),
-    404: ("no job 'k5v2yj3q7m6xw4ra'", "unknown_job", ()),
+    404: ("no job 'k5v2yj3q7m6xw4ra'", "job_not_found", ()),
     408: ("The body must arrive within 20 s.", "request_timeout", ()),
-    409: ("only a failed job can be retried; job k5v2yj3q7m6xw4ra is succeeded", "not_allowed", ()),
+    409: ("only a failed job can be retried; job k5v2yj3q7m6xw4ra is succeeded", "invalid_state", ()),
     413: ("The body may have at most 262144 bytes.", "too_large", ()),
     415: ("The Content-Type must be application/json, without compression.", "unsupported_media_type", ()),
     422: (INVALID, "invalid", (Problem("song.title", "String should have at most 80 characters"),)),
     429: ("This key has 4 of the 8 concurrent uploads; try again when one of them has ended.", "too_many_requests", ()),
-    503: ("Redis does not answer: ConnectionError, tried for 1 s", "store_unreachable", ()),
+    503: ("Redis does not answer: ConnectionError, tried for 1 s", "store_unavailable", ()),
 }
 
 

@@ -49,11 +49,11 @@ _RAISED: Mapping[type[VoiceQueueError], tuple[int, str]] = {
     InvalidCursorError: (422, "invalid"),
     UnreadableFileError: (422, "unreadable"),
     KeyConflictError: (409, "key_conflict"),
-    InvalidStateError: (409, "not_allowed"),
-    JobNotFoundError: (404, "unknown_job"),
-    BatchNotFoundError: (404, "unknown_batch"),
-    PlanNotFoundError: (404, "unknown_plan"),
-    StoreUnavailableError: (503, "store_unreachable"),
+    InvalidStateError: (409, "invalid_state"),
+    JobNotFoundError: (404, "job_not_found"),
+    BatchNotFoundError: (404, "batch_not_found"),
+    PlanNotFoundError: (404, "plan_not_found"),
+    StoreUnavailableError: (503, "store_unavailable"),
 }
 
 #: Codes of HTTP errors; for others, the phrase of the status.

@@ -137,7 +137,7 @@ def test_a_receiver_that_was_down_gets_every_callback_in_order(system: System, q
         assert of_job == ["job.failed", "job.succeeded"]
         assert last_ids(queue, "down") | last_ids(queue, "late") <= set(ids(receiver))
         [batch] = [event for event in events_of(receiver) if event["type"] == "batch.settled"]
-        assert batch["data"] == {**queue.batch("down").as_dict(), "origin": "library"}
+        assert batch["data"] == {**queue.batch("down").as_dict(), "source": "library"}
         assert len(ids(receiver)) == 13
 
 

@@ -138,7 +138,7 @@ def test_a_redis_that_rejects_writes_loses_no_answer_to_a_post_in_flight(system:
         give_up(queue, code)
 
     assert pids(system) == before
-    assert (rejected.status_code, rejected.json()["code"]) == (503, "store_unreachable")
+    assert (rejected.status_code, rejected.json()["code"]) == (503, "store_unavailable")
     assert code in rejected.json()["detail"]
     assert int(rejected.headers["Retry-After"]) > 0
     assert system.ledger()["double_charges"] == []

@@ -81,7 +81,7 @@ def test_orders_are_paid_once_and_paid_results_are_kept_whatever_the_shape_of_an
     assert {title for title, job in jobs.items() if job.is_incomplete} == {"twin"}
     assert jobs["refused"].failure is not None
     assert jobs["refused"].failure.code is FailureCode.REFUSED
-    assert '"order": "number seven"' in (unsure.as_dict()["answer"] or "")
+    assert '"order": "number seven"' in (unsure.as_dict()["upstream_response"] or "")
     assert "number seven" not in log
     posts = Counter(request.json()["title"] for request in upstream.requests if request.method == "POST")
     assert posts == {"limited": 4, "refused": 1, "unreadable": 1, "late": 1, "twin": 1}

@@ -362,7 +362,7 @@ def test_a_job_past_its_start_time_expires_and_cancelled_jobs_cost_nothing(syste
         assert failure.code == "expired"
 
         preview = json.loads(system.run("cancel", "--batch", "gone", "--dry-run", "--json").stdout)
-        assert preview == {"found": 8, "cancelled": 0, "marked": 0, "paid": 0}
+        assert preview == {"count": 8, "cancelled": 0, "cancelling": 0, "submitted": 0}
         assert queue.batch("gone").states[State.QUEUED] == 8
         result = json.loads(system.run("cancel", "--batch", "gone", "--yes", "--json").stdout)
         assert (result["cancelled"], queue.batch("gone").states[State.CANCELLED]) == (8, 8)

@@ -47,9 +47,9 @@ def test_a_csv_of_voices_goes_in_and_personas_and_songs_come_out(system: System)
     second = json.loads(run(system, "ingest", sample, "--batch", "sample", "--json").stdout)
     exported = run(system, "export", "--batch", "sample", "--format", "jsonl")
 
-    assert (first["new"], first["known"], first["credits"]) == (12, 0, 12 * 19)
+    assert (first["new"], first["existing"], first["credits"]) == (12, 0, 12 * 19)
     assert watched.returncode == 0, watched.stdout + watched.stderr
-    assert (second["new"], second["known"]) == (0, 12)
+    assert (second["new"], second["existing"]) == (0, 12)
     results = [json.loads(line) for line in exported.stdout.splitlines()]
     assert [len(result["clips"]) for result in results] == [2] * 12
     assert {result["persona_id"] for result in results} == {

@@ -72,8 +72,8 @@ class Setup:
     def results(self, *, strict: bool = False) -> tuple[int, list[dict[str, str]]]:
         """Return the exit code, and the results of failed checks."""
         code = run_checks(strict=strict, as_json=True)
-        results = json.loads(self.capsys.readouterr().out)["remarks"]
-        return code, [result for result in results if result["level"] != "fine"]
+        results = json.loads(self.capsys.readouterr().out)["checks"]
+        return code, [result for result in results if result["level"] != "ok"]
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def with_another_secret(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize(
-    ("broken", "check", "what", "todo"),
+    ("broken", "check", "message", "action"),
     [
         (without_persistence, "persistence", "a restart loses", "appendonly yes"),
         (with_eviction, "eviction", "allkeys-lru", "maxmemory-policy noeviction"),
@@ -105,7 +105,7 @@ def with_another_secret(setup: Setup) -> None:
     ],
 )
 def test_each_problem_is_reported_with_what_to_do(
-    setup: Setup, broken: Callable[[Setup], None], check: str, what: str, todo: str
+    setup: Setup, broken: Callable[[Setup], None], check: str, message: str, action: str
 ) -> None:
     """Only that problem is reported, and the exit code is 1."""
     broken(setup)
@@ -117,8 +117,8 @@ def test_each_problem_is_reported_with_what_to_do(
     assert code == 1
     [result] = results
     assert (result["check"], result["level"]) == (check, "error")
-    assert what in result["what"]
-    assert todo in result["todo"]
+    assert message in result["message"]
+    assert action in result["action"]
     assert all(hidden not in str(result) for hidden in (SECRET, KEY, "another-key"))
 
 
@@ -129,7 +129,7 @@ def test_a_short_password_of_flower_is_reported_by_its_user_alone(setup: Setup) 
     code, [result] = setup.results()
 
     assert (code, result["check"], result["level"]) == (0, "flower", "warning")
-    assert "the password of me has" in result["what"]
+    assert "the password of me has" in result["message"]
     assert "short-one" not in str(result)
 
 
@@ -153,7 +153,7 @@ def test_processes_with_fewer_secrets_are_not_reported_as_different(setup: Setup
     code, [result] = setup.results()
 
     assert code == 1
-    assert result["what"] == "VOICEQUEUE_CALLBACK_SECRET is not the same for callbacks-1 and callbacks-2"
+    assert result["message"] == "VOICEQUEUE_CALLBACK_SECRET is not the same for callbacks-1 and callbacks-2"
 
 
 @pytest.mark.parametrize(("seconds", "deviation"), [(61, "61 s ahead of"), (-61, "61 s behind")])
@@ -167,7 +167,7 @@ def test_a_process_with_a_deviating_clock_is_reported(setup: Setup, seconds: flo
     assert code == 0
     [result] = results
     assert (result["check"], result["level"]) == ("clock", "warning")
-    assert result["what"] == f"the clock of w2 is {deviation} Redis's"
+    assert result["message"] == f"the clock of w2 is {deviation} Redis's"
 
 
 def test_a_deviating_clock_of_the_shell_is_reported(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +177,7 @@ def test_a_deviating_clock_of_the_shell_is_reported(setup: Setup, monkeypatch: p
     code, [result] = setup.results()
 
     assert code == 0
-    assert result["what"] == "the clock of this machine is 90 s behind Redis's"
+    assert result["message"] == "the clock of this machine is 90 s behind Redis's"
 
 
 def test_a_redis_that_is_too_old_is_reported(setup: Setup, durable: str) -> None:
@@ -190,7 +190,7 @@ def test_a_redis_that_is_too_old_is_reported(setup: Setup, durable: str) -> None
         code, results = setup.results()
 
     assert code == 1
-    assert [(result["check"], result["what"], result["todo"]) for result in results] == [
+    assert [(result["check"], result["message"], result["action"]) for result in results] == [
         ("redis", "Redis 6.0.9 is too old", "upgrade it to 6.2 or newer")
     ]
 
@@ -215,7 +215,7 @@ def test_strict_counts_warnings(setup: Setup) -> None:
     assert setup.results()[0] == 0
     code, [result] = setup.results(strict=True)
 
-    assert (code, result["level"], result["todo"]) == (1, "warning", "appendfsync always (config/valkey.conf)")
+    assert (code, result["level"], result["action"]) == (1, "warning", "appendfsync always (config/valkey.conf)")
 
 
 def test_an_unknown_setting_is_reported_with_a_suggestion(setup: Setup) -> None:
@@ -224,7 +224,7 @@ def test_an_unknown_setting_is_reported_with_a_suggestion(setup: Setup) -> None:
 
     [result] = setup.results()[1]
 
-    assert (result["what"], result["todo"]) == (
+    assert (result["message"], result["action"]) == (
         "VOICEQUEUE_MAX_INFLIGHT is not a setting",
         "did you mean VOICEQUEUE_MAX_IN_FLIGHT?",
     )
@@ -237,7 +237,7 @@ def test_another_server_at_the_public_url_is_reported(setup: Setup, simulator: S
 
     [result] = [result for result in setup.results()[1] if result["check"] == "public url"]
 
-    assert "not a gateway of this queue" in result["what"]
+    assert "not a gateway of this queue" in result["message"]
 
 
 def test_pending_work_is_reported(setup: Setup) -> None:
@@ -246,7 +246,7 @@ def test_pending_work_is_reported(setup: Setup) -> None:
     setup.redis.zadd("{voicequeue}:state:unsure", {"j1": time.time()})
     setup.redis.rpush(f"{{voicequeue}}:celery:{QUEUE_NAMES[0]}", *["x"] * 1_001)
 
-    messages = {result["check"]: result["what"] for result in setup.results()[1]}
+    messages = {result["check"]: result["message"] for result in setup.results()[1]}
 
     assert messages == {
         "gate": "the gate is closed: unauthorized (401)",
@@ -268,7 +268,7 @@ def test_a_job_that_upstream_refuses_is_reported(setup: Setup) -> None:
             claim_admitted(setup.store, other, now)
             accept_order(setup.store, other, now)
 
-    [message] = [result["what"] for result in setup.results()[1] if result["check"] == "jobs"]
+    [message] = [result["message"] for result in setup.results()[1] if result["check"] == "jobs"]
 
     assert message == f"upstream refuses job {poison} while it accepts others, 2 times so far (persona not found)"
 

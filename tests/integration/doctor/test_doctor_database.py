@@ -20,8 +20,8 @@ from voicequeue.storage.job_store import JobStore
 def database_results(setup: Setup, level: str) -> list[str]:
     """Return the results of this level about the database."""
     run_checks(strict=False, as_json=True)
-    results = json.loads(setup.capsys.readouterr().out)["remarks"]
-    return [result["what"] for result in results if (result["check"], result["level"]) == ("database", level)]
+    results = json.loads(setup.capsys.readouterr().out)["checks"]
+    return [result["message"] for result in results if (result["check"], result["level"]) == ("database", level)]
 
 
 def test_other_queues_and_programs_are_reported(setup: Setup, durable: str) -> None:
@@ -35,9 +35,9 @@ def test_other_queues_and_programs_are_reported(setup: Setup, durable: str) -> N
         another.set("{voicequeue}:job:1", "")
 
         setup.env("REDIS_URL", unshared)
-        assert database_results(setup, "fine")[0] == "only this queue uses it"
+        assert database_results(setup, "ok")[0] == "only this queue uses it"
         setup.env("REDIS_URL", shared)
-        fine, notes = database_results(setup, "fine"), database_results(setup, "note")
+        fine, notes = database_results(setup, "ok"), database_results(setup, "note")
 
     assert fine[0] == "it contains other queues beside this one: other (1 workers alive)"
     assert re.fullmatch(r"other databases share this Redis's memory \(.*db2: 1 keys\)", fine[1])
@@ -69,7 +69,7 @@ def test_a_redis_user_of_one_queue_is_sufficient(setup: Setup, durable: str) -> 
     setup.redis.rpush("list", "any")
     setup.env("REDIS_URL", durable.replace("//", "//one:any@"))
 
-    assert "other" in database_results(setup, "fine")[0]
+    assert "other" in database_results(setup, "ok")[0]
     assert database_results(setup, "note") == ["1 keys of other programs are in this database: list"]
 
 
@@ -78,6 +78,6 @@ def test_a_sample_of_many_keys_is_inspected(setup: Setup, monkeypatch: pytest.Mo
     monkeypatch.setattr(shared_database, "SEARCH_S", 0)
     setup.redis.mset({f"{{voicequeue}}:job:{number}": "" for number in range(3 * shared_database.PAGE)})
 
-    [message] = database_results(setup, "fine")
+    [message] = database_results(setup, "ok")
 
     assert re.search(r"\(1,\d{3} of 3,\d{3} keys were inspected\)", message)

@@ -250,7 +250,7 @@ def test_an_answer_that_cannot_be_read_is_kept_for_the_review(
 
     answered = '{"code": 200, "message": "success", "order": "number seven", "for": "(key)"}'
     assert bench.job(job_id).state is State.UNSURE
-    assert queue.charge_review(job_id).as_dict()["answer"] == answered
+    assert queue.charge_review(job_id).as_dict()["upstream_response"] == answered
     assert "number seven" not in caplog.text + "".join(str(record.__dict__) for record in caplog.records)
 
     queue.resubmit(job_id)

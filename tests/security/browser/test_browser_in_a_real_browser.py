@@ -149,7 +149,7 @@ def test_a_job_page_sends_the_login_cookie_to_no_other_port(
     port; content of other hosts is shown."""
     requested: list[tuple[str, str]] = []
     log_in(context, gateway)
-    with site(log=requested) as evil, site(onward=f"{evil}/redirected", log=requested) as other:
+    with site(log=requested) as evil, site(redirect=f"{evil}/redirected", log=requested) as other:
         elsewhere, port = other.replace("127.0.0.1", "localhost"), evil.rpartition(":")[2]
         spelled = ["127.0.0.1", "127.0.0.1.", "127.1", "2130706433", "0x7f.1", "x@127.0.0.1", "%3127.0.0.1"]
         urls = [f"http://{host}:{port}/{number}" for number, host in enumerate(spelled)]

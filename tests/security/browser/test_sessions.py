@@ -131,7 +131,7 @@ def test_the_event_stream_of_a_page_ends_with_its_login(
 ) -> None:
     """With the next event or heartbeat: a copied cookie receives nothing any longer."""
     monkeypatch.setattr(views, "HEARTBEAT_S", heartbeat_s)
-    monkeypatch.setattr(views, "TOGETHER_S", 0.05)
+    monkeypatch.setattr(views, "COALESCE_S", 0.05)
     person = PageUser(gateway, "read")
     copied = person.session.cookies.get_dict()
     with requests.get(f"{gateway.url}/live", cookies=copied, stream=True, timeout=10) as stream:
@@ -148,12 +148,12 @@ def test_the_event_stream_of_a_page_survives_an_outage(
 ) -> None:
     """While the session cannot be checked nothing is sent; afterwards everything is."""
     monkeypatch.setattr(views, "HEARTBEAT_S", 0.05)
-    monkeypatch.setattr(views, "TOGETHER_S", 0.05)
+    monkeypatch.setattr(views, "COALESCE_S", 0.05)
     person = PageUser(gateway, "read")
     with requests.get(f"{gateway.url}/live", cookies=person.session.cookies, stream=True, timeout=10) as stream:
         lines = stream.iter_lines()
         with monkeypatch.context() as outage:
-            outage.setattr(SessionManager, "visitor", Mock(side_effect=StoreUnavailableError("Redis is away")))
+            outage.setattr(SessionManager, "user_of", Mock(side_effect=StoreUnavailableError("Redis is away")))
             assert next(line for line in lines if b"Redis is unavailable" in line)
             queue.enqueue(voice())
             assert next(line for line in lines if line) == b": Redis is unavailable"

@@ -55,7 +55,7 @@ def test_every_get_answers_with_any_stored_text(gateway: Gateway, store: JobStor
             assert sent.status_code == 200, (path, sent.text)
             sent.close()
 
-    rejects = gateway.get("/v1/rejects")["rejects"]
+    rejects = gateway.get("/v1/rejected-messages")["rejected_messages"]
     assert [reject["message_id"] for reject in rejects] == [MENDED] * 5
     assert rejects[2]["job"] == rejects[4]["job"] == {"name": MENDED, MENDED: [MENDED, {"a": MENDED}]}
     assert gateway.get(f"/v1/jobs/{job.id}")["failure"]["message"] == MENDED
@@ -67,7 +67,7 @@ def test_every_page_and_command_shows_any_stored_text(
     """With a replacement character for half a character."""
     job = _store_halves(store, redis, prefix)
 
-    for path in ("/", "/?state=failed", f"/job/{job.id}", "/batches", "/controls", "/trend"):
+    for path in ("/", "/?state=failed", f"/job/{job.id}", "/batches", "/controls", "/throughput"):
         assert local("GET", path, key=None).status_code == 200
     assert MENDED in local("GET", f"/job/{job.id}", key=None).text
     for arguments in (["job", job.id], ["jobs"], ["status"], ["rejects"], ["callbacks"], ["export"], ["personas"]):
@@ -133,7 +133,7 @@ def _is_needed(parameter: inspect.Parameter) -> bool:
 
 
 @pytest.mark.parametrize(
-    "texts", [{"called": HALF}, {"metadata": {"a": HALF}}, {"metadata": {HALF: "a"}}, {"batch": HALF}]
+    "texts", [{"search": HALF}, {"metadata": {"a": HALF}}, {"metadata": {HALF: "a"}}, {"batch": HALF}]
 )
 def test_no_filter_accepts_half_a_character(texts: dict[str, Any]) -> None:
     """It could match nothing, or be confused with another text."""

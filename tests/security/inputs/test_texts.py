@@ -138,7 +138,7 @@ def test_a_form_with_half_a_character_does_nothing(local: Gateway, queue: VoiceQ
     token = page.partition('name="token" value="')[2].partition('"')[0]
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
 
-    sent = local("POST", "/do/pause", key=None, data=f"token={token}&why={IN_A_URL}", headers=kind)
+    sent = local("POST", "/do/pause", key=None, data=f"token={token}&reason={IN_A_URL}", headers=kind)
 
-    assert (sent.status_code, "why: contains half a character" in sent.text) == (422, True)
+    assert (sent.status_code, "reason: contains half a character" in sent.text) == (422, True)
     assert queue.status().gate.is_open

@@ -160,7 +160,7 @@ def test_a_callback_to_another_apps_receiver_names_the_source_of_the_job(
         fail(store, gateway.post("/v1/jobs", order, key=key).json()["id"])
     deliver(store)
 
-    sources = {data(request)["key"]: (data(request)["origin"], data(request)["batch"]) for request in victim.requests}
+    sources = {data(request)["key"]: (data(request)["source"], data(request)["batch"]) for request in victim.requests}
     assert sources == {"of all": ("http:all", "spring"), "of enqueue": ("http:enqueue", "spring")}
 
 
@@ -175,12 +175,12 @@ def test_a_batch_callback_names_the_key_that_set_its_url(
     deliver(store)
 
     [received] = victim.requests
-    assert (data(received)["batch"], data(received)["origin"]) == ("spring", "http:enqueue")
+    assert (data(received)["name"], data(received)["source"]) == ("spring", "http:enqueue")
 
 
 def test_no_field_of_a_job_sets_its_source(gateway: Gateway, queue: VoiceQueue) -> None:
     """Neither over HTTP, nor in a row or the query; metadata and headers are separate."""
-    names = ("origin", "who", "app", "door")
+    names = ("origin", "source", "caller", "app")
     for field in names:
         order = {"audio_url": AUDIO, field: "http:victim"}
         assert gateway.post("/v1/jobs", order, key="enqueue").status_code == 422
@@ -192,7 +192,7 @@ def test_no_field_of_a_job_sets_its_source(gateway: Gateway, queue: VoiceQueue) 
     meta = {"audio_url": AUDIO, "metadata": dict.fromkeys(names, "http:victim"), "name": "http:victim"}
     headers = dict.fromkeys((*names[1:], *(f"X-{name}" for name in names)), "http:victim")
     enqueued = gateway.post("/v1/jobs", meta, key="enqueue", headers=headers).json()
-    assert enqueued["origin"] == "http:enqueue"
+    assert enqueued["source"] == "http:enqueue"
     assert [job.source for job in queue.jobs()] == ["http:enqueue"]
 
 
@@ -212,8 +212,8 @@ def test_every_entry_records_the_source(
             "library": other.enqueue({"audio_url": AUDIO}).id,
         }
 
-    assert {gateway.get(f"/v1/jobs/{job_id}")["origin"]: job_id for job_id in secrets.values()} == secrets
-    assert command("job", secrets["library:shop"], "--json").json()["origin"] == "library:shop"
+    assert {gateway.get(f"/v1/jobs/{job_id}")["source"]: job_id for job_id in secrets.values()} == secrets
+    assert command("job", secrets["library:shop"], "--json").json()["source"] == "library:shop"
     assert "library:shop" in command("job", secrets["library:shop"]).out
 
 
@@ -224,7 +224,7 @@ def test_a_source_never_changes(gateway: Gateway, queue: VoiceQueue) -> None:
     again = gateway.post("/v1/jobs", order, key="all")
 
     assert (first.status_code, again.status_code) == (202, 200)
-    assert again.json()["origin"] == queue.enqueue(order).source == "http:enqueue"
+    assert again.json()["source"] == queue.enqueue(order).source == "http:enqueue"
 
 
 @pytest.mark.parametrize("app", ["http:victim", "a b", "-a", "ä", "a" * 65, "a\n"])

@@ -108,7 +108,7 @@ def test_a_request_without_a_free_place_gets_503() -> None:
 )
 def test_a_slow_body_is_timed_out(gateway: Gateway, method: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On every route with a body, and the client gets the reason."""
-    monkeypatch.setattr(bodies, "BODY_S", 0.1)
+    monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", 0.1)
     with connected(gateway.url, head(path, method=method, kind="application/json") + piece(b"{")) as raw:
         response = until(raw, b"within 0.1 s")
     assert response.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
@@ -116,7 +116,7 @@ def test_a_slow_body_is_timed_out(gateway: Gateway, method: str, path: str, monk
 
 def test_a_slow_form_is_timed_out(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """The login accepts a body without a key."""
-    monkeypatch.setattr(bodies, "BODY_S", 0.1)
+    monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", 0.1)
     with connected(gateway.url, head("/login", kind="application/x-www-form-urlencoded") + piece(b"key=")) as raw:
         assert until(raw, b"within 0.1 s").startswith(b"HTTP/1.1 408 Request Timeout\r\n")
 
@@ -125,7 +125,7 @@ def test_a_slow_upload_loses_its_place(
     build_gateway: Build, monkeypatch: pytest.MonkeyPatch, logged: Callable[[str], int]
 ) -> None:
     """Its rows are stored, the last line states the problem, and the next upload gets the place."""
-    monkeypatch.setattr(row_uploads, "AT_ONCE", 1)
+    monkeypatch.setattr(row_uploads, "MAX_UPLOADS", 1)
     monkeypatch.setattr(row_intake, "WINDOW_S", 0.3)
     gateway = build_gateway()
     with connected(gateway.url, head(UPLOAD) + piece(row(1))) as raw:
@@ -147,7 +147,7 @@ def test_a_slow_upload_loses_its_place(
 
 def test_an_upload_without_pauses_ends_in_time(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last line states the reason."""
-    monkeypatch.setattr(row_intake, "UPLOAD_S", 0.2)
+    monkeypatch.setattr(row_intake, "UPLOAD_TIMEOUT_S", 0.2)
 
     def rows() -> Iterator[bytes]:
         for number in range(60):
@@ -170,7 +170,7 @@ def test_time_spent_in_redis_does_not_count_for_the_sender(gateway: Gateway, mon
         time.sleep(0.5)
         return real(self, jobs)
 
-    monkeypatch.setattr(VoiceQueue, "enqueue_at_once", slowly)
+    monkeypatch.setattr(VoiceQueue, "enqueue_list", slowly)
     with connected(gateway.url, head(UPLOAD) + piece(row(1))) as raw:
         until(raw, b'"line": 1, "outcome": "new"')
         raw.sendall(piece(row(2)) + b"0\r\n\r\n")
@@ -197,7 +197,7 @@ def test_one_key_gets_at_most_a_quarter_of_the_streams_pages_included(
     build_gateway: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 8 places 2 (of 200, 50); its page counts together with its programs. Other keys can still connect."""
-    monkeypatch.setattr(events, "FOLLOWERS_MAX", 8)
+    monkeypatch.setattr(events, "MAX_STREAMS", 8)
     gateway = build_gateway()
     person = PageUser(gateway, "all")
     with ExitStack() as stack:

@@ -48,9 +48,9 @@ def test_unread_outcomes_stop_the_upload_and_take_bounded_space(
     build_gateway: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sender is blocked, later disconnected, and its place is free."""
-    monkeypatch.setattr(row_uploads, "AT_ONCE", 1)
-    monkeypatch.setattr(response_spool, "IN_MEMORY", 4_096)
-    monkeypatch.setattr(response_spool, "SPOOL_MAX", 100_000)
+    monkeypatch.setattr(row_uploads, "MAX_UPLOADS", 1)
+    monkeypatch.setattr(response_spool, "MEMORY_MAX_BYTES", 4_096)
+    monkeypatch.setattr(response_spool, "SPOOL_MAX_BYTES", 100_000)
     spools: list[response_spool.ResponseSpool] = []
     sizes: list[int] = []
     real = response_spool.ResponseSpool.write
@@ -60,7 +60,7 @@ def test_unread_outcomes_stop_the_upload_and_take_bounded_space(
         real(self, data)
         sizes.append(self._spool.seek(0, 2))
 
-    monkeypatch.setattr(response_spool.ResponseSpool, "put", watched)
+    monkeypatch.setattr(response_spool.ResponseSpool, "write", watched)
     gateway = build_gateway()
     wrong = json.dumps({f"unknown{number}": 1 for number in range(49)}).encode() + b"\n"
     # Longer than filling the spool takes, also on a busy machine.
@@ -130,7 +130,7 @@ def test_rows_with_many_jobs_are_enqueued_in_bounded_chunks(gateway: Gateway, mo
         at_once.append((len(jobs), sum(len(job.canonical_content()) for job in jobs)))
         return real(self, orders[:1]) * len(orders)
 
-    monkeypatch.setattr(VoiceQueue, "enqueue_at_once", watched)
+    monkeypatch.setattr(VoiceQueue, "enqueue_list", watched)
     songs = [{"prompt": "la"}] * 100
     tiny = [{"audio_url": f"https://a.example/{number}.wav", "songs": songs} for number in range(12)]
     wide = [{**row, "metadata": {"a": "b" * 7_000}} for row in tiny[:3]]
@@ -190,11 +190,11 @@ def test_large_unread_responses_are_bounded_and_one_key_has_half_of_it(
 ) -> None:
     """They count in full until they are read, also the part in the kernel's buffers."""
     size = 6_000_000  # more than the kernel buffers for a client that does not read
-    monkeypatch.setattr(large_responses, "HELD_MAX", 25_000_000)
+    monkeypatch.setattr(large_responses, "MAX_UNREAD_BYTES", 25_000_000)
     answers = large_responses.LargeResponses()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request({**scope, "state": {"who": scope["path"]}}, receive)
+        request = Request({**scope, "state": {"caller": scope["path"]}}, receive)
         await (await answers.respond(request, lambda: size * "x"))(scope, receive, send)
 
     def request_of(who: str) -> bytes:
@@ -221,7 +221,7 @@ def test_a_large_response_that_is_read_slowly_is_sent_completely() -> None:
     answers = large_responses.LargeResponses()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request({**scope, "state": {"who": "key"}}, receive)
+        request = Request({**scope, "state": {"caller": "key"}}, receive)
         await (await answers.respond(request, lambda: size * "x"))(scope, receive, send)
 
     bounds = ServerLimits(read_timeout_s=1.0, check_interval_s=0.02)

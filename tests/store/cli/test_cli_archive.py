@@ -62,16 +62,16 @@ def test_the_command_lists_pending_and_failed_jobs(command: Command, archiving: 
     assert listed["counts"] == {"pending": 1, "failed": 1, "jobs": 1, "files": 2, "workers": 0}
     assert listed["pending"] == [
         {
-            "job": pending.id,
+            "job_id": pending.id,
             "batch": "b",
             "since": to_iso8601(LATER),
-            "tries": 0,
-            "reason": None,
-            "due": to_iso8601(LATER),
+            "attempts": 0,
+            "last_error": None,
+            "due_at": to_iso8601(LATER),
             "failed_at": None,
         }
     ]
-    assert [(entry["job"], entry["failed_at"]) for entry in listed["failed"]] == [(failed.id, to_iso8601(LATER))]
+    assert [(entry["job_id"], entry["failed_at"]) for entry in listed["failed"]] == [(failed.id, to_iso8601(LATER))]
     assert command("archive", "--batch", "b", "--json").json()["failed"] == []
 
 

@@ -36,20 +36,22 @@ def undelivered(store: JobStore, **fields: str) -> Job:
 def test_the_json_lists_pending_and_undelivered_callbacks_with_counts(command: Command, store: JobStore) -> None:
     """Its field names are stable."""
     lost, waiting = undelivered(store, batch="b"), failed(store)
-    common = {"type": "job.failed", "at": to_iso8601(NOW)}
+    common = {"type": "job.failed", "created_at": to_iso8601(NOW)}
 
     assert command("callbacks", "--json").json() == {
         "counts": {"pending": 1, "waiting": 0, "undelivered": 1, "delivered": 0, "workers": 0},
         "pending": [
             {
-                **common, "id": waiting.callback_id, "job": waiting.id, "batch": None, "tries": 0, "reason": None,
-                "due": to_iso8601(NOW), "undelivered_at": None,
+                **common, "id": waiting.callback_id, "job_id": waiting.id, "batch": None,
+                "attempts": 0, "last_error": None,
+                "due_at": to_iso8601(NOW), "undelivered_at": None,
             }
         ],
         "undelivered": [
             {
-                **common, "id": lost.callback_id, "job": lost.id, "batch": "b", "tries": 1, "reason": "HTTP [500]",
-                "due": None, "undelivered_at": to_iso8601(NOW + 1),
+                **common, "id": lost.callback_id, "job_id": lost.id, "batch": "b",
+                "attempts": 1, "last_error": "HTTP [500]",
+                "due_at": None, "undelivered_at": to_iso8601(NOW + 1),
             }
         ],
     }  # fmt: skip

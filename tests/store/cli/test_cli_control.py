@@ -153,10 +153,10 @@ def test_the_account_is_shown(command: Command, store: JobStore) -> None:
     store.flow_control.set_limits(min_balance=30)
 
     assert command("credits", "--json").json() == {
-        "left": 1_500,
-        "at": to_iso8601(now),
-        "committed": 15,
-        "floor": 30,
+        "balance": 1_500,
+        "balance_at": to_iso8601(now),
+        "reserved": 15,
+        "min_balance": 30,
         "today": 4,
         "spent": 4,
         "unexplained": 0,
@@ -195,12 +195,12 @@ def test_the_status_as_json(command: Command, busy: JobStore) -> None:
     [hold] = output["gate"]["holds"]
     assert (output["gate"]["open"], hold["reason"], hold["trial"]) == (False, "cooldown", False)
     assert hold["until"] is not None
-    assert (output["in_flight"], output["limit"]) == (1, 50)
+    assert (output["in_flight"], output["in_flight_limit"]) == (1, 50)
     assert [(line["priority"], line["count"]) for line in output["backlog"]] == [("high", 1), ("normal", 4)]
-    assert output["backlog"][1]["oldest"] < output["backlog"][0]["oldest"]
-    assert output["per_minute"] == pytest.approx(0.2)
+    assert output["backlog"][1]["oldest_at"] < output["backlog"][0]["oldest_at"]
+    assert output["jobs_per_minute"] == pytest.approx(0.2)
     assert output["seconds_left"] == pytest.approx(6 * 300)
-    assert (output["credits"], output["credits_today"], output["credits_left"], output["credits_committed"]) == (
+    assert (output["credits"], output["credits_today"], output["balance"], output["credits_reserved"]) == (
         12,
         12,
         1_500,

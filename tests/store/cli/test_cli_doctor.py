@@ -114,7 +114,7 @@ def test_the_json_of_a_repair(command: Command, damaged: Damaged) -> None:
     """The findings, how many were repaired, and what remains."""
     ended = command("doctor", "--audit", "--repair", "--yes", "--json").json()
 
-    assert (ended["sound"], len(ended["findings"]), ended["mended"], ended["left"]) == (True, 3, 3, [])
+    assert (ended["sound"], len(ended["findings"]), ended["repaired"], ended["remaining"]) == (True, 3, 3, [])
 
 
 def test_what_cannot_be_repaired_remains_and_exits_with_1(command: Command, redis: Redis, damaged: Damaged) -> None:

@@ -99,7 +99,7 @@ def test_the_same_file_again_adds_nothing(command: Command, queue: VoiceQueue, v
 
     assert ended.json() == {
         "new": 0,
-        "known": 4,
+        "existing": 4,
         "rejected": 10,
         "reasons": {"invalid_row": 9, "key_conflict": 1},
         "credits": 0,
@@ -217,7 +217,7 @@ def test_a_file_without_rows_adds_nothing(command: Command, working_folder: Path
     assert ended.code == 0
     assert ended.json() == {
         "new": 0,
-        "known": 0,
+        "existing": 0,
         "rejected": 0,
         "reasons": {},
         "credits": 0,
@@ -286,7 +286,7 @@ def test_a_repeated_row_is_one_job(command: Command, working_folder: Path) -> No
 
     summary = command("ingest", file, "--batch", "spring", "--json").json()
 
-    assert (summary["new"], summary["known"], summary["credits"]) == (1, 1, 4)
+    assert (summary["new"], summary["existing"], summary["credits"]) == (1, 1, 4)
 
 
 def test_an_export_of_rejected_rows_keeps_their_line_ends(command: Command, working_folder: Path) -> None:

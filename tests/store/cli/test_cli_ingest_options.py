@@ -108,7 +108,7 @@ def test_recordings_of_known_jobs_are_not_fetched_again(command: Command, here: 
         first = command("ingest", file, "--batch", "spring", "--preflight", "--json")
         again = command("ingest", file, "--batch", "spring", "--preflight", "--json")
 
-        assert (first.json()["new"], again.json()["known"]) == (20, 20)
+        assert (first.json()["new"], again.json()["existing"]) == (20, 20)
         assert len(server.requests) == 1
 
 
@@ -191,9 +191,9 @@ def test_a_dry_run_reports_and_changes_nothing(
 
     output = ended.json()
     assert ended.code == 1
-    assert (output["new"], output["known"], output["rejected"], output["reasons"]) == (2, 1, 7, {"invalid_row": 7})
+    assert (output["new"], output["existing"], output["rejected"], output["reasons"]) == (2, 1, 7, {"invalid_row": 7})
     assert [problem["line"] for problem in output["problems"]] == [5, 6, 7, 8, 9]
-    assert (output["credits"], output["credits_left"], output["suffices"], output["unsettled"]) == (
+    assert (output["credits"], output["balance"], output["is_affordable"], output["unsettled"]) == (
         19 + 15,
         34,
         True,

@@ -65,7 +65,7 @@ def test_a_killed_run_resumes_and_takes_each_row_once(
 
     output = ended.json()
     assert output["resumed_after"] >= 12 * count // 10
-    assert (output["new"] + output["known"], output["rejected"]) == (count * 0.99, count * 0.01)
+    assert (output["new"] + output["existing"], output["rejected"]) == (count * 0.99, count * 0.01)
     assert queue.batch("spring").total == count * 0.99
     lines = [int(row["line"]) for row in rejected(working_folder / "voices.csv.rejected.csv")]
     assert lines == [2 + 2 * number for number in range(7, count, 100)]
@@ -100,7 +100,7 @@ def test_without_resume_it_starts_at_the_first_row(command: Command, halfway: Pa
     """Which adds no job twice."""
     output = command("ingest", halfway, "--batch", "spring", "--json").json()
 
-    assert (output["known"], output["rejected"], output["resumed_after"]) == (600, 2, None)
+    assert (output["existing"], output["rejected"], output["resumed_after"]) == (600, 2, None)
     assert not IngestProgress.path(halfway).exists()
 
 

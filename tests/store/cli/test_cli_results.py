@@ -71,12 +71,12 @@ def test_watching_follows_the_jobs_until_they_have_settled(command: Command, sto
     assert ended.code == 0
     assert last == [
         {
-            "batch": "b",
+            "name": "b",
             "states": {**{state.value: 0 for state in State}, "succeeded": 2},
             "total": 2,
             "settled": True,
             "credits": 8,
-            "credits_committed": 0,
+            "credits_reserved": 0,
         }
     ]
 

@@ -29,7 +29,7 @@ def test_a_dry_run_says_how_many_and_what_it_costs(
     """A late order is polled for free and its song is paid for; the other pays for both. Nothing changes."""
     output = command("retry", "--batch", "b", "--dry-run", "--json").json()
 
-    assert output == {"found": 2, "retried": 0, "credits": 34}
+    assert output == {"count": 2, "retried": 0, "max_credits": 34}
     assert {get_job(store, job_id).state for job_id in broken.values()} == {State.FAILED}
 
 
@@ -46,7 +46,7 @@ def test_a_filter_selects_by_code(command: Command, store: JobStore, broken: dic
     """The late job is polled again, the other stays failed."""
     output = command("retry", "--batch", "b", "--code", "deadline", "--yes", "--json").json()
 
-    assert output == {"found": 1, "retried": 1, "credits": 15}
+    assert output == {"count": 1, "retried": 1, "max_credits": 15}
     assert get_job(store, broken[FailureCode.DEADLINE]).state is State.PENDING
     assert get_job(store, broken[FailureCode.UPSTREAM_FAILED]).state is State.FAILED
 
@@ -93,7 +93,7 @@ def test_jobs_beyond_one_plan_are_reported(
     runs = [command(action, "--batch", "b", "--yes", "--json") for _ in range(2)]
 
     assert [run.code for run in runs] == [1, 0]
-    assert [run.json()["found"] for run in runs] == [1, 1]
+    assert [run.json()["count"] for run in runs] == [1, 1]
     assert "more than 1 jobs match; run the command again" in runs[0].err
 
 
@@ -136,8 +136,8 @@ def test_review_shows_an_unreadable_response(command: Command, store: JobStore) 
     assert f"{unsure.id} got this response: {answer}" in command("review").out
     assert answer in command("job", unsure.id).out
     [listed] = command("review", "--json").json()
-    assert listed["answer"] == answer
-    assert command("job", unsure.id, "--json").json()["answer"] == answer
+    assert listed["upstream_response"] == answer
+    assert command("job", unsure.id, "--json").json()["upstream_response"] == answer
 
 
 def test_review_shows_the_balance(command: Command, store: JobStore) -> None:
@@ -145,7 +145,7 @@ def test_review_shows_the_balance(command: Command, store: JobStore) -> None:
     store.flow_control.record_balance(1_000, spent_before=0, requested_at=NOW - 60, now=NOW - 59)
     unsure = job_in_state(store, State.UNSURE, voice_with_song())
     [review] = command("review", "--json").json()
-    assert (review["credits_before"], review["credits_unexplained"], review["at_stake"]) == (None, None, 4)
+    assert (review["credits_before"], review["credits_unexplained"], review["credits_at_stake"]) == (None, None, 4)
 
     store.flow_control.record_balance(996, spent_before=0, requested_at=NOW + 60, now=NOW + 61)
 

@@ -64,19 +64,19 @@ def test_the_json_of_the_status(command: Command, store: JobStore) -> None:
         "states": {**{state.value: 0 for state in State}, "pending": 1, "queued": 1},
         "gate": {"open": True, "holds": []},
         "in_flight": 1,
-        "limit": 10,
-        "backlog": [{"priority": "normal", "count": 1, "oldest": to_iso8601(NOW)}],
-        "per_minute": 0.0,
+        "in_flight_limit": 10,
+        "backlog": [{"priority": "normal", "count": 1, "oldest_at": to_iso8601(NOW)}],
+        "jobs_per_minute": 0.0,
         "seconds_left": None,
         "credits": 4,
-        "credits_left": None,
-        "credits_left_at": None,
-        "credits_committed": 0,
+        "balance": None,
+        "balance_at": None,
+        "credits_reserved": 0,
         "credits_today": 0,
         "credits_unexplained": 0,
-        "failed": {},
-        "rejects": 0,
-        "refused": [],
+        "failed_by_code": {},
+        "rejected_messages": 0,
+        "refused_jobs": [],
         "callbacks": {"pending": 0, "undelivered": 0},
         "archive": {"pending": 0, "failed": 0},
         "workers": 0,
@@ -108,17 +108,17 @@ def test_a_job_that_upstream_refuses_while_it_accepts_others_is_listed(command: 
             claim_admitted(store, other, now)
             accept_order(store, other, now)
 
-    named = command("status", "--json").json()["refused"]
+    named = command("status", "--json").json()["refused_jobs"]
     assert named == [
         {
             "job_id": poison,
             "stage": "voice",
             "message": "HTTP 404: [persona] not found",
-            "times": 2,
-            "until": to_iso8601(NOW + 70),
+            "refusals": 2,
+            "next_attempt_at": to_iso8601(NOW + 70),
         }
     ]
-    assert command("status", "--batch", "b", "--json").json()["refused"] == named
+    assert command("status", "--batch", "b", "--json").json()["refused_jobs"] == named
     assert f"job {poison}, 2 times while others are accepted (HTTP 404: [persona] not found)" in command("status").out
 
 
@@ -165,7 +165,7 @@ def test_the_json_of_a_job(command: Command, store: JobStore) -> None:
     output = command("job", job.id, "--json").json()
 
     timeline = output.pop("timeline")
-    assert output == {**job.as_dict(), "answer": None, "callback": None}
+    assert output == {**job.as_dict(), "upstream_response": None, "callback": None}
     assert [step["state"] for step in timeline] == [
         "queued", "admitted", "charging", "pending", "admitted", "charging", "pending", "succeeded",
     ]  # fmt: skip

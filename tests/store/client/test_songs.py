@@ -123,7 +123,7 @@ def test_a_json_line_may_contain_several_songs(command: Command) -> None:
     second = command("ingest", "-", "--batch", "b", "--json", stdin=row).json()
 
     assert (first["new"], first["credits"]) == (2, 34)
-    assert (second["new"], second["known"]) == (0, 2)
+    assert (second["new"], second["existing"]) == (0, 2)
 
 
 def test_rows_of_a_file_reuse_voices_with_the_option(command: Command) -> None:
@@ -138,4 +138,4 @@ def test_rows_of_a_file_reuse_voices_with_the_option(command: Command) -> None:
     again = command("ingest", "-", "--batch", "b", "--json", stdin=rows).json()
 
     assert foreseen["credits"] == first["credits"] == 2 * 4 + 3 * 15
-    assert (again["new"], again["known"]) == (0, 3)
+    assert (again["new"], again["existing"]) == (0, 3)

@@ -246,10 +246,10 @@ def test_a_batch_is_cancelled_with_its_submitted_jobs(command: Command, store: J
     assert store.credits_spent("b") == 11 * 4
     assert store.counts_by_state("b")[State.CANCELLED] == 20
     assert command("cancel", "--batch", "b", "--yes", "--json").json() == {
-        "found": 0,
+        "count": 0,
         "cancelled": 0,
-        "marked": 0,
-        "paid": 0,
+        "cancelling": 0,
+        "submitted": 0,
     }
 
 

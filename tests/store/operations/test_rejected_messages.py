@@ -190,7 +190,7 @@ def test_the_command_prints_json_up_to_the_limit(command: Command, store: JobSto
 
     assert command("rejects", "--json", "--limit", "1").json() == [
         {
-            "at": to_iso8601(NOW + 2),
+            "rejected_at": to_iso8601(NOW + 2),
             "message_id": "id-2",
             "task": "voicequeue.enqueue",
             "reason": "why",

@@ -118,11 +118,11 @@ def test_a_batch_is_reported_when_its_last_job_settles(store: JobStore, queue: V
             "total": 2,
             "settled": True,
             "credits": 0,
-            "credits_committed": 0,
-            "origin": "library",
+            "credits_reserved": 0,
+            "source": "library",
         },
     }
-    assert {**queue.batch("b").as_dict(), "origin": "library"} == payload(claim)["data"]
+    assert {**queue.batch("b").as_dict(), "source": "library"} == payload(claim)["data"]
 
 
 @pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED, State.CANCELLED, State.UNSURE])

@@ -231,7 +231,7 @@ def test_the_shape_of_a_job_is_one_that_scripts_may_rely_on() -> None:
         "id": "abc",
         "key": "k",
         "batch": "b",
-        "origin": "http:shop",
+        "source": "http:shop",
         "name": "Ana",
         "priority": "normal",
         "state": "failed",

@@ -55,7 +55,7 @@ STATUS = Status(
     states=dict.fromkeys(State, 1),
     gate=Gate((Hold("paused", "lunch", NOW),)),
     in_flight=1,
-    limit=2,
+    in_flight_limit=2,
     credits=4,
     workers=1,
     account=Account(balance=1, updated_at=NOW),
@@ -88,7 +88,7 @@ STATUS = Status(
         (schemas.Persona, Persona("p", None, "https://a.example/a.wav", "j", NOW).as_dict()),
         (schemas.Callback, Callback("c", "job.failed", NOW, "j", None, due_at=NOW).as_dict()),
         (schemas.ArchiveJob, ArchiveEntry("j", "b", NOW, 1, "404", NOW).as_dict()),
-        (schemas.Remark, passed("redis", "Valkey 9").as_dict()),
+        (schemas.Check, passed("redis", "Valkey 9").as_dict()),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )

@@ -149,7 +149,7 @@ def test_the_spool_has_room_for_the_outcomes_of_100_000_rows() -> None:
 class EmptyQueue:
     """A queue that must receive no row."""
 
-    def enqueue_at_once(self, jobs: list[Any]) -> list[Any]:
+    def enqueue_list(self, jobs: list[Any]) -> list[Any]:
         """Accept an empty list only."""
         assert not jobs
         return []
@@ -212,7 +212,7 @@ def test_few_large_responses_are_built_at_once_and_one_key_leaves_places_to_othe
             making.remove(caller)
             return caller
 
-        request = Request({"type": "http", "state": {"who": caller}}, receive)
+        request = Request({"type": "http", "state": {"caller": caller}}, receive)
         return bytes((await large.respond(request, make)).body)
 
     async def main() -> list[bytes]:

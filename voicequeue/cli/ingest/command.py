@@ -218,7 +218,7 @@ def _report(progress: IngestProgress, rejected: Path, resumed_after: int, *, as_
         print_json(
             {
                 "new": counts.new,
-                "known": counts.existing,
+                "existing": counts.existing,
                 "rejected": counts.rejected,
                 "reasons": counts.reasons,
                 "credits": counts.credits,

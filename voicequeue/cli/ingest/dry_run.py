@@ -127,17 +127,17 @@ def _json(outlook: DryRunResult, means: Budget) -> dict[str, Any]:
     counts, account = outlook.counts, means.status.account
     return {
         "new": counts.new,
-        "known": counts.existing,
+        "existing": counts.existing,
         "rejected": counts.rejected,
         "reasons": counts.reasons,
         "problems": [{"line": line, "reason": reason} for line, reason in outlook.problems],
         "credits": counts.credits,
-        "credits_left": account.balance,
-        "credits_left_at": to_iso8601(account.updated_at),
-        "credits_committed": account.reserved,
+        "balance": account.balance,
+        "balance_at": to_iso8601(account.updated_at),
+        "credits_reserved": account.reserved,
         "min_balance": means.min_balance,
-        "suffices": None if means.spendable is None else means.spendable >= counts.credits,
+        "is_affordable": None if means.spendable is None else means.spendable >= counts.credits,
         "unsettled": means.unsettled,
-        "per_minute": means.status.jobs_per_minute,
+        "jobs_per_minute": means.status.jobs_per_minute,
         "seconds": means.seconds(counts.new),
     }

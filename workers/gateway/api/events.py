@@ -59,7 +59,7 @@ class EventStream(StreamingResponse):
 
     async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
         """Send the events. Raises ProblemError if no slot is free."""
-        with self._places.slot(scope.get("state", {}).get("who", "")):
+        with self._places.slot(scope.get("state", {}).get("caller", "")):
             await super().__call__(scope, receive, send)
 
 
@@ -139,7 +139,7 @@ def router(
         A comment is sent when nothing happens for a while. The event `gap` means that events were missed: get the jobs
         themselves.
         """
-        broadcaster.streams.check(getattr(request.state, "who", ""))
+        broadcaster.streams.check(getattr(request.state, "caller", ""))
         after, has_gap = await run_in_threadpool(_start, queue, last_event_id)
         events = _stream(queue, broadcaster, after, has_gap, heartbeat_s=heartbeat_s, batch=batch, job_id=job)
         return EventStream(events, broadcaster.streams)

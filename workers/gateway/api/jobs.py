@@ -82,7 +82,7 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
             schemas.Since | None,
             Query(description="Only jobs whose last transition was at this time or later; ISO 8601."),
         ] = None,
-        called: Annotated[str | None, Query(max_length=500, description=schemas.SEARCH_DESCRIPTION)] = None,
+        search: Annotated[str | None, Query(max_length=500, description=schemas.SEARCH_DESCRIPTION)] = None,
         limit: Limit = 100,
         cursor: Cursor = None,
     ) -> Response:
@@ -94,7 +94,7 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
         twice.
         """
         since_at = None if since is None else since.timestamp()
-        filter_ = Filter(state, stage, batch, code, since_at, _metadata(request.query_params), called)
+        filter_ = Filter(state, stage, batch, code, since_at, _metadata(request.query_params), search)
 
         def read_page() -> schemas.JobPage:
             page = queue.search(filter_, limit=limit, cursor=cursor)
@@ -143,7 +143,7 @@ def _matches(tag: str, header: str) -> bool:
 def _enqueued_job(result: EnqueueResult) -> schemas.EnqueuedJob:
     return {
         **result.job.as_dict(),
-        "further": list(result.further_job_ids),
+        "further_job_ids": list(result.further_job_ids),
         "estimated_credits": result.credits,
         "position": result.position,
     }
@@ -161,7 +161,7 @@ def _existing_job(result: EnqueueResult) -> schemas.ExistingJob:
         "key": job["key"],
         "state": job["state"],
         "created_at": job["created_at"],
-        "further": list(result.further_job_ids),
+        "further_job_ids": list(result.further_job_ids),
     }
 
 

@@ -96,14 +96,14 @@ def _add_bulk_routes(routes: APIRouter, queue: VoiceQueue) -> None:
 
 def _add_pause_routes(routes: APIRouter, queue: VoiceQueue) -> None:
     @routes.post("/v1/pause", tags=["Queue"], responses=_PAUSE)
-    async def pause(stage: PausedStage = None, batch: PausedBatch = None, why: Reason = "") -> JSONResponse:
+    async def pause(stage: PausedStage = None, batch: PausedBatch = None, reason: Reason = "") -> JSONResponse:
         """Pause the queue, one stage, or one batch.
 
         Nothing more is charged until it is resumed; jobs in flight are still polled.
         """
         _reject_both(stage, batch)
         result: schemas.PauseResult = {
-            "changed": await run_in_threadpool(queue.pause, stage=stage, batch=batch, reason=why)
+            "changed": await run_in_threadpool(queue.pause, stage=stage, batch=batch, reason=reason)
         }
         return JSONResponse(result)
 
@@ -140,11 +140,11 @@ def _plan(plan: BulkPlan) -> schemas.BulkPlan:
         "token": plan.token,
         "action": plan.action,
         "resubmit": plan.resubmit,
-        "found": plan.count,
-        "credits": plan.credits,
-        "again": plan.repeat_credits,
-        "paid": plan.submitted,
-        "under_way": plan.uncertain,
+        "count": plan.count,
+        "max_credits": plan.max_credits,
+        "repeat_credits": plan.repeat_credits,
+        "submitted": plan.submitted,
+        "uncertain": plan.uncertain,
         "expires_at": to_iso8601(plan.expires_at),
         "complete": plan.is_complete,
     }
@@ -153,8 +153,8 @@ def _plan(plan: BulkPlan) -> schemas.BulkPlan:
 def _result(done: BulkResult) -> schemas.BulkResult:
     return {
         "action": done.action,
-        "found": done.count,
+        "count": done.count,
         "changed": done.changed,
-        "marked": done.cancelling,
-        "moved_on": done.skipped,
+        "cancelling": done.cancelling,
+        "skipped": done.skipped,
     }

@@ -181,8 +181,8 @@ class RowIntake:
             return json.dumps({"line": line, "outcome": "rejected", "errors": errors}) + "\n"
         if not self._reports_all:
             return ""
-        further = f', "further": {json.dumps(entry.job_ids[1:])}' if entry.job_ids[1:] else ""
-        outcome = "new" if entry.new_count else "known"
+        further = f', "further_job_ids": {json.dumps(entry.job_ids[1:])}' if entry.job_ids[1:] else ""
+        outcome = "new" if entry.new_count else "existing"
         return f'{{"line": {line}, "outcome": "{outcome}", "id": "{entry.job_id}"{further}}}\n'
 
     def _write_summary(self, problem: problems.ProblemDetails | None) -> None:
@@ -190,7 +190,7 @@ class RowIntake:
         summary: dict[str, Any] = {
             "complete": problem is None,
             "new": totals.new,
-            "known": totals.existing,
+            "existing": totals.existing,
             "rejected": totals.rejected,
             "credits": totals.credits,
         }

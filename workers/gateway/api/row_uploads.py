@@ -57,7 +57,7 @@ _OUTCOMES = (
     '{"line": 1, "outcome": "new", "id": "k5v2yj3q7m6xw4ra"}\n'
     '{"line": 2, "outcome": "rejected", "errors": [{"field": "audio_url", "message": "must be an http:// or '
     'https:// URL"}]}\n'
-    '{"summary": {"complete": true, "new": 1, "known": 0, "rejected": 1, "credits": 4}}\n'
+    '{"summary": {"complete": true, "new": 1, "existing": 0, "rejected": 1, "credits": 4}}\n'
 )
 
 
@@ -121,7 +121,7 @@ class RowUpload(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read rows and send their results, both at once. Raises ProblemError."""
-        caller = scope.get("state", {}).get("who", "")
+        caller = scope.get("state", {}).get("caller", "")
         self._places.acquire(caller)
         outbox = ResponseSpool()
         intake = RowIntake(self._queue, self._batch, receive, outbox, report_all=self._reports_all)

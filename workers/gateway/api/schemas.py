@@ -18,7 +18,7 @@ EXAMPLE_JOB: dict[str, Any] = {
     "id": "k5v2yj3q7m6xw4ra",
     "key": "customer-17-take-3",
     "batch": "spring",
-    "origin": "http:shop",
+    "source": "http:shop",
     "name": "Ana",
     "priority": "normal",
     "state": "queued",
@@ -47,11 +47,11 @@ EXAMPLE_REQUEST: dict[str, Any] = {
 #: Examples of schemas by name. They contain nulls, which FastAPI would remove.
 EXAMPLES = {
     "Job": EXAMPLE_JOB,
-    "EnqueuedJob": {**EXAMPLE_JOB, "further": [], "estimated_credits": 19, "position": 3},
+    "EnqueuedJob": {**EXAMPLE_JOB, "further_job_ids": [], "estimated_credits": 19, "position": 3},
     "JobFilter": {"batch": "spring", "code": "deadline"},
 }
 
-#: Description of `called`.
+#: Description of `search`.
 SEARCH_DESCRIPTION = (
     "Only jobs with exactly this key, name, song title, voice id or name, MusicAPI task id, or metadata value."
 )
@@ -87,12 +87,12 @@ class JobFilter(BaseModel):
         None, description="Only jobs whose last transition was at this time or later; ISO 8601."
     )
     metadata: dict[str, str] = Field(default_factory=dict, description="Only jobs with these metadata values.")
-    called: str | None = Field(None, max_length=500, description=SEARCH_DESCRIPTION)
+    search: str | None = Field(None, max_length=500, description=SEARCH_DESCRIPTION)
 
     def to_filter(self) -> Filter:
         """Return the filter that the queue takes."""
         since = None if self.since is None else self.since.timestamp()
-        return Filter(self.state, self.stage, self.batch, self.code, since, self.metadata, self.called)
+        return Filter(self.state, self.stage, self.batch, self.code, since, self.metadata, self.search)
 
 
 class BulkRequest(BaseModel):
@@ -141,7 +141,7 @@ class BatchSettings(BaseModel):
 class EnqueuedJob(schemas.Job):
     """A job that was enqueued. If the request has several `songs`, it is the job that creates the voice."""
 
-    further: list[str]
+    further_job_ids: list[str]
     """Ids of the jobs for the other songs."""
     estimated_credits: int
     """The most credits that the request costs, all its jobs together."""
@@ -160,7 +160,7 @@ class ExistingJob(Schema):
     """Current state."""
     created_at: Timestamp
     """When the job was enqueued."""
-    further: list[str]
+    further_job_ids: list[str]
     """Ids of the jobs for the other songs."""
 
 
@@ -192,7 +192,7 @@ class BatchPage(Schema):
 class RejectedMessages(Schema):
     """Rejected messages, newest first."""
 
-    rejects: list[schemas.RejectedMessage]
+    rejected_messages: list[schemas.RejectedMessage]
     """The messages."""
 
 
@@ -205,15 +205,15 @@ class BulkPlan(Schema):
     """What the plan does."""
     resubmit: bool
     """True if every stage is submitted and paid for again."""
-    found: int
+    count: int
     """Number of jobs."""
-    credits: int
+    max_credits: int
     """The most credits that a retry costs."""
-    again: int
+    repeat_credits: int
     """Of these, credits for stages that were charged before."""
-    paid: int
+    submitted: int
     """Number of jobs to cancel that MusicAPI is working on; they stay paid."""
-    under_way: int
+    uncertain: int
     """Number of jobs to cancel that are `charging` or `unsure`; they are cancelled later."""
     expires_at: Timestamp
     """When the token expires."""
@@ -226,13 +226,13 @@ class BulkResult(Schema):
 
     action: BulkAction
     """What the plan does."""
-    found: int
+    count: int
     """Number of jobs in the plan."""
     changed: int
     """Number of jobs retried or cancelled."""
-    marked: int
+    cancelling: int
     """Number of `charging` or `unsure` jobs that will be cancelled once the outcome of their request is known."""
-    moved_on: int
+    skipped: int
     """Number of jobs left unchanged: for a retry those that changed after planning, for a cancellation those in a
     final state."""
 

@@ -33,13 +33,13 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
         return JSONResponse((await run_in_threadpool(queue.status, batch)).as_dict(batch))
 
     @routes.get(
-        "/v1/rejects",
+        "/v1/rejected-messages",
         responses={
             200: response_of(schemas.RejectedMessages, "The newest rejected messages."),
             **problems(401, 403, 422, 429, 503),
         },
     )
-    async def list_rejects(
+    async def list_rejected_messages(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=MESSAGES_MAX, description="The most messages to return.")] = 100,
     ) -> Response:
@@ -49,7 +49,7 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
         """
 
         def read() -> schemas.RejectedMessages:
-            return {"rejects": [message.as_dict() for message in queue.rejected_messages(limit)]}
+            return {"rejected_messages": [message.as_dict() for message in queue.rejected_messages(limit)]}
 
         return await large.respond(request, read)
 

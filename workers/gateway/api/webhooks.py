@@ -69,7 +69,7 @@ def router(store: JobStore, secret: str, poll_now: PollNow) -> APIRouter:
         fields = {"job": job_id, "stage": str(stage), "attempt": attempt, "action": hint.value}
         log.info("webhook", extra=fields)
         if hint is WebhookEffect.UNKNOWN:
-            raise ProblemError(404, "No such job.", code="unknown_job")
+            raise ProblemError(404, "No such job.", code="job_not_found")
         return {"hint": hint.value}
 
     return routes

@@ -70,12 +70,12 @@ class Actions:
                 if not form.get("task_id"):
                     raise InvalidJobError([Problem("task_id", "is required: MusicAPI's id of the task")])
                 job = self._queue.confirm_charged(job_id, form["task_id"])
-            case "again":
+            case "resubmit":
                 job = self._queue.resubmit(job_id)
             case "abandon":
                 job = self._queue.abandon(job_id)
             case _:
-                raise InvalidJobError([Problem("verdict", "must be charged, again or abandon")])
+                raise InvalidJobError([Problem("verdict", "must be charged, resubmit or abandon")])
         return self._show_job(job, f"The job is now {job.state}.")
 
     def redeliver(self, job_id: str) -> Response:
@@ -122,7 +122,7 @@ class Actions:
     def pause(self, request: Request, form: Form) -> Response:
         """Pause the queue, a stage or a batch. Raises InvalidJobError, BatchNotFoundError."""
         stage, batch = _stage(form), form.get("batch") or None
-        reason = " by ".join(filter(None, [form.get("why", "")[:200], request.state.visitor.name]))
+        reason = " by ".join(filter(None, [form.get("reason", "")[:200], request.state.user.name]))
         changed = self._queue.pause(stage=stage, batch=batch, reason=reason)
         return self._show_controls(batch, f"{_target(stage, batch)} is {'' if changed else 'already '}paused.")
 

@@ -79,18 +79,18 @@ class PageRenderer:
     # ── access ────────────────────────────────────────────────────────────────────────────────────
 
     async def require_login(self, request: Request) -> None:
-        """Set the user of the session as `request.state.visitor`.
+        """Set the user of the session as `request.state.user`.
 
         Raises Redirected, ProblemError, StoreUnavailableError.
         """
         self._access.check_source(request)
         if request.method == "GET" and "token" in request.query_params:
-            raise Redirected(await run_in_threadpool(self.log_in_with_link, request, _onward(request)))
+            raise Redirected(await run_in_threadpool(self.log_in_with_link, request, _next_path(request)))
         user = await run_in_threadpool(self._sessions.user_of, self.session_token(request))
         if user is None:
-            raise Redirected(_to_login(_onward(request) if request.method == "GET" else "/"))
-        request.state.who = user.name
-        request.state.visitor = user
+            raise Redirected(_to_login(_next_path(request) if request.method == "GET" else "/"))
+        request.state.caller = user.name
+        request.state.user = user
 
     async def require_read(self, request: Request) -> None:
         """Require a session and the scope `read`.
@@ -98,7 +98,7 @@ class PageRenderer:
         Raises Redirected, ProblemError, StoreUnavailableError.
         """
         await self.require_login(request)
-        _require(request.state.visitor, Scope.READ)
+        _require(request.state.user, Scope.READ)
 
     async def is_session_valid(self, request: Request) -> bool:
         """Return whether the session of an admitted request is still valid. Raises StoreUnavailableError."""
@@ -108,7 +108,7 @@ class PageRenderer:
     async def require_operate(self, request: Request) -> None:
         """Require the scope `operate` too. Raises Redirected, ProblemError, StoreUnavailableError."""
         await self.require_read(request)
-        _require(request.state.visitor, Scope.OPERATE)
+        _require(request.state.user, Scope.OPERATE)
 
     async def form(self, request: Request) -> Form:
         """Return the fields of a form of this session.
@@ -116,7 +116,7 @@ class PageRenderer:
         Raises ProblemError if its CSRF token is wrong; InvalidJobError.
         """
         fields = await bodies.read_form(request, MAX_FORM_BYTES)
-        if not signatures.equals_constant_time(request.state.visitor.csrf_token, fields.get("token", "")):
+        if not signatures.equals_constant_time(request.state.user.csrf_token, fields.get("token", "")):
             raise ProblemError(403, "This form does not belong to your session. Reload the page and try again.")
         return {name: value.strip() for name, value in fields.items()}
 
@@ -124,23 +124,23 @@ class PageRenderer:
         """Return the token of the browser's session; '' if it has none."""
         return request.cookies.get(self._cookie, "")
 
-    def log_in_with_link(self, request: Request, onward: str) -> Response:
+    def log_in_with_link(self, request: Request, next_path: str) -> Response:
         """Log in with the local token in the URL, and redirect to the URL without it."""
         token = self._sessions.log_in_with_link(
             request.query_params["token"], previous_token=self.session_token(request)
         )
-        return _to_login(onward, by="link") if token is None else self.start_session(request, token, onward)
+        return _to_login(next_path, by="link") if token is None else self.start_session(request, token, next_path)
 
-    def start_session(self, request: Request, token: str, onward: str) -> Response:
+    def start_session(self, request: Request, token: str, next_path: str) -> Response:
         """Redirect, with the session's token in a cookie that scripts cannot read and other sites cannot send."""
-        response = RedirectResponse(onward, 303, headers=HEADERS)
+        response = RedirectResponse(next_path, 303, headers=HEADERS)
         secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
         response.set_cookie(self._cookie, token, max_age=SESSION_S, httponly=True, samesite="strict", secure=secure)
         return response
 
     def end_session(self, request: Request, *, everywhere: bool) -> Response:
         """End the session, or all sessions of its key, and redirect to the login."""
-        self._sessions.log_out(request.state.visitor, everywhere=everywhere)
+        self._sessions.log_out(request.state.user, everywhere=everywhere)
         response = RedirectResponse("/login", 303, headers=HEADERS)
         response.delete_cookie(self._cookie)
         return response
@@ -160,7 +160,7 @@ class PageRenderer:
 
         `clips` are those whose covers and songs the page loads.
         """
-        who: SessionUser | None = getattr(request.state, "visitor", None)
+        who: SessionUser | None = getattr(request.state, "user", None)
         is_away = getattr(request.state, "is_away", False)
         reader = who if who is not None and who.has_scope(Scope.READ) and not is_away else None
         summary = self._queue.status() if reader else None
@@ -219,7 +219,7 @@ class PageRenderer:
                     except (VoiceQueueError, HTTPException, RequestValidationError) as error:
                         return await run_in_threadpool(renderer.render_error, request, error)
                     if isinstance(response, DoneRedirect):
-                        await run_in_threadpool(renderer.keep_notice, request.state.visitor, response.notice)
+                        await run_in_threadpool(renderer.keep_notice, request.state.user, response.notice)
                     return response
 
                 return handle_with_error_page
@@ -233,11 +233,11 @@ def on_redirect(_: Request, error: Exception) -> Response:
     return error.response
 
 
-def _to_login(onward: str, **more: str) -> Response:
-    return RedirectResponse(f"/login?{urlencode({'onward': onward, **more})}", 303, headers=HEADERS)
+def _to_login(next_path: str, **more: str) -> Response:
+    return RedirectResponse(f"/login?{urlencode({'next': next_path, **more})}", 303, headers=HEADERS)
 
 
-def _onward(request: Request) -> str:
+def _next_path(request: Request) -> str:
     """Return the path and query of this page without the token that a link may carry."""
     query = urlencode([(name, value) for name, value in request.query_params.multi_items() if name != "token"])
     return filters.safe_path(f"{request.url.path}?{query}".rstrip("?"))

@@ -67,8 +67,8 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
 }
 
 
-def safe_path(onward: str) -> str:
-    """Return `onward` if it is a path of this page; else `/`, so that no link leads to another site."""
-    parts = urlsplit(onward)
-    is_path = onward.startswith("/") and not onward.startswith(("//", "/\\")) and not (parts.scheme or parts.netloc)
-    return onward if is_path and onward.isprintable() else "/"
+def safe_path(path: str) -> str:
+    """Return `path` if it is a path of this page; else `/`, so that no link leads to another site."""
+    parts = urlsplit(path)
+    is_path = path.startswith("/") and not path.startswith(("//", "/\\")) and not (parts.scheme or parts.netloc)
+    return path if is_path and path.isprintable() else "/"

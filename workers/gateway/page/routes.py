@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from math import ceil
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from voicequeue import VoiceQueue
@@ -28,30 +29,30 @@ class LoginPage:
         self._access = access
         self._sessions = sessions
 
-    def show(self, request: Request, onward: str, error: str = "", *, status: int = 200) -> Response:
+    def show(self, request: Request, next_path: str, error: str = "", *, status: int = 200) -> Response:
         """Render the login form. Raises ProblemError."""
         self._access.check_source(request)
         if "token" in request.query_params:
-            return self._renderer.log_in_with_link(request, onward)
-        context = {"onward": onward, "error": error, "is_local": self._access.local is not None}
+            return self._renderer.log_in_with_link(request, next_path)
+        context = {"next": next_path, "error": error, "is_local": self._access.local is not None}
         return self._renderer.render(request, "login.html", context, status=status)
 
     def log_in(self, request: Request, form: Form) -> Response:
         """Create a session. Raises ProblemError, StoreUnavailableError."""
         self._access.check_source(request)
-        onward, address = safe_path(form.get("onward", "/")), request.client.host if request.client else ""
+        next_path, address = safe_path(form.get("next", "/")), request.client.host if request.client else ""
         try:
             before = self._renderer.session_token(request)
             token = self._sessions.log_in(form.get("key", ""), address=address, previous_token=before)
         except TooManyLoginsError as error:
-            return self._retry_later(request, onward, ceil(error.wait_s))
+            return self._retry_later(request, next_path, ceil(error.wait_s))
         if token is None:
-            return self.show(request, onward, "This key is not valid.", status=401)
-        return self._renderer.start_session(request, token, onward)
+            return self.show(request, next_path, "This key is not valid.", status=401)
+        return self._renderer.start_session(request, token, next_path)
 
-    def _retry_later(self, request: Request, onward: str, wait_s: int) -> Response:
+    def _retry_later(self, request: Request, next_path: str, wait_s: int) -> Response:
         error = f"Too many failed logins from your address. Try again in {wait_s} seconds."
-        response = self.show(request, onward, error, status=429)
+        response = self.show(request, next_path, error, status=429)
         response.headers["Retry-After"] = str(wait_s)
         return response
 
@@ -67,8 +68,8 @@ def router(
     routes.include_router(actions.router(queue, renderer))
 
     @routes.get("/login")
-    def login(request: Request, onward: str = "/", by: str = "") -> Response:
-        return login_page.show(request, safe_path(onward), STALE_LINK if by == "link" else "")
+    def login(request: Request, next_path: Annotated[str, Query(alias="next")] = "/", by: str = "") -> Response:
+        return login_page.show(request, safe_path(next_path), STALE_LINK if by == "link" else "")
 
     @routes.post("/login")
     async def log_in(request: Request) -> Response:

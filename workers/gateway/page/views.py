@@ -167,7 +167,7 @@ def router(queue: VoiceQueue, renderer: PageRenderer, broadcaster: EventBroadcas
     def batches(request: Request, cursor: Cursor = None) -> Response:
         return views.batches(request, cursor)
 
-    @routes.get("/trend")
+    @routes.get("/throughput")
     def throughput(request: Request, over: str = "hour") -> Response:
         return views.throughput(request, over)
 

@@ -57,7 +57,7 @@ class AccessControl:
         ) -> None:
             self.check_source(request)
             key = self._authorize(scope, "" if credentials is None else credentials.credentials)
-            request.state.who, request.state.scopes = key.name, key.scopes
+            request.state.caller, request.state.scopes = key.name, key.scopes
 
         return check
 
@@ -76,4 +76,4 @@ class AccessControl:
 
 def source_of(request: Request) -> str:
     """Return the source of the jobs that a request enqueues: `http:` and the key's name; `http` without a key."""
-    return Source.HTTP.with_caller(getattr(request.state, "who", None) or "")
+    return Source.HTTP.with_caller(getattr(request.state, "caller", None) or "")

@@ -39,7 +39,7 @@ class LargeResponses:
 
     async def respond(self, request: Request, build: Callable[[], Any]) -> Response:
         """Return the result of `build`, which runs in a thread once a slot is free, as JSON."""
-        caller: str = request.state.who
+        caller: str = request.state.caller
         async with self._slots_of[caller], self._slots:
             if await request.is_disconnected():
                 return Response(status_code=503)  # never read
