@@ -126,7 +126,9 @@ def _lane_turn_mismatches(
 def _voices_without_creator(redis: Redis, root: str, expected_state: ExpectedState) -> Iterator[VoiceWithoutCreator]:
     """Yield voices that no job creates; each is checked at one moment."""
     waiting = {
-        record.shared_voice: job_id for job_id, record in expected_state.records.items() if record.state == State.WAITING
+        record.shared_voice: job_id
+        for job_id, record in expected_state.records.items()
+        if record.state == State.WAITING
     }
     for page in pages(sorted(waiting.items())):
         problems = scripts.run(redis, "check_voices", root, 0, 0, *(part for pair in page for part in pair))
