@@ -17,7 +17,7 @@ from rich.table import Table
 from benchmarks.load import jobs
 from benchmarks.running_stack import running_stack
 from voicequeue import VoiceQueue
-from voicequeue.domain.job import State
+from voicequeue.domain.states import State
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.keyspace import Keyspace
 

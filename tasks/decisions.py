@@ -23,8 +23,9 @@ from voicequeue.domain import serialization, timeouts, transitions
 from voicequeue.domain.claims import PollClaim, StalledJob, SubmitClaim
 from voicequeue.domain.clip import Clip, merge_clips
 from voicequeue.domain.gate import Refusal
-from voicequeue.domain.job import Failure, FailureCode, FailureReport, Job, State, Transition
+from voicequeue.domain.job import Failure, FailureReport, Job, Transition
 from voicequeue.domain.stage import PRICES, Stage
+from voicequeue.domain.states import FailureCode, State
 
 #: Reason for queueing jobs that a stopping worker did not start.
 STOPPING = "its worker is stopping; nothing was sent"

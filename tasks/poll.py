@@ -18,8 +18,9 @@ from tasks.context import TaskContext, defer_to_reconciler, job_span
 from tasks.musicapi import InvalidRequest, RequestPool, TaskResult, UpstreamError, requests
 from voicequeue.domain.claims import PollClaim, PollReschedule
 from voicequeue.domain.clip import Clip
-from voicequeue.domain.job import FailureReport, State, Transition
+from voicequeue.domain.job import FailureReport, Transition
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import State
 
 log = logging.getLogger("voicequeue")
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from voicequeue.domain import timeouts
 from voicequeue.domain.claims import PollClaim
-from voicequeue.domain.job import State
 from voicequeue.domain.poll_schedule import DurationInterval, PollSchedulePolicy
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import State
 from voicequeue.storage.monitoring.metrics import MetricsCounter
 from voicequeue.storage.poll_history import PollHistory
 

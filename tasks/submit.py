@@ -22,10 +22,11 @@ from tasks.poll_scheduler import duration_kind
 from voicequeue.client.orders import OrderEffect, record_charged_order
 from voicequeue.domain.claims import ChargedOrder, PollReschedule, StalledJob, SubmitClaim, SubmitDeferred
 from voicequeue.domain.gate import Refusal
-from voicequeue.domain.job import State, Transition
+from voicequeue.domain.job import Transition
 from voicequeue.domain.serialization import task_field
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import State
 
 log = logging.getLogger("voicequeue")
 

@@ -9,8 +9,9 @@ from tasks.musicapi import Webhook
 from voicequeue.auth import signatures
 from voicequeue.client.orders import OrderEffect, record_charged_order
 from voicequeue.domain.claims import ChargedOrder, PollReschedule, SubmitClaim
-from voicequeue.domain.job import MAY_HAVE_LATE_RESULT, Job, State
+from voicequeue.domain.job import Job
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import MAY_HAVE_LATE_RESULT, State
 from voicequeue.storage.job_store import JobStore
 
 

@@ -19,8 +19,9 @@ from tasks.poll_scheduler import COUNTDOWN_MAX_S
 from voicequeue.domain import transitions
 from voicequeue.domain.balance import uncounted_spending
 from voicequeue.domain.claims import StalledJob
-from voicequeue.domain.job import IN_FLIGHT, MAY_HAVE_LATE_RESULT, Event, Job, State, Transition
+from voicequeue.domain.job import Event, Job, Transition
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import IN_FLIGHT, MAY_HAVE_LATE_RESULT, State
 from workers.background import run_safely
 
 log = logging.getLogger("voicequeue.dispatcher")

@@ -26,8 +26,9 @@ from tasks.archive.file_types import file_extension
 from tasks.archive.storage import ArchiveStorage, ArchiveStorageError, safe_name
 from voicequeue.domain import timeouts
 from voicequeue.domain.clip import ArchivedFile, Clip
-from voicequeue.domain.job import ClipPart, Job
+from voicequeue.domain.job import Job
 from voicequeue.domain.serialization import UPSTREAM_CLIP_FIELDS
+from voicequeue.domain.states import ClipPart
 from voicequeue.storage.archive import ArchiveClaim, ArchiveOutbox
 from voicequeue.storage.connection.clock import Clock
 from voicequeue.storage.heartbeats import Heartbeats

@@ -15,8 +15,9 @@ from voicequeue import Clip, Failure, FailureCode, Job, Stage, State, VoiceJob
 from voicequeue.domain import serialization, transitions
 from voicequeue.domain.claims import ChargedOrder, StalledJob, SubmitClaim, SubmitDeferred
 from voicequeue.domain.gate import HoldEffect, HoldReason, Refusal
-from voicequeue.domain.job import IN_FLIGHT, MAY_HAVE_LATE_RESULT, SETTLED, Transition
+from voicequeue.domain.job import Transition
 from voicequeue.domain.stage import PRICES
+from voicequeue.domain.states import IN_FLIGHT, MAY_HAVE_LATE_RESULT, SETTLED
 from voicequeue.storage.job_queries import SONG_SCORE_OFFSET
 from voicequeue.storage.job_store import JobStore
 

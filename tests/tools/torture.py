@@ -41,7 +41,7 @@ from tests.tools.torture_setup import (
     without_faults,
 )
 from voicequeue import FailureCode, InvalidStateError, Song, State, StoreUnavailableError, VoiceJob, VoiceQueue
-from voicequeue.domain.job import ACTIVE
+from voicequeue.domain.states import ACTIVE
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX

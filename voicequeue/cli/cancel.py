@@ -11,7 +11,7 @@ from voicequeue.cli.terminal import AsJson, Yes, argument, flag, open_queue, opt
 from voicequeue.client.bulk_operations import BulkAction
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.client.search import Filter
-from voicequeue.domain.job import State
+from voicequeue.domain.states import State
 
 #: Why a job can only be marked.
 _UNDER_WAY = {

@@ -24,7 +24,8 @@ from voicequeue.cli.terminal import (
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.client.search import Filter
 from voicequeue.domain.clip import Clip
-from voicequeue.domain.job import ArchiveState, Job, State, TimelineEntry, charges
+from voicequeue.domain.job import Job, TimelineEntry, charges
+from voicequeue.domain.states import ArchiveState, State
 from voicequeue.storage.callbacks import Callback
 
 

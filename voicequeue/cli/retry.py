@@ -12,8 +12,8 @@ from voicequeue.client.bulk_operations import BulkAction
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.client.search import Filter
 from voicequeue.domain import transitions
-from voicequeue.domain.job import FailureCode
 from voicequeue.domain.stage import PRICES
+from voicequeue.domain.states import FailureCode
 from voicequeue.errors import InvalidStateError
 
 

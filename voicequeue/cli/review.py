@@ -23,8 +23,9 @@ from voicequeue.cli.terminal import (
 )
 from voicequeue.domain.balance import BalanceWindow
 from voicequeue.domain.charge_review import ChargeReview
-from voicequeue.domain.job import Job, State
+from voicequeue.domain.job import Job
 from voicequeue.domain.stage import PRICES
+from voicequeue.domain.states import State
 
 
 def review(

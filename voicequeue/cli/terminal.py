@@ -17,8 +17,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from voicequeue.client.queue import DEFAULT_URL, VoiceQueue, with_source
-from voicequeue.domain.job import State
 from voicequeue.domain.source import Source
+from voicequeue.domain.states import State
 from voicequeue.errors import VoiceQueueError
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 from voicequeue.texts import escape_controls, parse_float, terminal_safe_json

@@ -28,7 +28,7 @@ from voicequeue.cli.terminal import (
     print_json,
 )
 from voicequeue.client.queue import VoiceQueue
-from voicequeue.domain.job import INACTIVE, State
+from voicequeue.domain.states import INACTIVE, State
 from voicequeue.domain.status import Batch
 from voicequeue.storage.connection.retry import retry_until
 

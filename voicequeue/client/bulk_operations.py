@@ -14,8 +14,9 @@ from itertools import islice
 from voicequeue.client import cancelling, search
 from voicequeue.client.search import CHUNK, Filter
 from voicequeue.domain import transitions
-from voicequeue.domain.job import Job, State
+from voicequeue.domain.job import Job
 from voicequeue.domain.stage import PRICES
+from voicequeue.domain.states import State
 from voicequeue.errors import PlanNotFoundError
 from voicequeue.storage.job_store import JobStore
 

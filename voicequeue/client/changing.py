@@ -12,7 +12,8 @@ from voicequeue.client.reading import ReadMethods
 from voicequeue.client.search import Filter
 from voicequeue.domain import transitions
 from voicequeue.domain.charge_review import ChargeReview, review_charge
-from voicequeue.domain.job import Job, State, Transition
+from voicequeue.domain.job import Job, Transition
+from voicequeue.domain.states import State
 from voicequeue.errors import InvalidStateError
 from voicequeue.storage.connection.errors import translated_errors
 

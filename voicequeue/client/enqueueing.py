@@ -8,9 +8,10 @@ from typing import Any
 
 from voicequeue.client.reading import ReadMethods
 from voicequeue.client.results import EnqueueItemResult, EnqueueResult, EnqueueSummary, Rejection, item_result
-from voicequeue.domain.job import Job, State
+from voicequeue.domain.job import Job
 from voicequeue.domain.portions import split_into_portions, weight
 from voicequeue.domain.spec import VoiceJob, parse_spec
+from voicequeue.domain.states import State
 from voicequeue.errors import InvalidJobError, without_traceback
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.job_store import JobStore

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 
 from voicequeue.client.reading import ReadMethods
-from voicequeue.domain.job import Event, Job, State
+from voicequeue.domain.job import Event, Job
+from voicequeue.domain.states import State
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.retry import retry_until
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from voicequeue.client.reading import ReadMethods, paged
-from voicequeue.domain.job import SETTLED
 from voicequeue.domain.portions import PORTION_JOBS_MAX
+from voicequeue.domain.states import SETTLED
 from voicequeue.domain.status import ArchiveCounts, CallbackCounts
 from voicequeue.storage.archive import ArchiveEntry
 from voicequeue.storage.callbacks import Callback

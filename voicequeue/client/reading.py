@@ -9,8 +9,9 @@ from typing import TypeVar
 from voicequeue.client import search
 from voicequeue.client.search import Filter, Page
 from voicequeue.domain.balance import Balance
-from voicequeue.domain.job import ACTIVE, Job, State, TimelineEntry
+from voicequeue.domain.job import Job, TimelineEntry
 from voicequeue.domain.portions import PORTION_JOBS_MAX
+from voicequeue.domain.states import ACTIVE, State
 from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, Status
 from voicequeue.errors import BatchNotFoundError, JobNotFoundError
 from voicequeue.storage.connection.errors import translated_errors

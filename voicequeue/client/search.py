@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from voicequeue.domain.job import FailureCode, Job, State
+from voicequeue.domain.job import Job
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import FailureCode, State
 from voicequeue.domain.status import Batch
 from voicequeue.errors import InvalidCursorError, InvalidJobError, unencodable_fields
 from voicequeue.storage.job_store import JobStore

@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 from voicequeue.auth import signatures
 from voicequeue.domain.balance import UncountedSpending
 from voicequeue.domain.gate import Gate, HoldReason
-from voicequeue.domain.job import INACTIVE, State
+from voicequeue.domain.states import INACTIVE, State
 from voicequeue.domain.status import ArchiveCounts, CallbackCounts, RefusedJob
 from voicequeue.storage.celery_queues import QUEUE_NAMES
 from voicequeue.storage.connection.key_types import WrongType

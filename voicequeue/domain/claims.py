@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from voicequeue.domain.clip import Clip
-from voicequeue.domain.job import FailureReport, State
+from voicequeue.domain.job import FailureReport
 from voicequeue.domain.spec import VoiceJob, parse_stored_spec
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import State
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,20 +10,10 @@ from typing import Any
 from voicequeue.domain.balance import Balance, UncountedSpending
 from voicequeue.domain.clip import ArchivedFile, Clip
 from voicequeue.domain.gate import Refusal
-from voicequeue.domain.job import (
-    ArchiveState,
-    ClipPart,
-    Event,
-    Failure,
-    FailureCode,
-    FailureReport,
-    Job,
-    State,
-    TimelineEntry,
-    Transition,
-)
+from voicequeue.domain.job import Event, Failure, FailureReport, Job, TimelineEntry, Transition
 from voicequeue.domain.spec import parse_stored_spec
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import ArchiveState, ClipPart, FailureCode, State
 from voicequeue.domain.status import Batch, RefusedJob
 
 #: Fields of a clip that come from upstream.

@@ -8,9 +8,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from voicequeue.domain.gate import Account, Gate, Hold
-from voicequeue.domain.job import INACTIVE, State, to_iso8601
+from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import PRICES, Stage
+from voicequeue.domain.states import INACTIVE, State
 
 if TYPE_CHECKING:
     from voicequeue.domain import schemas

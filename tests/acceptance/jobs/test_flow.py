@@ -14,8 +14,8 @@ import requests
 from tests.acceptance.conftest import Build, System, jobs, settled, verified_states
 from tests.conftest import eventually
 from voicequeue import Event, Filter, State, VoiceJob, VoiceQueue
-from voicequeue.domain.job import IN_FLIGHT
 from voicequeue.domain.spec import Priority
+from voicequeue.domain.states import IN_FLIGHT
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX, Keyspace
 

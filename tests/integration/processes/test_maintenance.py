@@ -14,9 +14,10 @@ from tests.store.life import claim_submit, report_order
 from voicequeue import Stage, State, VoiceJob, VoiceQueue
 from voicequeue.domain import transitions
 from voicequeue.domain.claims import SubmitClaim
-from voicequeue.domain.job import FailureCode, Transition
+from voicequeue.domain.job import Transition
 from voicequeue.domain.poll_schedule import MIN_DURATIONS, DurationInterval, PollSchedulePolicy
 from voicequeue.domain.serialization import task_field
+from voicequeue.domain.states import FailureCode
 from voicequeue.storage.job_store import JobStore
 
 

@@ -22,7 +22,7 @@ from tests.integration.conftest import (
 )
 from tests.support.scripted import HANG_UP, ScriptedServer, answer
 from voicequeue import Limits, Stage, State
-from voicequeue.domain.job import FailureCode
+from voicequeue.domain.states import FailureCode
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.refusals import RedisRefusalError
 

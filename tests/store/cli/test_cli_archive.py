@@ -12,7 +12,8 @@ from redis import Redis
 from tests.store.conftest import Command
 from tests.store.life import CLIPS, NOW, job_in_state, job_with_song
 from voicequeue import ArchivedFile, ArchiveState, Job, State, VoiceQueue
-from voicequeue.domain.job import ClipPart, to_iso8601
+from voicequeue.domain.job import to_iso8601
+from voicequeue.domain.states import ClipPart
 from voicequeue.storage.job_store import JobStore
 
 AUDIO = ArchivedFile("s3://songs/b/j/c-1.mp3", 1_234_567, "a" * 64)

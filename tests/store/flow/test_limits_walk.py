@@ -29,8 +29,8 @@ from voicequeue.client.orders import OrderEffect, record_charged_order
 from voicequeue.domain import transitions
 from voicequeue.domain.claims import ChargedOrder, SubmitClaim
 from voicequeue.domain.gate import Limits
-from voicequeue.domain.job import IN_FLIGHT
 from voicequeue.domain.stage import PRICES
+from voicequeue.domain.states import IN_FLIGHT
 from voicequeue.storage.job_store import JobStore
 
 BATCHES = ("spring", "summer")

@@ -21,7 +21,7 @@ from tests.support.jobs import numbered_voices, voice, voice_with_song
 from voicequeue import FailureCode, Stage, State, VoiceQueue
 from voicequeue.domain import transitions
 from voicequeue.domain.claims import ChargedOrder, EnqueueOutcome
-from voicequeue.domain.job import SETTLED
+from voicequeue.domain.states import SETTLED
 from voicequeue.domain.status import Batch
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.callbacks import UndeliverableError

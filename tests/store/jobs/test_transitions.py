@@ -24,7 +24,8 @@ from tests.store.life import (
 from tests.support.jobs import numbered_voices, voice, voice_with_song
 from voicequeue import Clip, Failure, FailureCode, Stage, State
 from voicequeue.domain import serialization
-from voicequeue.domain.job import IN_FLIGHT, TRANSITIONS, Transition
+from voicequeue.domain.job import Transition
+from voicequeue.domain.states import IN_FLIGHT, TRANSITIONS
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import JobStore
 

@@ -15,7 +15,7 @@ from mkdocs.exceptions import PluginError
 
 from config import reference, site
 from config.settings import setting_names
-from voicequeue.domain.job import CANCELLING_TRANSITIONS, SHARED_VOICE_TRANSITIONS, TRANSITIONS, State
+from voicequeue.domain.states import CANCELLING_TRANSITIONS, SHARED_VOICE_TRANSITIONS, TRANSITIONS, State
 from voicequeue.ingest.audio_settings import AUDIO_SETTINGS, rules_from
 from voicequeue.ingest.preflight import RecordingRules
 from voicequeue.ingest.row_reader import JOB_COLUMNS, SONG_COLUMNS

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from config.logs import FIELDS
-from voicequeue.domain.job import State
+from voicequeue.domain.states import State
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "logs.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from simulator.server.media import build_file
 from tasks.archive.file_types import file_extension
 from tasks.archive.storage import safe_name
-from voicequeue.domain.job import ClipPart
+from voicequeue.domain.states import ClipPart
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,10 @@ from voicequeue import Song, VoiceJob
 from voicequeue.domain import serialization
 from voicequeue.domain.claims import PollClaim, StalledJob, SubmitClaim
 from voicequeue.domain.clip import Clip
-from voicequeue.domain.job import Failure, FailureCode, FailureReport, State, Transition
+from voicequeue.domain.job import Failure, FailureReport, Transition
 from voicequeue.domain.serialization import clips_text
 from voicequeue.domain.stage import PRICES, Stage
+from voicequeue.domain.states import FailureCode, State
 
 NOW = 1_800_000_000.0
 DEADLINE = 900.0

@@ -10,8 +10,9 @@ from typing import Any
 from voicequeue.cli.ingest.intake import Item, rejection_kind
 from voicequeue.cli.terminal import escape_untrusted, format_duration, format_time, out, print_json, print_reasons
 from voicequeue.client.queue import VoiceQueue
-from voicequeue.domain.job import ACTIVE, to_iso8601
+from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.spec import VoiceJob
+from voicequeue.domain.states import ACTIVE
 from voicequeue.domain.status import Status
 from voicequeue.errors import VoiceQueueError
 from voicequeue.ingest.checkpoint import IngestCounts

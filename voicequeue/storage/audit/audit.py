@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 
 from redis import Redis
 
-from voicequeue.domain.job import State
 from voicequeue.domain.spec import Priority
+from voicequeue.domain.states import State
 from voicequeue.storage import scripts
 from voicequeue.storage.audit.expected_state import (
     FIELDS,

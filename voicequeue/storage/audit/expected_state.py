@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from redis import Redis
 
-from voicequeue.domain.job import IN_FLIGHT, MAY_HAVE_LATE_RESULT, ArchiveState, State
 from voicequeue.domain.stage import PRICES, Stage
+from voicequeue.domain.states import IN_FLIGHT, MAY_HAVE_LATE_RESULT, ArchiveState, State
 from voicequeue.storage import scripts
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median, quantiles
 
-from voicequeue.domain.job import State
+from voicequeue.domain.states import State
 from voicequeue.storage.connection.keyspace import Keyspace
 
 #: The number of jobs of an interval whose durations are read, spread evenly over it.

@@ -14,9 +14,9 @@ from starlette.concurrency import run_in_threadpool
 
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain.gate import HoldReason
-from voicequeue.domain.job import State
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import State
 from voicequeue.domain.status import BacklogLane, by_priority
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.job_store import JobStore
