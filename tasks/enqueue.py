@@ -31,7 +31,8 @@ _NAMED_MAX = 20
 HIDDEN = "(hidden: a job may hold URLs and lyrics)"
 
 #: Headers that override those of the sender: how a message is shown, and the time limit of its task. Expiry is checked
-#: on receipt (workers/message_validation.py) by the queue's time; Celery would use the host's and drop the message.
+#: on receipt by the queue's time (workers/messaging/message_validation.py); Celery would use the host's time, and drop
+#: the message.
 _OVERRIDES: dict[str, Any] = {
     "shadow": None,
     "timelimit": None,

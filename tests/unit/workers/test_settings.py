@@ -15,9 +15,9 @@ from config.settings import Settings, SettingsError, describe_errors, load
 from tasks.poll_scheduler import COUNTDOWN_MAX_S
 from voicequeue.auth import signatures
 from voicequeue.domain.gate import SUBMIT_RATE_MIN
-from workers.consumer import ETA_MAX_S
 from workers.dependencies import callback_secrets
 from workers.doctor import known_settings
+from workers.messaging.consumer import ETA_MAX_S
 
 ROOT = Path(__file__).parents[3]
 

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from workers.message_decoding import InvalidMessageError, decode_publication
-from workers.message_validation import JSON
+from workers.messaging.message_decoding import InvalidMessageError, decode_publication
+from workers.messaging.message_validation import JSON
 
 #: The exchanges of commands, replies and events.
 COMMANDS = "celery.pidbox"

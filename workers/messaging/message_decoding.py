@@ -1,7 +1,7 @@
 """Decode messages of a queue: turn any bytes into an envelope that kombu and Celery can carry.
 
 Pure. kombu decodes messages without validation, and a message that it cannot decode ends the worker. The task in an
-envelope is validated by workers/message_validation.py.
+envelope is validated by workers/messaging/message_validation.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from uuid import uuid4
 from kombu.utils.json import loads as kombu_loads
 
 from voicequeue.storage.celery_queues import INTAKE, QUEUE_NAMES
-from workers.message_validation import JSON, UNREADABLE, parse_instant
+from workers.messaging.message_validation import JSON, UNREADABLE, parse_instant
 
 #: The text headers that a message keeps, and those that only the workers' own messages keep: Flower shows them, and
 #: traces are continued by them.

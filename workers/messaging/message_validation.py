@@ -1,4 +1,4 @@
-"""Validation of messages before they reach a task. Pure; workers/message_decoding.py decodes them."""
+"""Validation of messages before they reach a task. Pure; workers/messaging/message_decoding.py decodes them."""
 
 from __future__ import annotations
 
