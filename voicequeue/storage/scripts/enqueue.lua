@@ -15,21 +15,19 @@ local stored_spec, written = stored_specs(first), {}
 
 for a = first, #ARGV, 3 do
   local id, spec, kind = ARGV[a], ARGV[a + 1], KINDS + FIELDS * tonumber(ARGV[a + 2])
-  local rank, batch, stage, next_stage, within, shared_voice, url, sha256, source = unpack(ARGV, kind, kind + FIELDS - 1)
+  local rank, batch, stage, next_stage, within, voice, url, sha256, source = unpack(ARGV, kind, kind + FIELDS - 1)
   local existing = written[id] or stored_spec(id)
-  local outcome = is_other_recording(shared_voice, url) and -2 or existing and (existing == spec and 0 or -1) or 1
+  local outcome = is_other_recording(voice, url) and -2 or existing and (existing == spec and 0 or -1) or 1
   outcomes[#outcomes + 1] = outcome
   if outcome == 1 then
     written[id] = spec
     local at = now + count * 1e-6 -- microseconds apart, so that jobs of one call keep their order
     local created = string.format('%.6f', at)
-    create_record(id, spec, created, rank, batch, stage, next_stage, shared_voice, sha256, source)
+    create_record(id, spec, created, rank, batch, stage, next_stage, voice, sha256, source)
     append_to(by_lane, rank .. ':' .. batch, lane_score(stage, tonumber(created)), id)
     append_to(by_batch, batch, created, id)
     if within ~= '' then redis.call('ZADD', key('start_by'), at + within, id) end
-    if shared_voice ~= '' then
-      sharing[#sharing + 1] = { id = id, voice = shared_voice, url = url, position = #outcomes }
-    end
+    if voice ~= '' then sharing[#sharing + 1] = { id = id, voice = voice, url = url, position = #outcomes } end
     count = count + 1
   end
 end
