@@ -99,7 +99,7 @@ def _error(job_id: str, spec: VoiceJob, outcome: EnqueueOutcome) -> InvalidJobEr
     if outcome is EnqueueOutcome.CONFLICT:
         return KeyConflictError(spec.key or "", job_id)
     if outcome is EnqueueOutcome.OTHER_VOICE:
-        return InvalidJobError([Problem("voice", "stands for another recording in this batch")])
+        return InvalidJobError([Problem("voice", "is already used for another recording in this batch")])
     return None
 
 

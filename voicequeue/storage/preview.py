@@ -73,7 +73,7 @@ class EnqueuePreviewer:
             recording = stored.recording or self._recordings.setdefault(shared_voice, spec.recording_voice())
             if recording != spec.recording_voice():
                 return EnqueuePreview(
-                    error=InvalidJobError([Problem("voice", "stands for another recording in this batch")])
+                    error=InvalidJobError([Problem("voice", "is already used for another recording in this batch")])
                 )
         existing = self._contents.get(job_id) if stored.content is None else hash(stored.content)
         if existing is not None:

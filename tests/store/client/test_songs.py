@@ -93,7 +93,7 @@ def test_another_recording_under_a_voice_name_is_rejected(queue: VoiceQueue) -> 
         queue.enqueue({"audio_url": f"{URL}?2", "voice": "ana", "batch": "b"})
 
     [problem] = caught.value.problems
-    assert (problem.field, problem.message) == ("voice", "stands for another recording in this batch")
+    assert (problem.field, problem.message) == ("voice", "is already used for another recording in this batch")
     assert queue.batch("b").total == 1
 
 

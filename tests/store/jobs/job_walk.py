@@ -23,8 +23,9 @@ from voicequeue.client import cancelling
 from voicequeue.domain import serialization
 from voicequeue.domain.claims import EnqueueOutcome, PollClaim, PollReschedule, SubmitClaim, SubmitDeferred
 from voicequeue.domain.gate import HoldReason, Limits
-from voicequeue.domain.job import IN_FLIGHT, SETTLED, TRANSITIONS, Transition
+from voicequeue.domain.job import Transition
 from voicequeue.domain.stage import PRICES
+from voicequeue.domain.states import IN_FLIGHT, SETTLED, TRANSITIONS
 from voicequeue.storage.job_store import JobStore
 
 walks = itertools.count()

@@ -23,9 +23,8 @@ from tests.store.life import (
 from voicequeue import Gate, Priority, Stage, State
 from voicequeue.domain.claims import Admitted
 from voicequeue.domain.gate import HoldReason
-from voicequeue.domain.job import IN_FLIGHT
 from voicequeue.domain.stage import PRICES
-from voicequeue.domain.states import IN_FLIGHT, SETTLED, TRANSITIONS
+from voicequeue.domain.states import IN_FLIGHT
 from voicequeue.storage.flow_control import UpstreamFailure
 
 #: Reasons that upstream's answers give.
