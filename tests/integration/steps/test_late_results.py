@@ -101,7 +101,7 @@ def test_a_cancelled_job_is_polled_at_growing_intervals(bench: Bench, simulator:
 
     assert 5 <= polls_sent(simulator) <= 15
     assert bench.store.lease_overdue(bench.clock.now + 1e6, overdue_s=0) == []
-    assert "not looked for any more" in bench.store.timeline(job_id)[-1].reason
+    assert "polling ended" in bench.store.timeline(job_id)[-1].reason
 
 
 def past_its_deadline(bench: Bench, simulator: Simulator) -> str:
