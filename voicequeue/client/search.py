@@ -23,9 +23,9 @@ CHUNK = 500
 #: Jobs examined for one page, about. If few match, a page ends with fewer jobs than its limit.
 EXAMINED_MAX = 10_000
 
-_STATES = {state: place for place, state in enumerate(State)}
+_STATES = {state: number for number, state in enumerate(State)}
 _INDEX = re.compile(
-    r"state:(?P<state>\w+)|line:(?P<rank>[0-2]):(?P<of>[\w.-]*)|batch:(?P<batch>[\w.-]+):jobs", re.ASCII
+    r"state:(?P<state>\w+)|lane:(?P<rank>[0-2]):(?P<lane_batch>[\w.-]*)|batch:(?P<batch>[\w.-]+):jobs", re.ASCII
 )
 _MEMBER = re.compile(r"[\w.-]*", re.ASCII)
 _SCORE = re.compile(r"(-?\d{1,40}(\.\d{1,40})?(e[+-]?\d{1,3})?)?", re.ASCII)
@@ -42,7 +42,7 @@ class Filter:
         code: Failed with this code.
         since: Last changed at this time or later (Unix seconds).
         metadata: Has these metadata.
-        called: Has exactly this text as key, name, song title, persona id, voice name, upstream task id or metadata
+        text: Has exactly this text as key, name, song title, persona id, voice name, upstream task id or metadata
             value.
 
     Raises:
@@ -63,7 +63,7 @@ class Filter:
             raise InvalidJobError(broken)
 
     def matches(self, job: Job) -> bool:
-        """Return whether the metadata and `called` match. scripts/filter_page.lua has checked the other conditions."""
+        """Return whether the metadata and `text` match. scripts/filter_page.lua has checked the other conditions."""
         has_all = all(job.spec.metadata.get(name) == value for name, value in self.metadata.items())
         return has_all and (self.text is None or self.text in _names(job))
 
@@ -110,7 +110,7 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class PagePosition:
-    """A position in an index: behind `member`, or at its beginning if there is none."""
+    """A position in an index: after `member`, or at the start if it is empty."""
 
     index: str
     member: str = ""
@@ -122,7 +122,7 @@ class PagePosition:
         return (self.member, self.score) if self.member else None
 
     def text(self) -> str:
-        """Return the place as a cursor."""
+        """Return the position as a cursor."""
         parts = json.dumps([self.index, self.member, self.score], separators=(",", ":"))
         return urlsafe_b64encode(parts.encode()).decode().rstrip("=")
 
@@ -145,7 +145,7 @@ def list_batches(store: JobStore, *, limit: int, cursor: str | None = None) -> P
     place = _place(cursor) if cursor else PagePosition("batches")
     if place.index != "batches":
         raise InvalidCursorError
-    members = store.indexes.read_page("batches", place.after, limit, latest_first=True)
+    members = store.indexes.read_page("batches", position.after, limit, latest_first=True)
     page = (store.batch(name) for name, _ in members)
     end = PagePosition("batches", *members[-1]).text() if len(members) == limit else None
     return Page(tuple(batch for batch in page if batch is not None), end)
@@ -159,15 +159,15 @@ def search(store: JobStore, job_filter: Filter, *, limit: int, cursor: str | Non
     """
     jobs: list[Job] = []
     examined = 0
-    places = _places(store, job_filter, cursor)
-    for start in places:
-        place: PagePosition | None = start
-        while place is not None:
-            matches, place, count = _matches(store, job_filter, place, limit - len(jobs))
+    positions = _positions(store, job_filter, cursor)
+    for start in positions:
+        position: PagePosition | None = start
+        while position is not None:
+            matches, position, count = _matches(store, job_filter, position, limit - len(jobs))
             jobs += matches
             examined += count
             if len(jobs) >= limit or examined >= EXAMINED_MAX:
-                after = place or next(places, None)
+                after = position or next(positions, None)
                 return Page(tuple(jobs), after.text() if after else None)
     return Page(tuple(jobs), None)
 
@@ -187,21 +187,21 @@ def iter_matching(store: JobStore, job_filter: Filter) -> Iterator[Job]:
 
 
 def _matches(
-    store: JobStore, job_filter: Filter, place: PagePosition, limit: int
+    store: JobStore, job_filter: Filter, position: PagePosition, limit: int
 ) -> tuple[list[Job], PagePosition | None, int]:
     """Return up to `limit` matches, where to continue in the index (None: its end), and how many jobs were examined."""
-    latest_first = place.index.startswith("state:")
+    latest_first = position.index.startswith("state:")
     chunk = CHUNK if _is_selective(job_filter) else min(CHUNK, limit)
     examined, last, members = store.indexes.filter_page(
-        place.index, place.after, chunk, job_filter.script_arguments(), latest_first=latest_first
+        position.index, position.after, chunk, job_filter.script_arguments(), latest_first=latest_first
     )
     jobs = [job for job in store.get([job_id for job_id, _ in members]) if job is not None and job_filter.matches(job)]
     if len(jobs) > limit or (len(jobs) == limit and examined == chunk):
         end = jobs[limit - 1].id
-        return jobs[:limit], PagePosition(place.index, end, dict(members)[end]), examined
-    # A state is read from the latest: once a job is older than `since`, so are all that follow.
+        return jobs[:limit], PagePosition(position.index, end, dict(members)[end]), examined
+    # A state is read from the latest change on: if a job is older than `since`, all later ones are too.
     is_end = examined < chunk or (latest_first and job_filter.since is not None and float(last[1]) < job_filter.since)
-    return jobs, None if is_end else PagePosition(place.index, *last), examined
+    return jobs, None if is_end else PagePosition(position.index, *last), examined
 
 
 def _is_selective(job_filter: Filter) -> bool:
@@ -211,12 +211,12 @@ def _is_selective(job_filter: Filter) -> bool:
     )
 
 
-def _places(store: JobStore, job_filter: Filter, cursor: str | None) -> Iterator[PagePosition]:
+def _positions(store: JobStore, job_filter: Filter, cursor: str | None) -> Iterator[PagePosition]:
     """Return where to read, index by index, starting at the cursor."""
     indexes = _indexes(store, job_filter)
     if cursor is None:
         return (PagePosition(index) for index in indexes)
-    start = _place(cursor)
+    start = _decode_cursor(cursor)
     if not _may_hold(start.index, job_filter):
         raise InvalidCursorError
     # A lane that has become empty still has its position among the others.
@@ -243,7 +243,7 @@ def _may_hold(index: str, job_filter: Filter) -> bool:
         return False
     if match["batch"] is not None:
         return job_filter.batch == match["batch"]
-    return job_filter.batch is None or (job_filter.state is State.QUEUED and match["of"] == job_filter.batch)
+    return job_filter.batch is None or (job_filter.state is State.QUEUED and match["lane_batch"] == job_filter.batch)
 
 
 def _order(index: str) -> tuple[int, int, str] | None:
@@ -253,4 +253,4 @@ def _order(index: str) -> tuple[int, int, str] | None:
         return None
     if match["state"] is not None:
         return (_STATES[State(match["state"])], 0, "") if match["state"] in list(State) else None
-    return (_STATES[State.QUEUED], int(match["rank"] or 0), match["of"] or "")
+    return (_STATES[State.QUEUED], int(match["rank"] or 0), match["lane_batch"] or "")
