@@ -103,8 +103,8 @@ class FlowControl:
 
     def pause(self, now: float, *, stage: Stage | None = None, reason: str = "") -> bool:
         """Stop submission, of all stages or of one, until `resume`; False if it was already paused."""
-        reason = HoldReason.PAUSED if stage is None else f"{HoldReason.PAUSED}.{stage}"
-        return self.add_hold(reason, reason, now)
+        hold_reason = HoldReason.PAUSED if stage is None else f"{HoldReason.PAUSED}.{stage}"
+        return self.add_hold(hold_reason, reason, now)
 
     def resume(self, now: float, *, stage: Stage | None = None) -> bool:
         """Remove pauses, and start a trial for every other hold; False if there was no hold."""

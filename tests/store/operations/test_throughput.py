@@ -22,7 +22,7 @@ def finished(store: JobStore, key: str, at: float, *, waited: float, worked: flo
 
 def last_minute(store: JobStore, **more: float) -> list[TimeBucket]:
     """Return the last minute in ten intervals."""
-    return store.throughput(NOW, **{"span_s": 60.0, "stretches": 10, **more})  # type: ignore[arg-type]
+    return store.throughput(NOW, **{"span_s": 60.0, "buckets": 10, **more})  # type: ignore[arg-type]
 
 
 def test_without_finished_jobs_all_counts_are_zero(store: JobStore) -> None:

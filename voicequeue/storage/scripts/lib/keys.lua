@@ -100,7 +100,7 @@
 --                          gateway:heartbeats: of the processes that deliver callbacks, archive songs, serve HTTP
 --   heartbeats:facts hash  by worker name, JSON: its facts; callbacks:pulses:facts, …
 --   metrics        hash    what processes count and measure (voicequeue/storage/monitoring/metrics.py)
---   rejected_messages list JSON: messages that became no job: at, message_id, task, reason, job
+--   rejected_messages list JSON: messages that became no job: rejected_at, message_id, task, reason, job
 --   rejected_messages:bytes string their total size
 --   bulk_plan:<token> list a planned bulk change: JSON of its action and count, then "id version" for each job; expires
 --   session:<id>   hash    a login to the job page, by the SHA-256 of its cookie: name of the API key, proof (SHA-256 of
