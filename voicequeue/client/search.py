@@ -46,7 +46,7 @@ class Filter:
             value.
 
     Raises:
-        InvalidJob: A text is not valid Unicode.
+        InvalidJobError: A text is not valid Unicode.
     """
 
     state: State | None = None
@@ -127,8 +127,8 @@ class PagePosition:
         return urlsafe_b64encode(parts.encode()).decode().rstrip("=")
 
 
-def _place(cursor: str) -> PagePosition:
-    """Decode a cursor. Raises BadCursor."""
+def _decode_cursor(cursor: str) -> PagePosition:
+    """Decode a cursor. Raises InvalidCursorError."""
     try:
         parts = json.loads(urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
         index, member, score = (part if isinstance(part, str) else "\0" for part in parts)
@@ -141,9 +141,9 @@ def _place(cursor: str) -> PagePosition:
 
 
 def list_batches(store: JobStore, *, limit: int, cursor: str | None = None) -> Page[Batch]:
-    """Return a page of the batches, the newest first. Raises BadCursor."""
-    place = _place(cursor) if cursor else PagePosition("batches")
-    if place.index != "batches":
+    """Return a page of the batches, the newest first. Raises InvalidCursorError."""
+    position = _decode_cursor(cursor) if cursor else PagePosition("batches")
+    if position.index != "batches":
         raise InvalidCursorError
     members = store.indexes.read_page("batches", position.after, limit, latest_first=True)
     page = (store.batch(name) for name, _ in members)
@@ -152,7 +152,7 @@ def list_batches(store: JobStore, *, limit: int, cursor: str | None = None) -> P
 
 
 def search(store: JobStore, job_filter: Filter, *, limit: int, cursor: str | None = None) -> Page[Job]:
-    """Return a page of up to `limit` jobs; fewer, even none, if few of many match. Raises BadCursor.
+    """Return a page of up to `limit` jobs; fewer, even none, if few of many match. Raises InvalidCursorError.
 
     Order: within a batch as enqueued; within a state by the latest to enter it; the backlog by priority, batch and age;
     all jobs state by state. A job that changes its state between two pages may be on both.
