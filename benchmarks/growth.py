@@ -31,8 +31,9 @@ from tasks import decisions
 from tasks.musicapi import VoiceReady
 from voicequeue import Filter, Limits, VoiceJob, VoiceQueue
 from voicequeue.domain.claims import PollReschedule, SubmitClaim
-from voicequeue.domain.job import State, Transition
+from voicequeue.domain.job import Transition
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import State
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 from voicequeue.storage.job_store import JobStore

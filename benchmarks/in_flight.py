@@ -17,7 +17,7 @@ from rich.table import Table
 from benchmarks.load import jobs
 from benchmarks.running_stack import running_stack
 from voicequeue import VoiceQueue
-from voicequeue.domain.job import State
+from voicequeue.domain.states import State
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.keyspace import Keyspace
 
@@ -146,7 +146,7 @@ class Lateness:
         with self._redis.pipeline(transaction=True) as pipe:
             for job_id in self._planned:
                 pipe.zscore(self._space.key("in_flight"), job_id)
-                pipe.hget(self._space.key(f"job:{job_id}"), "asked")
+                pipe.hget(self._space.key(f"job:{job_id}"), "not_ready_at")
             replies = iter(pipe.execute())
         for job_id, (due_at, polled_at) in zip(list(self._planned), zip(replies, replies, strict=True), strict=True):
             polled_before, due_before = self._planned[job_id]

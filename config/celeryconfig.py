@@ -64,5 +64,5 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_max_tasks_per_child": 10_000,
         "worker_send_task_events": True,
         # Stores messages that are not for one of our tasks; Celery would drop them and log their content.
-        "worker_consumer": "workers.consumer:Consumer",
+        "worker_consumer": "workers.messaging.consumer:Consumer",
     }

@@ -116,7 +116,7 @@ def is_read_only() -> bool:
 
 
 def load(**overrides: str) -> FlowerSettings:
-    """Read the settings from the environment now; `overrides` take precedence. Raises BadSettings, which ends the
+    """Read the settings from the environment now; `overrides` take precedence. Raises SettingsError, which ends the
     process."""
     try:
         loaded = FlowerSettings(**overrides)  # type: ignore[arg-type]

@@ -38,8 +38,8 @@ LIBRARY_LOGGERS = ("uvicorn", "uvicorn.error", "celery", "celery.task", "celery.
 #: The extra fields that are logged. Fields that libraries attach (Celery: arguments of tasks) are not.
 FIELDS = (
     *("job", "batch", "stage", "attempt", "outcome", "reason", "duration", "task_id", "at"),
-    *("callback", "type", "tries", "hint", "door", "message_id", "count"),
-    *("method", "path", "status", "who"),
+    *("callback_id", "event_type", "attempts", "action", "source", "message_id", "count"),
+    *("method", "path", "status", "key_name"),
 )
 
 LogEvent = MutableMapping[str, Any]

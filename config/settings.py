@@ -49,12 +49,12 @@ class Settings(
 
 @cache
 def settings() -> Settings:
-    """Return the process's settings, read once. Raises BadSettings."""
+    """Return the process's settings, read once. Raises SettingsError."""
     return load()
 
 
 def load() -> Settings:
-    """Read the settings from the environment now. Raises BadSettings, which ends the process."""
+    """Read the settings from the environment now. Raises SettingsError, which ends the process."""
     try:
         loaded = Settings()
     except ValidationError as error:

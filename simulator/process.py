@@ -38,7 +38,7 @@ class Simulator:
         return self.control("GET", "/dials")
 
     def set_dials(self, **dials: object) -> None:
-        """Set some dials, all or none. Raises Refused for an unknown dial or an invalid value."""
+        """Set some dials, all or none. Raises ControlError for an unknown dial or an invalid value."""
         self.control("PATCH", "/dials", dials)
 
     def ledger(self, *, charges: bool = True) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class Simulator:
         self.control("POST", f"/tasks/{task_id}/fail")
 
     def control(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """Call the control port and return its JSON object. Raises Refused with the text of an error."""
+        """Call the control port and return its JSON object. Raises ControlError with the text of an error."""
         with requests.Session() as session:
             session.trust_env = False  # a proxy could not reach this machine
             response = session.request(method, self.control_url + path, json=body, timeout=_TIMEOUT_S)

@@ -81,4 +81,4 @@ def defer_to_reconciler(job_ids: Sequence[str]) -> Iterator[None]:
         # A Redis error quotes the command, so only its type is logged.
         is_defect = not isinstance(error, RedisError)
         for job_id in job_ids:
-            log.error("left to the pulse: %s", type(error).__name__, exc_info=is_defect, extra={"job": job_id})
+            log.error("deferred to maintenance: %s", type(error).__name__, exc_info=is_defect, extra={"job": job_id})

@@ -23,21 +23,22 @@ from voicequeue.domain import serialization, timeouts, transitions
 from voicequeue.domain.claims import PollClaim, StalledJob, SubmitClaim
 from voicequeue.domain.clip import Clip, merge_clips
 from voicequeue.domain.gate import Refusal
-from voicequeue.domain.job import Failure, FailureCode, FailureReport, Job, State, Transition
+from voicequeue.domain.job import Failure, FailureReport, Job, Transition
 from voicequeue.domain.stage import PRICES, Stage
+from voicequeue.domain.states import FailureCode, State
 
 #: Reason for queueing jobs that a stopping worker did not start.
 STOPPING = "its worker is stopping; nothing was sent"
 
 #: The process was suspended after its claim. Another worker may have resubmitted the job, so this one must not.
-CLAIM_EXPIRED = "the claim ran out before anything was sent"
+CLAIM_EXPIRED = "the claim expired before anything was sent"
 
 
 def accepted(claim: SubmitClaim, task_id: str, now: float, poll_in: float, model: str = "") -> Transition:
     """Return the transition of an accepted order: its credits are spent and it is polled in `poll_in` seconds."""
-    fields: dict[str, str | None] = {serialization.task_field(claim.stage): task_id, "since": f"{now:.6f}"}
+    fields: dict[str, str | None] = {serialization.task_field(claim.stage): task_id, "submitted_at": f"{now:.6f}"}
     # Clear what an earlier stage or order left.
-    fields |= {"asked": None, "answer": None, **transitions.NO_FAILURE_REPORT}
+    fields |= {"not_ready_at": None, "upstream_response": None, **transitions.NO_FAILURE_REPORT}
     if model:
         fields["model"] = model
     return _submit_transition(claim)(State.PENDING, due=now + poll_in, fields=fields, credits=PRICES[claim.stage])
@@ -50,7 +51,7 @@ def not_accepted(claim: SubmitClaim, error: UpstreamError, now: float, refusal: 
     """
     if error.may_be_charged:
         answer = error.answer if isinstance(error, AmbiguousFailure) else None
-        return _submit_transition(claim)(State.UNSURE, reason=error.message, fields={"answer": answer})
+        return _submit_transition(claim)(State.UNSURE, reason=error.message, fields={"upstream_response": answer})
     if refusal is not None:
         return _submit_transition(claim)(State.QUEUED, reason=error.message, refused=refusal)
     if isinstance(error, InvalidRequest):
@@ -70,7 +71,7 @@ def answered_late(job: Job, transition: Transition) -> Transition | None:
         if transition.to_state is State.QUEUED
         else (transition.to_state, transition.due)
     )
-    reason = "the answer came late"
+    reason = "late answer"
     return replace(
         transition, version=job.version, state=State.UNSURE, to_state=to, due=due, reason=reason, refused=None
     )
@@ -89,12 +90,14 @@ def not_started(job: Job) -> Transition:
 def worker_died(job_id: str, version: int, stage: Stage) -> Transition:
     """Make a job unsure whose worker died while charging: the POST may have been sent."""
     reason = "the worker died while charging"
-    return Transition(job_id, version, State.CHARGING, stage, State.UNSURE, reason=reason, fields={"answer": None})
+    return Transition(
+        job_id, version, State.CHARGING, stage, State.UNSURE, reason=reason, fields={"upstream_response": None}
+    )
 
 
 def claim_not_received(job: StalledJob, now: float) -> Transition:
     """Admit a job again whose claim reply was lost and whose claim expired: nothing was sent."""
-    reason = "the claim never arrived, so nothing was sent"
+    reason = "the claim reply was lost; nothing was sent"
     return Transition(job.job_id, job.version, State.UNSURE, job.stage, State.ADMITTED, due=now, reason=reason)
 
 
@@ -145,7 +148,7 @@ def finished_songs(claim: PollClaim, result: TaskResult) -> tuple[Clip, ...]:
     return clips if {clip.clip_id for clip in clips if clip.is_finished} - earlier_ids else ()
 
 
-def doubt(claim: PollClaim, result: TaskResult, now: float) -> FailureReport | None:
+def failure_report(claim: PollClaim, result: TaskResult, now: float) -> FailureReport | None:
     """Return the failure that upstream reports and may still revoke."""
     if not isinstance(result, TaskFailed):
         return None
@@ -163,7 +166,7 @@ def _failed_upstream(claim: PollClaim, failed: TaskFailed, now: float, recheck_s
         # The next order has other songs: those of the failed one would keep it incomplete.
         fields: dict[str, str | None] = {serialization.task_field(claim.stage): None, **transitions.NO_FAILURE_REPORT}
         fields |= {"clips": None} if claim.clips else {}
-        reason = f"upstream failed it: {failed.message}; to be ordered again"
+        reason = f"upstream reported a failure: {failed.message}; resubmitting"
         return _poll_transition(claim)(State.QUEUED, reason=reason, fields=fields)
     next_poll = now + max(recheck_s, timeouts.late_poll_delay(now - claim.submitted_at))
     return _failed(claim, Failure(FailureCode.UPSTREAM_FAILED, claim.stage, failed.message), now, next_poll)
@@ -177,11 +180,11 @@ def _polled_late(claim: PollClaim, result: TaskResult, now: float, *, is_final: 
     stays = partial(_poll_transition(claim), claim.state)
     match result:
         case VoiceReady() if claim.stage is Stage.VOICE:
-            return stays(reason="the voice came late, and is kept", fields=_voice_fields(result))
+            return stays(reason="late voice kept", fields=_voice_fields(result))
         case MusicReady() | NotReady() if claim.stage is Stage.MUSIC:
             return _songs_late(claim, merge_clips(claim.clips, result.clips), now)
         case TaskFailed() if is_final and claim.state is State.CANCELLED:
-            return stays(reason=f"upstream failed it: {result.message}")
+            return stays(reason=f"upstream reported a failure: {result.message}")
     return None
 
 
@@ -195,7 +198,7 @@ def _songs_late(claim: PollClaim, clips: tuple[Clip, ...], now: float) -> Transi
     return _poll_transition(claim)(
         claim.state,
         due=None if is_complete else now + timeouts.late_poll_delay(now - claim.submitted_at),
-        reason="the song came late, and is kept" if is_complete else "a part of the song came late, and is kept",
+        reason="late song kept" if is_complete else "part of the late song kept",
         fields={"clips": serialization.clips_text(clips)},
     )
 
@@ -212,9 +215,7 @@ def overdue(
     if now - claim.submitted_at <= deadline_s:
         return None
     if claim.state is not State.PENDING:
-        return _poll_transition(claim)(
-            claim.state, reason=f"nothing came in {deadline_s:g} s; it is not looked for any more"
-        )
+        return _poll_transition(claim)(claim.state, reason=f"no result within {deadline_s:g} s; polling ended")
     clips = merge_clips(claim.clips, result.clips) if isinstance(result, NotReady) else claim.clips
     if any(clip.is_finished for clip in clips):
         return _songs_ready(claim, clips, now)
@@ -231,7 +232,7 @@ def _songs_ready(claim: PollClaim, clips: tuple[Clip, ...], now: float) -> Trans
         return _poll_transition(claim)(State.SUCCEEDED, fields=fields)
     next_poll, reason = (
         now + timeouts.late_poll_delay(now - claim.submitted_at),
-        "a part of the song is missing, and is asked for",
+        "part of the song is missing; polling again",
     )
     return _poll_transition(claim)(State.SUCCEEDED, due=next_poll, reason=reason, fields=fields)
 

@@ -31,7 +31,8 @@ _NAMED_MAX = 20
 HIDDEN = "(hidden: a job may hold URLs and lyrics)"
 
 #: Headers that override those of the sender: how a message is shown, and the time limit of its task. Expiry is checked
-#: on receipt (workers/message_validation.py) by the queue's time; Celery would use the host's and drop the message.
+#: on receipt by the queue's time (workers/messaging/message_validation.py); Celery would use the host's time, and drop
+#: the message.
 _OVERRIDES: dict[str, Any] = {
     "shadow": None,
     "timelimit": None,
@@ -72,7 +73,7 @@ def enqueue_or_reject(
 ) -> str:
     """Enqueue the job of a message and return its id, or store the message as rejected and raise the reason.
 
-    Raises InvalidJob, KeyConflict; RedisError where neither could be written.
+    Raises InvalidJobError, KeyConflictError; RedisError where neither could be written.
     """
     content: Any = {"args": list(args), "kwargs": dict(named)}
     try:
@@ -83,12 +84,12 @@ def enqueue_or_reject(
     except Exception as error:
         reason = str(error) if isinstance(error, InvalidJobError | KeyConflictError) else safe_reason(error)
         store.rejected_messages.add(RejectedMessage(now, message_id, ENQUEUE_TASK, reason, content))
-        log.warning("rejected: %s", safe_reason(error), extra={"message_id": message_id})
+        log.warning("message rejected: %s", safe_reason(error), extra={"message_id": message_id})
         raise
 
 
 def job_argument(args: Sequence[Any], named: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the job: the argument `job`, or the only positional argument. Raises InvalidJob."""
+    """Return the job: the argument `job`, or the only positional argument. Raises InvalidJobError."""
     unexpected = [name for name in named if name != "job"]
     problems = [Problem(str(name), "is not an argument; the only argument is job") for name in unexpected[:_NAMED_MAX]]
     if (uncounted := len(unexpected) - _NAMED_MAX) > 0:
@@ -104,7 +105,7 @@ def job_argument(args: Sequence[Any], named: Mapping[str, Any]) -> Mapping[str, 
 
 
 def enqueue_message(store: JobStore, job: Mapping[str, Any], *, message_id: str, now: float) -> str:
-    """Enqueue the job of a message and return its id. Raises InvalidJob, KeyConflict.
+    """Enqueue the job of a message and return its id. Raises InvalidJobError, KeyConflictError.
 
     A message may be delivered twice, so a job without a key gets one from the message id.
     """
@@ -116,5 +117,5 @@ def enqueue_message(store: JobStore, job: Mapping[str, Any], *, message_id: str,
     entry = item_result(jobs, store.enqueue(jobs, now, source=Source.MESSAGE))
     if entry.error is not None:
         raise entry.error
-    log.info("queued", extra={"job": entry.job_id, "batch": spec.batch, "door": "message", "at": now})
+    log.info("queued", extra={"job": entry.job_id, "batch": spec.batch, "source": "message", "at": now})
     return entry.job_id

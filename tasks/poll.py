@@ -18,8 +18,9 @@ from tasks.context import TaskContext, defer_to_reconciler, job_span
 from tasks.musicapi import InvalidRequest, RequestPool, TaskResult, UpstreamError, requests
 from voicequeue.domain.claims import PollClaim, PollReschedule
 from voicequeue.domain.clip import Clip
-from voicequeue.domain.job import FailureReport, State, Transition
+from voicequeue.domain.job import FailureReport, Transition
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import State
 
 log = logging.getLogger("voicequeue")
 
@@ -44,13 +45,14 @@ class PollResult:
 class PollAnswer:
     """Answer to one poll.
 
-    `transition` is None while the task is not ready. `has_response` is False where upstream did not answer. `doubt` is
-    the failure that upstream reports, and `clips` are the songs if one has finished since the last poll.
+    `transition` is None while the task is not ready. `has_response` is False where upstream did not answer.
+    `failure_report` is the failure that upstream reports, and `clips` are the songs if one has finished since the last
+    poll.
     """
 
     transition: Transition | None
     has_response: bool
-    doubt: FailureReport | None = None
+    failure_report: FailureReport | None = None
     clips: tuple[Clip, ...] = ()
 
 
@@ -125,18 +127,18 @@ def _next_poll(
     services: TaskContext, claim: PollClaim, answer: PollAnswer | None, now: float, jitter: float
 ) -> PollReschedule:
     """Return the next poll of a job, with the failure that upstream reports."""
-    doubt = answer.doubt if answer else claim.failure_report
-    if doubt and not claim.failure_report:
-        context = {"job": claim.job_id, "stage": str(claim.stage), "reason": doubt.message}
-        log.info("upstream says that it failed: it is asked again", extra=context)
+    failure_report = answer.failure_report if answer else claim.failure_report
+    if failure_report and not claim.failure_report:
+        context = {"job": claim.job_id, "stage": str(claim.stage), "reason": failure_report.message}
+        log.info("upstream reported a failure; polling again", extra=context)
     is_not_ready = answer is not None and answer.has_response and claim.state is State.PENDING
-    due = now + services.polls.next_delay(claim, now, jitter, is_doubted=doubt is not None)
+    due = now + services.polls.next_delay(claim, now, jitter, has_failure_report=failure_report is not None)
     return PollReschedule(
         claim.job_id,
         claim.version,
         due,
         now if is_not_ready else None,
-        doubt,
+        failure_report,
         keeps_failure_report=claim.failure_report is None,
         clips=answer.clips if answer else (),
     )
@@ -173,19 +175,23 @@ def _report_health(services: TaskContext, results: dict[PollClaim, TaskResult | 
         unanswered = services.health.report_polls(current)
         for claim, result in results.items():
             if claim.job_id in unanswered or isinstance(result, InvalidRequest):
-                log.warning("asking about it: %s", result, extra={"job": claim.job_id, "stage": str(claim.stage)})
+                log.warning("poll failed: %s", result, extra={"job": claim.job_id, "stage": str(claim.stage)})
 
 
 def _answer(services: TaskContext, claim: PollClaim, result: TaskResult | UpstreamError) -> PollAnswer:
     now, deadline_s = services.clock(), _deadline_s(services, claim)
     if isinstance(result, UpstreamError):
         transition = decisions.overdue(claim, now, deadline_s, message=result.message)
-        return PollAnswer(transition, has_response=False, doubt=claim.failure_report)
-    doubt = decisions.doubt(claim, result, now)
+        return PollAnswer(transition, has_response=False, failure_report=claim.failure_report)
+    failure_report = decisions.failure_report(claim, result, now)
     transition = decisions.transition_from_result(
         claim, result, now, services.poll_plan.recheck_s
-    ) or decisions.overdue(claim, now, deadline_s, message=doubt.message if doubt else "", result=result)
-    return PollAnswer(transition, has_response=True, doubt=doubt, clips=decisions.finished_songs(claim, result))
+    ) or decisions.overdue(
+        claim, now, deadline_s, message=failure_report.message if failure_report else "", result=result
+    )
+    return PollAnswer(
+        transition, has_response=True, failure_report=failure_report, clips=decisions.finished_songs(claim, result)
+    )
 
 
 def _deadline_s(services: TaskContext, claim: PollClaim) -> float:

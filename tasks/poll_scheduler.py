@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from voicequeue.domain import timeouts
 from voicequeue.domain.claims import PollClaim
-from voicequeue.domain.job import State
 from voicequeue.domain.poll_schedule import DurationInterval, PollSchedulePolicy
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import State
 from voicequeue.storage.monitoring.metrics import MetricsCounter
 from voicequeue.storage.poll_history import PollHistory
 
@@ -26,35 +26,35 @@ def duration_kind(stage: Stage, model: str = "") -> str:
 class PollScheduler:
     """Poll schedules, refreshed every few seconds. Safe to share between threads."""
 
-    def __init__(self, history: PollHistory, plan: PollSchedulePolicy, tally: MetricsCounter) -> None:
+    def __init__(self, history: PollHistory, plan: PollSchedulePolicy, metrics: MetricsCounter) -> None:
         self._history = history
-        self._tally = tally
-        self._plan = plan
+        self._metrics = metrics
+        self._policy = plan
         self._schedules: dict[str, list[float]] = {}
         self._refresh_at = 0.0
 
     def jitter(self) -> float:
         """Return the jitter that orders polled together share."""
-        return self._plan.jitter()
+        return self._policy.jitter()
 
-    def next_delay(self, claim: PollClaim, now: float, jitter: float, *, is_doubted: bool) -> float:
+    def next_delay(self, claim: PollClaim, now: float, jitter: float, *, has_failure_report: bool) -> float:
         """Return the delay until the next poll of this job, in seconds.
 
         The schedule does not apply once upstream reports a failure. A settled job is polled at growing intervals,
         unless other jobs wait for its outcome.
         """
-        if claim.state is State.PENDING and not is_doubted:
+        if claim.state is State.PENDING and not has_failure_report:
             return self.delay_for_age(now - claim.submitted_at, duration_kind(claim.stage, claim.model), jitter)
-        if claim.state is State.FAILED or not is_doubted:
-            return max(self._plan.unscheduled_delay(jitter), timeouts.late_poll_delay(now - claim.submitted_at))
-        return self._plan.unscheduled_delay(jitter)
+        if claim.state is State.FAILED or not has_failure_report:
+            return max(self._policy.unscheduled_delay(jitter), timeouts.late_poll_delay(now - claim.submitted_at))
+        return self._policy.unscheduled_delay(jitter)
 
     def delay_for_age(self, age: float, kind: str, jitter: float) -> float:
         """Return the delay until the next poll of an order of that age, in seconds."""
-        if time.monotonic() >= self._refresh_at and not self._plan.is_fixed:
-            self._refresh_at = time.monotonic() + self._plan.min_gap_s
+        if time.monotonic() >= self._refresh_at and not self._policy.is_fixed:
+            self._refresh_at = time.monotonic() + self._policy.min_gap_s
             self._schedules = self._history.schedules()
-        return min(COUNTDOWN_MAX_S, self._plan.delay_from_schedule(age, self._schedules.get(kind, ()), jitter))
+        return min(COUNTDOWN_MAX_S, self._policy.delay_from_schedule(age, self._schedules.get(kind, ()), jitter))
 
     def record_durations(self, ready: Iterable[PollClaim], now: float) -> None:
         """Record the durations of orders that are ready now."""
@@ -64,7 +64,7 @@ class PollScheduler:
             if 0 <= lower_s < now - claim.submitted_at:  # otherwise the time of submission is unknown
                 span = DurationInterval(lower_s, now - claim.submitted_at)
                 spans_by_kind.setdefault(duration_kind(claim.stage, claim.model), []).append(span)
-                self._tally.observe("stage", claim.stage, now - claim.submitted_at)
-                self._tally.observe("lateness", claim.stage, now - claim.submitted_at - lower_s)
+                self._metrics.observe("stage", claim.stage, now - claim.submitted_at)
+                self._metrics.observe("result_detection_delay", claim.stage, now - claim.submitted_at - lower_s)
         for kind, spans in spans_by_kind.items():
             self._history.add_durations(kind, spans)

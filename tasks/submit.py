@@ -22,10 +22,11 @@ from tasks.poll_scheduler import duration_kind
 from voicequeue.client.orders import OrderEffect, record_charged_order
 from voicequeue.domain.claims import ChargedOrder, PollReschedule, StalledJob, SubmitClaim, SubmitDeferred
 from voicequeue.domain.gate import Refusal
-from voicequeue.domain.job import State, Transition
+from voicequeue.domain.job import Transition
 from voicequeue.domain.serialization import task_field
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import State
 
 log = logging.getLogger("voicequeue")
 
@@ -198,7 +199,7 @@ def _transition_for(services: TaskContext, jitter: float, post: Completed[Order,
     }
     optional = {"task_id": transition.fields.get(task_field(claim.stage)), "reason": transition.reason}
     details = {name: value for name, value in optional.items() if value}
-    log.info("ordered", extra={**context, **details, "duration": round(post.duration_s, 3)})
+    log.info("submitted", extra={**context, **details, "duration": round(post.duration_s, 3)})
     return transition
 
 
@@ -246,10 +247,12 @@ def _write_late(services: TaskContext, claim: SubmitClaim, transition: Transitio
             return services.store.apply_transitions([better], services.clock()) == [True]
     if (task_id := transition.fields.get(task_field(claim.stage))) is not None:
         order = ChargedOrder(claim.job_id, claim.stage, claim.attempt, task_id)
-        named = record_charged_order(services.store, order, services.clock(), reason="the answer came late")
+        named = record_charged_order(services.store, order, services.clock(), reason="late answer")
         if named is not OrderEffect.JOB_NOT_FOUND:
             return named is OrderEffect.CONTINUED
     # The text of the answer may be shown in the record only, so it is not logged.
-    discarded = {name: value for name, value in transition.fields.items() if name != "answer"} or transition.reason
-    log.error("the job has moved on from %s", discarded, extra={"job": claim.job_id, "stage": str(claim.stage)})
+    discarded = {
+        name: value for name, value in transition.fields.items() if name != "upstream_response"
+    } or transition.reason
+    log.error("job has left the expected state: %s", discarded, extra={"job": claim.job_id, "stage": str(claim.stage)})
     return False

@@ -36,7 +36,7 @@ RATE_LIMITED_MAX = 8
 BALANCE = "balance"
 
 _CLOSED = {
-    HoldReason.COOLDOWN: "upstream says: slow down (%s)",
+    HoldReason.COOLDOWN: "upstream rate limit (%s)",
     HoldReason.OUT_OF_CREDITS: "charging is suspended until the account can pay: %s. Add credits; it resumes by itself",
     HoldReason.UNAUTHORIZED: "charging is suspended, upstream denies access: %s. One job is tried from time to time",
     HoldReason.UPSTREAM_DOWN: "charging is suspended, upstream does not answer: %s. It is retried automatically",
@@ -49,9 +49,9 @@ _WRONG_KEY = (
 class UpstreamHealth:
     """Reports what this process learns about upstream to all workers. Safe to share between threads."""
 
-    def __init__(self, controls: FlowControl, patience: Timeouts, clock: Callable[[], float]) -> None:
-        self._controls = controls
-        self._patience = patience
+    def __init__(self, flow_control: FlowControl, timeouts: Timeouts, clock: Callable[[], float]) -> None:
+        self._flow_control = flow_control
+        self._timeouts = timeouts
         self._clock = clock
         self._has_failures = False
 
@@ -91,7 +91,7 @@ class UpstreamHealth:
         _log_effect(text, refusal.reason, refusal.message, effect, {"job": job_id})
 
     def _refusal(self, error: UpstreamError, reason: HoldReason) -> Refusal:
-        cooldown_s, account_s = self._patience.cooldown_s, self._patience.account_hold_s
+        cooldown_s, account_s = self._timeouts.cooldown_s, self._timeouts.account_hold_s
         if isinstance(error, RateLimited):
             wait_s, max_s = self._retry_after_s(error), COOLDOWN_MAX_S
             return Refusal(
@@ -113,7 +113,7 @@ class UpstreamHealth:
             return set()
         self._has_failures = True
         failures = [self._failure(subject, error) for subject, error in errors.items()]
-        effects = self._controls.record_failures(failures, self._clock(), initial_hold_s=self._patience.cooldown_s)
+        effects = self._flow_control.record_failures(failures, self._clock(), initial_hold_s=self._timeouts.cooldown_s)
         for (subject, error), failure, effect in zip(errors.items(), failures, effects, strict=True):
             extra = {} if subject == BALANCE else {"job": subject}
             _log_effect(_CLOSED[failure.reason], failure.reason, error.message, effect, extra)
@@ -125,7 +125,7 @@ class UpstreamHealth:
         concerns_all = isinstance(error, ConnectionFailed) or is_wrong_key
         wait_s = 0.0
         if isinstance(error, RateLimited):
-            wait_s = self._retry_after_s(error) or self._patience.cooldown_s
+            wait_s = self._retry_after_s(error) or self._timeouts.cooldown_s
         detail = f"{error.message} ({'get-credits' if subject == BALANCE else f'job {subject}'})"
         return UpstreamFailure("" if concerns_all else subject, reason, detail, wait_s)
 
@@ -136,7 +136,7 @@ class UpstreamHealth:
         """Report that upstream answers again, if it failed before."""
         if self._has_failures:
             self._has_failures = False
-            self._controls.clear_failures()
+            self._flow_control.clear_failures()
 
 
 def _reason(error: UpstreamError) -> HoldReason | None:
@@ -158,4 +158,4 @@ def _log_effect(template: str, reason: HoldReason, message: str, effect: HoldEff
     if effect is HoldEffect.CLOSED:
         log.log(logging.WARNING if reason is HoldReason.COOLDOWN else logging.ERROR, template, cause, extra=extra)
     elif effect is HoldEffect.ON_TRIAL:
-        log.warning("%s: %s. One order at a time is tried, beginning with others", reason, cause, extra=extra)
+        log.warning("%s: %s. Trying one job at a time, other jobs first", reason, cause, extra=extra)

@@ -9,8 +9,9 @@ from tasks.musicapi import Webhook
 from voicequeue.auth import signatures
 from voicequeue.client.orders import OrderEffect, record_charged_order
 from voicequeue.domain.claims import ChargedOrder, PollReschedule, SubmitClaim
-from voicequeue.domain.job import MAY_HAVE_LATE_RESULT, Job, State
+from voicequeue.domain.job import Job
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import MAY_HAVE_LATE_RESULT, State
 from voicequeue.storage.job_store import JobStore
 
 
@@ -53,7 +54,7 @@ def process_webhook(store: JobStore, job_id: str, stage: Stage, attempt: int, ta
     now = store.clock()
     if task_id is not None:
         order = ChargedOrder(job_id, stage, attempt, task_id)
-        match record_charged_order(store, order, now, reason="a webhook told the task id"):
+        match record_charged_order(store, order, now, reason="task id from a webhook"):
             case OrderEffect.CONTINUED:
                 return WebhookEffect.POLL
             case OrderEffect.COUNTED:

@@ -15,10 +15,11 @@ from voicequeue.domain.balance import Balance, BalanceWindow, UncountedSpending
 from voicequeue.domain.charge_review import ChargeReview
 from voicequeue.domain.clip import ArchivedFile, Clip
 from voicequeue.domain.gate import Account, Gate, Hold, Limits
-from voicequeue.domain.job import ArchiveState, Charge, Event, Failure, FailureCode, Job, State, TimelineEntry, charges
+from voicequeue.domain.job import Charge, Event, Failure, Job, TimelineEntry, charges
 from voicequeue.domain.song import Song, UnknownModelWarning
 from voicequeue.domain.spec import Priority, VoiceJob
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import ArchiveState, FailureCode, State
 from voicequeue.domain.status import ArchiveCounts, BacklogLane, Batch, CallbackCounts, RefusedJob, Status
 from voicequeue.errors import (
     BatchNotFoundError,

@@ -1,18 +1,18 @@
 """The errors that callers can catch.
 
     VoiceQueueError
-     ├── InvalidJob      (also a ValueError)   fields of the job are missing or wrong; names each
-     ├── UnfitAudio      (also a ValueError)   the recording cannot be used
-     ├── KeyConflict     (also a ValueError)   the idempotency key belongs to a job with other content
-     ├── UnknownJob      (also a LookupError)  no job has this id
-     ├── UnknownBatch    (also a LookupError)  no job is in this batch
-     ├── UnknownPlan     (also a LookupError)  the token of the bulk plan is unknown or expired
-     ├── BadCursor       (also a ValueError)   the cursor is not one of this list
-     ├── NotAllowed                            the state of the job does not allow the action
-     └── StoreUnreachable                      Redis does not answer, or refuses the command
+     ├── InvalidJobError        (also a ValueError)   fields of the job are missing or invalid; lists each of them
+     ├── InvalidAudioError      (also a ValueError)   the recording cannot be used
+     ├── KeyConflictError       (also a ValueError)   the idempotency key belongs to a job with other content
+     ├── JobNotFoundError       (also a LookupError)  no job has this id
+     ├── BatchNotFoundError     (also a LookupError)  no job is in this batch
+     ├── PlanNotFoundError      (also a LookupError)  the token of the bulk plan is unknown or expired
+     ├── InvalidCursorError     (also a ValueError)   the cursor is not one of this list
+     ├── InvalidStateError                            the state of the job does not allow the action
+     └── StoreUnavailableError                        Redis does not answer, or refuses the command
 
 No message contains a URL, lyrics or a secret. Messages may contain names that the caller chose, such as those of
-unknown fields; `discreet` omits them too, and is what logs and Celery events contain. All errors can be pickled.
+unknown fields; `redacted` omits them too, and is what logs and Celery events contain. All errors can be pickled.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def unencodable_fields(value: Any) -> list[Problem]:
 
 
 def check_field(field: str, check: Callable[[T], T], value: T) -> T:
-    """Return `check(value)`. Raises InvalidJob, which names the field, if that raises ValueError."""
+    """Return `check(value)`. Raises InvalidJobError, which names the field, if that raises ValueError."""
     try:
         return check(value)
     except ValueError as error:

@@ -46,7 +46,7 @@ def require_encodable(text: str) -> str:
 def find_unencodable(value: Any) -> Iterator[tuple[str, str]]:
     """Yield the dotted path of each text in a JSON value that contains half a character, and a message.
 
-    The path of a name is that of its value. Paths are `mended`.
+    The path of a name is that of its value. Paths are valid Unicode.
     """
     stack: list[tuple[_Path, Any]] = [(None, value)]
     while stack:
@@ -81,7 +81,7 @@ def replace_unencodable(text: str) -> str:
 
 
 def replace_unencodable_in_json(value: Any) -> Any:
-    """Return a JSON value with each of its texts `mended`."""
+    """Return a JSON value with invalid Unicode in its texts replaced."""
     text = json.dumps(value, ensure_ascii=False)
     return json.loads(replace_unencodable(text)) if _HALF.search(text) else value
 

@@ -11,14 +11,15 @@ from config.celeryconfig import configuration
 from config.flower import is_read_only
 from config.settings import settings
 from tasks.celery_tasks import register
-from workers import lifeline, redis_transport
+from workers import lifeline
 from workers.archive import ArchiveStep
 from workers.callbacks import CallbackStep
 from workers.clock import CeleryApp, event_loop_time
 from workers.dependencies import archive_services, callback_services, flush_metrics, services
 from workers.dispatcher import DispatcherStep
 from workers.lifeline import LifelineStep
-from workers.retries import shorten_retry_traces
+from workers.messaging import redis_transport
+from workers.messaging.retries import shorten_retry_traces
 
 redis_transport.install(event_loop_time, may_stop=not is_read_only())
 app = CeleryApp("voicequeue", amqp=redis_transport.Amqp, set_as_current=True)

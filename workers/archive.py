@@ -21,7 +21,7 @@ from workers.background import BackgroundStep, LeaseDispatcher, Publish, publish
 from workers.dependencies import build_archive
 from workers.process_info import process_facts
 
-log = logging.getLogger("voicequeue.pulse")
+log = logging.getLogger("voicequeue.dispatcher")
 
 
 def archive_dispatcher(
@@ -47,7 +47,7 @@ class ArchiveStep(BackgroundStep):
     queues = frozenset(consumed_by("archive"))
 
     def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None] | None:  # noqa: ARG002  one dispatcher is enough
-        """Build the dispatcher; None without an archive. Raises Unusable."""
+        """Build the dispatcher; None without an archive. Raises ArchiveStorageError."""
         configured = settings()
         if not configured.archive_url.get_secret_value():
             log.warning("VOICEQUEUE_ARCHIVE_URL is not set: nothing is archived")

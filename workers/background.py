@@ -17,7 +17,7 @@ from celery.worker import state
 from voicequeue.storage.heartbeats import Heartbeats
 from voicequeue.storage.outbox import Outbox
 
-log = logging.getLogger("voicequeue.pulse")
+log = logging.getLogger("voicequeue.dispatcher")
 
 #: Sends a message with these ids to the Celery task of that name.
 Publish = Callable[[str, list[str]], None]

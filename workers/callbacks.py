@@ -20,7 +20,7 @@ from workers.background import BackgroundStep, LeaseDispatcher, Publish, publish
 from workers.dependencies import build_callbacks, callback_secrets
 from workers.process_info import process_facts
 
-log = logging.getLogger("voicequeue.pulse")
+log = logging.getLogger("voicequeue.dispatcher")
 
 #: The maximum number of callbacks per message.
 CALLBACKS_PER_MESSAGE = 10

@@ -59,7 +59,7 @@ def _callback_services_of(pid: int) -> CallbackServices:  # noqa: ARG001  the ke
 
 
 def archive_services() -> ArchiveServices:
-    """Return the archive services of this process. Raises Unusable."""
+    """Return the archive services of this process. Raises ArchiveStorageError."""
     return _archive_services_of(os.getpid())
 
 
@@ -105,9 +105,9 @@ def build_services(configured: Settings) -> TaskContext:
     )
 
 
-def _count_request(tally: MetricsCounter, operation: str, outcome: str, seconds: float) -> None:
-    tally.increment("call", operation, outcome)
-    tally.observe("call", operation, seconds)
+def _count_request(metrics: MetricsCounter, operation: str, outcome: str, seconds: float) -> None:
+    metrics.increment("upstream_request", operation, outcome)
+    metrics.observe("upstream_request", operation, seconds)
 
 
 def build_callbacks(configured: Settings) -> CallbackServices:
@@ -129,7 +129,8 @@ def build_callbacks(configured: Settings) -> CallbackServices:
             configured.callback_backoff_initial_s,
             configured.callback_backoff_max_s,
             configured.callback_retry_window_s,
-            # An attempt starts within `lane_s` of its claim and takes at most `answer_s`; the rest is a margin.
+            # An attempt starts within `start_window_s` of its claim and takes at most `response_s`; the rest is a
+            # margin.
             lease_s=4 * configured.callback_timeout_s,
             start_window_s=configured.callback_timeout_s,
         ),
@@ -137,7 +138,7 @@ def build_callbacks(configured: Settings) -> CallbackServices:
 
 
 def build_archive(configured: Settings) -> ArchiveServices:
-    """Build the archive services from the settings. Raises Unusable."""
+    """Build the archive services from the settings. Raises ArchiveStorageError."""
     store = JobStore(connect(configured.redis_url, wait_s=REDIS_RETRY_S), configured.prefix)
     return ArchiveServices(
         archive=store.archive,

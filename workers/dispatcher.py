@@ -28,7 +28,7 @@ from workers.lifeline import lifeline
 from workers.maintenance import Maintenance
 from workers.process_info import process_facts
 
-log = logging.getLogger("voicequeue.pulse")
+log = logging.getLogger("voicequeue.dispatcher")
 
 #: Pause after an early wake-up, as a fraction of the interval, so that jobs that arrive one by one are admitted
 #: together and share messages from there on.
@@ -100,9 +100,9 @@ class Dispatcher:
         for stage, job_ids in admitted.by_stage.items():
             self.hand_out(submit_name(stage), job_ids)
         if admitted.balance_change == "short":
-            log.warning("the credits do not suffice for the next job: submission stops until the balance rises")
+            log.warning("not enough credits for the next job; submission stops until the balance rises")
         elif admitted.balance_change == "enough":
-            log.info("the credits suffice again: submission resumes")
+            log.info("credits available again; submission resumes")
         return sum(map(len, admitted.by_stage.values()))
 
     def hand_out(self, task: str, job_ids: list[str]) -> None:

@@ -21,7 +21,7 @@ from billiard.util import set_pdeathsig  # type: ignore[attr-defined]  # its typ
 from celery import bootsteps
 from celery.signals import task_postrun, task_prerun, worker_process_init, worker_shutting_down
 
-log = logging.getLogger("voicequeue.stop")
+log = logging.getLogger("voicequeue.shutdown")
 
 #: Signals that systemd, Procfile runners and terminals send to a whole process group. The main process stops its
 #: children itself.

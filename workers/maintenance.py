@@ -19,14 +19,15 @@ from tasks.poll_scheduler import COUNTDOWN_MAX_S
 from voicequeue.domain import transitions
 from voicequeue.domain.balance import uncounted_spending
 from voicequeue.domain.claims import StalledJob
-from voicequeue.domain.job import IN_FLIGHT, MAY_HAVE_LATE_RESULT, Event, Job, State, Transition
+from voicequeue.domain.job import Event, Job, Transition
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import IN_FLIGHT, MAY_HAVE_LATE_RESULT, State
 from workers.background import run_safely
 
-log = logging.getLogger("voicequeue.pulse")
+log = logging.getLogger("voicequeue.dispatcher")
 
 #: The logger of transitions; other loggers report what processes do.
-transition_log = logging.getLogger("voicequeue.move")
+transition_log = logging.getLogger("voicequeue.transition")
 
 #: Transitions that an operator may have to look at.
 _LOG_LEVELS = {State.UNSURE: logging.WARNING, State.FAILED: logging.WARNING}
@@ -81,12 +82,12 @@ class Maintenance:
             balance = self._services.upstream.get_credits()
         except UpstreamError as error:
             self._services.health.report_balance(error)
-            log.info("cannot read the balance: %s", error)
+            log.info("balance check failed: %s", error)
             return
         self._services.health.report_balance(balance)
         store.flow_control.record_balance(balance, spent_before=spent_before, requested_at=requested_at, now=clock())
         deviation = uncounted_spending(store.flow_control.balances())
-        if store.flow_control.record_drift(deviation):
+        if store.flow_control.record_uncounted(deviation):
             log.warning("%s", deviation)
 
     # ── polls ──────────────────────────────────────────────────────────────────────────────────
@@ -121,7 +122,7 @@ class Maintenance:
         longest = max(COUNTDOWN_MAX_S, timeouts.submit_lease_s, timeouts.poll_lease_s)
         overdue = self._services.store.lease_overdue(now, overdue_s=timeouts.redispatch_after_s, longest_s=longest)
         if in_flight := [job for job in overdue if job.state in IN_FLIGHT]:
-            log.info("found overdue jobs", extra={"count": len(in_flight)})
+            log.info("overdue jobs found", extra={"count": len(in_flight)})
         if overdue:
             self._mark_unsure([job for job in overdue if job.state is State.CHARGING], now)
             for stage in Stage:
@@ -133,7 +134,7 @@ class Maintenance:
         for job, is_applied in zip(stalled, self._services.store.apply_transitions(changes, now), strict=True):
             if is_applied:
                 log.warning(
-                    "the worker was lost while charging; the job is unsure",
+                    "worker died while submitting; the job is unsure",
                     extra={"job": job.job_id, "stage": str(job.stage)},
                 )
 
@@ -160,7 +161,7 @@ def _resubmission(job: Job, now: float) -> Transition:
     """Return the policy's transition of an unsure job: resubmit it, or abandon it if its cancellation was requested."""
     if job.is_cancelling:
         return transitions.abandon(job, now)
-    return transitions.resubmit(job, now, reason="the policy ordered it again")
+    return transitions.resubmit(job, now, reason="resubmitted by policy")
 
 
 def _ids(overdue: Iterable[StalledJob], states: Set[State], stage: Stage) -> list[str]:

@@ -50,7 +50,7 @@ class Contestant:
 
     @property
     def is_ours(self) -> bool:
-        """Whether this is voicequeue."""
+        """True for voicequeue."""
         return self.name == OURS
 
     @property

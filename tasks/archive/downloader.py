@@ -39,7 +39,7 @@ _HEADERS = {"User-Agent": f"voicequeue/{version('voicequeue')}", "Accept": "*/*"
 class DownloadFailed(Exception):
     """The file was not downloaded; the text gives the reason and no URL.
 
-    `for_good`: further attempts would not succeed. `after`: the server's Retry-After in seconds.
+    `is_permanent`: further attempts would not succeed. `retry_after_s`: the server's Retry-After in seconds.
     """
 
     def __init__(self, reason: str, *, for_good: bool = False, after: float = 0.0) -> None:
@@ -51,7 +51,8 @@ class DownloadFailed(Exception):
 class DownloadLimits:
     """The limits of a download, in bytes and seconds.
 
-    `slowest`: the minimum speed in bytes a second, averaged over one connection and checked after `grace_s`.
+    `min_speed` is in bytes a second, averaged over one connection and checked after
+    `min_speed_grace_s`.
     """
 
     max_bytes: int = 200_000_000
@@ -64,7 +65,7 @@ class DownloadLimits:
 
 @dataclass(slots=True)
 class Download:
-    """The bytes of a file that were received, in `into`, and what is needed to resume it."""
+    """The bytes of a file that were received, in `file`, and what is needed to resume it."""
 
     file: BinaryIO
     size: int = 0
@@ -86,7 +87,7 @@ class Download:
         return {"Range": f"bytes={self.size}-", "If-Range": self.validator}
 
     def restart(self, response: Response) -> None:
-        """Discard what was received, because the whole file follows. Raises NotFetched."""
+        """Discard what was received, because the whole file follows. Raises DownloadFailed."""
         self.file.seek(0)
         self.file.truncate()
         self.size, self.head, self._hash = 0, b"", sha256()
@@ -127,7 +128,7 @@ class Downloader:
         return ssl.create_default_context(cafile=self._certificates or DEFAULT_CA_BUNDLE_PATH)
 
     def download(self, url: str, into: BinaryIO) -> Download:
-        """Download the whole file. Raises NotFetched."""
+        """Download the whole file. Raises DownloadFailed."""
         download = Download(into)
         deadline = time.monotonic() + self._bounds.total_s
         try:
@@ -145,7 +146,7 @@ class Downloader:
             raise DownloadFailed(str(error), for_good=True) from None
 
     def _continue(self, url: str, download: Download, deadline: float) -> None:
-        """Read on over one connection. Raises NotFetched, Refused, TooLarge, RequestFailed."""
+        """Read on over one connection. Raises DownloadFailed, UrlNotAllowed, ResponseTooLarge, RequestFailed."""
         range_headers = download.range_headers()
         with self._final_response(url, range_headers, deadline) as response:
             if response.status == 200:
@@ -208,7 +209,7 @@ def _redirected(url: str, location: str | None) -> str:
 
 
 def _length(response: Response) -> int | None:
-    """Return the Content-Length, None without one. Raises NotFetched if it is not a number."""
+    """Return the Content-Length, None without one. Raises DownloadFailed if it is not a number."""
     length = response.integer_header("Content-Length")
     if length is None and "Content-Length" in response.headers:
         raise DownloadFailed("its Content-Length is not a valid number")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from voicequeue.domain.job import ClipPart
+from voicequeue.domain.states import ClipPart
 
 #: Bytes from the start of a file that identify its type.
 HEADER_SIZE = 16

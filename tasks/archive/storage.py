@@ -44,7 +44,7 @@ def safe_name(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveStorage:
-    """A storage: the fsspec filesystem `files`, the path `root` in it, and `link`, the URL of `root`."""
+    """A storage: an fsspec filesystem, the path `root` in it, and `url`, the URL of `root`."""
 
     filesystem: Any
     root: str
@@ -52,7 +52,7 @@ class ArchiveStorage:
 
     @classmethod
     def from_url(cls, url: str) -> ArchiveStorage:
-        """Return the storage at an fsspec URL or a folder's path. Raises Unusable."""
+        """Return the storage at an fsspec URL or a folder's path. Raises ArchiveStorageError."""
         if not url:
             raise ArchiveStorageError("VOICEQUEUE_ARCHIVE_URL is not set")
         try:
@@ -73,7 +73,7 @@ class ArchiveStorage:
     def put(self, file: Path, *path: str) -> str:
         """Store a complete file under these folders and name; return its URL.
 
-        Raises Unusable, and ValueError if a folder or the name is not `safe`.
+        Raises ArchiveStorageError, and ValueError if a folder or the name is not `safe_name`.
         """
         if not all(map(_NAME.fullmatch, path)):
             raise ValueError(
@@ -147,7 +147,8 @@ def _sync(path: str) -> None:
 
 @contextmanager
 def _storage_errors() -> Iterator[None]:
-    """Raise Unusable for any error: each kind of storage has its own, and their texts may quote credentials."""
+    """Raise ArchiveStorageError for any error: each kind of storage has its own, and their texts may quote
+    credentials."""
     try:
         yield
     except Exception as error:

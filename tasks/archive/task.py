@@ -26,8 +26,9 @@ from tasks.archive.file_types import file_extension
 from tasks.archive.storage import ArchiveStorage, ArchiveStorageError, safe_name
 from voicequeue.domain import timeouts
 from voicequeue.domain.clip import ArchivedFile, Clip
-from voicequeue.domain.job import ClipPart, Job
+from voicequeue.domain.job import Job
 from voicequeue.domain.serialization import UPSTREAM_CLIP_FIELDS
+from voicequeue.domain.states import ClipPart
 from voicequeue.storage.archive import ArchiveClaim, ArchiveOutbox
 from voicequeue.storage.connection.clock import Clock
 from voicequeue.storage.heartbeats import Heartbeats
@@ -37,7 +38,8 @@ log = logging.getLogger("voicequeue")
 #: The folder of jobs without a batch; no batch can have this name.
 NO_BATCH = "_"
 
-#: Prefix of temporary files. The process that uses one holds a lock on it; unlocked ones are removed by `sweep`.
+#: Prefix of temporary files. The process that uses one holds a lock on it; unlocked ones are removed by
+#: `remove_stale_files`.
 TEMPORARY_PREFIX = "voicequeue-song-"
 
 #: Files younger than this (seconds) are never removed: they may not be locked yet.
@@ -94,7 +96,7 @@ def archive_jobs(services: ArchiveServices, job_ids: Sequence[str]) -> None:
         except Exception as error:
             # The job is due again when its claim expires. Redis errors can quote the data: log the type only.
             is_defect = not isinstance(error, RedisError)
-            log.error("cannot archive the songs: %s", type(error).__name__, exc_info=is_defect, extra={"job": job_id})
+            log.error("archiving failed: %s", type(error).__name__, exc_info=is_defect, extra={"job": job_id})
 
 
 def _archive_job(services: ArchiveServices, job_id: str) -> None:
@@ -163,11 +165,11 @@ def _archive_file(services: ArchiveServices, claim: ArchiveClaim, job: Job, file
     return None
 
 
-def _store_description(shelf: ArchiveStorage, job: Job, clip: Clip, *folders: str) -> None:
+def _store_description(storage: ArchiveStorage, job: Job, clip: Clip, *folders: str) -> None:
     """Store the song's metadata as JSON beside its audio; it outlives the job's record."""
     with _temporary_file() as path:
         path.write_text(json.dumps(_description(job, clip), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        shelf.put(path, *folders, f"{safe_name(clip.clip_id)}.json")
+        storage.put(path, *folders, f"{safe_name(clip.clip_id)}.json")
 
 
 def _description(job: Job, clip: Clip) -> dict[str, Any]:
@@ -195,7 +197,7 @@ def _finish(services: ArchiveServices, claim: ArchiveClaim, failures: Sequence[_
 
 def _give_up(services: ArchiveServices, claim: ArchiveClaim, reason: str) -> None:
     if services.archive.mark_failed(claim, services.clock(), reason):
-        log.warning("its songs are not archived: %s", reason, extra={"job": claim.job_id})
+        log.warning("songs not archived: %s", reason, extra={"job": claim.job_id})
 
 
 @contextmanager

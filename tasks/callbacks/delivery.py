@@ -25,11 +25,11 @@ from voicequeue.storage.monitoring.metrics import MetricsCounter
 
 log = logging.getLogger("voicequeue")
 
-#: Log events by the outcome of an attempt.
-_EVENTS: Mapping[type, str] = {
-    Delivered: "callback delivered",
-    TemporaryFailure: "callback failed",
-    PermanentFailure: "callback refused",
+#: The outcome of an attempt (a label of its metric) and the log event, by result.
+_OUTCOMES: Mapping[type, tuple[str, str]] = {
+    Delivered: ("delivered", "callback delivered"),
+    TemporaryFailure: ("retry", "callback failed"),
+    PermanentFailure: ("failed", "callback refused"),
 }
 
 
@@ -88,15 +88,16 @@ def _attempt(services: CallbackServices, host: str, claim: CallbackClaim, target
     answer = _send(services, claim, target)
     is_there = not isinstance(answer, TemporaryFailure) or answer.is_host_available
     took = time.monotonic() - started
-    services.metrics.increment("try", type(answer).__name__.lower())
+    outcome, event = _OUTCOMES[type(answer)]
+    services.metrics.increment("callback_attempt", outcome)
     services.host_limiter.release(host, services.clock(), is_available=is_there, took_s=took)
-    log.info(_EVENTS[type(answer)], extra={**_log_fields(claim), "duration": round(took, 3)})
+    log.info(event, extra={**_log_fields(claim), "duration": round(took, 3)})
     _finish(services, claim, answer)
 
 
 def _log_fields(claim: CallbackClaim) -> dict[str, object]:
     subject = {"batch": claim.batch} if claim.job_id is None else {"job": claim.job_id}
-    return {**subject, "callback": claim.id, "type": claim.type, "tries": claim.attempts + 1}
+    return {**subject, "callback_id": claim.id, "event_type": claim.type, "attempts": claim.attempts + 1}
 
 
 def _send(services: CallbackServices, claim: CallbackClaim, target: Target) -> SendResult:

@@ -38,9 +38,10 @@ class _Host:
 class HostLimiter:
     """The limits of all hosts. Safe to share between threads; `now` is in seconds.
 
-    At most `at_once` callbacks are in flight to one host, and `slow_at_once` to all slow and failing hosts together.
-    After `failures` failed attempts in a row a host is paused for `rest_s` seconds, then gets one callback at a time
-    until an attempt succeeds. A callback to a busy host that is not slow waits up to `wait_s` seconds for a slot.
+    At most `max_concurrent` callbacks are in flight to one host, and `max_concurrent_slow` to all slow and failing
+    hosts together. After `failure_threshold` failed attempts in a row a host is paused for `pause_s` seconds, then gets
+    one callback at a time until an attempt succeeds. A callback to a busy host that is not slow waits up to `wait_s`
+    seconds for a slot.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class HostLimiter:
         self._changed = threading.Condition()
 
     def try_acquire(self, name: str, now: float) -> float | None:
-        """Acquire a slot of the host: return None (then call `leave`), or the time when the callback is due again."""
+        """Acquire a slot of the host: return None (then call `release`), or the time when the callback is due again."""
         with self._changed:
             host = self._hosts.setdefault(name, _Host())
             self._changed.wait_for(lambda: host.is_slow or self._has_slot(host, now), self._wait_s)
@@ -72,7 +73,7 @@ class HostLimiter:
             return None
 
     def release(self, name: str, now: float, *, is_available: bool, took_s: float = 0.0) -> None:
-        """Release the slot. `is_there` says whether the host responded, `took` after how many seconds."""
+        """Release the slot. `is_available` says whether the host responded, `took_s` after how many seconds."""
         with self._changed:
             host = self._hosts[name]
             host.in_flight -= 1

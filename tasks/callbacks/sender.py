@@ -33,7 +33,7 @@ class Delivered:
 class TemporaryFailure:
     """A temporary failure.
 
-    `host_is_there`: the receiver can accept other callbacks. `after`: its Retry-After in seconds.
+    `is_host_available`: the receiver can accept other callbacks. `retry_after_s`: its Retry-After in seconds.
     """
 
     reason: str

@@ -170,7 +170,7 @@ def preload() -> None:
 
 
 def _transport(base_url: str, *, connect_s: float, answer_s: float) -> HttpTransport:
-    from tasks.musicapi.transport import Endpoint, HttpTransport  # noqa: PLC0415  see `load`
+    from tasks.musicapi.transport import Endpoint, HttpTransport  # noqa: PLC0415  see `preload`
 
     return HttpTransport(Endpoint.from_environment(base_url), connect_s=connect_s, answer_s=answer_s)
 

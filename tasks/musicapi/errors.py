@@ -83,7 +83,7 @@ class UpstreamError(Exception):
 class InvalidRequest(UpstreamError):
     """The request is wrong and will never succeed."""
 
-    outcome = "refused"
+    outcome = "invalid_request"
 
 
 class Moderated(InvalidRequest):
@@ -107,13 +107,13 @@ class Forbidden(UpstreamError):
 class PaymentRequired(UpstreamError):
     """Credits or a subscription are missing: every paid request fails until they are added."""
 
-    outcome = "cannot_pay"
+    outcome = "payment_required"
 
 
 class RateLimited(UpstreamError):
     """Too many requests or tasks at once; `retry_after` is the delay in seconds that upstream asks for, if any."""
 
-    outcome = "slow_down"
+    outcome = "rate_limited"
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -137,7 +137,7 @@ class AmbiguousFailure(UpstreamError):
     """
 
     may_be_charged = True
-    outcome = "no_answer"
+    outcome = "no_response"
 
     def __init__(self, message: str, answer: str | None = None) -> None:
         super().__init__(message)

@@ -63,7 +63,7 @@ def create_music(persona_id: str, song: Song, webhook: Webhook | None = None) ->
 def get_task(task_id: str, stage: Stage | None = None) -> ApiRequest[TaskResult]:
     """Return the request for the result of a task (free); `stage` is what the task was ordered for."""
     parse = partial(responses.task_result, stage=stage)
-    return ApiRequest("task", "GET", f"/api/v1/sonic/task/{quote(task_id, safe='')}", parse)
+    return ApiRequest("poll", "GET", f"/api/v1/sonic/task/{quote(task_id, safe='')}", parse)
 
 
 def get_credits() -> ApiRequest[int]:

@@ -1,4 +1,4 @@
-"""A server that says other words than the one behind it: for what a server cannot be made to say."""
+"""A proxy that replaces words in the responses of a server, for values that the server cannot be configured to send."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from urllib.parse import urlsplit
 
 
 class RewritingProxy:
-    """Passes everything on; some words of the answers become others of the same length."""
+    """Forwards all traffic, and replaces words in the responses with others of the same length."""
 
-    def __init__(self, url: str, words: Mapping[bytes, bytes]) -> None:
-        assert all(len(said) == len(heard) for said, heard in words.items())
-        self._behind = urlsplit(url)
-        self._words = words
-        self._listening = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, url: str, replacements: Mapping[bytes, bytes]) -> None:
+        assert all(len(old) == len(new) for old, new in replacements.items())
+        self._upstream = urlsplit(url)
+        self._replacements = replacements
+        self._listener = socket.create_server(("127.0.0.1", 0))
 
     def __enter__(self) -> str:
         threading.Thread(target=self._accept, daemon=True).start()
-        return self._behind._replace(netloc=f"127.0.0.1:{self._listening.getsockname()[1]}").geturl()
+        return self._upstream._replace(netloc=f"127.0.0.1:{self._listener.getsockname()[1]}").geturl()
 
     def __exit__(self, *_: object) -> None:
-        self._listening.close()
+        self._listener.close()
 
     def _accept(self: Self) -> None:
         while True:
             try:
-                caller, _ = self._listening.accept()
+                client, _ = self._listener.accept()
             except OSError:
                 return
-            server = socket.create_connection((self._behind.hostname, self._behind.port))
-            for source, target, words in ((caller, server, {}), (server, caller, self._words)):
-                threading.Thread(target=self._pass_on, args=(source, target, words), daemon=True).start()
+            server = socket.create_connection((self._upstream.hostname, self._upstream.port))
+            for source, target, replacements in ((client, server, {}), (server, client, self._replacements)):
+                threading.Thread(target=self._forward, args=(source, target, replacements), daemon=True).start()
 
     @staticmethod
-    def _pass_on(source: socket.socket, target: socket.socket, words: Mapping[bytes, bytes]) -> None:
-        """What is looked for comes in one piece: answers are small, and this machine's own."""
-        with source, target, suppress(OSError):  # the other side is closed with the first that ends
-            while piece := source.recv(1 << 20):
-                for said, heard in words.items():
-                    piece = piece.replace(said, heard)
-                target.sendall(piece)
+    def _forward(source: socket.socket, target: socket.socket, replacements: Mapping[bytes, bytes]) -> None:
+        """Forward one direction. A word arrives in one chunk, because responses are small and local."""
+        with source, target, suppress(OSError):  # the end of one direction closes both
+            while chunk := source.recv(1 << 20):
+                for old, new in replacements.items():
+                    chunk = chunk.replace(old, new)
+                target.sendall(chunk)

@@ -40,7 +40,7 @@ def changing(app: FastAPI) -> list[tuple[str, str]]:
 def site(html: str = "", *, redirect: str = "", log: list[tuple[str, str]] | None = None) -> Iterator[str]:
     """Serve a page on another port of this machine; yield its URL.
 
-    With `redirect` it redirects there. `asked` collects path and cookie of each request.
+    With `redirect` it redirects there. `log` collects path and cookie of each request.
     """
 
     class Page(BaseHTTPRequestHandler):

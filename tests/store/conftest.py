@@ -44,7 +44,7 @@ def working_folder(valkey_url: str, prefix: str, tmp_path: Path, monkeypatch: py
 
 
 @pytest.fixture
-def command(at_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def command(working_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Return a function that runs the command in this process."""
 
     def run(*arguments: object, stdin: bytes = b"") -> CommandResult:

@@ -35,7 +35,7 @@ def consistent_store(redis: Redis, store: JobStore, prefix: str) -> Damaged:
     [jobs[State.QUEUED]] = enqueue_jobs(store, voice(batch="b", key="queued"))
     enqueue_jobs(store, voice(key="alone"))
     [_, jobs[State.WAITING]] = enqueue_jobs(
-        store, *(voice_with_song(batch="b", key=key, reuse=True) for key in ("maker", "waits"))
+        store, *(voice_with_song(batch="b", key=key, reuse=True) for key in ("creator", "waits"))
     )
     return Damaged(redis, f"{{{prefix}}}:", jobs)
 
@@ -98,7 +98,7 @@ def listed(store: Damaged) -> str:
 
 def shared_voice(store: Damaged) -> str:
     """Return the voice that a job waits for."""
-    return str(store.redis.hget(store.key(f"job:{store.jobs[State.WAITING]}"), "shares"))
+    return str(store.redis.hget(store.key(f"job:{store.jobs[State.WAITING]}"), "shared_voice"))
 
 
 def not_waiting(store: Damaged) -> str:
@@ -109,13 +109,13 @@ def not_waiting(store: Damaged) -> str:
 
 def unmade(store: Damaged) -> str:
     """Remove the creator of an awaited voice."""
-    assert store.redis.hdel(store.key(f"voice:{shared_voice(store)}"), "maker") == 1
+    assert store.redis.hdel(store.key(f"voice:{shared_voice(store)}"), "creator") == 1
     return f"voices: jobs wait for {shared_voice(store)}, and no job creates it"
 
 
 def made_by_a_ghost(store: Damaged) -> str:
     """Set a creator that does not exist."""
-    store.redis.hset(store.key(f"voice:{shared_voice(store)}"), "maker", "ghost")
+    store.redis.hset(store.key(f"voice:{shared_voice(store)}"), "creator", "ghost")
     return f"voices: jobs wait for {shared_voice(store)}, and no job creates it"
 
 
@@ -129,14 +129,14 @@ DAMAGES: dict[str, Callable[[Damaged], str]] = {
     "a ghost in a line of its own": also("lane:0:", None),
     "a ghost in flight": also("in_flight", None),
     "a ghost in a state": also("state:failed", None),
-    "a ghost among those that may be late": also("late", None),
+    "a ghost among those that may be late": also("late_results", None),
     "a ghost in a batch": also("batch:b:jobs", None),
     "a ghost in a batch of its own": also("batch:other:jobs", None),
     "succeeded and in flight": also("in_flight", State.SUCCEEDED),
     "admitted and in the line": also("lane:1:b", State.ADMITTED),
     "queued in a line of another priority": also("lane:2:b", State.QUEUED),
     "failed and cancelled": also("state:cancelled", State.FAILED),
-    "queued and waited for": also("late", State.QUEUED),
+    "queued and waited for": also("late_results", State.QUEUED),
     "in two batches": also("batch:other:jobs", State.QUEUED),
     "a ghost to be archived": also("archive:pending", None),
     "never to be archived, and given up": also("archive:failed", State.SUCCEEDED),
@@ -148,10 +148,10 @@ DAMAGES: dict[str, Callable[[Damaged], str]] = {
     ),
     "a batch spent more": counted("batch:b", "credits", 4, "batch b: counts {found} credits, the records say {right}"),
     "a batch has promised less": counted(
-        "batch:b", "committed", -15, "batch b: counts {found} committed, the records say {right}"
+        "batch:b", "reserved", -15, "batch b: counts {found} reserved, the records say {right}"
     ),
     "more was promised": counted(
-        "counters", "committed", 4, "counters: counts {found} committed, the records say {right}"
+        "counters", "reserved", 4, "counters: counts {found} reserved, the records say {right}"
     ),
     "one too many has failed": counted(
         "counters", "failed.refused", 1, "counters: counts 1 failed.refused, the records say 0"

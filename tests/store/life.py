@@ -15,8 +15,9 @@ from voicequeue import Clip, Failure, FailureCode, Job, Stage, State, VoiceJob
 from voicequeue.domain import serialization, transitions
 from voicequeue.domain.claims import ChargedOrder, StalledJob, SubmitClaim, SubmitDeferred
 from voicequeue.domain.gate import HoldEffect, HoldReason, Refusal
-from voicequeue.domain.job import IN_FLIGHT, MAY_HAVE_LATE_RESULT, SETTLED, Transition
+from voicequeue.domain.job import Transition
 from voicequeue.domain.stage import PRICES
+from voicequeue.domain.states import IN_FLIGHT, MAY_HAVE_LATE_RESULT, SETTLED
 from voicequeue.storage.job_queries import SONG_SCORE_OFFSET
 from voicequeue.storage.job_store import JobStore
 
@@ -70,7 +71,7 @@ def claim_admitted(store: JobStore, job_id: str, now: float = NOW, *, lease: flo
 def accept_order(store: JobStore, job_id: str, now: float = NOW, *, due: float | None = None) -> Job:
     """Upstream accepted the order of a charging job."""
     job = get_job(store, job_id)
-    fields = {serialization.task_field(job.stage): f"task-{job.stage}-{job_id}", "since": str(now)}
+    fields = {serialization.task_field(job.stage): f"task-{job.stage}-{job_id}", "submitted_at": str(now)}
     due = now if due is None else due
     return apply_transition(store, job, State.PENDING, now, due=due, fields=fields, credits=PRICES[job.stage])
 
@@ -89,7 +90,9 @@ def refuse_order(
     **rest: Any,
 ) -> HoldEffect | None:
     """Upstream refused the order of a charging job; return the effect on others."""
-    refusal = Refusal(HoldReason(reason), words, **{"pause_s": PAUSE_S, "most_s": MOST_S, "rest_s": MOST_S, **rest})
+    refusal = Refusal(
+        HoldReason(reason), words, **{"hold_s": PAUSE_S, "max_hold_s": MOST_S, "max_rest_s": MOST_S, **rest}
+    )
     [effect] = store.apply_with_effects(
         [transition_of(get_job(store, job_id), State.QUEUED, reason=words, refused=refusal)], now
     )
@@ -98,7 +101,9 @@ def refuse_order(
 
 def rate_limit_order(store: JobStore, job_id: str, now: float = NOW, **waits: float) -> HoldEffect | None:
     """Upstream rate-limited the job's order."""
-    return refuse_order(store, job_id, HoldReason.COOLDOWN, now, words="429", **{"rest_s": 300.0, "tries": 8, **waits})
+    return refuse_order(
+        store, job_id, HoldReason.COOLDOWN, now, words="429", **{"max_rest_s": 300.0, "max_attempts": 8, **waits}
+    )
 
 
 def fail_job(store: JobStore, job: Job, code: FailureCode, now: float = NOW) -> Job:
@@ -198,9 +203,9 @@ class IndexSnapshot:
     batches: dict[str, Counter[str]]
     members: dict[str, set[str]]
     batch_credits: Counter[str]
-    batch_committed: Counter[str]
+    batch_reserved: Counter[str]
     credits: int
-    committed: int
+    reserved: int
     failures: Counter[str]
 
 
@@ -213,7 +218,7 @@ def expected_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
     batches: dict[str, Counter[str]] = {}
     members: dict[str, set[str]] = {}
     credits: Counter[str] = Counter()
-    committed: Counter[str] = Counter()
+    reserved: Counter[str] = Counter()
     for job_id, record in records.items():
         states.setdefault(record["state"], set()).add(job_id)
         if record["state"] == State.QUEUED:
@@ -221,12 +226,12 @@ def expected_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
             line = lines.setdefault(f"{record['rank']}:{record.get('batch', '')}", {})
             line[job_id] = float(record.get("requeued_at", record["created"])) - ahead
         if record["state"] == State.WAITING:
-            waiting.setdefault(record["shares"], set()).add(job_id)
+            waiting.setdefault(record["shared_voice"], set()).add(job_id)
         if batch := record.get("batch"):
             batches.setdefault(batch, Counter())[record["state"]] += 1
             members.setdefault(batch, set()).add(job_id)
             credits[batch] += int(record.get("credits", 0))
-            committed[batch] += reserved_credits(record) + unsettled_credits(record)
+            reserved[batch] += reserved_credits(record) + unsettled_credits(record)
     failed = [json.loads(record["failure"]) for record in records.values() if "failure" in record]
     states.pop(State.QUEUED, None)
     spent = sum(int(record.get("credits", 0)) for record in records.values())
@@ -239,9 +244,9 @@ def expected_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
         batches=batches,
         members=members,
         batch_credits=+credits,
-        batch_committed=+committed,
+        batch_reserved=+reserved,
         credits=spent,
-        committed=sum(map(reserved_credits, records.values())),
+        reserved=sum(map(reserved_credits, records.values())),
         failures=Counter(failure["code"] for failure in failed),
     )
 
@@ -263,7 +268,7 @@ def reserved_credits(record: dict[str, str]) -> int:
 
 def unsettled_credits(record: dict[str, str]) -> int:
     """Return the cost of a job's lost orders that were given up or resubmitted and never reported."""
-    lost, orders = (json.loads(record.get(field, "{}")) for field in ("lost", "orders"))
+    lost, orders = (json.loads(record.get(field, "{}")) for field in ("lost_orders", "orders"))
     return sum(PRICES[Stage(stage)] for attempt, stage in lost.items() if attempt not in orders)
 
 
@@ -293,10 +298,10 @@ def actual_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
         batch_credits=+Counter(
             {name: int(counts["credits"]) - int(counts["purged.credits"]) for name, counts in counted.items()}
         ),
-        batch_committed=+Counter({name: int(counts["committed"]) for name, counts in counted.items()}),
+        batch_reserved=+Counter({name: int(counts["reserved"]) for name, counts in counted.items()}),
         credits=sum(counters.get(f"{stage}.credits", 0) for stage in (*Stage, "corrected"))
         - counters.get("purged.credits", 0),
-        committed=counters.get("committed", 0),
+        reserved=counters.get("reserved", 0),
         failures=+Counter(failures),
     )
 
@@ -317,7 +322,7 @@ def assert_consistent(redis: Redis, prefix: str) -> None:
     for index in ("pending", "failed"):
         stand = {job_id for job_id, record in records.items() if record.get("archive") == index}
         assert stand == set(keys.get(f"{{{prefix}}}:archive:{index}", ()))
-    late = keys.get(f"{{{prefix}}}:late", {})
+    late = keys.get(f"{{{prefix}}}:late_results", {})
     assert {records[job_id]["state"] for job_id in late} <= MAY_HAVE_LATE_RESULT
     expiry = set(keys.get(f"{{{prefix}}}:start_by", ()))
     bounded = {job_id for job_id, record in records.items() if "start_within_s" in json.loads(record["spec"])}
@@ -338,10 +343,10 @@ def assert_voices_have_creators(keys: dict[str, Any], prefix: str) -> None:
             continue
         record = keys[f"{root}voice:{voice}"]
         assert "persona_id" not in record
-        maker = records[record["maker"]]
-        assert maker["stage"] == Stage.VOICE
-        paid = maker["state"] == State.CANCELLED and record["maker"] in keys.get(f"{root}late", {})
-        assert paid or State(maker["state"]) not in SETTLED | {State.WAITING}
+        creator = records[record["creator"]]
+        assert creator["stage"] == Stage.VOICE
+        paid = creator["state"] == State.CANCELLED and record["creator"] in keys.get(f"{root}late_results", {})
+        assert paid or State(creator["state"]) not in SETTLED | {State.WAITING}
 
 
 def ids(jobs: Iterable[Job | None]) -> list[str]:

@@ -187,7 +187,7 @@ def _spread_over(store: JobStore, jobs: list[Job], span_s: float = 3_300.0) -> N
         fields = {
             "created": settled - waited - 180,
             "settled": settled,
-            "since": settled - 100 - 60 * (place * 5 % 7) / 7,
+            "submitted_at": settled - 100 - 60 * (place * 5 % 7) / 7,
         }
         redis.hset(key(f"job:{job.id}"), mapping={name: f"{at:.6f}" for name, at in fields.items()})
         redis.zadd(key(f"state:{job.state}"), {job.id: settled})

@@ -41,7 +41,7 @@ from tests.tools.torture_setup import (
     without_faults,
 )
 from voicequeue import FailureCode, InvalidStateError, Song, State, StoreUnavailableError, VoiceJob, VoiceQueue
-from voicequeue.domain.job import ACTIVE
+from voicequeue.domain.states import ACTIVE
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
@@ -284,8 +284,8 @@ class Torture:
                 if job.failure and job.failure.code is not FailureCode.ABANDONED:
                     with contextlib.suppress(InvalidStateError):  # a late result was faster
                         queue.retry(job.id)
-            makers = {maker for job in queue.jobs(state=State.WAITING) if (maker := queue.voice_creator(job))}
-            unsure = [job for job in map(queue.get, makers) if job.state is State.UNSURE]
+            creators = {creator for job in queue.jobs(state=State.WAITING) if (creator := queue.voice_creator(job))}
+            unsure = [job for job in map(queue.get, creators) if job.state is State.UNSURE]
             paid = self.ledger()["charges"] if unsure else []
             for job in unsure:
                 orders = [charge["task_id"] for charge in paid if charge["subject"] == job.spec.audio_url]

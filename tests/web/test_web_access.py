@@ -320,7 +320,9 @@ def test_the_log_names_the_key_of_a_request(gateway: Gateway, caplog: pytest.Log
 
     expected = {("/v1/status", "read"), ("/v1/status", None), ("/do/pause", "operate")}
     # A line is written after the response was sent.
-    eventually(lambda: expected <= {(line.__dict__.get("path"), line.__dict__.get("who")) for line in caplog.records})
+    eventually(
+        lambda: expected <= {(line.__dict__.get("path"), line.__dict__.get("key_name")) for line in caplog.records}
+    )
 
 
 def test_the_log_truncates_long_paths(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:

@@ -135,7 +135,10 @@ def test_a_review_shows_the_response_of_musicapi(local: Gateway, store: JobStore
     """It is shown as text, never as markup."""
     answer = f"<html>{EVIL}"
     unsure = apply_transition(
-        store, job_in_state(store, State.CHARGING, voice_with_song()), State.UNSURE, fields={"answer": answer}
+        store,
+        job_in_state(store, State.CHARGING, voice_with_song()),
+        State.UNSURE,
+        fields={"upstream_response": answer},
     )
 
     for path in (f"/job/{unsure.id}", f"/job/{unsure.id}/review"):

@@ -60,7 +60,7 @@ def callback_secret(secret: str) -> str:
 def receiver_secret(root: str, origin: str) -> str:
     """Return the secret that signs one receiver's callbacks, in the form that the receiver configures.
 
-    `root` is a callback secret, `site` the receiver's scheme, host and port. Each receiver has its own secret, and
+    `root` is a callback secret, `origin` the receiver's scheme, host and port. Each receiver has its own secret, and
     cannot compute another's.
     """
     return _whsec(derive(root, "receiver secret", origin))

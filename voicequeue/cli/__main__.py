@@ -1,3 +1,5 @@
+"""Run the command line with `python -m voicequeue.cli`."""
+
 from voicequeue.cli import main
 
 main()

@@ -8,27 +8,37 @@ from typing import Annotated
 import typer
 
 from voicequeue.cli.outbox import attempt_cells, print_entries, print_outbox_json, print_workers
-from voicequeue.cli.terminal import AsJson, BatchOption, escape_untrusted, format_time, open_queue, out, print_json
+from voicequeue.cli.terminal import (
+    AsJson,
+    BatchOption,
+    escape_untrusted,
+    flag,
+    format_time,
+    open_queue,
+    option,
+    out,
+    print_json,
+)
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.storage.archive import ArchiveEntry
 
 
 def archive(
-    retry: Annotated[bool, typer.Option("--retry", help="Retry jobs that failed to be archived.")] = False,
-    job: Annotated[list[str] | None, typer.Option(help="With --retry: retry only this job; can be repeated.")] = None,
-    missing: Annotated[
-        bool, typer.Option("--missing", help="Archive songs created before archiving was enabled.")
-    ] = False,
+    retry: Annotated[bool, flag("--retry", help="Retry jobs that failed to be archived.")] = False,
+    job: Annotated[
+        list[str] | None, option("JOB_ID", help="With --retry: retry only this job. Can be repeated.")
+    ] = None,
+    backfill: Annotated[bool, flag("--backfill", help="Archive songs created before archiving was enabled.")] = False,
     batch: BatchOption = None,
     as_json: AsJson = False,
 ) -> None:
     """List jobs whose songs are pending or failed to be archived, or retry them."""
-    if retry and missing:
-        raise typer.BadParameter("--retry and --missing cannot be combined")
+    if retry and backfill:
+        raise typer.BadParameter("--retry and --backfill cannot be combined")
     if job and not retry:
         raise typer.BadParameter("--job requires --retry")
     with open_queue() as client:
-        if missing:
+        if backfill:
             _print_scheduled(client.backfill_archive(batch), as_json=as_json)
         elif retry:
             # Read the list first: a job that fails again meanwhile is not retried twice.

@@ -13,8 +13,10 @@ from voicequeue.cli.terminal import (
     AsJson,
     CommandSetupError,
     escape_untrusted,
+    flag,
     format_time,
     open_queue,
+    option,
     out,
     print_json,
 )
@@ -24,17 +26,13 @@ from voicequeue.storage.callbacks import Callback
 
 
 def callbacks(
-    redeliver: Annotated[list[str] | None, typer.Option(help="Redeliver this callback now; can be repeated.")] = None,
-    batch: Annotated[str | None, typer.Option(help="Redeliver all undelivered callbacks of this batch.")] = None,
-    all_undelivered: Annotated[
-        bool, typer.Option("--all-undelivered", help="Redeliver all undelivered callbacks.")
-    ] = False,
-    secret: Annotated[
-        str | None, typer.Option(metavar="URL", help="Print the secret of the receiver at this URL.")
-    ] = None,
+    redeliver: Annotated[list[str] | None, option("ID", help="Redeliver this callback now. Can be repeated.")] = None,
+    batch: Annotated[str | None, option("NAME", help="Redeliver all undelivered callbacks of this batch.")] = None,
+    all_undelivered: Annotated[bool, flag("--all-undelivered", help="Redeliver all undelivered callbacks.")] = False,
+    secret: Annotated[str | None, option("URL", help="Print the secret of the receiver at this URL.")] = None,
     root_secret: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--root-secret",
             help="Print the root secret: VOICEQUEUE_CALLBACK_SECRET, or the one derived from VOICEQUEUE_SECRET.",
         ),
@@ -55,7 +53,7 @@ def callbacks(
 
 
 def _secret(url: str) -> str:
-    """Return the secret of the receiver at this URL. Raises BadParameter and CannotBegin."""
+    """Return the secret of the receiver at this URL. Raises BadParameter and CommandSetupError."""
     try:
         return signatures.receiver_secret(_root_secret(), Target.parse(url).origin)
     except UrlNotAllowed as error:
@@ -63,7 +61,10 @@ def _secret(url: str) -> str:
 
 
 def _root_secret() -> str:
-    """Return the first of VOICEQUEUE_CALLBACK_SECRET, or the one derived from VOICEQUEUE_SECRET. Raises CannotBegin."""
+    """Return the first of VOICEQUEUE_CALLBACK_SECRET, or the one derived from VOICEQUEUE_SECRET.
+
+    Raises CommandSetupError.
+    """
     if own := os.environ.get("VOICEQUEUE_CALLBACK_SECRET", "").split():
         return own[0]
     if common := os.environ.get("VOICEQUEUE_SECRET"):
@@ -97,10 +98,9 @@ def _list(client: VoiceQueue, *, as_json: bool) -> None:
     columns = ("id", "type", "batch", "since")
     print_entries("pending", columns, map(_row, pending))
     print_entries("undelivered", columns, map(_row, undelivered))
-    blocked = f" ({counts.blocked:,} wait for an earlier callback of their job)" if counts.blocked else ""
-    out.print(
-        f"{counts.pending:,} pending{blocked}, {counts.undelivered:,} undelivered, {counts.delivered:,} delivered"
-    )
+    blocked = f" ({counts.blocked:,} wait for an earlier callback of the same job)" if counts.blocked else ""
+    settled = f"{counts.undelivered:,} undelivered, {counts.delivered:,} delivered"
+    out.print(f"callbacks  {counts.pending:,} pending{blocked}, {settled}")
     print_workers(counts.workers, "callbacks")
 
 

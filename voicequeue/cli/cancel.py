@@ -11,7 +11,7 @@ from voicequeue.cli.terminal import AsJson, Yes, argument, flag, open_queue, opt
 from voicequeue.client.bulk_operations import BulkAction
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.client.search import Filter
-from voicequeue.domain.job import State
+from voicequeue.domain.states import State
 
 #: Why a job can only be marked.
 _UNDER_WAY = {
@@ -71,6 +71,6 @@ def _cancel_batch(jobs: VoiceQueue, matching: Filter, *, dry_run: bool, yes: boo
 
 
 def _report(count: int, cancelled: int, paid: int, under_way: int) -> None:
-    out.print(f"{count:,} unsettled jobs found, {cancelled:,} cancelled; upstream works on {paid:,} paid orders")
+    out.print(f"{count:,} unsettled jobs found, {cancelled:,} cancelled; upstream still works on {paid:,} paid orders")
     if under_way:
         out.print(f"{under_way:,} are charging or unsure; no further stage is submitted for them")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from voicequeue.cli.examine import run_checks
-from voicequeue.cli.terminal import AsJson, Yes, err, escape_untrusted, open_queue, out, print_json
+from voicequeue.cli.terminal import AsJson, Yes, err, escape_untrusted, flag, open_queue, out, print_json
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.storage.audit.findings import Finding
 
@@ -19,11 +19,9 @@ SHOWN_MAX = 50
 
 
 def doctor(
-    audit: Annotated[
-        bool, typer.Option("--audit", help="Compare indexes and counters with the job records instead.")
-    ] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="With --audit: repair the findings.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings too.")] = False,
+    audit: Annotated[bool, flag("--audit", help="Compare indexes and counters with the job records instead.")] = False,
+    repair: Annotated[bool, flag("--repair", help="With --audit: repair the findings.")] = False,
+    strict: Annotated[bool, flag("--strict", help="Exit with 1 for warnings too.")] = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:

@@ -9,9 +9,9 @@ import typer
 
 from voicequeue.cli.jobs import print_job
 from voicequeue.cli.terminal import AsJson, Reuse, StartWithin, flag, open_queue, option
-from voicequeue.domain.job import State
 from voicequeue.domain.song import Song
 from voicequeue.domain.spec import Priority, parse_spec
+from voicequeue.domain.states import State
 from voicequeue.errors import InvalidJobError, Problem
 from voicequeue.texts import describe_json_error
 

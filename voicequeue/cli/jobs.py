@@ -24,7 +24,8 @@ from voicequeue.cli.terminal import (
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.client.search import Filter
 from voicequeue.domain.clip import Clip
-from voicequeue.domain.job import ArchiveState, Job, State, TimelineEntry, charges
+from voicequeue.domain.job import Job, TimelineEntry, charges
+from voicequeue.domain.states import ArchiveState, State
 from voicequeue.storage.callbacks import Callback
 
 
@@ -47,7 +48,7 @@ def jobs(
     if as_json:
         print_json([job.as_dict() for job in listed])
         return
-    table = plain_table("id", "state", "stage", "name", "persona", "credits", "result")
+    table = plain_table("id", "state", "stage", "name", "persona", "credits", "details")
     for job in listed:
         table.add_row(*_row(job))
     out.print(table)
@@ -68,7 +69,7 @@ def _matching(source: VoiceQueue, job_filter: Filter) -> Iterator[Job]:
 def _row(job: Job) -> tuple[str, ...]:
     name = job.spec.name or job.voice_name or (job.spec.song and job.spec.song.title) or ""
     result = f"{job.failure.code}: {job.failure.message}" if job.failure else ""
-    result = "to be cancelled" if job.is_cancelling else result
+    result = "cancelling" if job.is_cancelling else result
     persona = job.persona_id or ""
     return (
         job.id,
@@ -116,7 +117,7 @@ def print_job(job: Job, *, as_json: bool) -> None:
     if as_json:
         print_json(job.as_dict())
         return
-    cancelling = "  to be cancelled" if job.is_cancelling else ""
+    cancelling = "  cancelling" if job.is_cancelling else ""
     out.print(f"[bold]{job.id}[/]  {coloured(job.state)}  {job.stage}{cancelling}")
     details = {
         "name": job.spec.name,

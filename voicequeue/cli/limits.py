@@ -13,17 +13,17 @@ from voicequeue.domain.job import to_iso8601
 
 def _rate(value: float | None) -> float | None:
     if value and not value >= SUBMIT_RATE_MIN:
-        raise typer.BadParameter(f"{value:g} is below {SUBMIT_RATE_MIN}; 0 has no limit")
+        raise typer.BadParameter(f"{value:g} is below {SUBMIT_RATE_MIN}; 0 means unlimited")
     return value
 
 
 def limits(
     in_flight: Annotated[int | None, option("N", min=1, help="Jobs in flight at once.")] = None,
     submit_rate: Annotated[
-        float | None, option("N", callback=_rate, help="Orders submitted per minute; 0 has no limit.")
+        float | None, option("N", callback=_rate, help="Orders submitted per minute; 0: unlimited.")
     ] = None,
     min_balance: Annotated[int | None, option("N", min=0, help="Minimum balance; submission stops below it.")] = None,
-    reset: Annotated[bool, flag("--reset", help="Return to the settings of the workers.")] = False,
+    reset: Annotated[bool, flag("--reset", help="Return to the workers' settings.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the limits, or set them for all workers at once."""
@@ -35,11 +35,9 @@ def limits(
     if as_json:
         print_json({**_limits_json(current), "in_flight_now": slots})
         return
-    rate = f"{current.submit_rate:g} orders per minute" if current.submit_rate else "no limit"
+    rate = f"{current.submit_rate:g} orders per minute" if current.submit_rate else "unlimited"
     out.print(f"in flight     {slots:,} now, at most {current.in_flight:,}\nsubmit rate   {rate}")
-    out.print(
-        f"credit floor  {current.min_balance:,}\nLimits that are not set here follow the settings of the workers."
-    )
+    out.print(f"min balance   {current.min_balance:,}\nLimits not set here are those of the workers' settings.")
 
 
 def _limits_json(limits: Limits) -> dict[str, Any]:
@@ -65,12 +63,12 @@ def credits(as_json: AsJson = False) -> None:
             }
         )
         return
-    balance = "not known: no worker has asked upstream yet"
+    balance = "unknown: no worker has checked it yet"
     if account.balance is not None:
-        balance = f"{account.balance:,}: the balance at {format_time(account.updated_at)} less what was spent since"
+        balance = f"{account.balance:,} (checked {format_time(account.updated_at)}, less what was spent since)"
     out.print(f"balance    {balance}")
     out.print(f"reserved   {account.reserved:,} for jobs in flight or unsure")
-    out.print(f"spent      {account.spent_today:,} today (UTC), {status.credits:,} in all")
+    out.print(f"spent      {account.spent_today:,} today (UTC), {status.credits:,} in total")
     if account.uncounted:
         since = format_time(account.uncounted.since)
         out.print(f"uncounted  {account.uncounted.unexplained:,} since {since}: {account.uncounted}", soft_wrap=True)

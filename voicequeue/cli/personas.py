@@ -44,7 +44,7 @@ def personas(
     for voice in voices:
         row = (voice.persona_id, voice.name or "", format_time(voice.created_at), voice.job_id, voice.audio_url)
         table.add_row(*map(escape_untrusted, row))
-    out.print(table if voices else "no voice was created yet")
+    out.print(table if voices else "no voices yet")
 
 
 def _forget(persona_id: str) -> None:

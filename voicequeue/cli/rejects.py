@@ -34,7 +34,7 @@ def _print(messages: Sequence[RejectedMessage], *, cleared: bool) -> None:
         out.print(f"  [red]{escape_untrusted(message.reason)}[/]", soft_wrap=True)
         out.print(f"  {escape_untrusted(_cut(terminal_safe_json(message.job)))}", soft_wrap=True)
     if not messages:
-        out.print("no messages were rejected")
+        out.print("no rejected messages")
     elif cleared:
         out.print(f"{len(messages):,} messages deleted")
 

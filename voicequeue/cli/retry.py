@@ -12,8 +12,8 @@ from voicequeue.client.bulk_operations import BulkAction
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.client.search import Filter
 from voicequeue.domain import transitions
-from voicequeue.domain.job import FailureCode
 from voicequeue.domain.stage import PRICES
+from voicequeue.domain.states import FailureCode
 from voicequeue.errors import InvalidStateError
 
 
@@ -46,7 +46,7 @@ def retry(
 
 def _retry_one(jobs: VoiceQueue, job_id: str, *, resubmit: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
     job = jobs.get(job_id)
-    transitions.retry(job, job.updated_at)  # raises NotAllowed
+    transitions.retry(job, job.updated_at)  # raises InvalidStateError
     cost = transitions.retry_cost(job, resubmit=resubmit)
     if dry_run:
         _report(1, 0, cost, as_json=as_json)

@@ -23,8 +23,9 @@ from voicequeue.cli.terminal import (
 )
 from voicequeue.domain.balance import BalanceWindow
 from voicequeue.domain.charge_review import ChargeReview
-from voicequeue.domain.job import Job, State
+from voicequeue.domain.job import Job
 from voicequeue.domain.stage import PRICES
+from voicequeue.domain.states import State
 
 
 def review(
@@ -71,7 +72,7 @@ def _list(reviews: list[ChargeReview], *, as_json: bool) -> None:
         print_json([review.as_dict() for review in reviews])
         return
     if not reviews:
-        out.print("no job is unsure")
+        out.print("no unsure jobs")
         return
     table = plain_table("id", "stage", "at stake", "since", "reason", "account", "batch")
     for review in reviews:
@@ -105,5 +106,5 @@ def _list(reviews: list[ChargeReview], *, as_json: bool) -> None:
 
 def _account(window: BalanceWindow | None) -> str:
     if window is None:
-        return "not known"
+        return "unknown"
     return f"{window.before.credits:,} → {window.after.credits:,}, {window.unexplained:,} unexplained"

@@ -59,9 +59,9 @@ def print_status(status: Status, batch: str | None) -> None:
     _print_refused(status.refused_jobs)
     for priority, lanes in by_priority(status.backlog):
         oldest = format_duration(status.at - min(lane.oldest_at for lane in lanes))
-        out.print(f"backlog    {priority} {sum(lane.count for lane in lanes):,}, the oldest for {oldest}")
+        out.print(f"backlog    {priority} {sum(lane.count for lane in lanes):,}, oldest waiting {oldest}")
     remaining = f", about {format_duration(status.seconds_left)} left" if status.seconds_left else ""
-    spent = f"{status.credits:,} spent {'by this batch' if batch else 'in all'}"
+    spent = f"{status.credits:,} spent {'by this batch' if batch else 'in total'}"
     in_flight = f"{status.in_flight:,} of {status.in_flight_limit:,}"
     out.print(f"in flight  {in_flight}; {status.jobs_per_minute:,.1f} jobs/min{remaining}")
     out.print(f"credits    {_account(status.account)}; {spent}")
@@ -84,7 +84,7 @@ def _print_refused(jobs: Sequence[RefusedJob]) -> None:
         message = in_brackets(job.message)
         out.print(
             f"refused    job {job.job_id}, {job.refusals:,} times while others are accepted{message}; "
-            f"next attempt at {format_time(job.next_attempt_at)}"
+            f"next attempt {format_time(job.next_attempt_at)}"
         )
     if len(jobs) > REFUSED_SHOWN:
         out.print(f"refused    {len(jobs) - REFUSED_SHOWN:,} more jobs")

@@ -17,8 +17,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from voicequeue.client.queue import DEFAULT_URL, VoiceQueue, with_source
-from voicequeue.domain.job import State
 from voicequeue.domain.source import Source
+from voicequeue.domain.states import State
 from voicequeue.errors import VoiceQueueError
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 from voicequeue.texts import escape_controls, parse_float, terminal_safe_json
@@ -26,7 +26,7 @@ from voicequeue.texts import escape_controls, parse_float, terminal_safe_json
 #: Columns of output that is not a terminal, so that lines are not broken for grep and less.
 PIPE_WIDTH = 400
 
-# Text of callers is printed as it is: no markup (see `safe`), no :emoji:.
+# Text of callers is printed as it is: no markup (see `escape_untrusted`), no :emoji:.
 out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True, highlight=False, emoji=False)
 
@@ -99,9 +99,11 @@ StartWithin = Annotated[
 
 
 def open_queue(*, reuse: bool | None = None) -> VoiceQueue:
-    """Return the queue that REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S describe. Raises CannotBegin.
+    """Return the queue that REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S describe.
 
-    `reuse` is whether jobs share voices by default; None takes VOICEQUEUE_REUSE_VOICES.
+    Raises CommandSetupError.
+
+    `reuse` is whether jobs share voices by default; None takes VOICEQUEUE_REUSE_VOICES. Raises CommandSetupError.
     """
     url = os.environ.get("REDIS_URL") or DEFAULT_URL
     prefix = os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX
@@ -145,7 +147,7 @@ class TerminalLogHandler(logging.Handler):
 
 
 def open_for_writing(path: Path) -> TextIO:
-    """Open a file to write CSV or JSON Lines. Raises CannotBegin."""
+    """Open a file to write CSV or JSON Lines. Raises CommandSetupError."""
     try:
         return path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
     except OSError as error:

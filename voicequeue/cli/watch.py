@@ -28,7 +28,7 @@ from voicequeue.cli.terminal import (
     print_json,
 )
 from voicequeue.client.queue import VoiceQueue
-from voicequeue.domain.job import INACTIVE, State
+from voicequeue.domain.states import INACTIVE, State
 from voicequeue.domain.status import Batch
 from voicequeue.storage.connection.retry import retry_until
 
@@ -160,4 +160,4 @@ def _pace_text(pace: SettleRate, remaining: int) -> str:
     if not pace.per_s:
         return "…"
     minutes, seconds = divmod(round(remaining / pace.per_s), 60)
-    return f"{pace.per_s * 60:,.0f} a minute, {minutes}:{seconds:02} left"
+    return f"{pace.per_s * 60:,.0f} jobs/min, {minutes}:{seconds:02} left"

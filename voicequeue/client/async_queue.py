@@ -16,8 +16,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from voicequeue.client.enqueueing import JobInput
 from voicequeue.client.queue import DEFAULT_URL, VoiceQueue
 from voicequeue.client.results import EnqueueSummary, Rejection
-from voicequeue.domain.job import Event, Job, State
+from voicequeue.domain.job import Event, Job
 from voicequeue.domain.portions import PORTION_JOBS_MAX, Portion, split_into_portions, weight
+from voicequeue.domain.states import State
 from voicequeue.errors import StoreUnavailableError
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 
@@ -120,20 +121,20 @@ class AsyncVoiceQueue:
         Args:
             jobs: An iterable or an async iterable of jobs, or of mappings of their fields.
             on_reject: Called with each rejected item, on the event loop. Without it, they are collected in
-                `Receipt.rejections`.
+                `EnqueueSummary.rejections`.
         """
-        receipt, first_index = EnqueueSummary(), 0
-        reject = on_reject or receipt.rejections.append
+        summary, first_index = EnqueueSummary(), 0
+        reject = on_reject or summary.rejections.append
         async for chunk in _chunks(jobs):
             part = await self._run(partial(self._queue.enqueue_many, chunk))
             for rejection in part.rejections:
                 reject(Rejection(first_index + rejection.index, rejection.error))
             first_index += len(chunk)
-            receipt.new += part.new
-            receipt.existing += part.existing
-            receipt.rejected += part.rejected
-            receipt.credits += part.credits
-        return receipt
+            summary.new += part.new
+            summary.existing += part.existing
+            summary.rejected += part.rejected
+            summary.credits += part.credits
+        return summary
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 
@@ -165,7 +166,7 @@ class AsyncVoiceQueue:
             timeout: Seconds to wait at most. None has no limit.
 
         Raises:
-            UnknownJob: No job has this id.
+            JobNotFoundError: No job has this id.
             TimeoutError: The job did not settle in time.
         """
         has_changed = asyncio.Event()

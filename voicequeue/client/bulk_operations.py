@@ -14,8 +14,9 @@ from itertools import islice
 from voicequeue.client import cancelling, search
 from voicequeue.client.search import CHUNK, Filter
 from voicequeue.domain import transitions
-from voicequeue.domain.job import Job, State
+from voicequeue.domain.job import Job
 from voicequeue.domain.stage import PRICES
+from voicequeue.domain.states import State
 from voicequeue.errors import PlanNotFoundError
 from voicequeue.storage.job_store import JobStore
 
@@ -83,7 +84,7 @@ class BulkResult:
 
     @property
     def skipped(self) -> int:
-        """Jobs that were skipped because they had changed since the plan was made."""
+        """Number of jobs that were skipped because they had changed since the plan was made."""
         return self.count - self.changed - self.cancelling
 
 
@@ -118,7 +119,7 @@ def create_plan(
 def execute_plan(store: JobStore, action: BulkAction, token: str, now: float) -> BulkResult:
     """Retry each job of the plan that has not changed, or cancel each that has not settled. Idempotent.
 
-    Raises UnknownPlan.
+    Raises PlanNotFoundError.
     """
     lines = store.indexes.plan_lines(token) if _TOKEN.fullmatch(token) else iter(())
     plan = json.loads(next(lines, "{}"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from voicequeue.domain import transitions
-from voicequeue.domain.job import Job, State
+from voicequeue.domain.job import Job
+from voicequeue.domain.states import State
 from voicequeue.storage.job_store import JobStore
 
 #: Jobs cancelled by one call to Redis.

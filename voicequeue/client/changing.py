@@ -12,7 +12,8 @@ from voicequeue.client.reading import ReadMethods
 from voicequeue.client.search import Filter
 from voicequeue.domain import transitions
 from voicequeue.domain.charge_review import ChargeReview, review_charge
-from voicequeue.domain.job import Job, State, Transition
+from voicequeue.domain.job import Job, Transition
+from voicequeue.domain.states import State
 from voicequeue.errors import InvalidStateError
 from voicequeue.storage.connection.errors import translated_errors
 
@@ -30,8 +31,8 @@ class ChangeMethods(ReadMethods):
         is submitted.
 
         Raises:
-            UnknownJob: No job has this id.
-            NotAllowed: The job is settled.
+            JobNotFoundError: No job has this id.
+            InvalidStateError: The job is settled.
         """
         while True:
             now, job = self._now(), transitions.require_cancellable(self.get(job_id))
@@ -55,8 +56,8 @@ class ChangeMethods(ReadMethods):
             resubmit: Submit a new order, and pay for it, even if the last one can be polled again.
 
         Raises:
-            UnknownJob: No job has this id.
-            NotAllowed: The job has not failed.
+            JobNotFoundError: No job has this id.
+            InvalidStateError: The job has not failed.
         """
         return self._change(job_id, partial(transitions.retry, resubmit=resubmit))
 
@@ -65,16 +66,16 @@ class ChangeMethods(ReadMethods):
     def plan_bulk(self, action: BulkAction | str, filter: Filter, *, resubmit: bool = False) -> BulkPlan:
         """List the jobs that a bulk `cancel` or `retry` would change, and what it may cost. Changes nothing.
 
-        Pass the plan's token to `carry_out` within an hour. A plan holds up to 100,000 jobs; if more match,
+        Pass the plan's token to `execute_plan` within an hour. A plan holds up to 100,000 jobs; if more match,
         `Plan.complete` is false.
 
         Args:
             action: `cancel` or `retry`.
-            wanted: The jobs; those that the action does not apply to are left out.
+            filter: The jobs; those that the action does not apply to are left out.
             resubmit: As in `retry`.
 
         Raises:
-            UnknownBatch: No job is in the batch of the filter.
+            BatchNotFoundError: No job is in the batch of the filter.
         """
         if filter.batch is not None:
             self.batch(filter.batch)
@@ -91,7 +92,7 @@ class ChangeMethods(ReadMethods):
             token: `Plan.token`.
 
         Raises:
-            UnknownPlan: The token is unknown or expired, or belongs to the other action.
+            PlanNotFoundError: The token is unknown or expired, or belongs to the other action.
         """
         with translated_errors():
             return bulk_operations.execute_plan(self._store, BulkAction(action), token, self._now())
@@ -109,8 +110,8 @@ class ChangeMethods(ReadMethods):
         """Return the evidence on whether the order of an `unsure` job was charged.
 
         Raises:
-            UnknownJob: No job has this id.
-            NotAllowed: The job is not `unsure`.
+            JobNotFoundError: No job has this id.
+            InvalidStateError: The job is not `unsure`.
         """
         job = self.get(job_id)
         review = review_charge(job, self.timeline(job_id), self.balance_history())
@@ -125,9 +126,9 @@ class ChangeMethods(ReadMethods):
         continues with its task unless a newer order was submitted.
 
         Raises:
-            UnknownJob: No job has this id.
-            InvalidJob: The task id is not valid Unicode.
-            NotAllowed: The job has no such order, or has this task already.
+            JobNotFoundError: No job has this id.
+            InvalidJobError: The task id is not valid Unicode.
+            InvalidStateError: The job has no such order, or has this task already.
         """
         order = transitions.lost_order(self.get(job_id), task_id)
         now = self._now()
@@ -139,8 +140,8 @@ class ChangeMethods(ReadMethods):
         """Submit the order of an `unsure` job again, and return the job. The stage may be charged a second time.
 
         Raises:
-            UnknownJob: No job has this id.
-            NotAllowed: The job is not `unsure`, or is to be cancelled.
+            JobNotFoundError: No job has this id.
+            InvalidStateError: The job is not `unsure`, or is to be cancelled.
         """
         return self._change(job_id, transitions.resubmit)
 
@@ -148,8 +149,8 @@ class ChangeMethods(ReadMethods):
         """Give up an `unsure` job: it fails with the code `abandoned`. Returns the job.
 
         Raises:
-            UnknownJob: No job has this id.
-            NotAllowed: The job is not `unsure`.
+            JobNotFoundError: No job has this id.
+            InvalidStateError: The job is not `unsure`.
         """
         return self._change(job_id, transitions.abandon)
 

@@ -37,11 +37,11 @@ class ControlMethods(ReadMethods):
         Args:
             stage: Pause only this stage.
             batch: Pause only this batch.
-            by: The reason, shown by the command line, the API and the page. Not kept for a batch.
+            reason: The reason, shown by the command line, the API and the page. Not kept for a batch.
 
         Raises:
-            UnknownBatch: No job is in this batch.
-            InvalidJob: `by` is not valid Unicode.
+            BatchNotFoundError: No job is in this batch.
+            InvalidJobError: `reason` is not valid Unicode.
         """
         check_field("by", require_encodable, reason)
         if batch is not None:
@@ -55,7 +55,7 @@ class ControlMethods(ReadMethods):
         """Resume what was paused, and retry now what is on hold for other reasons. Returns whether that was a change.
 
         Raises:
-            UnknownBatch: No job is in this batch.
+            BatchNotFoundError: No job is in this batch.
         """
         if batch is not None:
             return self.set_batch_limits(self.batch(batch).name, paused=False)

@@ -8,9 +8,10 @@ from typing import Any
 
 from voicequeue.client.reading import ReadMethods
 from voicequeue.client.results import EnqueueItemResult, EnqueueResult, EnqueueSummary, Rejection, item_result
-from voicequeue.domain.job import Job, State
+from voicequeue.domain.job import Job
 from voicequeue.domain.portions import split_into_portions, weight
 from voicequeue.domain.spec import VoiceJob, parse_spec
+from voicequeue.domain.states import State
 from voicequeue.errors import InvalidJobError, without_traceback
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.job_store import JobStore
@@ -34,8 +35,8 @@ class EnqueueMethods(ReadMethods):
         An item with several songs becomes several jobs; the one that creates the voice is returned.
 
         Raises:
-            InvalidJob: A field is missing or wrong; the error names each.
-            KeyConflict: The key belongs to a job with other content.
+            InvalidJobError: A field is missing or wrong; the error names each.
+            KeyConflictError: The key belongs to a job with other content.
         """
         return self.get(self._enqueue_one(job).job_id)
 
@@ -43,8 +44,8 @@ class EnqueueMethods(ReadMethods):
         """Enqueue one job as `enqueue` does, and also return whether it is new, its position and its price.
 
         Raises:
-            InvalidJob: A field is missing or wrong; the error names each.
-            KeyConflict: The key belongs to a job with other content.
+            InvalidJobError: A field is missing or wrong; the error names each.
+            KeyConflictError: The key belongs to a job with other content.
         """
         entry = self._enqueue_one(job)
         enqueued = self.get(entry.job_id)
@@ -87,17 +88,17 @@ class EnqueueMethods(ReadMethods):
 
         Args:
             jobs: Jobs, or mappings of their fields. Read lazily.
-            on_reject: Called with each rejected item. Without it, they are collected in `Receipt.rejections`.
+            on_reject: Called with each rejected item. Without it, they are collected in `EnqueueSummary.rejections`.
         """
-        receipt, first_index = EnqueueSummary(), 0
-        reject = on_reject or receipt.rejections.append
+        summary, first_index = EnqueueSummary(), 0
+        reject = on_reject or summary.rejections.append
         for entries in self._enqueue_chunks(iter(jobs)):
             for index, entry in enumerate(entries, start=first_index):
-                receipt.add(entry)
+                summary.add(entry)
                 if entry.error is not None:
                     reject(Rejection(index, entry.error))
             first_index += len(entries)
-        return receipt
+        return summary
 
     def _enqueue_chunks(self, jobs: Iterator[JobInput]) -> Iterator[list[EnqueueItemResult]]:
         """Yield the results of each chunk. The next chunk is prepared while Redis processes the one before."""
@@ -142,7 +143,7 @@ class _Chunk:
             self._call.send()
 
     def entries(self) -> list[EnqueueItemResult]:
-        """Return the result of each item; sends the call unless it was sent. Raises StoreUnreachable."""
+        """Return the result of each item; sends the call unless it was sent. Raises StoreUnavailableError."""
         with translated_errors():
             outcomes = iter(self._call.outcomes() if self._call is not None else [])
         return [

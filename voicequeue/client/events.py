@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 
 from voicequeue.client.reading import ReadMethods
-from voicequeue.domain.job import Event, Job, State
+from voicequeue.domain.job import Event, Job
+from voicequeue.domain.states import State
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.retry import retry_until
 
@@ -28,7 +29,7 @@ class EventMethods(ReadMethods):
             timeout: Seconds to wait at most, retries of Redis included. None has no limit.
 
         Raises:
-            UnknownJob: No job has this id.
+            JobNotFoundError: No job has this id.
             TimeoutError: The job did not settle in time.
         """
         deadline = None if timeout is None else time.monotonic() + timeout

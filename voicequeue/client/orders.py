@@ -10,7 +10,7 @@ from voicequeue.storage.job_store import JobStore
 
 
 class OrderEffect(Enum):
-    """The effect of `name_order`."""
+    """The effect of `record_charged_order`."""
 
     CONTINUED = "taken up"  # the job continues with the order, or keeps its result
     COUNTED = "counted"  # the job does not need the order; its charge is counted

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from voicequeue.client.reading import ReadMethods, paged
-from voicequeue.domain.job import SETTLED
 from voicequeue.domain.portions import PORTION_JOBS_MAX
+from voicequeue.domain.states import SETTLED
 from voicequeue.domain.status import ArchiveCounts, CallbackCounts
 from voicequeue.storage.archive import ArchiveEntry
 from voicequeue.storage.callbacks import Callback
@@ -65,7 +65,7 @@ class OutboxMethods(ReadMethods):
             batch: Only jobs of this batch.
 
         Raises:
-            UnknownBatch: No job is in this batch.
+            BatchNotFoundError: No job is in this batch.
         """
         jobs = (job for state in SETTLED for job in self.jobs(state=state, batch=batch))
         return self.retry_archive(job.id for job in jobs if job.clips and job.archive is None)

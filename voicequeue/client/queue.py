@@ -26,7 +26,7 @@ class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, Ch
     """A client of the queue in one Redis database.
 
     It needs Redis alone, and may be shared between threads. Use it as a context manager, or call `close`.
-    Every method that calls Redis raises `StoreUnreachable` if Redis does not answer or refuses the command.
+    Every method that calls Redis raises `StoreUnavailableError` if Redis does not answer or refuses the command.
 
     Args:
         url: Redis URL, such as `redis://host:6379/0`; `rediss://` for TLS.

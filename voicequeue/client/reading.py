@@ -9,8 +9,9 @@ from typing import TypeVar
 from voicequeue.client import search
 from voicequeue.client.search import Filter, Page
 from voicequeue.domain.balance import Balance
-from voicequeue.domain.job import ACTIVE, Job, State, TimelineEntry
+from voicequeue.domain.job import Job, TimelineEntry
 from voicequeue.domain.portions import PORTION_JOBS_MAX
+from voicequeue.domain.states import ACTIVE, State
 from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, Status
 from voicequeue.errors import BatchNotFoundError, JobNotFoundError
 from voicequeue.storage.connection.errors import translated_errors
@@ -36,7 +37,7 @@ class ReadMethods:
         """Return the job as it is now.
 
         Raises:
-            UnknownJob: No job has this id.
+            JobNotFoundError: No job has this id.
         """
         with translated_errors():
             [job] = self._store.get([job_id])
@@ -48,7 +49,7 @@ class ReadMethods:
         """Return every transition of the job, the oldest first.
 
         Raises:
-            UnknownJob: No job has this id.
+            JobNotFoundError: No job has this id.
         """
         with translated_errors():
             entries = self._store.timeline(job_id)
@@ -66,7 +67,7 @@ class ReadMethods:
             batch: Only jobs of this batch.
 
         Raises:
-            UnknownBatch: No job is in this batch. Raised by the call itself.
+            BatchNotFoundError: No job is in this batch. Raised by the call itself.
         """
         only_state = None if state is None else State(state)
         if batch is not None:
@@ -88,13 +89,13 @@ class ReadMethods:
         A page may hold fewer than `limit` jobs, even none, and still have a next page: only the last one has no cursor.
 
         Args:
-            wanted: The filter; `Filter()` matches every job.
+            filter: The filter; `Filter()` matches every job.
             limit: Jobs on the page at most.
             cursor: The cursor of the page before. None returns the first page.
 
         Raises:
-            UnknownBatch: No job is in the batch of the filter.
-            BadCursor: The cursor is not one of this list and filter.
+            BatchNotFoundError: No job is in the batch of the filter.
+            InvalidCursorError: The cursor is not one of this list and filter.
         """
         if filter.batch is not None:
             self.batch(filter.batch)
@@ -114,7 +115,7 @@ class ReadMethods:
         """Return the counters and limits of a batch.
 
         Raises:
-            UnknownBatch: No job is in this batch.
+            BatchNotFoundError: No job is in this batch.
         """
         with translated_errors():
             batch = self._store.batch(name)
@@ -132,7 +133,7 @@ class ReadMethods:
         """Return a page of the batches, the newest first.
 
         Raises:
-            BadCursor: The cursor is not one of this list.
+            InvalidCursorError: The cursor is not one of this list.
         """
         with translated_errors():
             return search.list_batches(self._store, limit=limit, cursor=cursor)
@@ -146,7 +147,7 @@ class ReadMethods:
             batch: Count states, backlog and credits of this batch only.
 
         Raises:
-            UnknownBatch: No job is in this batch.
+            BatchNotFoundError: No job is in this batch.
         """
         if batch is not None:
             self.batch(batch)
@@ -208,7 +209,7 @@ class ReadMethods:
 
 
 def paged(items: Iterator[T]) -> Iterator[T]:
-    """Yield items that the store reads lazily. Raises StoreUnreachable."""
+    """Yield items that the store reads lazily. Raises StoreUnavailableError."""
     while page := _next_page(items):
         yield from page
 

@@ -30,9 +30,9 @@ class EnqueueSummary:
     """The summary of `VoiceQueue.enqueue_many`.
 
     Attributes:
-        new: Jobs that were enqueued.
-        known: Jobs that existed before, with the same key and content.
-        rejected: Items that were not enqueued.
+        new: Number of jobs that were enqueued.
+        existing: Number of jobs that existed before, with the same key and content.
+        rejected: Number of items that were not enqueued.
         credits: Price of the new jobs.
         rejections: The rejected items; empty if `on_reject` received them.
     """
@@ -55,11 +55,11 @@ class EnqueueSummary:
 
 @dataclass(frozen=True, slots=True)
 class EnqueueItemResult:
-    """The result of one item of `VoiceQueue.enqueue_at_once`.
+    """The result of one item of `VoiceQueue.enqueue_list`.
 
     Attributes:
-        job_ids: Its jobs: one for each song; the one that creates the voice comes first.
-        new: How many of them were enqueued now.
+        job_ids: Ids of its jobs, one for each song; the job that creates the voice is the first.
+        new_count: Number of these jobs that were enqueued now.
         credits: Price of the new jobs.
         error: Why the item was rejected, as a whole or in part; None if it was accepted.
     """
@@ -99,20 +99,20 @@ def _error(job_id: str, spec: VoiceJob, outcome: EnqueueOutcome) -> InvalidJobEr
     if outcome is EnqueueOutcome.CONFLICT:
         return KeyConflictError(spec.key or "", job_id)
     if outcome is EnqueueOutcome.OTHER_VOICE:
-        return InvalidJobError([Problem("voice", "stands for another recording in this batch")])
+        return InvalidJobError([Problem("voice", "is already used for another recording in this batch")])
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class EnqueueResult:
-    """The result of `VoiceQueue.place`.
+    """The result of `VoiceQueue.enqueue_detailed`.
 
     Attributes:
         job: The job; of an item with several songs, the one that creates the voice.
-        new: Whether it was enqueued now; false if a job with its key and content existed.
+        is_new: Whether it was enqueued now; false if a job with its key and content existed.
         position: Position in the backlog at this moment, from 1; None if the job is not queued.
         credits: Price of the item, with all its songs.
-        further: Ids of the item's other jobs, which share the voice.
+        further_job_ids: Ids of the item's other jobs, which share the voice.
     """
 
     job: Job

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from voicequeue.domain.job import FailureCode, Job, State
+from voicequeue.domain.job import Job
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import FailureCode, State
 from voicequeue.domain.status import Batch
 from voicequeue.errors import InvalidCursorError, InvalidJobError, unencodable_fields
 from voicequeue.storage.job_store import JobStore
@@ -79,7 +80,7 @@ class Filter:
         if self.metadata:
             arguments["parts"] = [_json(value) for value in self.metadata.values()]
         if self.text is not None:
-            arguments["called"] = {"is": self.text, "part": _json(self.text)}
+            arguments["search"] = {"is": self.text, "part": _json(self.text)}
         return {name: value for name, value in arguments.items() if value is not None}
 
 

@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 from voicequeue.auth import signatures
 from voicequeue.domain.balance import UncountedSpending
 from voicequeue.domain.gate import Gate, HoldReason
-from voicequeue.domain.job import INACTIVE, State
+from voicequeue.domain.states import INACTIVE, State
 from voicequeue.domain.status import ArchiveCounts, CallbackCounts, RefusedJob
 from voicequeue.storage.celery_queues import QUEUE_NAMES
 from voicequeue.storage.connection.key_types import WrongType
@@ -78,8 +78,8 @@ def passed(check: str, what: str) -> CheckResult:
 class Facts:
     """The state of a queue and its Redis.
 
-    `config`: empty if the server does not reveal it. `ahead`: how far this machine's clock is ahead of Redis's, in
-    seconds. `write_refusal`: the error with which Redis rejects writes.
+    `config`: empty if the server does not reveal it. `clock_skew_s`: how far this machine's clock is ahead of Redis's,
+    in seconds. `write_refusal`: the error with which Redis rejects writes.
     """
 
     info: Mapping[str, Any]
@@ -88,7 +88,7 @@ class Facts:
     processes: Sequence[ProcessHeartbeat] = ()
     states: Mapping[State, int] = field(default_factory=dict)
     gate: Gate = field(default_factory=Gate)
-    drift: UncountedSpending | None = None
+    uncounted: UncountedSpending | None = None
     callbacks: CallbackCounts = field(default_factory=CallbackCounts)
     archive: ArchiveCounts = field(default_factory=ArchiveCounts)
     rejects: int = 0
@@ -111,10 +111,10 @@ def inspect(redis: Redis, store: JobStore) -> Facts:
         info=redis.info(),
         config=_config(redis),
         clock_skew_s=time.time() - now,
-        processes=[process for pulses in store.heartbeats.values() for process in pulses.alive(now)],
+        processes=[process for heartbeats in store.heartbeats.values() for process in heartbeats.alive(now)],
         states=store.counts_by_state(),
         gate=store.flow_control.gate(now),
-        drift=store.flow_control.account(now).uncounted,
+        uncounted=store.flow_control.account(now).uncounted,
         callbacks=store.callbacks.counts(now - HEARTBEAT_TIMEOUT_S),
         archive=store.archive.counts(now - HEARTBEAT_TIMEOUT_S),
         rejects=store.rejected_messages.count(),
@@ -344,10 +344,10 @@ def _work(facts: Facts) -> Iterator[CheckResult]:
     if len(facts.refused_jobs) > REFUSED_LISTED:
         what = f"upstream refuses {len(facts.refused_jobs) - REFUSED_LISTED:,} more jobs"
         yield CheckResult("jobs", Level.WARNING, what, "voicequeue status")
-    if facts.drift is not None:
+    if facts.uncounted is not None:
         # The account may have other users. A changed price requires an operator.
-        level = Level.NOTE if facts.drift.price is None else Level.WARNING
-        yield CheckResult("account", level, str(facts.drift), "docs/runbook.md#voicequeuecreditsunexplained")
+        level = Level.NOTE if facts.uncounted.price is None else Level.WARNING
+        yield CheckResult("account", level, str(facts.uncounted), "docs/runbook.md#voicequeueunexplainedspending")
     for count, level, what, todo in (
         (facts.states.get(State.UNSURE, 0), Level.WARNING, "jobs may have been charged", "voicequeue review"),
         (facts.callbacks.undelivered, Level.WARNING, "callbacks are undelivered", "voicequeue callbacks"),

@@ -50,7 +50,8 @@ _PRIORITY = re.compile(r"\x06\x16\d$")
 class OtherQueue:
     """Another queue in the same database.
 
-    `workers`: its running workers, None if this Redis user may not see them. `has_records`: it has more than messages.
+    `running_workers`: its running workers, None if this Redis user may not see them. `has_records`: it has more than
+    messages.
     """
 
     prefix: str
@@ -66,8 +67,8 @@ class SharedDatabase:
     """The contents of a database beside a queue's own keys.
 
     `intake`: the key that senders of jobs write to. `unread`: lists of jobs that no worker reads, with their number of
-    messages. `celery`: the queues of other Celery applications. `foreign`: the keys of other programs. `seen` of `keys`
-    keys were inspected. `databases`: the number of keys in each other database of this Redis.
+    messages. `celery`: the queues of other Celery applications. `foreign`: the keys of other programs. `inspected` of
+    `total_keys` keys were inspected. `databases`: the number of keys in each other database of this Redis.
     """
 
     intake: str

@@ -14,12 +14,12 @@ _ORDERS_MIN = 3
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Credits on the account, as upstream reported them between `asked` and `at` (Unix seconds).
+    """Credits on the account, as upstream reported them between `requested_at` and `received_at` (Unix seconds).
 
-    `spent` are the credits counted until then, for `voices` and `songs` orders. `quiet` means that no charge was in
-    progress, so that `credits` and `spent` correspond. At `at`, orders worth `charging` credits were in progress and
-    orders worth `unsure` credits had lost their answer. `unsettled` are the credits of all lost orders that were given
-    up or resubmitted until then.
+    `spent` are the credits counted until then, for `voices` and `songs` orders. `is_quiet` means that no charge was in
+    progress, so that `credits` and `spent` correspond. At `received_at`, orders worth `charging` credits were in
+    progress and orders worth `unsure` credits had lost their answer. `unsettled` are the credits of all lost orders
+    that were given up or resubmitted until then.
     """
 
     requested_at: float
@@ -48,8 +48,8 @@ class BalanceWindow:
 
 
 def balance_window(balances: Sequence[Balance], started_at: float, ended_at: float) -> BalanceWindow | None:
-    """Return the quiet balances around a charge made between `begun` and `over` (Unix seconds); None where one is
-    missing.
+    """Return the quiet balances around a charge made between `started_at` and `ended_at` (Unix seconds); None where one
+    is missing.
 
     `balances` are sorted, oldest first.
     """
@@ -60,10 +60,10 @@ def balance_window(balances: Sequence[Balance], started_at: float, ended_at: flo
 
 @dataclass(frozen=True, slots=True)
 class UncountedSpending:
-    """Spending `since` that time (Unix seconds) that exceeds what was counted.
+    """Spending after `since` (Unix seconds) that exceeds what was counted.
 
-    The account `fell` by that many credits, of which `counted` are recorded and lost orders may explain `lost`. `price`
-    is set where all orders of one `stage` seem to have cost another price than expected.
+    The balance fell by `decrease` credits: `counted` of them are recorded, and up to `lost_orders` may be the cost of
+    lost orders. `price` is set if all orders of one `stage` seem to have cost another price than expected.
     """
 
     since: float
@@ -91,8 +91,7 @@ class UncountedSpending:
 def uncounted_spending(balances: Sequence[Balance]) -> UncountedSpending | None:
     """Return the unexplained spending since credits and spending together were highest; None where there is none.
 
-    A balance that rises (a top-up, a renewal, a refund) is not drift and starts a new count. `balances` are sorted,
-    oldest first.
+    A balance that rises (a top-up, a renewal, a refund) starts a new count. `balances` are sorted, oldest first.
     """
     start, highest = 0, None
     for index, least in enumerate(_spent_at_least(balances)):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from voicequeue.domain.balance import Balance, BalanceWindow, balance_window
-from voicequeue.domain.job import Job, State, TimelineEntry, to_iso8601
+from voicequeue.domain.job import Job, TimelineEntry, to_iso8601
 from voicequeue.domain.stage import PRICES
+from voicequeue.domain.states import State
 
 if TYPE_CHECKING:
     from voicequeue.domain import schemas

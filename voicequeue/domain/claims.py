@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from voicequeue.domain.clip import Clip
-from voicequeue.domain.job import FailureReport, State
+from voicequeue.domain.job import FailureReport
 from voicequeue.domain.spec import VoiceJob, parse_stored_spec
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import State
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """Jobs that were admitted, by stage.
 
-    `news` is `short` if the account has just become unable to pay for the next job, and `enough` once it can again.
+    `balance_change` is `short` if the account has just become unable to pay for the next job, and `enough` once it can
+    again.
     """
 
     by_stage: dict[Stage, list[str]]
@@ -32,7 +34,8 @@ class SubmitDeferred:
 class EnqueueOutcome(IntEnum):
     """Result of enqueueing one job.
 
-    SHARES: the job is new, and another job pays for its voice.
+    SHARES_VOICE: the job is new, and another job pays for its voice. OTHER_VOICE: the batch uses the name of its voice
+    for another recording.
     """
 
     NEW = 1
@@ -49,10 +52,10 @@ class EnqueueOutcome(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SubmitClaim:
-    """Claim to send one POST, which `charging` was recorded for.
+    """Permission to send one POST; the state `charging` was recorded for it.
 
-    It is valid `until` that time (Unix seconds); afterwards another worker may have changed the job. `persona_id` is
-    the voice that this job has created; `content` is what `spec` parses.
+    After `expires_at` (Unix seconds) another worker may have changed the job. `persona_id` is the voice that this job
+    has created; `content` is what `spec` parses.
     """
 
     job_id: str
@@ -80,12 +83,15 @@ class ChargedOrder:
 
 @dataclass(frozen=True, slots=True)
 class PollClaim:
-    """Claim to poll one job.
+    """Permission to poll one job.
 
-    `since` is when the stage was submitted and `asked` when its task was last not ready (Unix seconds). `model` is that
-    of the song, and `clips` are the songs known so far. `state` is pending, or a final state if only a late result is
-    awaited. `doubt` is a failure that upstream has reported; with `reorder` the stage is submitted again if it is
-    confirmed.
+    `submitted_at` is when the stage was submitted, `last_not_ready_at` when its task was last not ready (Unix
+    seconds).
+    `model` is that of the song, and `clips` are the songs known so far. `state` is pending, or a final state
+    if only a
+    late result is awaited. `failure_report` is a failure that upstream has reported; with `resubmits` the
+    stage is
+    submitted again if it is confirmed.
     """
 
     job_id: str
@@ -106,8 +112,9 @@ class PollClaim:
 class PollReschedule:
     """Next poll of a job, if it is still at that version: `due` in Unix seconds.
 
-    `asked` is when the task was last not ready (Unix seconds), and `doubt` the failure that upstream reports. With
-    `keeps_doubt` an earlier report is kept. `clips` are the known songs, if one has finished.
+    `last_not_ready_at` is when the task was last not ready (Unix seconds), and `failure_report` the failure that
+    upstream reports. With `keeps_failure_report` an earlier report is kept. `clips` are the known songs, if one has
+    finished.
     """
 
     job_id: str

@@ -39,10 +39,10 @@ class Refusal:
     """An order that upstream refused with an error that may apply to every order or to this one only; nothing was
     charged.
 
-    The store decides which (scripts/lib/refusals.lua). If it applies to all, charging is suspended for `pause_s`, then
-    for longer, up to `most_s` (None: until an operator resumes). The job itself is submitted again after `pause_s`,
-    then later, up to `rest_s`, and not before `wait_s`, the delay that upstream asked for. It fails after `tries`
-    refusals while other orders were accepted. Times are in seconds.
+    The store decides which (scripts/lib/refusals.lua). If it applies to all, charging is suspended for `hold_s`, then
+    for longer, up to `max_hold_s` (None: until an operator resumes). The job itself is submitted again after `hold_s`,
+    then later, up to `max_rest_s`, and not before `wait_s`, the delay that upstream asked for. It fails after
+    `max_attempts` refusals while other orders were accepted. Times are in seconds.
     """
 
     reason: HoldReason
@@ -56,10 +56,11 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """One reason to suspend charging, from `since` `until` that time (Unix seconds; None: until it is resolved).
+    """One reason to suspend charging.
 
-    `reason` is a `Reason` or `paused.<stage>`. `detail` contains upstream's text and the job that received it. On
-    `trial` one job at a time is submitted; the hold ends when upstream accepts it.
+    It applies from `since` to `until` (Unix seconds; None: until it is resolved). `reason` is a `HoldReason` or
+    `paused.<stage>`. `detail` contains upstream's text and the job that received it. With `is_on_trial`, one job at a
+    time is submitted; the hold ends when upstream accepts one.
     """
 
     reason: str
@@ -116,9 +117,9 @@ class Limits:
 class Account:
     """The account by our count.
 
-    `left` are its credits (None: upstream has not reported them yet) and `at` is when upstream last did. `committed`
-    credits are reserved for jobs in flight and unsure ones. `spent_today` is by UTC day. `drift` is spending that was
-    not counted, if any.
+    `balance` are its credits (None: upstream has not reported them yet) and `updated_at` is when upstream last did.
+    `reserved` credits are reserved for jobs in flight and unsure ones. `spent_today` is by UTC day. `uncounted` is
+    spending that was not counted, if any.
     """
 
     balance: int | None = None

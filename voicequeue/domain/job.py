@@ -1,4 +1,4 @@
-"""Job record, job states and the transitions between them.
+"""The job record, and transitions of it.
 
 Pure: no I/O. Times are in Unix seconds and come from the caller.
 """
@@ -8,85 +8,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, cast, overload
 
 from voicequeue.domain.clip import Clip
 from voicequeue.domain.gate import Refusal
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import (
+    IN_FLIGHT,
+    MAY_HAVE_LATE_RESULT,
+    SETTLED,
+    TRANSITIONS,
+    ArchiveState,
+    FailureCode,
+    State,
+)
 
 if TYPE_CHECKING:
     from voicequeue.domain import schemas
-
-
-class State(StrEnum):
-    """State of a job; docs/concepts.md describes each."""
-
-    WAITING = "waiting"
-    QUEUED = "queued"
-    ADMITTED = "admitted"
-    CHARGING = "charging"
-    PENDING = "pending"
-    UNSURE = "unsure"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-#: Final states. A job leaves them only on request.
-SETTLED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
-
-#: States that a job does not leave without a person: final ones and `unsure`.
-INACTIVE = SETTLED | {State.UNSURE}
-
-#: States that a job leaves by itself.
-ACTIVE = frozenset(State) - INACTIVE
-
-#: The job holds a slot: it counts against the in-flight limit.
-IN_FLIGHT = frozenset({State.ADMITTED, State.CHARGING, State.PENDING})
-
-#: The job is settled, but a paid result, or a part of it, may still arrive and is kept.
-MAY_HAVE_LATE_RESULT = SETTLED
-
-#: Every legal transition that is decided from one job. The store rejects any other.
-TRANSITIONS: Mapping[State, frozenset[State]] = {
-    State.WAITING: frozenset({State.PENDING, State.FAILED, State.CANCELLED}),
-    State.QUEUED: frozenset({State.ADMITTED, State.PENDING, State.FAILED, State.CANCELLED}),
-    State.ADMITTED: frozenset({State.CHARGING, State.QUEUED, State.PENDING, State.FAILED, State.CANCELLED}),
-    State.CHARGING: frozenset({State.PENDING, State.ADMITTED, State.QUEUED, State.UNSURE, State.FAILED}),
-    State.PENDING: frozenset({State.ADMITTED, State.QUEUED, State.SUCCEEDED, State.FAILED, State.CANCELLED}),
-    State.UNSURE: frozenset({State.PENDING, State.ADMITTED, State.FAILED}),
-    State.SUCCEEDED: frozenset({State.SUCCEEDED}),
-    State.FAILED: frozenset({State.QUEUED, State.PENDING, State.SUCCEEDED, State.FAILED}),
-    State.CANCELLED: frozenset({State.CANCELLED}),
-}
-
-#: Transitions that the store substitutes for a job that was marked as cancelling.
-CANCELLING_TRANSITIONS: Mapping[State, frozenset[State]] = {
-    State.CHARGING: frozenset({State.CANCELLED}),
-    State.UNSURE: frozenset({State.CANCELLED}),
-}
-
-#: Transitions of jobs that share a voice, applied by the script that applies the transition of the job that creates it.
-SHARED_VOICE_TRANSITIONS: Mapping[State, frozenset[State]] = {
-    State.WAITING: frozenset({State.QUEUED, State.SUCCEEDED, State.FAILED}),
-    State.QUEUED: frozenset({State.WAITING, State.QUEUED, State.SUCCEEDED}),
-    State.ADMITTED: frozenset({State.QUEUED, State.SUCCEEDED}),
-    State.PENDING: frozenset({State.WAITING}),
-    State.FAILED: frozenset({State.WAITING}),
-}
-
-
-class FailureCode(StrEnum):
-    """Reason of a failure. A closed set: scripts may rely on it."""
-
-    REFUSED = "refused"  # upstream rejects the request as wrong
-    MODERATED = "moderated"  # upstream rejects the text
-    UPSTREAM_FAILED = "upstream_failed"  # upstream charged the order and then failed; a late result is kept
-    DEADLINE = "deadline"  # upstream took too long; a late result is kept
-    EXPIRED = "expired"  # not started in time
-    ABANDONED = "abandoned"  # an operator gave up an unsure charge
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,21 +37,6 @@ class Failure:
     message: str
 
 
-class ArchiveState(StrEnum):
-    """Progress of archiving the songs of a job."""
-
-    PENDING = "pending"
-    DONE = "done"
-    FAILED = "failed"
-
-
-class ClipPart(StrEnum):
-    """Part of a clip that is archived."""
-
-    AUDIO = "audio"
-    IMAGE = "image"
-
-
 @dataclass(frozen=True, slots=True)
 class Transition:
     """A transition of one job, applied only if the job is still at `version`.
@@ -120,8 +44,8 @@ class Transition:
     `due` is when the job next needs attention (Unix seconds): required in flight, and set on a settled job while a paid
     result, or a part of it, may still arrive. `fields` are written to the record; None removes one. `credits` were
     certainly spent on the order of that `attempt` (None: the latest); each order is counted once. If upstream `refused`
-    the order, the store decides whether the job is queued again or fails. `unsettled` are the credits of a lost order
-    that may have been charged and that this transition gives up.
+    the order, the store decides whether the job is queued again or fails. `released_credits` are the credits of a lost
+    order that may have been charged and that this transition gives up.
     """
 
     job_id: str
@@ -192,7 +116,7 @@ class Event:
     """A transition that was just applied, as published to subscribers.
 
     `id` is the cursor to continue from. Where many jobs were enqueued at once, `job_id` is empty, `stage` is None and
-    `reason` contains their number. `took` is the time that the job spent in its previous state, in seconds.
+    `reason` contains their number. `previous_state_s` is the time that the job spent in its previous state, in seconds.
     """
 
     id: str
@@ -253,12 +177,12 @@ def charges(timeline: list[TimelineEntry]) -> list[Charge]:
 class Job:
     """The record of one job at the time it was read. Times are in Unix seconds.
 
-    `callback_id` is the last callback about it. `archive` is None where its songs are not archived. `answer` is the
-    beginning of the response to its last order, if it could not be read. `orders` are upstream's task ids by attempt,
-    of all charged orders. `lost` are the stages by attempt of orders that may have been charged and were given up or
-    resubmitted. `cancelling`: the job is charging or unsure, and is cancelled as soon as the outcome of its order is
-    known; no further stage is submitted. `source` is the interface that enqueued it and the name of the caller
-    (voicequeue/domain/source.py).
+    `callback_id` is the last callback about it. `archive` is None where its songs are not archived.
+    `unreadable_response` is the beginning of the response to its last order, if it could not be read.
+    `charged_task_ids` are upstream's task ids by attempt, of all charged orders. `lost_stages` are the stages by
+    attempt of orders that may have been charged and were given up or resubmitted. `is_cancelling`: the job is charging
+    or unsure, and is cancelled as soon as the outcome of its order is known; no further stage is submitted. `source` is
+    the interface that enqueued it and the name of the caller (voicequeue/domain/source.py).
     """
 
     id: str

@@ -30,7 +30,7 @@ _DEVIATION_MIN = 0.02
 
 @dataclass(frozen=True, slots=True)
 class DurationInterval:
-    """Interval of a duration: the order took longer than `over` and at most `within` seconds."""
+    """Interval of a duration: the order took longer than `lower_s` and at most `upper_s` seconds."""
 
     lower_s: float
     upper_s: float

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from voicequeue.domain.job import ArchiveState, FailureCode, State
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import ArchiveState, FailureCode, State
 
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 

@@ -10,20 +10,10 @@ from typing import Any
 from voicequeue.domain.balance import Balance, UncountedSpending
 from voicequeue.domain.clip import ArchivedFile, Clip
 from voicequeue.domain.gate import Refusal
-from voicequeue.domain.job import (
-    ArchiveState,
-    ClipPart,
-    Event,
-    Failure,
-    FailureCode,
-    FailureReport,
-    Job,
-    State,
-    TimelineEntry,
-    Transition,
-)
+from voicequeue.domain.job import Event, Failure, FailureReport, Job, TimelineEntry, Transition
 from voicequeue.domain.spec import parse_stored_spec
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import ArchiveState, ClipPart, FailureCode, State
 from voicequeue.domain.status import Batch, RefusedJob
 
 #: Fields of a clip that come from upstream.
@@ -36,7 +26,7 @@ def parse_job(job_id: str, record: Mapping[str, str]) -> Job:
     settled, created = record.get("settled"), float(record["created"])
     return Job(
         id=job_id,
-        version=int(record["v"]),
+        version=int(record["version"]),
         state=State(record["state"]),
         stage=Stage(record["stage"]),
         spec=spec,
@@ -49,15 +39,17 @@ def parse_job(job_id: str, record: Mapping[str, str]) -> Job:
         voice_name=record.get("voice_name"),
         clips=tuple(_archived(clip, record) for clip in parse_clips(record.get("clips"))),
         failure=parse_failure(record.get("failure")),
-        shared_voice=record.get("shares"),
+        shared_voice=record.get("shared_voice"),
         task_ids={stage: record[task_field(stage)] for stage in Stage if task_field(stage) in record},
         callback_id=record.get("callback"),
         archive=ArchiveState(record["archive"]) if "archive" in record else None,
-        unreadable_response=record.get("answer"),
+        unreadable_response=record.get("upstream_response"),
         charged_task_ids=(orders := _orders(record.get("orders"))),
-        lost_stages={attempt: stage for attempt, stage in _lost(record.get("lost")).items() if attempt not in orders},
+        lost_stages={
+            attempt: stage for attempt, stage in _lost(record.get("lost_orders")).items() if attempt not in orders
+        },
         is_cancelling="cancelling" in record,
-        source=record.get("origin"),
+        source=record.get("source"),
     )
 
 
@@ -135,7 +127,7 @@ def parse_batch(name: str, record: Mapping[str, str]) -> Batch:
     """Return the batch of a record."""
     limits = {limit: int(record[limit]) for limit in ("max_credits", "max_in_flight") if limit in record}
     paused = record.get("paused", "0") == "1"
-    spent, reserved = int(record.get("credits", 0)), int(record.get("committed", 0))
+    spent, reserved = int(record.get("credits", 0)), int(record.get("reserved", 0))
     return Batch(name, parse_states(record), spent, is_paused=paused, reserved_credits=reserved, **limits)
 
 
@@ -147,7 +139,7 @@ def parse_states(record: Mapping[str, str]) -> dict[State, int]:
 def parse_balance(text: str) -> Balance:
     """Return an account balance."""
     line = json.loads(text)
-    reported = Balance(float(line["asked"]), float(line["at"]), line["credits"], line["spent"], line["quiet"])
+    reported = Balance(float(line["requested_at"]), float(line["at"]), line["credits"], line["spent"], line["quiet"])
     return replace(
         reported, **{name: line.get(name, 0) for name in ("charging", "unsure", "unsettled", "voices", "songs")}
     )
@@ -218,7 +210,7 @@ def transition_arguments(move: Transition, *, archive: bool = False) -> dict[str
     stage = move.to_stage or move.stage
     line: dict[str, Any] = {
         "id": move.job_id,
-        "v": move.version,
+        "version": move.version,
         "to": move.to_state,
         "stage": stage,
         "credits": move.credits,

@@ -105,9 +105,9 @@ class VoiceJob(BaseModel):
     returned unchanged. `callback_url` receives a callback when the job has succeeded, failed or become unsure. A job
     that was not submitted within `start_within_s` seconds after it was enqueued fails with the code `expired`.
 
-    Jobs can share a voice. A job with several `songs` expands to one job per song (see `each`). Jobs of one batch with
-    the same `voice` share it, and jobs with `reuse` share the voice of the same recording (by `audio_sha256` if set,
-    otherwise by `audio_url`), also one created earlier.
+    Jobs can share a voice. A job with several `songs` expands to one job per song (see `expand`). Jobs of one batch
+    with the same `voice` share it, and jobs with `reuse` share the voice of the same recording (by `audio_sha256` if
+    set, otherwise by `audio_url`), also one created earlier.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
@@ -227,7 +227,7 @@ class VoiceJob(BaseModel):
 
 
 def parse_spec(data: VoiceJob | Any) -> VoiceJob:
-    """Return the job of a mapping (JSON or a row). Raises InvalidJob, which names each invalid field."""
+    """Return the job of a mapping (JSON or a row). Raises InvalidJobError, which names each invalid field."""
     if isinstance(data, VoiceJob):
         return data
     if isinstance(data, Mapping):
@@ -239,7 +239,7 @@ def parse_spec(data: VoiceJob | Any) -> VoiceJob:
 
 
 def _check_counts(data: Mapping[str, Any]) -> None:
-    """Reject a job with far too many parts before each of them is validated. Raises InvalidJob."""
+    """Reject a job with far too many parts before each of them is validated. Raises InvalidJobError."""
     songs = data.get("songs")
     parts = [("", data, "fields", FIELDS_MAX), ("song", data.get("song"), "fields", FIELDS_MAX)]
     parts += [("metadata", data.get("metadata"), "entries", METADATA_MAX_KEYS), ("songs", songs, "songs", SONGS_MAX)]

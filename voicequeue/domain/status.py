@@ -8,9 +8,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from voicequeue.domain.gate import Account, Gate, Hold
-from voicequeue.domain.job import INACTIVE, State, to_iso8601
+from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import PRICES, Stage
+from voicequeue.domain.states import INACTIVE, State
 
 if TYPE_CHECKING:
     from voicequeue.domain import schemas
@@ -34,7 +35,7 @@ class BacklogLane:
 class Batch:
     """A named set of jobs with its counters and limits.
 
-    `states` counts its jobs by state. `credits` are spent; `reserved_credits` are reserved for jobs in flight, unsure
+    `states` counts its jobs by state. `credits` are spent; `reserved_credits` are for jobs in flight, unsure
     jobs and lost orders that may have been charged.
     """
 
@@ -129,7 +130,8 @@ class Status:
     """Overview of the queue or of one batch.
 
     `failures` (by code), `rejected_messages`, `callbacks` and `archive` always count all jobs. `in_flight_limit` is the
-    number of jobs that may be in flight now; `jobs_per_minute` the number that recently succeeded per minute;
+    number of
+    jobs that may be in flight now; `jobs_per_minute` the number that recently succeeded per minute;
     `seconds_left` the time to settle all jobs at that rate (None: unknown). `rejected_messages` is the number of
     messages that did not become a job, and `refused_jobs` the first jobs that upstream refuses while it accepts others.
     `at` is when the overview was read, by the queue's time.

@@ -45,10 +45,10 @@ class RetryPolicy:
     give_up_after_s: float = 86_400.0
 
     def next_attempt_at(self, since: float, attempts: int, now: float, *, min_delay_s: float = 0.0) -> float | None:
-        """Return the time of the next attempt after `tries` failed ones; None to give up.
+        """Return the time of the next attempt after `attempts` failed ones; None to give up.
 
-        The last attempt is made when the time is just over. `since` and `now` are in Unix seconds, and `at_least` is a
-        minimum delay, such as a Retry-After.
+        The last attempt is made when the time is just over. `since` and `now` are in Unix seconds, and `min_delay_s` is
+        a minimum delay, such as a Retry-After.
         """
         end = since + self.give_up_after_s
         if now >= end:

@@ -1,6 +1,6 @@
 """Transitions that an operator, a webhook or the policy requests. Pure.
 
-`now` is in Unix seconds. Each function raises NotAllowed where the job's state does not allow the transition.
+`now` is in Unix seconds. Each function raises InvalidStateError where the job's state does not allow the transition.
 """
 
 from __future__ import annotations
@@ -8,27 +8,18 @@ from __future__ import annotations
 from functools import partial
 
 from voicequeue.domain.claims import ChargedOrder
-from voicequeue.domain.job import (
-    CANCELLING_TRANSITIONS,
-    MAY_HAVE_LATE_RESULT,
-    TRANSITIONS,
-    Failure,
-    FailureCode,
-    FailureReport,
-    Job,
-    State,
-    Transition,
-)
+from voicequeue.domain.job import Failure, FailureReport, Job, Transition
 from voicequeue.domain.serialization import failure_report_text, failure_text, lost_text, task_field
 from voicequeue.domain.stage import PRICES, Stage
+from voicequeue.domain.states import CANCELLING_TRANSITIONS, MAY_HAVE_LATE_RESULT, TRANSITIONS, FailureCode, State
 from voicequeue.errors import InvalidStateError, check_field
 from voicequeue.texts import require_encodable
 
-#: The `asked` time of an order whose time of submission is unknown.
+#: The `not_ready_at` time of an order whose time of submission is unknown.
 UNKNOWN_TIME = "0"
 
 #: Fields of a job without a reported failure.
-NO_FAILURE_REPORT: dict[str, str | None] = {"doubt": None, "reorder": None}
+NO_FAILURE_REPORT: dict[str, str | None] = {"failure_report": None, "resubmit": None}
 
 #: States that can be cancelled at once: neither settled nor being charged.
 CANCELLABLE = tuple(state for state in State if state is not State.CANCELLED and State.CANCELLED in TRANSITIONS[state])
@@ -43,7 +34,7 @@ def can_be_cancelled(job: Job) -> bool:
 
 
 def require_cancellable(job: Job) -> Job:
-    """Return the job if it can be cancelled or is marked as cancelling. Raises NotAllowed."""
+    """Return the job if it can be cancelled or is marked as cancelling. Raises InvalidStateError."""
     if job.state not in (*CANCELLABLE, *ONLY_MARKABLE):
         raise InvalidStateError(f"job {job.id} cannot be cancelled: it is {job.state} already")
     return job
@@ -56,7 +47,7 @@ def cancel(job: Job, now: float) -> Transition:
     """
     cancelled = partial(_transition(job), State.CANCELLED, fields={"settled": f"{now:.6f}"})
     if job.state is State.PENDING:
-        return cancelled(reason="cancelled; upstream goes on, and what comes is kept", due=now)
+        return cancelled(reason="cancelled; a late result is kept", due=now)
     return cancelled(reason="cancelled")
 
 
@@ -78,21 +69,21 @@ def retry(job: Job, now: float, *, resubmit: bool = False) -> Transition:
         resubmits = _is_failed_upstream(job)
         fields = {
             **cleared,
-            "since": f"{now:.6f}",
-            "asked": UNKNOWN_TIME,
+            "submitted_at": f"{now:.6f}",
+            "not_ready_at": UNKNOWN_TIME,
             **(_resubmit_fields(job) if resubmits else {}),
         }
-        reason = "retry: ask again, and order again if upstream has failed it" if resubmits else "retry: ask again"
+        reason = "retry: poll, and resubmit if the failure is confirmed" if resubmits else "retry: poll"
         return _transition(job)(State.PENDING, due=now, reason=reason, fields=fields)
-    reason = "retry: order again" if pays_again(job, resubmit=resubmit) else "retry"
+    reason = "retry: resubmit" if pays_again(job, resubmit=resubmit) else "retry"
     # The next order has other songs: those that the failed one only named are removed.
     fields = {**cleared, task_field(job.stage): None, **({"clips": None} if job.clips else {})}
     return _transition(job)(State.QUEUED, reason=reason, fields=fields)
 
 
 def _poll_missing_songs(job: Job, now: float) -> Transition:
-    fields = {"since": f"{now:.6f}", "asked": UNKNOWN_TIME}
-    return _transition(job)(job.state, due=now, reason="retry: ask for the songs that are missing", fields=fields)
+    fields = {"submitted_at": f"{now:.6f}", "not_ready_at": UNKNOWN_TIME}
+    return _transition(job)(job.state, due=now, reason="retry: poll for missing songs", fields=fields)
 
 
 def _is_failed_upstream(job: Job) -> bool:
@@ -102,16 +93,18 @@ def _is_failed_upstream(job: Job) -> bool:
 def _resubmit_fields(job: Job) -> dict[str, str | None]:
     """Return the fields of a job that is resubmitted as soon as upstream repeats its failure."""
     message = job.failure.message if job.failure else ""
-    return {"doubt": failure_report_text(FailureReport(0.0, message)), "reorder": "1"}
+    return {"failure_report": failure_report_text(FailureReport(0.0, message)), "resubmit": "1"}
 
 
 def _resume_with_late_result(job: Job, now: float, cleared: dict[str, str | None]) -> Transition:
     """Resume a job whose result arrived late."""
     if later := _stages_from(job)[1:]:
-        return _transition(job)(State.QUEUED, to_stage=later[0], reason="retry: the result came late", fields=cleared)
+        return _transition(job)(
+            State.QUEUED, to_stage=later[0], reason="retry: continue with the late result", fields=cleared
+        )
     fields = {**cleared, "settled": f"{now:.6f}"}
     due = now if job.is_incomplete else None
-    return _transition(job)(State.SUCCEEDED, due=due, reason="retry: the result came late", fields=fields)
+    return _transition(job)(State.SUCCEEDED, due=due, reason="retry: continue with the late result", fields=fields)
 
 
 def pays_again(job: Job, *, resubmit: bool = False) -> bool:
@@ -134,7 +127,7 @@ _PAID = frozenset({FailureCode.DEADLINE, FailureCode.UPSTREAM_FAILED, FailureCod
 def lost_order(job: Job, task_id: str) -> ChargedOrder:
     """Return the order that an operator supplies the task id of: the unsure one, or the last one that was lost.
 
-    Raises InvalidJob, NotAllowed.
+    Raises InvalidJobError, InvalidStateError.
     """
     check_field("task_id", require_encodable, task_id)
     if task_id in job.charged_task_ids.values():
@@ -159,25 +152,25 @@ def continue_with_order(job: Job, order: ChargedOrder, now: float, *, reason: st
     resubmits = job.state in (State.WAITING, State.QUEUED, State.ADMITTED)
     fields: dict[str, str | None] = {
         task_field(order.stage): order.task_id,
-        "since": f"{now:.6f}",
-        "asked": UNKNOWN_TIME,
+        "submitted_at": f"{now:.6f}",
+        "not_ready_at": UNKNOWN_TIME,
     }
-    fields |= {"answer": None, **NO_FAILURE_REPORT, **({"reorder": "1"} if resubmits else {})}
+    fields |= {"upstream_response": None, **NO_FAILURE_REPORT, **({"resubmit": "1"} if resubmits else {})}
     gives_up_another = job.state is State.UNSURE and job.attempt != order.attempt
     if gives_up_another:
-        fields["lost"] = _lost_field(job)
+        fields["lost_orders"] = _lost_field(job)
     return _transition(job)(
         job.state if is_settled else State.PENDING,
         due=now,
-        reason=f"{reason}; what comes is kept" if is_settled else reason,
+        reason=f"{reason}; a late result is kept" if is_settled else reason,
         fields=fields,
         credits=PRICES[order.stage],
         attempt=order.attempt,
-        unsettled=PRICES[order.stage] if gives_up_another else 0,
+        released_credits=PRICES[order.stage] if gives_up_another else 0,
     )
 
 
-def resubmit(job: Job, now: float, *, reason: str = "somebody ordered it again") -> Transition:
+def resubmit(job: Job, now: float, *, reason: str = "resubmitted by an operator") -> Transition:
     """Submit the request of an unsure stage again: if the first one was charged, it is charged twice.
 
     A job that is marked as cancelling must not be submitted again. Once it is given up, it can be retried.
@@ -188,7 +181,11 @@ def resubmit(job: Job, now: float, *, reason: str = "somebody ordered it again")
             f"job {job.id} is being cancelled and cannot be resubmitted; give it up first, then retry it"
         )
     return _transition(job)(
-        State.ADMITTED, due=now, reason=reason, fields={"lost": _lost_field(job)}, unsettled=PRICES[job.stage]
+        State.ADMITTED,
+        due=now,
+        reason=reason,
+        fields={"lost_orders": _lost_field(job)},
+        released_credits=PRICES[job.stage],
     )
 
 
@@ -196,8 +193,10 @@ def abandon(job: Job, now: float) -> Transition:
     """Give up an unsure job."""
     _must_be(job, State.UNSURE)
     failure = Failure(FailureCode.ABANDONED, job.stage, "given up: whether it was charged is unknown")
-    fields = {"failure": failure_text(failure), "settled": f"{now:.6f}", "lost": _lost_field(job)}
-    return _transition(job)(State.FAILED, reason=FailureCode.ABANDONED, fields=fields, unsettled=PRICES[job.stage])
+    fields = {"failure": failure_text(failure), "settled": f"{now:.6f}", "lost_orders": _lost_field(job)}
+    return _transition(job)(
+        State.FAILED, reason=FailureCode.ABANDONED, fields=fields, released_credits=PRICES[job.stage]
+    )
 
 
 def _lost_field(job: Job) -> str:

@@ -45,39 +45,39 @@ class AudioSetting:
 _MAX_MB = AudioSetting(
     "VOICEQUEUE_AUDIO_MAX_MB", _DEFAULTS.max_bytes / 1_000_000, "Maximum size of a recording, in MB."
 )
-_MAX_S = AudioSetting(
+_MAX_DURATION_S = AudioSetting(
     "VOICEQUEUE_AUDIO_MAX_DURATION_S",
     _DEFAULTS.max_s,
     "Maximum duration of a recording, in seconds. Unset: no maximum (MusicAPI documents none).",
 )
-_CONNECT_S = AudioSetting(
+_CONNECT_TIMEOUT_S = AudioSetting(
     "VOICEQUEUE_AUDIO_CONNECT_TIMEOUT_S",
     _DEFAULTS.timeouts.connect_s,
     "Timeout for connecting to the host of a recording.",
 )
-_ANSWER_S = AudioSetting(
+_FIRST_BYTE_TIMEOUT_S = AudioSetting(
     "VOICEQUEUE_AUDIO_FIRST_BYTE_TIMEOUT_S", _DEFAULTS.timeouts.response_s, "Timeout for the first byte of a recording."
 )
-_WHOLE_S = AudioSetting(
+_TIMEOUT_S = AudioSetting(
     "VOICEQUEUE_AUDIO_TIMEOUT_S", _DEFAULTS.timeouts.total_s, "Timeout for a whole recording, connecting included."
 )
-_LEAST_KB_S = AudioSetting(
+_MIN_KB_PER_S = AudioSetting(
     "VOICEQUEUE_AUDIO_MIN_KB_PER_S",
     _DEFAULTS.timeouts.min_speed / 1_000,
     "Minimum download speed, in kB per second. A slower download is given up after `VOICEQUEUE_AUDIO_SLOW_TIMEOUT_S`.",
 )
-_SLOW_S = AudioSetting(
+_SLOW_TIMEOUT_S = AudioSetting(
     "VOICEQUEUE_AUDIO_SLOW_TIMEOUT_S",
     _DEFAULTS.timeouts.min_speed_window_s,
     "How long a download may stay below the minimum speed.",
 )
-_AGAIN_S = AudioSetting(
+_RETRY_DELAY_S = AudioSetting(
     "VOICEQUEUE_AUDIO_RETRY_DELAY_S", _DEFAULTS.retry_delay_s, "Delay before a temporary failure is retried, once."
 )
-_AT_ONCE = AudioSetting(
+_CONCURRENCY = AudioSetting(
     "VOICEQUEUE_AUDIO_CONCURRENCY", _DEFAULTS.max_concurrent, "Recordings downloaded at once.", is_count=True
 )
-_PER_HOST = AudioSetting(
+_CONCURRENCY_PER_HOST = AudioSetting(
     "VOICEQUEUE_AUDIO_CONCURRENCY_PER_HOST",
     _DEFAULTS.max_per_host,
     "Recordings downloaded at once from one host.",
@@ -85,8 +85,8 @@ _PER_HOST = AudioSetting(
 )
 
 AUDIO_SETTINGS = (
-    *(_MAX_MB, _MAX_S, _CONNECT_S, _ANSWER_S, _WHOLE_S),
-    *(_LEAST_KB_S, _SLOW_S, _AGAIN_S, _AT_ONCE, _PER_HOST),
+    *(_MAX_MB, _MAX_DURATION_S, _CONNECT_TIMEOUT_S, _FIRST_BYTE_TIMEOUT_S, _TIMEOUT_S),
+    *(_MIN_KB_PER_S, _SLOW_TIMEOUT_S, _RETRY_DELAY_S, _CONCURRENCY, _CONCURRENCY_PER_HOST),
 )
 
 
@@ -95,15 +95,15 @@ def rules_from(environment: Mapping[str, str]) -> RecordingRules:
     return RecordingRules(
         policy=AddressPolicy.parse(environment.get(ALLOWED_HOSTS_SETTING) or "", setting=ALLOWED_HOSTS_SETTING),
         timeouts=HttpTimeouts(
-            connect_s=_CONNECT_S.value(environment),
-            total_s=_WHOLE_S.value(environment),
-            response_s=_ANSWER_S.value(environment),
-            min_speed=1_000 * _LEAST_KB_S.value(environment),
-            min_speed_window_s=_SLOW_S.value(environment),
+            connect_s=_CONNECT_TIMEOUT_S.value(environment),
+            total_s=_TIMEOUT_S.value(environment),
+            response_s=_FIRST_BYTE_TIMEOUT_S.value(environment),
+            min_speed=1_000 * _MIN_KB_PER_S.value(environment),
+            min_speed_window_s=_SLOW_TIMEOUT_S.value(environment),
         ),
         max_bytes=round(1_000_000 * _MAX_MB.value(environment)),
-        max_s=_MAX_S.value(environment),
-        retry_delay_s=_AGAIN_S.value(environment),
-        max_concurrent=int(_AT_ONCE.value(environment)),
-        max_per_host=int(_PER_HOST.value(environment)),
+        max_s=_MAX_DURATION_S.value(environment),
+        retry_delay_s=_RETRY_DELAY_S.value(environment),
+        max_concurrent=int(_CONCURRENCY.value(environment)),
+        max_per_host=int(_CONCURRENCY_PER_HOST.value(environment)),
     )

@@ -1,7 +1,7 @@
 """Guard the cells of a CSV file against evaluation as formulas by spreadsheet programs. Pure.
 
 A program that splits at `;` or tabs ignores the quotes of a comma-separated file, so a cell may begin after any of
-these characters. A `'` before a formula makes it a text; `unguarded` removes exactly those.
+these characters. A `'` before a formula makes it a text; `unguard` removes exactly those.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def guard(text: str) -> str:
 
 
 def unguard(text: str) -> str:
-    """Return the original of a `guarded` text."""
+    """Return the original of a text that `guard` returned."""
     return _GUARDED.sub("", text)
 
 

@@ -65,7 +65,7 @@ class IngestProgress:
         return source.with_name(f"{source.name}.progress.json")
 
     def save(self, source: Path) -> None:
-        """Replace the progress file atomically. Raises UnreadableFile."""
+        """Replace the progress file atomically. Raises UnreadableFileError."""
         path = self.path(source)
         new = path.with_name(f"{path.name}.new")
         try:
@@ -75,7 +75,7 @@ class IngestProgress:
             raise UnreadableFileError(f"{path}: {error.strerror}") from None
 
     def resumed(self, source: Path) -> IngestProgress:
-        """Return the saved progress, or this one if there is none. Raises CannotResume."""
+        """Return the saved progress, or this one if there is none. Raises CannotResumeError."""
         path = self.path(source)
         try:
             saved = json.loads(path.read_text(encoding="utf-8"))

@@ -61,8 +61,8 @@ _TIMES = HttpTimeouts(connect_s=5.0, total_s=300.0, response_s=15.0, min_speed=8
 class RecordingRules:
     """The requirements for a recording, and the limits of its download. Sizes in bytes, times in seconds.
 
-    `max_s`: the longest duration; None if there is no maximum. A temporary failure is retried once, `again_s` later.
-    `at_once`: recordings that are checked concurrently, `per_host` of them from one host.
+    `max_s`: the longest duration; None if there is no maximum. A temporary failure is retried once, `retry_delay_s`
+    later. `max_concurrent`: recordings that are checked concurrently, `max_per_host` of them from one host.
     """
 
     policy: AddressPolicy = _NONE_ALLOWED
@@ -95,14 +95,14 @@ class RecordingChecker:
         self._closed.set()
 
     def check_result(self, url: str) -> Audio | InvalidAudioError:
-        """Return the error of `look` instead of raising it."""
+        """Return the error of `check` instead of raising it."""
         try:
             return self.check(url)
         except InvalidAudioError as error:
             return InvalidAudioError(error.kind, error.reason)  # without the traceback, which references the connection
 
     def check(self, url: str) -> Audio:
-        """Return the recording behind the URL. Raises UnfitAudio."""
+        """Return the recording behind the URL. Raises InvalidAudioError."""
         try:
             return self._look(url)
         except _Temporary as error:
@@ -199,7 +199,7 @@ def _truncated_after(size: int, response: Response) -> str:
 
 
 def _decoded(response: Response, at_most: int) -> Iterator[bytes]:
-    """Return the pieces of the body without its Content-Encoding. Raises TooLarge, TruncatedResponse."""
+    """Return the pieces of the body without its Content-Encoding. Raises ResponseTooLarge, TruncatedResponse."""
     encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
     pieces = response.iter_body(max_bytes=at_most)
     if encoding == "identity":
@@ -246,7 +246,7 @@ class _Outcome:
 
 @dataclass(slots=True)
 class Preflight:
-    """Check many recordings: each URL once, within the limits of `Rules`. End it with `close`."""
+    """Check many recordings: each URL once, within the limits of `RecordingRules`. End it with `close`."""
 
     rules: RecordingRules = field(default_factory=RecordingRules)
     _recordings: RecordingChecker = field(init=False)

@@ -55,7 +55,7 @@ class UnreadableFileError(VoiceQueueError, ValueError):
 class Row:
     """One row as it is in the file; `line` is the number of its first line, from 1.
 
-    `trouble`: the error of an unreadable row. `more`: the cells beyond the last column, kept for the file of rejected
+    `error`: why the row is unreadable. `extra_cells`: the cells beyond the last column, kept for the file of rejected
     rows.
     """
 
@@ -71,7 +71,7 @@ class Row:
         return sum(len(cell) + 1 for cell in (*self.cells.values(), *self.extra_cells))
 
     def to_job(self, batch: str, *, start_within_s: float | None = None) -> VoiceJob:
-        """Return the job that the row describes, with a key derived from the row. Raises InvalidJob.
+        """Return the job that the row describes, with a key derived from the row. Raises InvalidJobError.
 
         `start_within_s` is the default for rows without it, and not part of the key.
         """
@@ -105,7 +105,7 @@ class _Borrowed(io.RawIOBase):
 
 
 class RowReader:
-    """The rows of an open file. Raises UnreadableFile before the first row, if the file is invalid.
+    """The rows of an open file. Raises UnreadableFileError before the first row, if the file is invalid.
 
     `columns` are the file's own; JSON Lines have one, the whole row.
     """

@@ -43,7 +43,7 @@ class Deadline:
             self._until = min(self._end, time.monotonic() + self._times.min_speed_window_s)
 
     def body_received(self, size: int) -> None:
-        """Extend the time by what `size` bytes take at the minimum speed, to at most `slow_s` from now."""
+        """Extend the time by what `size` bytes take at the minimum speed, to at most `min_speed_window_s` from now."""
         if self._times.min_speed:
             until = min(time.monotonic() + self._times.min_speed_window_s, self._until + size / self._times.min_speed)
             self._until = min(self._end, until)

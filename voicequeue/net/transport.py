@@ -41,7 +41,7 @@ def exchange(
 ) -> Iterator[Response]:
     """Send a request and give its response; at the end of the block the connection is closed.
 
-    Raises Refused, RequestFailed.
+    Raises UrlNotAllowed, RequestFailed.
     """
     deadline = Deadline(timeouts)
     with _Session(_CheckedAdapter(target, policy, deadline, tls)) as session:
@@ -108,7 +108,7 @@ class _Connection(HTTPConnection):
         self._target, self._allowed, self._deadline, self._tls = target, allowed, deadline, tls
 
     def connect(self) -> None:
-        """Connect, with TLS for the name of the host, not its address. Raises Refused, RequestFailed, OSError."""
+        """Connect, with TLS for the name of the host, not its address. Raises UrlNotAllowed, RequestFailed, OSError."""
         sock = _connected(self._target.host, self._target.port, self._allowed, self._deadline)
         try:
             sock.settimeout(self._deadline.remaining_s())  # limits the handshake as a whole
@@ -141,7 +141,7 @@ class _Response(HTTPResponse):
 
 
 def _connected(host: str, port: int, allowed: AddressPolicy, deadline: Deadline) -> socket.socket:
-    """Return a socket that is connected to an allowed address of the host. Raises Refused, RequestFailed."""
+    """Return a socket that is connected to an allowed address of the host. Raises UrlNotAllowed, RequestFailed."""
     candidates = _resolved(host, port, deadline.connect_s())
     objections = [allowed.objection(host, str(address[0])) for *_, address in candidates]
     if None not in objections:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from voicequeue.domain import serialization
 from voicequeue.domain.clip import ArchivedFile
-from voicequeue.domain.job import ClipPart, Job, to_iso8601
+from voicequeue.domain.job import Job, to_iso8601
+from voicequeue.domain.states import ClipPart
 from voicequeue.domain.status import ArchiveCounts
 from voicequeue.storage.connection.keyspace import rows
 from voicequeue.storage.outbox import Outbox
@@ -62,7 +63,7 @@ class ArchiveEntry:
 class ArchiveClaim:
     """A claim to one attempt to archive a job's songs.
 
-    `since` is when they could first be archived, `tries` the number of failed attempts.
+    `since` is when they could first be archived, `attempts` the number of failed attempts.
     """
 
     job_id: str
@@ -83,12 +84,12 @@ class ArchiveOutbox(Outbox[ArchiveEntry]):
     """The outbox of jobs to be archived."""
 
     name = "archive"
-    max_out = 64
+    max_leased = 64
 
     # ── archiving ──────────────────────────────────────────────────────────────────────────────
 
     def claim(self, job_id: str, holder: str, now: float, *, lease_s: float) -> ArchiveClaim | None:
-        """Claim the job for `lease` seconds; None if it is not due, or claimed by another worker.
+        """Claim the job for `lease_s` seconds; None if it is not due, or claimed by another worker.
 
         `holder` is a token of this claim alone: asking again with it returns the same claim.
         """
@@ -96,11 +97,11 @@ class ArchiveOutbox(Outbox[ArchiveEntry]):
         if flat is None:
             return None
         record = dict(cast("Iterator[tuple[str, str]]", rows(flat, 2)))
-        since, tries = float(record.get("archive.since", now)), int(record.get("archive.tries", 0))
-        return ArchiveClaim(job_id, holder, since, tries, record)
+        since, attempts = float(record.get("archive.since", now)), int(record.get("archive.attempts", 0))
+        return ArchiveClaim(job_id, holder, since, attempts, record)
 
     def renew(self, claim: ArchiveClaim, now: float, *, lease_s: float) -> bool:
-        """Extend the claim to `lease` seconds from now. Return False if another worker holds the job."""
+        """Extend the claim to `lease_s` seconds from now. Return False if another worker holds the job."""
         return self._finish(claim, _Outcome.RENEW, now, now + lease_s)
 
     def record_file(
@@ -119,7 +120,7 @@ class ArchiveOutbox(Outbox[ArchiveEntry]):
         return self._finish(claim, _Outcome.RETRY, now, due, reason)
 
     def mark_failed(self, claim: ArchiveClaim, now: float, reason: str) -> bool:
-        """Record that archiving failed; it is not attempted again until `again` is called."""
+        """Record that archiving failed; it is not attempted again until `retry` is called."""
         return self._finish(claim, _Outcome.FAILED, now, now, reason)
 
     def _finish(
@@ -144,12 +145,12 @@ class ArchiveOutbox(Outbox[ArchiveEntry]):
         return ArchiveCounts(pending, failed, jobs, files, workers)
 
     def _read(self, pipe: Any, entry_id: str) -> None:
-        pipe.hmget(self._space.key(f"job:{entry_id}"), "batch", "archive.since", "archive.tries", "archive.reason")
+        pipe.hmget(self._space.key(f"job:{entry_id}"), "batch", "archive.since", "archive.attempts", "archive.reason")
 
     def _entry(
         self, entry_id: str, record: Sequence[str | None], due: float | None, failed_at: float | None
     ) -> ArchiveEntry | None:
         if due is None and failed_at is None:
             return None
-        batch, since, tries, reason = record
-        return ArchiveEntry(entry_id, batch, float(since or 0), int(tries or 0), reason or "", due, failed_at)
+        batch, since, attempts, reason = record
+        return ArchiveEntry(entry_id, batch, float(since or 0), int(attempts or 0), reason or "", due, failed_at)

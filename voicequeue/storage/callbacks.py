@@ -75,7 +75,7 @@ class UndeliverableError(Exception):
 class CallbackClaim:
     """A claim to one attempt to deliver a callback.
 
-    `since` is when it could first be delivered, `tries` the number of failed attempts. `snapshot` is the
+    `deliverable_since` is when it could first be delivered, `attempts` the number of failed attempts. `snapshot` is the
     record at the transition (JSON), `spec_or_url` the job's spec (JSON) or the batch's callback URL.
     """
 
@@ -95,7 +95,7 @@ class CallbackClaim:
         return _job_id(self.subject)
 
     def url(self) -> str:
-        """Return the receiver's URL. Raises Undeliverable."""
+        """Return the receiver's URL. Raises UndeliverableError."""
         url = self._job_url() if self.job_id is not None and self.spec_or_url else self.spec_or_url
         if not url:
             raise UndeliverableError("the job was purged, or its batch has no callback URL any longer")
@@ -106,7 +106,7 @@ class CallbackClaim:
             return parse_stored_spec(self.spec_or_url).callback_url
 
     def body(self) -> bytes:
-        """Return the payload; it is the same at every attempt. Raises Undeliverable."""
+        """Return the payload; it is the same at every attempt. Raises UndeliverableError."""
         with _readable():
             payload = {"type": self.type, "timestamp": to_iso8601(self.created_at), "data": self._data()}
             return json.dumps(payload, separators=(",", ":")).encode()
@@ -114,13 +114,13 @@ class CallbackClaim:
     def _data(self) -> Mapping[str, object]:
         record: dict[str, str] = {name: str(value) for name, value in json.loads(self.snapshot).items()}
         if self.job_id is None:
-            return {**serialization.parse_batch(self.batch, record).as_dict(), "source": record.get("callback_origin")}
+            return {**serialization.parse_batch(self.batch, record).as_dict(), "source": record.get("callback_source")}
         return serialization.parse_job(self.job_id, {**record, "spec": self.spec_or_url}).as_dict()
 
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """Raise Undeliverable for a record that another release wrote; it must not be retried forever."""
+    """Raise UndeliverableError for a record that another release wrote; it must not be retried forever."""
     try:
         yield
     except (ValueError, LookupError, TypeError, AttributeError):
@@ -137,12 +137,12 @@ class CallbackOutbox(Outbox[Callback]):
 
     name = "callbacks"
     failed_index = "undelivered"
-    max_out = 500
+    max_leased = 500
 
     # ── delivering ─────────────────────────────────────────────────────────────────────────────
 
     def claim(self, ids: Iterable[str], now: float, *, lease_s: float) -> list[CallbackClaim]:
-        """Claim those of these that are still to be attempted; no other worker gets them for `lease` seconds."""
+        """Claim those of these that are still to be attempted; no other worker gets them for `lease_s` seconds."""
         flat = self._space.run_script("callback_claim", f"{now:.6f}", f"{now + lease_s:.6f}", *ids)
         return [
             CallbackClaim(
@@ -156,7 +156,7 @@ class CallbackOutbox(Outbox[Callback]):
         return self._finish(callback_id, _Outcome.DELIVERED, now)
 
     def schedule_retry(self, callback_id: str, now: float, due: float, reason: str = "", *, is_attempted: bool) -> bool:
-        """Attempt it again at `due`. `tried` counts an attempt that failed for `reason`."""
+        """Attempt it again at `due`. `is_attempted` counts an attempt that failed for `reason`."""
         return self._finish(callback_id, _Outcome.RETRY, now, due, reason, is_attempted)
 
     def mark_undelivered(self, callback_id: str, now: float, reason: str, *, is_attempted: bool) -> bool:
@@ -197,7 +197,7 @@ class CallbackOutbox(Outbox[Callback]):
             float(record["at"]),
             _job_id(record["subject"]),
             record["batch"] or None,
-            attempts=int(record.get("tries", 0)),
+            attempts=int(record.get("attempts", 0)),
             last_error=record.get("reason", ""),
             due_at=None if due == _BLOCKED else due,
             undelivered_at=failed_at,
@@ -209,6 +209,6 @@ class CallbackOutbox(Outbox[Callback]):
         """Set the URL that is notified when the batch has settled (None: no URL) and who set it. Raises ValueError."""
         key = self._space.key(f"batch:{batch_name(name)}")
         if url is None:
-            self._redis.hdel(key, "callback_url", "callback_origin")
+            self._redis.hdel(key, "callback_url", "callback_source")
         else:
-            self._redis.hset(key, mapping={"callback_url": http_url(url), "callback_origin": source})
+            self._redis.hset(key, mapping={"callback_url": http_url(url), "callback_source": source})

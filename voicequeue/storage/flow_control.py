@@ -29,7 +29,7 @@ REFUSED_JOBS_MAX = 500
 class UpstreamFailure:
     """A request that upstream did not answer, or answered with an error that may concern every request.
 
-    `about` is the id of the task in question; '' if the error concerns every task (no connection, invalid API key).
+    `subject` is the id of the task in question; '' if the error concerns every task (no connection, invalid API key).
     `wait_s` is the wait that upstream asked for, in seconds.
     """
 
@@ -41,7 +41,7 @@ class UpstreamFailure:
 
 @dataclass(frozen=True, slots=True)
 class InFlightLimit:
-    """The number of jobs that may be in flight: `limit` now, `most` by the settings."""
+    """The number of jobs that may be in flight: `limit` now, `maximum` by the settings."""
 
     limit: int
     maximum: int
@@ -85,7 +85,7 @@ class FlowControl:
         self._redis.delete(self._space.key(f"unanswered:{HoldReason.UPSTREAM_DOWN}"))
 
     def refused_jobs(self, batch: str | None = None) -> list[RefusedJob]:
-        """Return the jobs that upstream refuses while it accepts others, at most `REFUSED_READ` of them."""
+        """Return the jobs that upstream refuses while it accepts others, at most `REFUSED_JOBS_MAX` of them."""
         entries = cast(
             list[tuple[str, float]],
             self._redis.zrange(self._space.key("refused"), 0, REFUSED_JOBS_MAX - 1, withscores=True),
@@ -103,8 +103,8 @@ class FlowControl:
 
     def pause(self, now: float, *, stage: Stage | None = None, reason: str = "") -> bool:
         """Stop submission, of all stages or of one, until `resume`; False if it was already paused."""
-        hold_reason = HoldReason.PAUSED if stage is None else f"{HoldReason.PAUSED}.{stage}"
-        return self.add_hold(hold_reason, reason, now)
+        hold = HoldReason.PAUSED if stage is None else f"{HoldReason.PAUSED}.{stage}"
+        return self.add_hold(hold, reason, now)
 
     def resume(self, now: float, *, stage: Stage | None = None) -> bool:
         """Remove pauses, and start a trial for every other hold; False if there was no hold."""
@@ -114,7 +114,7 @@ class FlowControl:
         """Return the gate with every hold."""
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.hgetall(self._space.key("gate"))
-            pipe.hget(self._space.key("account"), "short")
+            pipe.hget(self._space.key("account"), "shortage")
             entries, shortage = pipe.execute()
         holds = [_hold(reason, json.loads(entry), now) for reason, entry in sorted(entries.items())]
         current = [hold for hold in holds if hold.is_on_trial or hold.until is None or hold.until > now]
@@ -170,7 +170,7 @@ class FlowControl:
     def record_balance(self, credits: int, *, spent_before: int, requested_at: float, now: float) -> int:
         """Record the balance that upstream reported; return the balance by our count.
 
-        The request was sent at `asked`, when `spent_before` credits were spent.
+        The request was sent at `requested_at`, when `spent_before` credits were spent.
         """
         report = (credits, spent_before)
         return int(
@@ -184,29 +184,29 @@ class FlowControl:
         lines = cast(list[str], self._redis.lrange(self._space.key("balances"), 0, -1))
         return [serialization.parse_balance(line) for line in lines]
 
-    def record_drift(self, drift: UncountedSpending | None) -> bool:
+    def record_uncounted(self, uncounted: UncountedSpending | None) -> bool:
         """Record the difference between the reported and the counted balance, or its end. Return True if there was
         none before, or its assumed price has changed."""
         key = self._space.key("account")
         before = serialization.parse_uncounted_spending(cast(str | None, self._redis.hget(key, "drift")))
-        if drift is None:
+        if uncounted is None:
             self._redis.hdel(key, "drift")
             return False
-        self._redis.hset(key, "drift", serialization.uncounted_spending_text(drift))
-        return before is None or drift.price not in (None, before.price)
+        self._redis.hset(key, "drift", serialization.uncounted_spending_text(uncounted))
+        return before is None or uncounted.price not in (None, before.price)
 
     def account(self, now: float = 0.0) -> Account:
         """Return the account by our count; `now` selects the day of `spent_today`."""
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.hmget(self._space.key("account"), "credits", "at", "drift")
-            pipe.hmget(self._space.key("counters"), "committed", f"day.{int(now // DAY_S)}")
-            (left, at, drift), (committed, spent_today) = pipe.execute()
+            pipe.hmget(self._space.key("counters"), "reserved", f"day.{int(now // DAY_S)}")
+            (balance, updated_at, uncounted), (reserved, spent_today) = pipe.execute()
         return Account(
-            balance=None if left is None else int(left),
-            updated_at=None if at is None else float(at),
-            reserved=int(committed or 0),
+            balance=None if balance is None else int(balance),
+            updated_at=None if updated_at is None else float(updated_at),
+            reserved=int(reserved or 0),
             spent_today=int(spent_today or 0),
-            uncounted=serialization.parse_uncounted_spending(drift),
+            uncounted=serialization.parse_uncounted_spending(uncounted),
         )
 
 

@@ -18,8 +18,8 @@ HEARTBEAT_TIMEOUT_S = 15.0
 #: The keys of the heartbeats, by kind of process.
 KINDS: Mapping[str, str] = {
     "worker": "heartbeats",
-    "callbacks": "callbacks:pulses",
-    "archive": "archive:pulses",
+    "callbacks": "callbacks:heartbeats",
+    "archive": "archive:heartbeats",
     "gateway": "gateway:heartbeats",
 }
 

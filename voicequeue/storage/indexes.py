@@ -39,7 +39,7 @@ class JobIndexes:
         latest_first: bool = False,
     ) -> tuple[int, tuple[str, str], list[tuple[str, str]]]:
         """Examine up to `count` jobs of an index, after the last entry of the previous page. Return how many there
-        were, the last of them, and those that may match the filter `wanted` (scripts/filter_page.lua); each entry as
+        were, the last of them, and those that may match the filter `criteria` (scripts/filter_page.lua); each entry as
         (member, score)."""
         member, score = after or ("", "")
         filter_text = json.dumps(criteria, ensure_ascii=False)
@@ -93,7 +93,7 @@ class JobIndexes:
     # ── bulk plans ─────────────────────────────────────────────────────────────────────────────
 
     def store_plan(self, token: str, lines: Sequence[str], *, ttl_s: int) -> None:
-        """Store the lines of a bulk plan for `for_s` seconds."""
+        """Store the lines of a bulk plan for `ttl_s` seconds."""
         key = self._space.key(f"bulk_plan:{token}")
         with self._redis.pipeline(transaction=False) as pipe:
             for start in range(0, len(lines), _PAGE):

@@ -7,9 +7,10 @@ from itertools import islice
 from typing import Any, cast
 
 from voicequeue.domain import serialization
-from voicequeue.domain.job import SETTLED, Event, Job, State, TimelineEntry
+from voicequeue.domain.job import Event, Job, TimelineEntry
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import SETTLED, State
 from voicequeue.domain.status import BacklogLane, Batch
 from voicequeue.storage.connection.key_types import WrongType, wrong_types
 from voicequeue.storage.connection.keyspace import Keyspace
@@ -120,7 +121,7 @@ class JobQueries:
     # ── counts ─────────────────────────────────────────────────────────────────────────────────
 
     def counts_by_state(self, batch: str | None = None, lanes: Sequence[BacklogLane] | None = None) -> dict[State, int]:
-        """Return the number of jobs in each state, of one batch or of all; pass `lines` if they were already read."""
+        """Return the number of jobs in each state, of one batch or of all; pass `lanes` if they were already read."""
         if batch is not None:
             return serialization.parse_states(
                 cast(dict[str, str], self._redis.hgetall(self._space.key(f"batch:{batch}")))
@@ -132,7 +133,7 @@ class JobQueries:
         return counted | {State.QUEUED: sum(lane.count for lane in (self.lanes() if lanes is None else lanes))}
 
     def counts_by_state_and_stage(self) -> dict[tuple[State, Stage], int]:
-        """Return the number of jobs by state and stage, except queued jobs: see `lines`."""
+        """Return the number of jobs by state and stage, except queued jobs: see `lanes`."""
         pairs = [(state, stage) for state in State if state is not State.QUEUED for stage in Stage]
         counts = self._redis.hmget(self._space.key("state_counts"), [f"{state}:{stage}" for state, stage in pairs])
         return dict(zip(pairs, map(_integer, cast(list[str | None], counts)), strict=True))

@@ -26,10 +26,11 @@ from voicequeue.domain.claims import (
     SubmitDeferred,
 )
 from voicequeue.domain.gate import HoldEffect, Limits
-from voicequeue.domain.job import CANCELLING_TRANSITIONS, SETTLED, SHARED_VOICE_TRANSITIONS, Job, State, Transition
+from voicequeue.domain.job import Job, Transition
 from voicequeue.domain.source import Source
 from voicequeue.domain.spec import VoiceJob, batch_name
 from voicequeue.domain.stage import PRICES, Stage
+from voicequeue.domain.states import CANCELLING_TRANSITIONS, SETTLED, SHARED_VOICE_TRANSITIONS, State
 from voicequeue.storage import scripts
 from voicequeue.storage.archive import ArchiveOutbox
 from voicequeue.storage.callbacks import CallbackOutbox
@@ -149,10 +150,11 @@ class JobStore(JobQueries):
         first, *later = spec.stages
         next_stage = later[0] if later else ""
         start_within_s = "" if spec.start_within_s is None else spec.start_within_s
-        shares = spec.shared_voice(reuse=self._reuse)
-        recording = spec.recording_voice() if shares else ""
+        shared_voice = spec.shared_voice(reuse=self._reuse)
+        recording = spec.recording_voice() if shared_voice else ""
         sha256 = spec.audio_sha256 or ""
-        return (spec.priority.rank, spec.batch or "", first, next_stage, start_within_s, shares, recording, sha256)
+        batch = spec.batch or ""
+        return (spec.priority.rank, batch, first, next_stage, start_within_s, shared_voice, recording, sha256)
 
     def _outcomes_after_retry(
         self, jobs: Sequence[tuple[str, VoiceJob]], outcomes: list[EnqueueOutcome], now: float
@@ -186,11 +188,12 @@ class JobStore(JobQueries):
     def claim_submit(
         self, job_ids: Sequence[str], stage: Stage, holder: str, now: float, *, lease_s: float
     ) -> list[SubmitClaim | SubmitDeferred | StalledJob | None]:
-        """Claim admitted jobs for submission. For each job return a claim, Later if the submit rate is used up, or
-        None if there is nothing to send or the gate is closed.
+        """Claim admitted jobs for submission. For each job return a claim, SubmitDeferred if the submit rate is used
+        up, or None if there is nothing to send or the gate is closed.
 
-        `holder` is a token unique to this call: a retry with the same token returns the same claims, or Overdue for a
-        job that became unsure in between. Overdue changes nothing, because the retry may overtake the first attempt.
+        `holder` is a token unique to this call: a retry with the same token returns the same claims, or StalledJob for
+        a job that became unsure in between. A StalledJob changes nothing, because the retry may overtake the first
+        attempt.
         """
         expires_at = now + lease_s
         replies = self._space.run_script(
@@ -208,9 +211,10 @@ class JobStore(JobQueries):
         coalesce_window_s: float = 0.0,
         at_most: int = 0,
     ) -> list[PollClaim]:
-        """Claim those of the jobs that are due for a poll, for `lease` seconds.
+        """Claim those of the jobs that are due for a poll, for `lease_s` seconds.
 
-        Also claims other jobs of the stage that are due within `near` seconds, up to `most` jobs in total.
+        Also claims other jobs of the stage that are due within `coalesce_window_s` seconds, up to `at_most` jobs in
+        total.
         """
         others = max(0, at_most - len(job_ids))
         flat = self._space.run_script(
@@ -229,17 +233,27 @@ class JobStore(JobQueries):
                 State(state),
                 stage,
                 task_id,
-                submitted_at=float(since),
-                last_not_ready_at=float(asked) if asked else None,
+                submitted_at=float(submitted_at),
+                last_not_ready_at=float(not_ready_at) if not_ready_at else None,
                 next_stage=Stage(next_stage) if next_stage else None,
                 model=model,
                 clips=serialization.parse_clips(clips),
-                failure_report=serialization.parse_failure_report(doubt),
-                resubmits=bool(reorder),
+                failure_report=serialization.parse_failure_report(report),
+                resubmits=bool(resubmits),
             )
-            for job_id, version, state, task_id, since, asked, next_stage, model, clips, doubt, reorder in rows(
-                flat, 11
-            )
+            for (
+                job_id,
+                version,
+                state,
+                task_id,
+                submitted_at,
+                not_ready_at,
+                next_stage,
+                model,
+                clips,
+                report,
+                resubmits,
+            ) in rows(flat, 11)
         ]
 
     def reschedule_polls(self, reschedules: Iterable[PollReschedule]) -> list[str]:
@@ -252,7 +266,7 @@ class JobStore(JobQueries):
                 look.version,
                 f"{look.due:.6f}",
                 "" if look.last_not_ready_at is None else f"{look.last_not_ready_at:.6f}",
-                _doubt_argument(look),
+                _failure_report_argument(look),
                 serialization.clips_text(look.clips) if look.clips else "",
             )
         ]
@@ -262,17 +276,17 @@ class JobStore(JobQueries):
         """Lease for a minute the queued and waiting jobs that were not started in time."""
         flat = self._space.run_script("lease_expired", f"{now:.6f}", at_most)
         return [
-            StalledJob(job_id, int(version), State(state), Stage(stage), may_be_charged=bool(lost))
-            for job_id, version, state, stage, lost in rows(flat, 5)
+            StalledJob(job_id, int(version), State(state), Stage(stage), may_be_charged=bool(lost_orders))
+            for job_id, version, state, stage, lost_orders in rows(flat, 5)
         ]
 
     def lease_overdue(
         self, now: float, *, overdue_s: float, at_most: int = 1000, longest_s: float = 86_400.0
     ) -> list[StalledJob]:
-        """Lease the jobs that have been due for more than `patience` seconds.
+        """Lease the jobs that have been due for more than `overdue_s` seconds.
 
-        Due times more than `longest` seconds ahead are moved to that limit: they were written before Redis's clock was
-        set back.
+        Due times more than `longest_s` seconds ahead are moved to that limit: they were written before Redis's clock
+        was set back.
         """
         return [
             StalledJob(job_id, int(version), State(state), Stage(stage))
@@ -288,8 +302,8 @@ class JobStore(JobQueries):
         return [effect is not None for effect in self.apply_with_effects(transitions, now)]
 
     def apply_with_effects(self, transitions: Sequence[Transition], now: float) -> list[HoldEffect | None]:
-        """Apply transitions like `apply`; return how a refused order affects other jobs, None for a job whose version
-        has changed."""
+        """Apply transitions like `apply_transitions`; return how a refused order affects other jobs, None for a job
+        whose version has changed."""
         order = sorted(range(len(transitions)), key=lambda position: not transitions[position].is_applied_first)
         effects: dict[int, HoldEffect | None] = {}
         for start in range(0, len(order), _PAGE):
@@ -312,7 +326,7 @@ class JobStore(JobQueries):
         """Correct the effects of a retried call: transitions made at its very time were made by its first attempt."""
         with self._redis.pipeline(transaction=False) as pipe:
             for move in moves:
-                pipe.hmget(self._space.key(f"job:{move.job_id}"), "v", "updated", "state")
+                pipe.hmget(self._space.key(f"job:{move.job_id}"), "version", "updated", "state")
             records = pipe.execute()
         ours = [_is_applied(move, record, now) for move, record in zip(moves, records, strict=True)]
         return [effect or (HoldEffect.NONE if is_ours else None) for effect, is_ours in zip(effects, ours, strict=True)]
@@ -366,8 +380,8 @@ class JobStore(JobQueries):
         return int(self._space.run_script("reassign_voice_creators", f"{now:.6f}", at_most))
 
     def purge(self, now: float, *, retention_s: float, at_most: int = 100) -> Iterator[int]:
-        """Delete jobs that were settled, and callbacks that were given up, more than `keep` seconds ago. Each step
-        examines up to `at_most` of them and yields how many it deleted; the caller may stop after any step.
+        """Delete jobs that were settled, and callbacks that were given up, more than `retention_s` seconds ago. Each
+        step examines up to `at_most` of them and yields how many it deleted; the caller may stop after any step.
 
         Jobs with pending work stay. Keys of deleted jobs can be used again; their spent credits stay counted.
         """
@@ -396,8 +410,8 @@ def _submit_claim(
     return None
 
 
-def _doubt_argument(look: PollReschedule) -> str:
-    """Return the `doubt` argument of scripts/reschedule_polls.lua."""
+def _failure_report_argument(look: PollReschedule) -> str:
+    """Return the `failure_report` argument of scripts/reschedule_polls.lua."""
     if look.failure_report is None:
         return "" if look.keeps_failure_report else "-"
     return serialization.failure_report_text(look.failure_report)

@@ -27,7 +27,7 @@ class Outbox(ABC, Generic[Entry]):
     Subclasses claim entries and record outcomes with scripts of their own; see scripts/lib/outbox.lua.
     """
 
-    #: Prefix of its keys: `<name>:pending`, `<name>:out`, `<name>:<failed_index>`, `<name>:pulses`.
+    #: Prefix of its keys: `<name>:pending`, `<name>:leased`, `<name>:<failed_index>`, `<name>:heartbeats`.
     name: ClassVar[str]
     failed_index: ClassVar[str] = "failed"
     #: Default limit of entries that are handed out and not claimed yet.
@@ -40,9 +40,9 @@ class Outbox(ABC, Generic[Entry]):
         self._failed = keyspace.key(f"{self.name}:{self.failed_index}")
 
     def lease(self, now: float, *, lease_s: float, limit: int | None = None) -> list[str]:
-        """Return ids of entries that are due; no other call returns them for `patience` seconds.
+        """Return ids of entries that are due; no other call returns them for `lease_s` seconds.
 
-        At most `at_most` entries (default: `max_out`) may be handed out and not claimed yet.
+        At most `limit` entries (default: `max_leased`) may be handed out and not claimed yet.
         """
         limit = self.max_leased if limit is None else limit
         return cast(
@@ -90,5 +90,5 @@ class Outbox(ABC, Generic[Entry]):
             pipe.zcard(self._failed)
             for counter in counters:
                 pipe.hget(self._space.key("counters"), counter)
-            pipe.zcount(self._space.key(f"{self.name}:pulses"), f"({workers_since}", "+inf")
+            pipe.zcount(self._space.key(f"{self.name}:heartbeats"), f"({workers_since}", "+inf")
             return [int(reply or 0) for reply in pipe.execute()]

@@ -18,7 +18,10 @@ _PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class Persona:
-    """A voice stored by upstream: created `at` (Unix seconds) by the job `job_id` from the recording `audio_url`."""
+    """A voice stored by upstream, created at `created_at` (Unix seconds) by the job `job_id`.
+
+    `audio_url` is the recording that it was created from.
+    """
 
     persona_id: str
     name: str | None
@@ -75,7 +78,7 @@ class Personas:
 
     def creator_of(self, voice: str) -> str | None:
         """Return the id of the job that creates a shared voice; None if no job does."""
-        return cast(str | None, self._redis.hget(self._space.key(f"voice:{voice}"), "maker"))
+        return cast(str | None, self._redis.hget(self._space.key(f"voice:{voice}"), "creator"))
 
 
 def _persona(record: Mapping[str, str]) -> Persona:

@@ -25,7 +25,7 @@ class _Stored:
     """The data in Redis that concern one job, and the voice that it shares."""
 
     job_id: str
-    shares: str
+    shared_voice: str
     content: str | None
     recording: str | None = None
     has_voice: bool = False
@@ -54,44 +54,48 @@ class EnqueuePreviewer:
         """Read, in one round trip, what scripts/enqueue.lua reads."""
         keys = [(spec.job_id(), spec.shared_voice(reuse=self._reuse)) for spec in specs]
         with self._space.redis.pipeline(transaction=False) as pipe:
-            for spec, (job_id, shares) in zip(specs, keys, strict=True):
+            for spec, (job_id, shared_voice) in zip(specs, keys, strict=True):
                 pipe.hget(self._space.key(f"job:{job_id}"), "spec")
-                if shares:
-                    pipe.hmget(self._space.key(f"voice:{shares}"), "persona_id", "maker", "recording")
+                if shared_voice:
+                    pipe.hmget(self._space.key(f"voice:{shared_voice}"), "persona_id", "creator", "recording")
                     # A named voice is not one that others created from the same recording.
-                    by_url = shares if shares.startswith("named-") else spec.recording_voice()
+                    by_url = shared_voice if shared_voice.startswith("named-") else spec.recording_voice()
                     pipe.hget(self._space.key(f"voice:{by_url}"), "persona_id")
             replies = iter(pipe.execute())
         return [
-            _stored(job_id, shares, next(replies), *((next(replies), next(replies)) if shares else ()))
-            for job_id, shares in keys
+            _stored(job_id, shared_voice, next(replies), *((next(replies), next(replies)) if shared_voice else ()))
+            for job_id, shared_voice in keys
         ]
 
     def _outcome(self, spec: VoiceJob, stored: _Stored) -> EnqueuePreview:
-        job_id, shares, content = stored.job_id, stored.shares, spec.canonical_content()
-        if shares.startswith("named-"):
-            recording = stored.recording or self._recordings.setdefault(shares, spec.recording_voice())
+        job_id, shared_voice, content = stored.job_id, stored.shared_voice, spec.canonical_content()
+        if shared_voice.startswith("named-"):
+            recording = stored.recording or self._recordings.setdefault(shared_voice, spec.recording_voice())
             if recording != spec.recording_voice():
                 return EnqueuePreview(
-                    error=InvalidJobError([Problem("voice", "stands for another recording in this batch")])
+                    error=InvalidJobError([Problem("voice", "is already used for another recording in this batch")])
                 )
         existing = self._contents.get(job_id) if stored.content is None else hash(stored.content)
         if existing is not None:
             is_same = existing == hash(content)
             return EnqueuePreview() if is_same else EnqueuePreview(error=KeyConflictError(spec.key or "", job_id))
         self._contents[job_id] = hash(content)
-        has_voice = bool(shares) and (stored.has_voice or shares in self._voices)
-        self._voices |= {shares} if shares else set()
+        has_voice = bool(shared_voice) and (stored.has_voice or shared_voice in self._voices)
+        self._voices |= {shared_voice} if shared_voice else set()
         return EnqueuePreview(is_new=True, credits=spec.credits - has_voice * PRICES[Stage.VOICE])
 
 
 def _stored(
-    job_id: str, shares: str, content: str | None, voice: list[str | None] | None = None, by_url: str | None = None
+    job_id: str,
+    shared_voice: str,
+    content: str | None,
+    voice: list[str | None] | None = None,
+    by_url: str | None = None,
 ) -> _Stored:
     if voice is None:
-        return _Stored(job_id, shares, content)
-    persona_id, maker, recording = voice
-    return _Stored(job_id, shares, content, recording, bool(persona_id or maker or by_url))
+        return _Stored(job_id, shared_voice, content)
+    persona_id, creator, recording = voice
+    return _Stored(job_id, shared_voice, content, recording, bool(persona_id or creator or by_url))
 
 
 def _combined(parts: list[EnqueuePreview]) -> EnqueuePreview:

@@ -56,7 +56,7 @@ class RejectedMessages:
         self._key = keyspace.key("rejected_messages")
 
     def add(self, rejected: RejectedMessage) -> None:
-        """Store a message; the oldest are deleted beyond `KEPT` messages or `BYTES_MAX` bytes."""
+        """Store a message; the oldest are deleted beyond `MESSAGES_MAX` messages or `BYTES_MAX` bytes."""
         self._space.run_script("add_rejected_message", _text(rejected), MESSAGES_MAX, BYTES_MAX)
 
     def latest(self, at_most: int = MESSAGES_MAX) -> list[RejectedMessage]:

@@ -36,13 +36,13 @@ from workers.gateway.api import (
     status,
     webhooks,
 )
-from workers.gateway.heartbeat import heartbeats
+from workers.gateway.heartbeat import send_heartbeats
 from workers.gateway.page import base
 from workers.gateway.page import routes as pages
 from workers.gateway.security.access import AccessControl
 from workers.gateway.security.browser_policy import SameOriginMiddleware, SecureApp
 from workers.gateway.security.local_access import LocalAccess
-from workers.gateway.security.logins import SessionManager
+from workers.gateway.security.sessions import SessionManager
 from workers.gateway.server.connections import ServerLimits
 from workers.gateway.server.large_responses import LargeResponses
 from workers.gateway.server.request_log import RequestLogMiddleware
@@ -60,7 +60,7 @@ def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAP
     bounds = bounds or ServerLimits()
     queue, access = VoiceQueue(settings.redis_url, prefix=settings.prefix), create_access(settings)
     store = JobStore(connect(settings.redis_url), settings.prefix, limits=build_limits(settings))
-    beating = partial(heartbeats, store.heartbeats["gateway"], store.clock, process_facts(settings, "gateway"))
+    beating = partial(send_heartbeats, store.heartbeats["gateway"], store.clock, process_facts(settings, "gateway"))
     app = SecureApp(
         title="voicequeue",
         version=version("voicequeue"),
@@ -74,8 +74,8 @@ def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAP
     problems.install(app)
     openapi.install(app)
     docs.install(app)
-    tail = events.EventBroadcaster(queue, bounds)
-    _add_api(app, queue, access, bounds, tail)
+    broadcaster = events.EventBroadcaster(queue, bounds)
+    _add_api(app, queue, access, bounds, broadcaster)
     # A webhook may be the first sign that MusicAPI accepted an order, which the in-flight limit depends on.
     patient = JobStore(
         connect(settings.redis_url, wait_s=WEBHOOK_REDIS_WAIT_S), settings.prefix, limits=build_limits(settings)
@@ -85,14 +85,14 @@ def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAP
     app.include_router(health.router(store))
     app.include_router(metrics.router(store, access))
     # Browsers share cookies between all ports of a host, so each queue needs its own cookie name.
-    app.include_router(pages.router(queue, access, SessionManager(access, store), tail, cookie=settings.prefix))
+    app.include_router(pages.router(queue, access, SessionManager(access, store), broadcaster, cookie=settings.prefix))
     app.mount("/static", pages.files())
     app.add_exception_handler(base.Redirected, base.on_redirect)
     return app
 
 
 def _add_api(
-    app: FastAPI, queue: VoiceQueue, access: AccessControl, bounds: ServerLimits, tail: events.EventBroadcaster
+    app: FastAPI, queue: VoiceQueue, access: AccessControl, bounds: ServerLimits, broadcaster: events.EventBroadcaster
 ) -> None:
     large = LargeResponses()
     app.include_router(jobs.router(queue, access, large))
@@ -100,11 +100,11 @@ def _add_api(
     app.include_router(batches.router(queue, access))
     app.include_router(row_uploads.router(queue, access, bounds))
     app.include_router(status.router(queue, access, large))
-    app.include_router(events.router(queue, access, tail))
+    app.include_router(events.router(queue, access, broadcaster))
 
 
 def create_access(settings: Settings) -> AccessControl:
-    """Return who may use the gateway: the configured keys or, without any, the local token. Raises BadSettings."""
+    """Return who may use the gateway: the configured keys or, without any, the local token. Raises SettingsError."""
     configured, file = configured_keys(settings), settings.local_token_file
     if configured:
         return AccessControl(configured)
@@ -117,7 +117,7 @@ def create_access(settings: Settings) -> AccessControl:
 
 
 def configured_keys(settings: Settings) -> tuple[ApiKey, ...]:
-    """Return the configured API keys. Raises BadSettings."""
+    """Return the configured API keys. Raises SettingsError."""
     try:
         return api_keys.parse_keys(settings.api_keys.get_secret_value())
     except ValueError as error:

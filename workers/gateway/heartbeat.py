@@ -20,16 +20,16 @@ HEARTBEAT_INTERVAL_S = 5.0
 
 
 @asynccontextmanager
-async def heartbeats(pulses: Heartbeats, clock: Clock, facts: Mapping[str, Any]) -> AsyncIterator[None]:
+async def send_heartbeats(heartbeats: Heartbeats, clock: Clock, facts: Mapping[str, Any]) -> AsyncIterator[None]:
     """Send heartbeats while the body runs, and sign off afterwards. Outages of Redis are ignored."""
     name = f"gateway-{os.getpid()}@{socket.gethostname()}"
-    sending = asyncio.create_task(_repeat(lambda: pulses.record(name, clock(), facts)))
+    sending = asyncio.create_task(_repeat(lambda: heartbeats.record(name, clock(), facts)))
     try:
         yield
     finally:
         sending.cancel()
         with suppress(RedisError):
-            await run_in_threadpool(pulses.remove, name)
+            await run_in_threadpool(heartbeats.remove, name)
 
 
 async def _repeat(send_heartbeat: Callable[[], None]) -> None:

@@ -92,7 +92,7 @@ def json_body(model: str, examples: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reject_unknown_query(request: Request) -> None:
-    """Raise InvalidJob for query parameters that the route does not have, and for values that are not valid UTF-8.
+    """Raise InvalidJobError for query parameters that the route does not have, and for values that are not valid UTF-8.
 
     A misspelled filter must not be ignored: it would select every job.
     """

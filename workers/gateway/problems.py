@@ -195,5 +195,5 @@ async def _on_disconnect(*_: object) -> Response:
 
 
 async def _on_bug(_: Request, error: Exception) -> JSONResponse:
-    log.error("response failed: %s", type(error).__name__)
+    log.error("request failed: %s", type(error).__name__)
     return response(problem(500, "Internal error; see the gateway's log.", "internal"))

@@ -40,7 +40,7 @@ class ResponseSpool:
         self.is_used = False
 
     def write(self, data: bytes) -> None:
-        """Append the data; wait while the spool is full. Raises Closed."""
+        """Append the data; wait while the spool is full. Raises ResponseClosed."""
         rest = memoryview(data)
         while rest:
             with self._changed:
@@ -70,7 +70,7 @@ class ResponseSpool:
         self._loop.call_soon_threadsafe(self._filled.set)
 
     def stop(self) -> None:
-        """Make `put` raise Closed, also in a thread that waits for room."""
+        """Make `write` raise Closed, also in a thread that waits for room."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()

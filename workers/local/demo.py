@@ -77,8 +77,8 @@ def _run(at: Addresses, configured: Settings, batch: str, jobs: list[VoiceJob]) 
     out.print(f"{WORKERS} workers on {upstream}\nFlower {at.flower}   Redis {masked(at.redis)}\n", soft_wrap=True)
     started = time.monotonic()
     with VoiceQueue(at.redis, prefix=configured.prefix) as queue:
-        receipt = queue.enqueue_many(jobs)
-        out.print(f"[bold]{receipt.new} voices[/] from {SAMPLE.relative_to(ROOT)} into the batch {batch}\n")
+        summary = queue.enqueue_many(jobs)
+        out.print(f"[bold]{summary.new} voices[/] from {SAMPLE.relative_to(ROOT)} into the batch {batch}\n")
         timeout_s = float(
             os.environ.get("VOICEQUEUE_DEMO_TIMEOUT_S", SIMULATED_TIMEOUT_S if at.simulator else REAL_TIMEOUT_S)
         )

@@ -39,7 +39,7 @@ class HomeLock:
 @contextmanager
 def lock_home(home: Path, *, wait_s: float = 0.0, print_line: Callable[[str], None] = print) -> Iterator[HomeLock]:
     """Lock `home` against other stacks and other users. Wait at most `wait_s` seconds for the processes of a stack that
-    is stopping or was killed. Raises HomeInUse, UnsafeFileError."""
+    is stopping or was killed. Raises HomeInUseError, UnsafeFileError."""
     private_files.restrict(home)
     with (home / "lock").open("a+", encoding="ascii") as file:
         if not _try_lock(file):
@@ -68,7 +68,7 @@ def _try_lock(file: TextIO) -> bool:
 
 
 def _raise_if_running(file: TextIO, home: Path) -> None:
-    """Raise HomeInUse if the supervisor of the other stack runs and is not stopping."""
+    """Raise HomeInUseError if the supervisor of the other stack runs and is not stopping."""
     pid = os.pread(file.fileno(), 32, 0).decode("ascii")
     if pid and _exists(int(pid)):
         raise HomeInUseError(f"another stack runs from {home} (process {pid}); stop it, or set VOICEQUEUE_HOME")

@@ -20,7 +20,7 @@ _LISTENING = "0A"
 
 
 class PortOwner(Enum):
-    """Who listens on a port. UNKNOWN: the system does not say, as on macOS."""
+    """The owner of a listening port. UNKNOWN: the system does not report it, as on macOS."""
 
     NONE = auto()
     OURS = auto()

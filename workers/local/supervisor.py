@@ -27,7 +27,7 @@ RESTART_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 #: After this uptime (seconds) an exit does not count as one in a row.
 STABLE_S = 30.0
 
-#: Default of `Program.stop_s`.
+#: Default of `Program.stop_timeout_s`.
 STOP_TIMEOUT_S = 30.0
 
 
@@ -50,11 +50,11 @@ class ManagedProcess:
     """A program and the process that currently runs it."""
 
     def __init__(
-        self, program: Program, say: Callable[[str], None], guardian: Guardian, inherited_fds: Sequence[int]
+        self, program: Program, print_line: Callable[[str], None], guardian: Guardian, inherited_fds: Sequence[int]
     ) -> None:
-        """`inherited_fds` are the file descriptors that its processes inherit."""
+        """Do not start the program yet. Its processes inherit the file descriptors `inherited_fds`."""
         self.program = program
-        self._say = say
+        self._print_line = print_line
         self._guardian = guardian
         self._inherited_fds = inherited_fds
         self._exits_in_row = 0
@@ -108,7 +108,9 @@ class ManagedProcess:
         self._guardian.forget(process.pid)
         self._process = None
         status = _signal_name(-process.returncode) if process.returncode < 0 else f"exit code {process.returncode}"
-        self._say(f"{self.program.name} exited ({status}), restarting in {delay:g} s; its log: {self.program.log}")
+        self._print_line(
+            f"{self.program.name} exited ({status}), restarting in {delay:g} s; its log: {self.program.log}"
+        )
 
     def hold_down(self, number: signal.Signals, *, whole_group: bool) -> None:
         """Send the process this signal, and do not restart the program before `release`."""
@@ -118,7 +120,7 @@ class ManagedProcess:
                 (os.killpg if whole_group else os.kill)(self._process.pid, number)
 
     def wait_or_kill(self) -> None:
-        """Wait for the process to exit, and kill it after `stop_s`. Raises TimeoutError in that case."""
+        """Wait for the process to exit, and kill it after `stop_timeout_s`. Raises TimeoutError in that case."""
         if self._process is None:
             return
         try:
@@ -163,8 +165,8 @@ class Supervisor:
         check_interval_s: float = 0.1,
         inherited_fds: Sequence[int] = (),
     ) -> None:
-        """`say` prints a line; `keeps` are file descriptors that all processes inherit."""
-        self._say = print_line
+        """Use `print_line` to print a line. All processes inherit the file descriptors `inherited_fds`."""
+        self._print_line = print_line
         self._inherited_fds = inherited_fds
         self._check_interval_s = check_interval_s
         self._processes: dict[str, ManagedProcess] = {}
@@ -188,7 +190,7 @@ class Supervisor:
     def add(self, program: Program) -> None:
         """Start a program, and restart it whenever it exits."""
         inherited_fds = self._inherited_fds if program.is_foundation else (*self._inherited_fds, self._write_end)
-        process = ManagedProcess(program, self._say, self._guardian, inherited_fds)
+        process = ManagedProcess(program, self._print_line, self._guardian, inherited_fds)
         with self._lock:
             self._processes[program.name] = process
             process.check()

@@ -136,7 +136,7 @@ def test_a_webhook_recovers_an_order_whose_worker_was_killed_before_it_stored_th
 
     with system.queue() as queue:
         eventually(lambda: queue.batch("killed").states[State.SUCCEEDED] == 1, within_s=60)
-        assert "a webhook told the task id" in [step.reason for step in queue.timeline(job.id)]
+        assert "task id from a webhook" in [step.reason for step in queue.timeline(job.id)]
 
     verified_states(system, 1, "killed")
 
@@ -244,7 +244,7 @@ def test_a_resubmission_by_an_operator_is_on_the_timeline(no_webhooks: System, l
     job = lost["ordered-again"]
     assert no_webhooks.run("review", job.id, "--resubmit", "--yes").returncode == 0
 
-    assert reason_of_resubmission(no_webhooks, job) == "somebody ordered it again"
+    assert reason_of_resubmission(no_webhooks, job) == "resubmitted by an operator"
 
 
 def test_a_resubmission_by_the_policy_is_on_the_timeline(build: Build) -> None:
@@ -257,8 +257,8 @@ def test_a_resubmission_by_the_policy_is_on_the_timeline(build: Build) -> None:
     )
     [job] = lose_answers(system, ["policy"]).values()
 
-    assert reason_of_resubmission(system, job) == "the policy ordered it again"
-    assert system.run("review").stdout.strip() == "no job is unsure"
+    assert reason_of_resubmission(system, job) == "resubmitted by policy"
+    assert system.run("review").stdout.strip() == "no unsure jobs"
 
 
 def reason_of_resubmission(system: System, job: Job) -> str:
@@ -268,7 +268,7 @@ def reason_of_resubmission(system: System, job: Job) -> str:
         reasons = [step.reason for step in queue.timeline(job.id)]
     voices = [charge for charge in charges_of(system, job) if charge["kind"] == "voice"]
     assert len(voices) == 2
-    [reason] = [reason for reason in reasons if "ordered it again" in reason]
+    [reason] = [reason for reason in reasons if "resubmitted" in reason]
     return reason
 
 

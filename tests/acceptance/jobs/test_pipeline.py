@@ -122,7 +122,7 @@ def recording(name: object) -> str:
 def test_a_hundred_songs_on_ten_voices_pay_for_each_voice_once(system: System) -> None:
     """Each song is a job of its own, with its own voice's persona."""
     with system.queue() as queue:
-        receipt = queue.enqueue_many(
+        summary = queue.enqueue_many(
             VoiceJob(audio_url=recording(n % 10), voice=f"singer {n % 10}", song=song(n), batch="hundred", key=f"h{n}")
             for n in range(100)
         )
@@ -130,8 +130,8 @@ def test_a_hundred_songs_on_ten_voices_pay_for_each_voice_once(system: System) -
         finished = list(queue.jobs(batch="hundred"))
 
     assert charges(system) == (10, 100)
-    assert (receipt.new, receipt.credits) == (100, 10 * 4 + 100 * 15)
-    assert sum(job.credits for job in finished) == system.ledger()["credits_spent"] == receipt.credits
+    assert (summary.new, summary.credits) == (100, 10 * 4 + 100 * 15)
+    assert sum(job.credits for job in finished) == system.ledger()["credits_spent"] == summary.credits
     assert all(job.state is State.SUCCEEDED and job.clips for job in finished)
     by_recording = {(job.spec.audio_url, job.persona_id) for job in finished}
     assert len(by_recording) == len({persona for _, persona in by_recording}) == 10

@@ -85,7 +85,7 @@ def test_up_pays_nothing_twice_after_sigkill_or_a_closed_terminal(tmp_path: Path
         assert [process for process in processes if process.is_running()] == []
         ledger = upstream.ledger()
     lines = "".join(log.read_text(encoding="utf-8") for log in (tmp_path / "log").glob("worker.*.log")).splitlines()
-    outcomes = [json.loads(line)["outcome"] for line in lines if '"event": "ordered"' in line]
+    outcomes = [json.loads(line)["outcome"] for line in lines if '"event": "submitted"' in line]
     assert outcomes == ["pending"] * len(ledger["charges"])
     assert ledger["double_charges"] == []
 
@@ -179,7 +179,7 @@ def test_a_worker_with_an_unusable_archive_exits_with_the_reason(tmp_path: Path,
 
     assert code == 1
     assert (
-        "the background thread cannot start, so the worker exits: Unusable: VOICEQUEUE_ARCHIVE_URL cannot be used"
-        in output
+        "the background thread cannot start, so the worker exits: "
+        "ArchiveStorageError: VOICEQUEUE_ARCHIVE_URL cannot be used" in output
     )
     assert "ready" not in output

@@ -181,7 +181,7 @@ def test_logs_report_errors_without_the_content_of_jobs(system: System) -> None:
         queue.enqueue_many(jobs(5, "logged"))
         eventually(lambda: settled(queue, "logged"), within_s=40)
 
-    assert "upstream says: slow down" in system.logs()
+    assert "upstream rate limit" in system.logs()
     assert "recordings.example" not in system.logs()
     assert SECRET not in system.logs()
 

@@ -97,20 +97,20 @@ def test_the_logs_contain_the_whole_history_of_a_job(system: System, receiver: S
         job = queue.get(job_id)
     lines = lines_of(system, job_id)
 
-    transitions = [line for line in lines if line["logger"] == "voicequeue.move"]
+    transitions = [line for line in lines if line["logger"] == "voicequeue.transition"]
     assert [(line["event"], line["stage"]) for line in transitions] == [
         (step.state, step.stage) for step in timeline if step.state is not State.QUEUED
     ]
     assert all(line["batch"] == "logged" and line["job"] == job_id and line["duration"] >= 0 for line in transitions)
     assert (lines[0]["event"], lines[0]["request"]) == ("queued", "r-first")
-    submissions = [line for line in lines if line["event"] == "ordered"]
+    submissions = [line for line in lines if line["event"] == "submitted"]
     assert [(line["stage"], line["task_id"], line["outcome"]) for line in submissions] == [
         (stage, task_id, "pending") for stage, task_id in job.task_ids.items()
     ]
     assert all(0 < line["duration"] < 30 for line in submissions)
     assert {line["stage"] for line in lines if line["event"] == "webhook"} == {"voice", "music"}
     [delivered] = [line for line in lines if line["event"] == "callback delivered"]
-    assert (delivered["callback"], delivered["type"]) == (job.callback_id, "job.succeeded")
+    assert (delivered["callback_id"], delivered["event_type"]) == (job.callback_id, "job.succeeded")
     assert [line["event"] for line in lines if line["event"] in ("queued", "succeeded", "callback delivered")] == [
         "queued", "succeeded", "callback delivered"
     ]  # fmt: skip
@@ -129,7 +129,7 @@ def test_the_logs_contain_the_failure_and_retry_of_a_job(system: System, receive
 
     lines = lines_of(system, job_id)
 
-    transitions = [line["event"] for line in lines if line["logger"] == "voicequeue.move"]
+    transitions = [line["event"] for line in lines if line["logger"] == "voicequeue.transition"]
     assert (
         transitions.count("failed"),
         transitions[-1],
@@ -168,7 +168,7 @@ def test_no_log_line_contains_a_secret_and_every_line_is_json(system: System, re
         str(system.stack.gateway_token()),
     ):
         assert hidden not in logs
-    assert {"ordered", "request", "pending"} <= {line["event"] for line in lines}
+    assert {"submitted", "request", "pending"} <= {line["event"] for line in lines}
 
 
 # ── traces ────────────────────────────────────────────────────────────────────────────────────────

@@ -93,7 +93,7 @@ def test_the_metrics_agree_with_the_records_and_the_ledger(system: System, jobs:
     with system.queue() as queue:
         findings = queue.audit()
     ledger = system.ledger()
-    calls = dict(zip(("create_voice", "persona_music", "task", "get_credits"), ledger["calls"].values(), strict=True))
+    calls = dict(zip(("create_voice", "persona_music", "poll", "get_credits"), ledger["calls"].values(), strict=True))
     eventually(lambda: sum(scraped(system)[1]["voicequeue_upstream_requests_total"].values()) >= sum(calls.values()))
     text, samples = scraped(system)
 
@@ -106,9 +106,9 @@ def test_the_metrics_agree_with_the_records_and_the_ledger(system: System, jobs:
     failed = Counter(job.failure.code.value for job in jobs if job.failure)
     assert samples["voicequeue_failed_jobs"] == {labelled(code=code): n for code, n in failed.items()}
     assert samples["voicequeue_backlog_jobs"][labelled(priority="bulk")] == 3
-    assert samples["voicequeue_oldest_queued_seconds"][labelled(priority="bulk")] > 0
-    assert samples["voicequeue_oldest_queued_seconds"][labelled(priority="high")] == 0
-    assert samples["voicequeue_oldest_unsure_seconds"][()] > 0
+    assert samples["voicequeue_oldest_queued_age_seconds"][labelled(priority="bulk")] > 0
+    assert samples["voicequeue_oldest_queued_age_seconds"][labelled(priority="high")] == 0
+    assert samples["voicequeue_oldest_unsure_age_seconds"][()] > 0
     assert samples["voicequeue_gate_closed"][labelled(reason="paused")] == 1
     assert samples["voicequeue_gate_closed"][labelled(reason="unauthorized")] == 0
 
@@ -127,14 +127,14 @@ def test_the_metrics_agree_with_the_records_and_the_ledger(system: System, jobs:
     for labels, n in requests_.items():
         by_operation[dict(labels)["operation"]] += int(n)
     assert by_operation == calls
-    limited = sum(n for labels, n in requests_.items() if dict(labels)["outcome"] == "slow_down")
+    limited = sum(n for labels, n in requests_.items() if dict(labels)["outcome"] == "rate_limited")
     assert limited == ledger["statuses"]["429"]
-    assert requests_[labelled(operation="create_voice", outcome="no_answer")] == 2
+    assert requests_[labelled(operation="create_voice", outcome="no_response")] == 2
     timed = samples["voicequeue_upstream_request_duration_seconds_count"]
     assert {dict(labels)["operation"]: n for labels, n in timed.items()} == by_operation
     durations = samples["voicequeue_stage_duration_seconds_count"]
     assert durations[labelled(stage="music")] == sum(1 for job in jobs if job.clips)
-    assert len([labels for labels, age in samples["voicequeue_pulse_age_seconds"].items() if age < 15]) == 2 + 1
+    assert len([labels for labels, age in samples["voicequeue_heartbeat_age_seconds"].items() if age < 15]) == 2 + 1
 
     for hidden in (SECRET, "recordings.example", "must stay secret", "Song fine"):
         assert hidden not in text

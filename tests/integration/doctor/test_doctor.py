@@ -19,7 +19,7 @@ from tests.store.life import accept_order, claim_admitted, enqueue_jobs, get_job
 from tests.support.jobs import voice
 from voicequeue.auth import signatures
 from voicequeue.cli.examine import run_checks
-from voicequeue.domain.job import State
+from voicequeue.domain.states import State
 from voicequeue.storage.celery_queues import QUEUE_NAMES
 from workers.local.ports import free_port
 from workers.process_info import process_facts

@@ -50,8 +50,8 @@ class ArchiveWorker:
         simulator.set_dials(media_bytes=SIZE)
         clock = Clock(NOW + 60)
         timeouts = ArchiveTimeouts(backoff_initial_s=30, backoff_max_s=3_600, give_up_after_s=86_400, lease_s=60)
-        fetcher, shelf = Downloader(allowed=ALLOWED, bounds=DownloadLimits()), ArchiveStorage.from_url(str(folder))
-        services = ArchiveServices(store.archive, store.heartbeats["archive"], fetcher, shelf, timeouts, clock)
+        downloader, storage = Downloader(allowed=ALLOWED, bounds=DownloadLimits()), ArchiveStorage.from_url(str(folder))
+        services = ArchiveServices(store.archive, store.heartbeats["archive"], downloader, storage, timeouts, clock)
         return cls(services, store, clock, f"{simulator.api_url}/media")
 
     def song(self, *clip_ids: str, **fields: Any) -> Job:
@@ -72,9 +72,9 @@ class ArchiveWorker:
         self.clock.now = max(entry.due_at or 0.0 for entry in self.store.archive.pending())
         return self.archive(*jobs)
 
-    def with_storage(self, shelf: ArchiveStorage) -> ArchiveWorker:
+    def with_storage(self, storage: ArchiveStorage) -> ArchiveWorker:
         """Return the same worker with another storage."""
-        return replace(self, services=replace(self.services, storage=shelf))
+        return replace(self, services=replace(self.services, storage=storage))
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

@@ -138,7 +138,7 @@ def test_a_worker_that_lost_its_claim_writes_nothing(worker: ArchiveWorker, tmp_
     job = worker.song("c")
 
     class Suspended(Downloader):
-        def fetch(self, url: str, into: BinaryIO) -> Download:
+        def download(self, url: str, into: BinaryIO) -> Download:
             download = super().download(url, into)
             worker.clock.now += 61
             worker.store.archive.claim(job.id, "another", worker.clock.now, lease_s=60)

@@ -239,7 +239,7 @@ def test_a_server_that_stops_sending_fails_the_attempt() -> None:
         time.sleep(0.5)
 
     with ScriptedServer(script) as server:
-        error = refused(server.url, silent_s=0.1)
+        error = refused(server.url, idle_s=0.1)
 
     assert "no answer within 0.1 s, after 500 bytes" in str(error)
 
@@ -254,8 +254,8 @@ def test_a_server_below_the_minimum_speed_fails_the_attempt() -> None:
             yield BODY[offset : offset + 1]
 
     with ScriptedServer(script) as server:
-        assert "too slow" in str(refused(server.url, grace_s=0.1, slowest=1_000))
-        assert "0.2 s" in str(refused(server.url, file_s=0.2))
+        assert "too slow" in str(refused(server.url, min_speed_grace_s=0.1, min_speed=1_000))
+        assert "0.2 s" in str(refused(server.url, total_s=0.2))
 
 
 def test_the_faults_of_the_simulator_are_temporary(simulator: Simulator) -> None:

@@ -174,7 +174,7 @@ def test_undeliverable_callbacks_do_not_affect_others_of_their_chunk(
     queue.set_batch_callback("b", None)
     with connect(valkey_url) as redis:
         redis.hset(f"{{{prefix}}}:job:{jobs[0].id}", "spec", '{"callback_url": 5}')
-        redis.hset(f"{{{prefix}}}:callback:{jobs[1].callback_id}", "data", "{}")
+        redis.hset(f"{{{prefix}}}:callback:{jobs[1].callback_id}", "snapshot", "{}")
 
     worker.run()
 
@@ -247,7 +247,11 @@ def test_logs_name_the_callback_and_contain_neither_url_nor_secret(
     assert "secret" not in undelivered
     for record in caplog.records:
         fields = vars(record)
-        assert (fields["job"], fields["callback"], fields["type"]) == (job.id, job.callback_id, "job.succeeded")
+        assert (fields["job"], fields["callback_id"], fields["event_type"]) == (
+            job.id,
+            job.callback_id,
+            "job.succeeded",
+        )
 
 
 def test_an_unexpected_error_counts_as_an_attempt(
@@ -264,7 +268,7 @@ def test_an_unexpected_error_counts_as_an_attempt(
 
     [pending] = worker.store.callbacks.pending()
     assert (pending.attempts, pending.last_error) == (1, "a defect of voicequeue: FileNotFoundError")
-    assert pending.id in {vars(record).get("callback") for record in caplog.records if record.exc_info}
+    assert pending.id in {vars(record).get("callback_id") for record in caplog.records if record.exc_info}
     assert worker.services.host_limiter.try_acquire(receiver.url, worker.clock.now) is None
 
 

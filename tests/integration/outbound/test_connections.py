@@ -31,7 +31,7 @@ def get(
     url: str, *, allowed: AddressPolicy = HERE, times: HttpTimeouts | None = None, at_most: int = 1_000_000, **rest: Any
 ) -> tuple[int, bytes]:
     """Return the status and the body."""
-    settings = {"headers": {}, "allowed": allowed, "times": times or HttpTimeouts(), "tls": PLAIN, **rest}
+    settings = {"headers": {}, "policy": allowed, "timeouts": times or HttpTimeouts(), "tls": PLAIN, **rest}
     with request("GET", Target.parse(url), **settings) as response:
         return response.status, b"".join(response.iter_body(max_bytes=at_most))
 
@@ -153,7 +153,7 @@ def test_a_dripping_response_is_cut_at_the_deadline(head: bytes) -> None:
 def test_truncated_headers_are_not_a_response() -> None:
     """This holds also for a caller that does not read the body."""
     with ScriptedServer(dripping(b"HTTP/1.1 200 OK\r\nX-Drip: ", 1)) as receiver:
-        here = {"headers": {}, "allowed": HERE, "times": HASTY, "tls": PLAIN}
+        here = {"headers": {}, "policy": HERE, "timeouts": HASTY, "tls": PLAIN}
         with (
             pytest.raises(RequestFailed, match="no answer within"),
             request("POST", Target.parse(receiver.url), **here) as response,  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ class FailingStep(BackgroundStep):
         raise RuntimeError("a defect")
 
 
-@pytest.mark.parametrize(("in_loop", "error"), [(False, "BadSettings: REDIS_URL: is wrong"), (True, "RuntimeError")])
+@pytest.mark.parametrize(("in_loop", "error"), [(False, "SettingsError: REDIS_URL: is wrong"), (True, "RuntimeError")])
 def test_a_worker_exits_with_its_background_thread_and_logs_the_error(
     in_loop: bool, error: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

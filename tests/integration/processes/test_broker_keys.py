@@ -21,7 +21,7 @@ from config.settings import Settings
 from tests.support.messages import NAME, envelope
 from tests.support.monitored import names_in, recorded
 from voicequeue.storage.connection.keyspace import celery_root
-from workers import redis_transport
+from workers.messaging import redis_transport
 
 
 @pytest.fixture

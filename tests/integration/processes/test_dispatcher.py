@@ -64,7 +64,7 @@ def test_short_credits_are_logged_once_and_so_is_their_end(
     bench: WorkerBench, queue: VoiceQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One warning for all jobs, rounds and workers."""
-    caplog.set_level("INFO", "voicequeue.pulse")
+    caplog.set_level("INFO", "voicequeue.dispatcher")
     ids, other = enqueue(queue, 5), bench.another("w2")
     bench.store.flow_control.record_balance(2 * 19, spent_before=0, requested_at=bench.clock.now, now=bench.clock.now)
 
@@ -72,7 +72,7 @@ def test_short_credits_are_logged_once_and_so_is_their_end(
         bench.dispatcher.admit()
         other.admit()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "credits do not suffice" in caplog.text
+    assert "not enough credits" in caplog.text
 
     bench.store.flow_control.record_balance(900, spent_before=0, requested_at=bench.clock.now, now=bench.clock.now)
     for _ in range(3):

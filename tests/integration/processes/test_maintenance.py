@@ -14,9 +14,10 @@ from tests.store.life import claim_submit, report_order
 from voicequeue import Stage, State, VoiceJob, VoiceQueue
 from voicequeue.domain import transitions
 from voicequeue.domain.claims import SubmitClaim
-from voicequeue.domain.job import FailureCode, Transition
+from voicequeue.domain.job import Transition
 from voicequeue.domain.poll_schedule import MIN_DURATIONS, DurationInterval, PollSchedulePolicy
 from voicequeue.domain.serialization import task_field
+from voicequeue.domain.states import FailureCode
 from voicequeue.storage.job_store import JobStore
 
 
@@ -39,7 +40,7 @@ def make_pending(bench: WorkerBench, job_id: str, *, due: float) -> None:
     bench.dispatcher.admit()
     bench.messages.clear()
     claim = charging(bench, job_id)
-    fields = {task_field(Stage.VOICE): "t1", "since": str(bench.clock.now)}
+    fields = {task_field(Stage.VOICE): "t1", "submitted_at": str(bench.clock.now)}
     move = Transition(
         job_id, claim.version, State.CHARGING, Stage.VOICE, State.PENDING, due=due, fields=fields, credits=4
     )

@@ -98,14 +98,14 @@ def test_foundations_end_last(tmp_path: Path) -> None:
 #: A supervisor to kill: with a worker that leaves a child behind, a foundation, and the lock on a folder.
 KILLED = """
 import pathlib, signal, sys
-from workers.local.home import alone_in
+from workers.local.home import lock_home
 from workers.local.supervisor import Program, Supervisor
 
 home = pathlib.Path(sys.argv[1])
-with alone_in(home) as lock, Supervisor(keeps=[lock.descriptor]) as supervisor:
+with lock_home(home) as lock, Supervisor(inherited_fds=[lock.descriptor]) as supervisor:
     for name, foundation in (("base", True), ("worker", False)):
         command = [sys.executable, "-c", sys.argv[2], str(home / "ended"), name]
-        supervisor.add(Program(name, command, home / f"{name}.log", foundation=foundation))
+        supervisor.add(Program(name, command, home / f"{name}.log", is_foundation=foundation))
     signal.pause()
 """
 

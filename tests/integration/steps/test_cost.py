@@ -193,7 +193,7 @@ def worker(bench: Bench, simulator: Simulator, redis: Redis, monkeypatch: pytest
     """
     monkeypatch.setattr(RequestPool, "collect", partialmethod(_collect_all, RequestPool.collect))
     monkeypatch.setattr("tasks.poll_scheduler.time", SimpleNamespace(monotonic=bench.clock))
-    monkeypatch.setattr(MetricsCounter, "_soon", lambda _: None)
+    monkeypatch.setattr(MetricsCounter, "_schedule_flush", lambda _: None)
     monkeypatch.setattr("celery._state._on_app_finalizers", set())  # without the tasks of other apps
     app = Celery("cost", set_as_current=False)
     app.conf.update(

@@ -100,7 +100,7 @@ def test_the_store_decides_for_whom_a_refused_order_is_meant(
 @pytest.mark.parametrize(
     ("error", "level", "text"),
     [
-        (RateLimited("slow."), logging.WARNING, "slow down"),
+        (RateLimited("slow."), logging.WARNING, "rate limit"),
         (PaymentRequired("pay."), logging.ERROR, "Add credits"),
         (Unauthorized("key."), logging.ERROR, "voicequeue resume"),
         (Forbidden("no."), logging.ERROR, "denies access"),
@@ -118,7 +118,7 @@ def test_an_error_that_closes_the_gate_is_logged_with_its_job(
 
     (trial_level, trial), (closed_level, closed) = logged(caplog)
     assert (trial_level, closed_level) == (logging.WARNING, level)
-    assert "One order at a time is tried" in trial
+    assert "Trying one job at a time" in trial
     assert text in closed
     assert all(error.message.rstrip(".") in text for text in (trial, closed))
     assert {record.__dict__["job"] for record in caplog.records} == {"job-1"}

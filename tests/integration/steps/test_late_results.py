@@ -41,7 +41,7 @@ def test_the_late_result_of_a_cancelled_job_is_kept(bench: Bench, simulator: Sim
     job = bench.job(job_id)
     assert (job.state, job.stage, job.credits) == (State.CANCELLED, Stage.VOICE, 4)
     assert job.persona_id
-    assert bench.store.timeline(job_id)[-1].reason == "the voice came late, and is kept"
+    assert bench.store.timeline(job_id)[-1].reason == "late voice kept"
     assert bench.store.lease_overdue(bench.clock.now + 1e6, overdue_s=0) == []
     assert charges_match(bench, simulator)
 
@@ -76,7 +76,7 @@ def test_the_answer_to_a_job_that_is_cancelled_meanwhile_is_written(
         assert bench.store.request_cancellation([bench.job(job_id)], now) == [True]
         return apply(moves, now)
 
-    monkeypatch.setattr(bench.store, "apply", cancel_before)
+    monkeypatch.setattr(bench.store, "apply_transitions", cancel_before)
     bench.submit(Stage.VOICE, [job_id])
     assert bench.job(job_id).state is State.CANCELLED
     assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()
@@ -239,7 +239,7 @@ def test_polls_of_a_cancelled_job_end_when_its_failure_is_final(bench: Bench, si
     assert bench.store.timeline(job_id)[-1].reason.startswith("cancelled")
     bench.poll_when_due(Stage.VOICE, [job_id])
 
-    assert "upstream failed it" in bench.store.timeline(job_id)[-1].reason
+    assert "upstream reported a failure" in bench.store.timeline(job_id)[-1].reason
     assert bench.store.lease_overdue(bench.clock.now + 1e6, overdue_s=0) == []
 
 

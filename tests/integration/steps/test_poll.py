@@ -24,8 +24,8 @@ from tests.integration.conftest import (
 )
 from tests.support.scripted import Request, ScriptedServer, answer
 from voicequeue import Job, Stage, State, VoiceQueue
-from voicequeue.domain.job import FailureCode
 from voicequeue.domain.poll_schedule import PollSchedulePolicy
+from voicequeue.domain.states import FailureCode
 
 
 def polls_sent(simulator: Simulator) -> int:

@@ -26,7 +26,7 @@ from tests.support.scripted import ScriptedServer
 from voicequeue import Job, Stage, State, VoiceJob, VoiceQueue
 from voicequeue.domain import transitions
 from voicequeue.domain.claims import PollReschedule
-from voicequeue.domain.job import FailureCode
+from voicequeue.domain.states import FailureCode
 
 
 def polls_sent(simulator: Simulator) -> int:

@@ -22,7 +22,7 @@ from tests.integration.conftest import (
 )
 from tests.support.scripted import HANG_UP, ScriptedServer, answer
 from voicequeue import Limits, Stage, State
-from voicequeue.domain.job import FailureCode
+from voicequeue.domain.states import FailureCode
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.refusals import RedisRefusalError
 
@@ -252,11 +252,11 @@ def test_an_answer_is_written_though_its_health_report_is_refused(
     def refuse(*_: object) -> None:
         raise RedisRefusalError("OOM command not allowed")
 
-    monkeypatch.setattr(bench.services.health, "of_order", refuse)
+    monkeypatch.setattr(bench.services.health, "report_order", refuse)
     [job_id] = bench.admitted(voice())
 
     with caplog.at_level(logging.INFO, "voicequeue"):
         assert bench.submit(Stage.VOICE, [job_id]).pending == [job_id]
 
     task_id = bench.job(job_id).task_ids[Stage.VOICE]
-    assert [vars(record)["task_id"] for record in caplog.records if record.message == "ordered"] == [task_id]
+    assert [vars(record)["task_id"] for record in caplog.records if record.message == "submitted"] == [task_id]

@@ -17,9 +17,9 @@ from tests.security.envelopes import CORPUS, GOOD, HALF, INTAKE, LADEN, every_pl
 from voicequeue import InvalidJobError, KeyConflictError, Song, VoiceJob
 from voicequeue.domain.spec import parse_spec
 from voicequeue.errors import FIELDS, REDACTED_MAX
-from workers.consumer import ETA_MAX_S, argument_error
-from workers.message_decoding import KEPT_HEADERS, decode_message
-from workers.message_validation import UNREADABLE, validation_error
+from workers.messaging.consumer import ETA_MAX_S, argument_error
+from workers.messaging.message_decoding import KEPT_HEADERS, decode_message
+from workers.messaging.message_validation import UNREADABLE, validation_error
 
 NOW = 1_800_000_000.0
 

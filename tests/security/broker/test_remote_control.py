@@ -13,8 +13,8 @@ from tests.security.envelopes import CORPUS
 from voicequeue.diagnostics.checkup import inspect, results
 from voicequeue.storage.connection.keyspace import celery_root
 from voicequeue.storage.job_store import JobStore
-from workers.message_decoding import InvalidMessageError
-from workers.remote_control import COMMANDS, EVENTS, REPLIES, decode_broadcast, reply_queue
+from workers.messaging.message_decoding import InvalidMessageError
+from workers.messaging.remote_control import COMMANDS, EVENTS, REPLIES, decode_broadcast, reply_queue
 
 UUID = "0a1b2c3d-0a1b-3c2d-8e4f-0a1b2c3d4e5f"
 

@@ -21,7 +21,7 @@ from voicequeue.auth import api_keys, signatures
 from voicequeue.auth.api_keys import ApiKey, Scope
 from voicequeue.storage.job_store import JobStore
 from workers.gateway.page import views
-from workers.gateway.security.logins import SessionManager
+from workers.gateway.security.sessions import SessionManager
 
 SECRET = "what signs webhooks, of 32 characters and more"
 

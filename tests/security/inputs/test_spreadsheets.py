@@ -102,7 +102,7 @@ def _csv(rows: list[list[str]]) -> str:
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_rejected_rows_contain_no_formula_and_are_read_back_unchanged(
-    command: Command, queue: VoiceQueue, at_home: Path, kind: str
+    command: Command, queue: VoiceQueue, working_folder: Path, kind: str
 ) -> None:
     """A user corrects the error in a spreadsheet; the rest of each row stays the same."""
     texts = list(dict.fromkeys(map(str.strip, ATTACKS)))
@@ -113,12 +113,12 @@ def test_rejected_rows_contain_no_formula_and_are_read_back_unchanged(
     else:
         objects = (dict(zip(columns, row, strict=True)) for row in rows)
         content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in objects)
-    file = at_home / f"voices.{kind}"
+    file = working_folder / f"voices.{kind}"
     file.write_text(content, encoding="utf-8", newline="")
 
     assert command("ingest", file, "--batch", "spring").code == 1
 
-    rejected = at_home / f"voices.{kind}.rejected.csv"
+    rejected = working_folder / f"voices.{kind}.rejected.csv"
     text = rejected.read_text(encoding="utf-8")
     assert formulas(text) == []
     rejected.write_text(text.replace("loud", "0.5"), encoding="utf-8", newline="")

@@ -37,7 +37,7 @@ def _store_halves(store: JobStore, redis: Redis, prefix: str) -> Job:
     job_with_song(store, name="whole 🎵", batch="spring")
     job = job_in_state(store, State.PENDING, voice_with_song(callback_url="https://hooks.example/x"))
     failure = serialization.failure_text(Failure(FailureCode.UPSTREAM_FAILED, Stage.VOICE, HALF))
-    fields = {"failure": failure, "persona_id": HALF, "voice_name": HALF, "answer": HALF}
+    fields = {"failure": failure, "persona_id": HALF, "voice_name": HALF, "upstream_response": HALF}
     failed = apply_transition(store, job, State.FAILED, reason=HALF, fields=fields)
     store.flow_control.add_hold("cooldown", HALF, NOW)
     store.callbacks.claim(store.callbacks.lease(NOW, lease_s=60), NOW, lease_s=60)

@@ -115,11 +115,12 @@ def test_an_order_with_a_broken_id_is_kept_for_review(build_bench: Build) -> Non
 def _archive(store: JobStore, job_id: str, now: float, folder: Path) -> None:
     """Archive the songs of a job in this folder."""
     assert store.archive.retry([job_id], now) == [True]
-    fetcher = Downloader(
+    downloader = Downloader(
         allowed=AddressPolicy.parse("127.0.0.1", setting="VOICEQUEUE_AUDIO_ALLOWED_HOSTS"), bounds=DownloadLimits()
     )
     timeouts = ArchiveTimeouts(backoff_initial_s=30, backoff_max_s=3_600, give_up_after_s=86_400, lease_s=60)
-    shelf = ArchiveStorage.from_url(str(folder / "songs"))
+    storage = ArchiveStorage.from_url(str(folder / "songs"))
     archive_jobs(
-        ArchiveServices(store.archive, store.heartbeats["archive"], fetcher, shelf, timeouts, lambda: now), [job_id]
+        ArchiveServices(store.archive, store.heartbeats["archive"], downloader, storage, timeouts, lambda: now),
+        [job_id],
     )

@@ -39,7 +39,7 @@ def head(status: str, *headers: str) -> bytes:
 
 
 def fetch(url: str) -> bytes:
-    """Return the content behind the link. Raises NotFetched."""
+    """Return the content behind the link. Raises DownloadFailed."""
     into = io.BytesIO()
     Downloader(allowed=HERE, bounds=BOUNDS).download(url, into)
     return into.getvalue()
@@ -301,9 +301,9 @@ def test_foreign_files_in_the_archive_block_no_song(tmp_path: Path) -> None:
     os.mkfifo(folder / ".c.mp3.0.part")
     (folder / ".c.mp3.1.part").mkdir()
     (folder / ".c.mp3.2.part").write_bytes(b"half")
-    shelf = ArchiveStorage.from_url(str(tmp_path / "songs"))
+    storage = ArchiveStorage.from_url(str(tmp_path / "songs"))
 
-    assert terminates(lambda: shelf.put(song, "_", "job", "c.mp3"))
+    assert terminates(lambda: storage.put(song, "_", "job", "c.mp3"))
 
     assert (folder / "c.mp3").read_bytes() == BODY
     assert not (folder / ".c.mp3.2.part").exists()

@@ -12,7 +12,8 @@ from redis import Redis
 from tests.store.conftest import Command
 from tests.store.life import CLIPS, NOW, job_in_state, job_with_song
 from voicequeue import ArchivedFile, ArchiveState, Job, State, VoiceQueue
-from voicequeue.domain.job import ClipPart, to_iso8601
+from voicequeue.domain.job import to_iso8601
+from voicequeue.domain.states import ClipPart
 from voicequeue.storage.job_store import JobStore
 
 AUDIO = ArchivedFile("s3://songs/b/j/c-1.mp3", 1_234_567, "a" * 64)
@@ -96,13 +97,13 @@ def test_songs_created_before_archiving_was_enabled_can_be_archived(
     job_in_state(store, State.FAILED)
     archived(archiving, key="c")
 
-    assert command("archive", "--missing", "--batch", "a", "--json").json() == {"jobs": 1}
-    assert command("archive", "--missing", "--json").json() == {"jobs": 1}
-    assert command("archive", "--missing", "--json").json() == {"jobs": 0}
-    assert command("archive", "--missing", "--batch", "unknown").code == 2
+    assert command("archive", "--backfill", "--batch", "a", "--json").json() == {"jobs": 1}
+    assert command("archive", "--backfill", "--json").json() == {"jobs": 1}
+    assert command("archive", "--backfill", "--json").json() == {"jobs": 0}
+    assert command("archive", "--backfill", "--batch", "unknown").code == 2
 
 
-@pytest.mark.parametrize("options", [["--retry", "--missing"], ["--job", "x"]])
+@pytest.mark.parametrize("options", [["--retry", "--backfill"], ["--job", "x"]])
 def test_options_that_exclude_each_other_are_rejected(command: Command, options: list[str]) -> None:
     """With the exit code of wrong usage."""
     assert command("archive", *options).code == 2
@@ -148,5 +149,5 @@ def test_the_status_shows_pending_and_failed_jobs_and_missing_workers(command: C
 
     status = command("status")
 
-    assert "archive    songs of 1 jobs pending and nobody archives them, of 1 failed" in status.out
+    assert "archive    1 jobs pending and no worker to archive them, 1 failed" in status.out
     assert command("status", "--json").json()["archive"] == {"pending": 1, "failed": 1}

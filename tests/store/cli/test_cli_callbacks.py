@@ -139,10 +139,10 @@ def test_the_secret_of_a_receiver_is_printed(command: Command, monkeypatch: pyte
 
 
 def test_a_batch_is_ingested_with_a_callback_url(
-    command: Command, store: JobStore, queue: VoiceQueue, at_home: Path
+    command: Command, store: JobStore, queue: VoiceQueue, working_folder: Path
 ) -> None:
     """An invalid URL is rejected before any job is enqueued."""
-    (at_home / "voices.csv").write_text("audio_url\nhttps://recordings.example/ana.wav\n")
+    (working_folder / "voices.csv").write_text("audio_url\nhttps://recordings.example/ana.wav\n")
 
     assert command("ingest", "voices.csv", "--batch", "b", "--callback-url", "hooks").code == 2
     assert list(queue.batches()) == []

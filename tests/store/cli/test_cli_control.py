@@ -106,7 +106,7 @@ def test_resume_retries_what_is_on_hold(command: Command, store: JobStore) -> No
 
 def test_limits_are_shown_and_set_for_all_workers(command: Command, store: JobStore) -> None:
     """Limits that are not given stay unchanged."""
-    assert command("limits", "--in-flight", 40, "--credit-floor", 1_000_000, "--json").json() == {
+    assert command("limits", "--in-flight", 40, "--min-balance", 1_000_000, "--json").json() == {
         "in_flight": 40,
         "submit_rate": None,
         "min_balance": 1_000_000,
@@ -122,16 +122,16 @@ def test_limits_are_shown_and_set_for_all_workers(command: Command, store: JobSt
 
 def test_limits_return_to_the_settings(command: Command, store: JobStore) -> None:
     """Except those given with --reset."""
-    command("limits", "--in-flight", 40, "--submit-rate", 90, "--credit-floor", 5)
+    command("limits", "--in-flight", 40, "--submit-rate", 90, "--min-balance", 5)
 
-    command("limits", "--reset", "--credit-floor", 6)
+    command("limits", "--reset", "--min-balance", 6)
 
     limits = store.flow_control.limits()
     assert (limits.in_flight, limits.submit_rate, limits.min_balance) == (100_000, None, 6)
 
 
 @pytest.mark.parametrize(
-    "options", [("--in-flight", 0), ("--submit-rate", -1), ("--submit-rate", 1e-320), ("--credit-floor", -1)]
+    "options", [("--in-flight", 0), ("--submit-rate", -1), ("--submit-rate", 1e-320), ("--min-balance", -1)]
 )
 def test_an_invalid_limit_is_rejected(command: Command, options: tuple[str, float]) -> None:
     """The message names it."""
@@ -146,7 +146,7 @@ def test_an_invalid_limit_is_rejected(command: Command, options: tuple[str, floa
 
 def test_the_account_is_shown(command: Command, store: JobStore) -> None:
     """Balance, reserved and spent credits; and that the balance is not known yet."""
-    assert "not known" in command("credits").out
+    assert "unknown" in command("credits").out
     now = float(int(time.time()))
     job_in_state(store, State.PENDING, voice_with_song(), now)
     store.flow_control.record_balance(1_500, spent_before=4, requested_at=now, now=now)
@@ -162,7 +162,7 @@ def test_the_account_is_shown(command: Command, store: JobStore) -> None:
         "unexplained": 0,
     }
     output = command("credits").out
-    for part in ("1,500", "15 for jobs in flight", "4 today", "4 in all"):
+    for part in ("1,500", "15 for jobs in flight", "4 today", "4 in total"):
         assert part in output
 
 
@@ -216,10 +216,10 @@ def test_the_status_as_text(command: Command, busy: JobStore) -> None:
     for part in (
         "closed: cooldown until ",
         "(429)",
-        "backlog    high 1, the oldest for 61 s",
-        "backlog    normal 4, the oldest for 2 h",
+        "backlog    high 1, oldest waiting 61 s",
+        "backlog    normal 4, oldest waiting 2 h",
         "in flight  1 of 50; 0.2 jobs/min, about 30 min left",
-        "credits    1,500 left (15 reserved for jobs in flight or unsure); 12 spent today; 12 spent in all",
+        "credits    1,500 left (15 reserved for jobs in flight or unsure); 12 spent today; 12 spent in total",
         "failed     upstream_failed 1",
         "workers    1 alive",
     ):
@@ -282,7 +282,7 @@ def test_time_to_finish_counts_unsettled_jobs(queue: VoiceQueue, store: JobStore
 def test_uncounted_credits_are_shown_everywhere(command: Command, store: JobStore, redis: Redis) -> None:
     """With the price that explains them; without one, another user of the account is a note only."""
     text = "the account fell by 420 while 399 were counted: another user of the account, or a changed price"
-    store.flow_control.record_drift(UncountedSpending(NOW, 420, 399, 0, Stage.VOICE, 5))
+    store.flow_control.record_uncounted(UncountedSpending(NOW, 420, 399, 0, Stage.VOICE, 5))
 
     assert f"{text} (5 instead of 4 a voice?)" in command("status").out
     assert f"{text} (5 instead of 4 a voice?)" in command("credits").out
@@ -291,6 +291,6 @@ def test_uncounted_credits_are_shown_everywhere(command: Command, store: JobStor
     [remark] = [finding for finding in results(inspect(redis, store)) if finding.check == "account"]
     assert (remark.level, remark.message) == (Level.WARNING, f"{text} (5 instead of 4 a voice?)")
 
-    store.flow_control.record_drift(UncountedSpending(NOW, 420, 399))
+    store.flow_control.record_uncounted(UncountedSpending(NOW, 420, 399))
     [remark] = [finding for finding in results(inspect(redis, store)) if finding.check == "account"]
     assert (remark.level, remark.message) == (Level.NOTE, text)

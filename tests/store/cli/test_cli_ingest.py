@@ -60,9 +60,9 @@ LINES = [
 
 
 @pytest.fixture
-def voices(at_home: Path) -> Path:
+def voices(working_folder: Path) -> Path:
     """Return a file with good and bad rows."""
-    return write(at_home / "voices.csv", *LINES)
+    return write(working_folder / "voices.csv", *LINES)
 
 
 def test_the_good_rows_of_a_bad_file_are_enqueued(command: Command, queue: VoiceQueue, voices: Path) -> None:
@@ -126,15 +126,17 @@ def test_a_corrected_file_of_rejected_rows_can_be_ingested_directly(
     assert list(again[0]) == ["line", "reason", *HEADER.split(",")]
 
 
-def test_rejected_json_lines_can_be_corrected_and_ingested(command: Command, queue: VoiceQueue, at_home: Path) -> None:
+def test_rejected_json_lines_can_be_corrected_and_ingested(
+    command: Command, queue: VoiceQueue, working_folder: Path
+) -> None:
     """Each is one cell, after its line and reason."""
     lines = [json.dumps({"audio_url": A}), '{"audio_url": ', json.dumps({"audio_url": B, "titel": "T", "prompt": "la"})]
-    file = write(at_home / "voices.jsonl", *lines)
+    file = write(working_folder / "voices.jsonl", *lines)
 
     ended = command("ingest", file, "--batch", "spring", "--json")
 
     assert (ended.code, ended.json()["new"]) == (1, 1)
-    bad = at_home / "voices.jsonl.rejected.csv"
+    bad = working_folder / "voices.jsonl.rejected.csv"
     assert [(row["line"], row["row"]) for row in rejected(bad)] == [("2", lines[1].strip()), ("3", lines[2])]
     assert "titel" in rejected(bad)[1]["reason"]
     bad.write_text(bad.read_text().replace('""titel""', '""title""'))
@@ -142,27 +144,29 @@ def test_rejected_json_lines_can_be_corrected_and_ingested(command: Command, que
     assert {job.spec.audio_url for job in queue.jobs()} == {A, B}
 
 
-def test_bytes_that_are_not_utf8_are_preserved(command: Command, at_home: Path) -> None:
+def test_bytes_that_are_not_utf8_are_preserved(command: Command, working_folder: Path) -> None:
     """In the file of rejected rows, so that they can be corrected."""
-    file = at_home / "voices.csv"
+    file = working_folder / "voices.csv"
     file.write_bytes(b"audio_url,name\n" + A.encode() + b",Bj\xf6rn\n")
 
     command("ingest", file, "--batch", "spring")
 
-    assert b",Bj\xf6rn" in (at_home / "voices.csv.rejected.csv").read_bytes()
+    assert b",Bj\xf6rn" in (working_folder / "voices.csv.rejected.csv").read_bytes()
 
 
-def test_a_conflict_late_in_a_long_file_names_its_own_line(command: Command, queue: VoiceQueue, at_home: Path) -> None:
+def test_a_conflict_late_in_a_long_file_names_its_own_line(
+    command: Command, queue: VoiceQueue, working_folder: Path
+) -> None:
     """Rows are written in chunks, and each rejection is of the right row."""
     queue.enqueue_many(numbered_voices(PORTION_JOBS_MAX * 3))
     bad = {7, PORTION_JOBS_MAX - 1, PORTION_JOBS_MAX, PORTION_JOBS_MAX * 2 + 3}
     rows = [f"https://recordings.example/{'other' if n in bad else n}.wav,key-{n}" for n in range(PORTION_JOBS_MAX * 3)]
     rows.insert(PORTION_JOBS_MAX + 9, "nowhere,key")
-    file = write(at_home / "voices.csv", "audio_url,key", *rows)
+    file = write(working_folder / "voices.csv", "audio_url,key", *rows)
 
     command("ingest", file, "--batch", "spring")
 
-    message = {int(row["line"]): row["key"] for row in rejected(at_home / "voices.csv.rejected.csv")}
+    message = {int(row["line"]): row["key"] for row in rejected(working_folder / "voices.csv.rejected.csv")}
     assert len(message) == PORTION_JOBS_MAX * 3 + 1
     assert all(rows[line - 2].endswith(f",{key}") for line, key in message.items())
 
@@ -183,18 +187,18 @@ def test_standard_input_is_read(command: Command, queue: VoiceQueue, text: str) 
     assert [job.spec.audio_url for job in queue.jobs(batch="spring")] == [A, B]
 
 
-def test_rejected_rows_of_standard_input_have_a_file_too(command: Command, at_home: Path) -> None:
+def test_rejected_rows_of_standard_input_have_a_file_too(command: Command, working_folder: Path) -> None:
     """In the working directory."""
     ended = command("ingest", "-", "--batch", "spring", "--json", stdin=f"audio_url\n{A}\nnowhere\n".encode())
 
     assert ended.code == 1
     assert ended.json()["rejected_file"] == "stdin.rejected.csv"
-    assert rejected(at_home / "stdin.rejected.csv")[0]["line"] == "3"
+    assert rejected(working_folder / "stdin.rejected.csv")[0]["line"] == "3"
 
 
-def test_a_named_pipe_is_read(command: Command, queue: VoiceQueue, at_home: Path) -> None:
+def test_a_named_pipe_is_read(command: Command, queue: VoiceQueue, working_folder: Path) -> None:
     """It has no size, and cannot be sought."""
-    pipe = at_home / "pipe.csv"
+    pipe = working_folder / "pipe.csv"
     os.mkfifo(pipe)
     writing = threading.Thread(target=pipe.write_text, args=(f"audio_url\n{A}\n",))
     writing.start()
@@ -204,9 +208,9 @@ def test_a_named_pipe_is_read(command: Command, queue: VoiceQueue, at_home: Path
     assert queue.batch("spring").total == 1
 
 
-def test_a_file_without_rows_adds_nothing(command: Command, at_home: Path) -> None:
+def test_a_file_without_rows_adds_nothing(command: Command, working_folder: Path) -> None:
     """A header alone is no error, and no file of rejected rows is written."""
-    file = write(at_home / "voices.csv", "audio_url")
+    file = write(working_folder / "voices.csv", "audio_url")
 
     ended = command("ingest", file, "--batch", "spring", "--json")
 
@@ -220,7 +224,7 @@ def test_a_file_without_rows_adds_nothing(command: Command, at_home: Path) -> No
         "rejected_file": None,
         "resumed_after": None,
     }
-    assert list(at_home.iterdir()) == [file]
+    assert list(working_folder.iterdir()) == [file]
 
 
 @pytest.mark.parametrize(
@@ -233,17 +237,17 @@ def test_a_file_without_rows_adds_nothing(command: Command, at_home: Path) -> No
     ],
 )
 def test_an_unusable_file_is_rejected_as_a_whole(
-    command: Command, redis: Redis, prefix: str, at_home: Path, lines: list[str], message: str
+    command: Command, redis: Redis, prefix: str, working_folder: Path, lines: list[str], message: str
 ) -> None:
     """Exit code 2 before any row: nothing is enqueued, and no file is written."""
-    file = write(at_home / "voices.csv", *lines)
+    file = write(working_folder / "voices.csv", *lines)
 
     ended = command("ingest", file, "--batch", "spring")
 
     assert (ended.code, ended.out) == (2, "")
     assert message in ended.err
     assert dump_keys(redis, prefix) == {}
-    assert list(at_home.iterdir()) == [file]
+    assert list(working_folder.iterdir()) == [file]
 
 
 @pytest.mark.parametrize(
@@ -265,10 +269,10 @@ def test_an_invalid_file_or_batch_is_an_error(command: Command, arguments: list[
     assert "Traceback" not in ended.err
 
 
-def test_rejected_rows_that_cannot_be_written_stop_the_ingestion(command: Command, at_home: Path) -> None:
+def test_rejected_rows_that_cannot_be_written_stop_the_ingestion(command: Command, working_folder: Path) -> None:
     """They are not dropped silently: exit code 2, and the file is named."""
-    file = write(at_home / "voices.csv", "audio_url", A, "nowhere")
-    (at_home / "voices.csv.rejected.csv").mkdir()
+    file = write(working_folder / "voices.csv", "audio_url", A, "nowhere")
+    (working_folder / "voices.csv.rejected.csv").mkdir()
 
     ended = command("ingest", file, "--batch", "spring")
 
@@ -276,20 +280,20 @@ def test_rejected_rows_that_cannot_be_written_stop_the_ingestion(command: Comman
     assert "voices.csv.rejected.csv: Is a directory" in ended.err
 
 
-def test_a_repeated_row_is_one_job(command: Command, at_home: Path) -> None:
+def test_a_repeated_row_is_one_job(command: Command, working_folder: Path) -> None:
     """Also within one file."""
-    file = write(at_home / "voices.csv", "audio_url", A, A)
+    file = write(working_folder / "voices.csv", "audio_url", A, A)
 
-    receipt = command("ingest", file, "--batch", "spring", "--json").json()
+    summary = command("ingest", file, "--batch", "spring", "--json").json()
 
-    assert (receipt["new"], receipt["existing"], receipt["credits"]) == (1, 1, 4)
+    assert (summary["new"], summary["existing"], summary["credits"]) == (1, 1, 4)
 
 
-def test_an_export_of_rejected_rows_keeps_their_line_ends(command: Command, at_home: Path) -> None:
+def test_an_export_of_rejected_rows_keeps_their_line_ends(command: Command, working_folder: Path) -> None:
     """Lyrics of several lines stay one cell."""
-    file = write(at_home / "voices.csv", "audio_url,prompt", 'nowhere,"[Verse]', "la", 'la"')
+    file = write(working_folder / "voices.csv", "audio_url,prompt", 'nowhere,"[Verse]', "la", 'la"')
 
     command("ingest", file, "--batch", "spring")
 
-    [row] = csv.DictReader(io.StringIO((at_home / "voices.csv.rejected.csv").read_text()))
+    [row] = csv.DictReader(io.StringIO((working_folder / "voices.csv.rejected.csv").read_text()))
     assert row["prompt"] == "[Verse]\nla\nla"

@@ -29,12 +29,17 @@ from voicequeue.storage.job_store import JobStore
 
 
 @pytest.fixture
-def here(at_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(working_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the working directory, with recordings allowed from this machine."""
-    settings = {"ALLOW": "127.0.0.1", "SLOW_S": "0.3", "ANSWER_S": "0.5", "AGAIN_S": "0.01"}
+    settings = {
+        "ALLOWED_HOSTS": "127.0.0.1",
+        "SLOW_TIMEOUT_S": "0.3",
+        "FIRST_BYTE_TIMEOUT_S": "0.5",
+        "RETRY_DELAY_S": "0.01",
+    }
     for name, value in settings.items():
         monkeypatch.setenv(f"VOICEQUEUE_AUDIO_{name}", value)
-    return at_home
+    return working_folder
 
 
 FILES = {
@@ -49,10 +54,10 @@ FILES = {
 ROWS = [
     ("/ana.wav", ""),
     ("/page.mp3", "not MP3 or WAV: it is an HTML page"),
-    ("/short.wav", "5.0 s long; more than 10 s are needed"),
+    ("/short.wav", "5.0 s long; more than 10 s are required"),
     ("/bo.mp3", ""),
     ("/cut.mp3", "truncated MP3"),
-    ("/private.wav", "redirected: its host leads to a private address"),
+    ("/private.wav", "redirected: its host resolves to a private address"),
     ("/missing.wav", "HTTP 404"),
 ]
 
@@ -108,7 +113,14 @@ def test_recordings_of_known_jobs_are_not_fetched_again(command: Command, here: 
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("MAX_MB", "much"), ("SLOW_S", "-1"), ("WHOLE_S", "inf"), ("PER_HOST", "1.5"), ("AT_ONCE", "0")]
+    ("name", "value"),
+    [
+        ("MAX_MB", "much"),
+        ("SLOW_TIMEOUT_S", "-1"),
+        ("TIMEOUT_S", "inf"),
+        ("CONCURRENCY_PER_HOST", "1.5"),
+        ("CONCURRENCY", "0"),
+    ],
 )
 def test_the_error_of_an_invalid_setting_names_it(
     command: Command, here: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
@@ -166,13 +178,13 @@ def set_balance(store: JobStore, credits: int) -> None:
 
 
 def test_a_dry_run_reports_and_changes_nothing(
-    command: Command, queue: VoiceQueue, store: JobStore, redis: Redis, prefix: str, at_home: Path
+    command: Command, queue: VoiceQueue, store: JobStore, redis: Redis, prefix: str, working_folder: Path
 ) -> None:
     """New, known and rejected jobs, the first reasons, and the cost, in which a shared voice counts once."""
-    file = write(at_home / "voices.csv", HEADER, *MIXED)
+    file = write(working_folder / "voices.csv", HEADER, *MIXED)
     queue.enqueue(parse_spec(EXISTING).with_row_key())
     set_balance(store, 34)
-    stale = write(at_home / "voices.csv.rejected.csv", "of an earlier run")
+    stale = write(working_folder / "voices.csv.rejected.csv", "of an earlier run")
     before = dump_keys(redis, prefix)
 
     ended = command("ingest", file, "--batch", "spring", "--dry-run", "--max-credits", "5", "--json")
@@ -188,14 +200,14 @@ def test_a_dry_run_reports_and_changes_nothing(
         1,
     )
     assert dump_keys(redis, prefix) == before
-    assert (stale.read_text(), sorted(at_home.iterdir())) == ("of an earlier run\n", [file, stale])
+    assert (stale.read_text(), sorted(working_folder.iterdir())) == ("of an earlier run\n", [file, stale])
 
 
 def test_a_dry_run_says_whether_credits_suffice_and_how_long_it_takes(
-    command: Command, queue: VoiceQueue, store: JobStore, at_home: Path
+    command: Command, queue: VoiceQueue, store: JobStore, working_folder: Path
 ) -> None:
-    """By the balance above the minimum and the present pace; or that these are not known."""
-    file = write(at_home / "voices.csv", HEADER, *MIXED)
+    """By the balance above the minimum and the current throughput; or that these are not known."""
+    file = write(working_folder / "voices.csv", HEADER, *MIXED)
     output_before = command("ingest", file, "--batch", "spring", "--dry-run").out
     assert "the balance is not known yet" in output_before
     assert "no job has succeeded in the last minutes" in output_before
@@ -206,9 +218,9 @@ def test_a_dry_run_says_whether_credits_suffice_and_how_long_it_takes(
     set_balance(store, 20)
     output = command("ingest", file, "--batch", "spring", "--dry-run").out
 
-    assert "the new jobs cost 38; the balance was 20" in output
+    assert "the new jobs will cost 38; 20 were left" in output
     assert "of which 10 are the minimum: 28 too few" in output
-    assert "about 3 min at the present pace of 1.0 a minute" in output
+    assert "about 3 min at the current 1.0 jobs/min" in output
     assert "line 5: audio_url: must be an http" in output
 
 
@@ -223,7 +235,7 @@ def test_a_dry_run_can_check_the_recordings(command: Command, redis: Redis, pref
     assert list(here.iterdir()) == [file]
 
 
-def test_a_dry_run_cannot_resume(command: Command, at_home: Path) -> None:
+def test_a_dry_run_cannot_resume(command: Command, working_folder: Path) -> None:
     """Exit code 2."""
     assert command("ingest", "-", "--batch", "spring", "--dry-run", "--resume").code == 2
 
@@ -234,27 +246,29 @@ PLAIN = b"audio_url\nhttps://a.example/1.wav\nhttps://a.example/2.wav\n"
 
 
 @pytest.mark.parametrize("parts", [[PLAIN], [PLAIN[:20], PLAIN[20:]]], ids=["one part", "two parts"])
-def test_gzip_is_detected_by_content(command: Command, queue: VoiceQueue, at_home: Path, parts: list[bytes]) -> None:
+def test_gzip_is_detected_by_content(
+    command: Command, queue: VoiceQueue, working_folder: Path, parts: list[bytes]
+) -> None:
     """Under any file name, on standard input, and in several members."""
     packed = b"".join(map(gzip.compress, parts))
-    (at_home / "voices.csv").write_bytes(packed)
+    (working_folder / "voices.csv").write_bytes(packed)
 
     assert command("ingest", "voices.csv", "--batch", "a").code == 0
     assert command("ingest", "-", "--batch", "b", stdin=packed).code == 0
     assert [queue.batch(name).total for name in "ab"] == [2, 2]
 
 
-def test_a_damaged_gzip_is_an_error(command: Command, at_home: Path) -> None:
+def test_a_damaged_gzip_is_an_error(command: Command, working_folder: Path) -> None:
     """Exit code 2."""
     ended = command("ingest", "-", "--batch", "spring", stdin=gzip.compress(PLAIN)[:-12])
 
-    assert (ended.code, "packed with gzip, and damaged or cut" in ended.err) == (2, True)
+    assert (ended.code, "compressed with gzip, and damaged or truncated" in ended.err) == (2, True)
 
 
-def test_several_songs_in_a_row_are_a_job_each(command: Command, at_home: Path) -> None:
+def test_several_songs_in_a_row_are_a_job_each(command: Command, working_folder: Path) -> None:
     """In JSON Lines; the voice is paid for once."""
     row = {"audio_url": "https://a.example/1.wav", "songs": [{"prompt": "la"}, {"prompt": "lo"}]}
-    file = write(at_home / "voices.jsonl", json.dumps(row))
+    file = write(working_folder / "voices.jsonl", json.dumps(row))
 
     output = command("ingest", file, "--batch", "spring", "--dry-run", "--json").json()
 

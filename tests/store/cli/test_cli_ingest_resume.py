@@ -34,9 +34,9 @@ def kill_ingest(file: Path, *options: str, after: int) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-def test_an_interrupted_run_says_how_to_resume(at_home: Path) -> None:
+def test_an_interrupted_run_says_how_to_resume(working_folder: Path) -> None:
     """Ctrl-C ends it at once."""
-    file = write(at_home / "voices.csv", "audio_url", *(f"https://a.example/{n}.wav" for n in range(8_000)))
+    file = write(working_folder / "voices.csv", "audio_url", *(f"https://a.example/{n}.wav" for n in range(8_000)))
     command = [VOICEQUEUE, "ingest", str(file), "--batch", "spring"]
 
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -51,11 +51,11 @@ def test_an_interrupted_run_says_how_to_resume(at_home: Path) -> None:
 
 @pytest.mark.parametrize(("packed", "count"), [(False, MANY), (True, 4_000)], ids=["plain", "gzip"])
 def test_a_killed_run_resumes_and_takes_each_row_once(
-    command: Command, queue: VoiceQueue, at_home: Path, packed: bool, count: int
+    command: Command, queue: VoiceQueue, working_folder: Path, packed: bool, count: int
 ) -> None:
     """Rejected rows too; finished rows are not read again, and no file is left over."""
     urls = ["nowhere" if number % 100 == 7 else f"https://a.example/{number}.wav" for number in range(count)]
-    file = write(at_home / "voices.csv", "audio_url,prompt", *(f'{url},"la\nla"' for url in urls))
+    file = write(working_folder / "voices.csv", "audio_url,prompt", *(f'{url},"la\nla"' for url in urls))
     if packed:
         file.write_bytes(gzip.compress(file.read_bytes(), compresslevel=1))
 
@@ -67,15 +67,17 @@ def test_a_killed_run_resumes_and_takes_each_row_once(
     assert output["resumed_after"] >= 12 * count // 10
     assert (output["new"] + output["existing"], output["rejected"]) == (count * 0.99, count * 0.01)
     assert queue.batch("spring").total == count * 0.99
-    lines = [int(row["line"]) for row in rejected(at_home / "voices.csv.rejected.csv")]
+    lines = [int(row["line"]) for row in rejected(working_folder / "voices.csv.rejected.csv")]
     assert lines == [2 + 2 * number for number in range(7, count, 100)]
-    assert len(list(at_home.iterdir())) == 2
+    assert len(list(working_folder.iterdir())) == 2
 
 
 @pytest.fixture
-def halfway(at_home: Path, queue: VoiceQueue) -> Path:
+def halfway(working_folder: Path, queue: VoiceQueue) -> Path:
     """Return a file whose first 600 rows were ingested."""
-    file = write(at_home / "voices.csv", "audio_url", *(f"https://a.example/{n}.wav" for n in range(600)), "bad", "bad")
+    file = write(
+        working_folder / "voices.csv", "audio_url", *(f"https://a.example/{n}.wav" for n in range(600)), "bad", "bad"
+    )
     [*rows] = (
         row.to_job("spring") for row, _ in zip(RowReader(io.BytesIO(file.read_bytes())), range(600), strict=False)
     )
@@ -102,9 +104,9 @@ def test_without_resume_it_starts_at_the_first_row(command: Command, halfway: Pa
     assert not IngestProgress.path(halfway).exists()
 
 
-def test_resume_without_progress_starts_at_the_first_row(command: Command, at_home: Path) -> None:
+def test_resume_without_progress_starts_at_the_first_row(command: Command, working_folder: Path) -> None:
     """So scripts can always pass --resume."""
-    file = write(at_home / "voices.csv", "audio_url", "https://a.example/1.wav")
+    file = write(working_folder / "voices.csv", "audio_url", "https://a.example/1.wav")
 
     output = command("ingest", file, "--batch", "spring", "--resume", "--json").json()
 
@@ -150,20 +152,20 @@ def test_it_does_not_resume_for_another_batch(command: Command, halfway: Path) -
     """Rows are skipped only for the batch into which they were ingested."""
     ended = command("ingest", halfway, "--batch", "autumn", "--resume")
 
-    assert (ended.code, "is about the batch spring, not autumn" in ended.err) == (2, True)
+    assert (ended.code, "belongs to the batch spring, not autumn" in ended.err) == (2, True)
 
 
-def test_standard_input_cannot_be_resumed(command: Command, at_home: Path) -> None:
+def test_standard_input_cannot_be_resumed(command: Command, working_folder: Path) -> None:
     """It cannot be read a second time."""
     ended = command("ingest", "-", "--batch", "spring", "--resume", stdin=b"audio_url\n")
 
     assert (ended.code, "--resume needs a file" in ended.err) == (2, True)
 
 
-def test_rejected_rows_of_an_earlier_run_are_not_mistaken_for_this_ones(command: Command, at_home: Path) -> None:
+def test_rejected_rows_of_an_earlier_run_are_not_mistaken_for_this_ones(command: Command, working_folder: Path) -> None:
     """They are deleted when a run writes its first rows."""
-    file = write(at_home / "voices.csv", "audio_url", "https://a.example/1.wav")
-    stale = write(at_home / "voices.csv.rejected.csv", "line,reason,audio_url", "2,nonsense,x")
+    file = write(working_folder / "voices.csv", "audio_url", "https://a.example/1.wav")
+    stale = write(working_folder / "voices.csv.rejected.csv", "line,reason,audio_url", "2,nonsense,x")
 
     assert command("ingest", file, "--batch", "spring").code == 0
     assert not stale.exists()

@@ -48,7 +48,7 @@ def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[byte
 # ── the process ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_command_is_installed_by_its_name(at_home: Path) -> None:
+def test_the_command_is_installed_by_its_name(working_folder: Path) -> None:
     """It prints its help; without arguments too, which is wrong usage."""
     helped, bare = run("--help"), run()
 
@@ -57,7 +57,7 @@ def test_the_command_is_installed_by_its_name(at_home: Path) -> None:
         assert command in helped.stdout.decode()
 
 
-def test_the_module_is_the_command_too(at_home: Path) -> None:
+def test_the_module_is_the_command_too(working_folder: Path) -> None:
     """For environments whose scripts are not on the path."""
     module = [sys.executable, "-m", "voicequeue.cli", "status", "--json"]
 
@@ -67,19 +67,19 @@ def test_the_module_is_the_command_too(at_home: Path) -> None:
     assert json.loads(ended.stdout)["states"]["queued"] == 0
 
 
-def test_rows_and_results_go_through_pipes(at_home: Path, queue: VoiceQueue) -> None:
+def test_rows_and_results_go_through_pipes(working_folder: Path, queue: VoiceQueue) -> None:
     """Bad rows exit with 1; the output is UTF-8."""
     rows = "audio_url,name\nhttps://recordings.example/a.wav,Åse\nnowhere,Bo\n"
 
     ended = run("ingest", "-", "--batch", "b", "--json", stdin=rows.encode())
 
     assert ended.returncode == 1
-    assert (at_home / "stdin.rejected.csv").exists()
+    assert (working_folder / "stdin.rejected.csv").exists()
     assert json.loads(ended.stdout)["new"] == 1
     assert json.loads(run("export", "--json").stdout.decode())["name"] == "Åse"
 
 
-def test_a_reader_that_leaves_early_is_no_error(at_home: Path, queue: VoiceQueue) -> None:
+def test_a_reader_that_leaves_early_is_no_error(working_folder: Path, queue: VoiceQueue) -> None:
     """`voicequeue export | head -1` prints no traceback."""
     queue.enqueue_many(numbered_voices(3_000))
 
@@ -92,17 +92,17 @@ def test_a_reader_that_leaves_early_is_no_error(at_home: Path, queue: VoiceQueue
 
 
 def test_settings_of_the_working_directory_are_read(
-    at_home: Path, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch, prefix: str
+    working_folder: Path, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch, prefix: str
 ) -> None:
     """From `.env`, as by the workers; the environment takes precedence."""
     queue.enqueue(voice(batch="b"))
-    (at_home / ".env").write_text(f"VOICEQUEUE_PREFIX={prefix}\nREDIS_URL=redis://127.0.0.1:1/0\n")
+    (working_folder / ".env").write_text(f"VOICEQUEUE_PREFIX={prefix}\nREDIS_URL=redis://127.0.0.1:1/0\n")
     monkeypatch.delenv("VOICEQUEUE_PREFIX")
 
     assert json.loads(run("status", "--json").stdout)["states"]["queued"] == 1
 
 
-def test_ctrl_c_ends_the_watching(at_home: Path, queue: VoiceQueue) -> None:
+def test_ctrl_c_ends_the_watching(working_folder: Path, queue: VoiceQueue) -> None:
     """At once, with the exit code that shells expect, and without a traceback."""
     queue.enqueue(voice(batch="b"))
     with subprocess.Popen(
@@ -143,7 +143,7 @@ def _piece(terminal: int) -> bytes:
         return b""
 
 
-def test_a_terminal_gets_colours_and_no_escapes_of_others(at_home: Path, queue: VoiceQueue) -> None:
+def test_a_terminal_gets_colours_and_no_escapes_of_others(working_folder: Path, queue: VoiceQueue) -> None:
     """Every escape in the output is our own."""
     queue.enqueue(voice(name="\x1b]0;owned\x07[red]\x9b31m"))
 
@@ -157,7 +157,7 @@ def test_a_terminal_gets_colours_and_no_escapes_of_others(at_home: Path, queue: 
     assert "[red]" in sent
 
 
-def test_watching_on_a_terminal_is_live_and_ends_by_itself(at_home: Path, store: JobStore) -> None:
+def test_watching_on_a_terminal_is_live_and_ends_by_itself(working_folder: Path, store: JobStore) -> None:
     """Bars are redrawn in place until the batch has settled."""
     job = job_in_state(store, State.PENDING, voice(batch="b"))
     shown: list[bytes] = []
@@ -186,10 +186,10 @@ def nowhere() -> Iterator[str]:
 
 @pytest.mark.parametrize("arguments", EVERY, ids=lambda arguments: arguments[0])
 def test_an_unreachable_redis_exits_with_3(
-    command: Command, at_home: Path, nowhere: str, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+    command: Command, working_folder: Path, nowhere: str, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     """For every command: one line on standard error, without the password."""
-    (at_home / "voices.csv").write_text("audio_url\nhttps://recordings.example/ana.wav\n")
+    (working_folder / "voices.csv").write_text("audio_url\nhttps://recordings.example/ana.wav\n")
     monkeypatch.setenv("REDIS_URL", nowhere)
 
     ended = command(*arguments)
@@ -202,7 +202,7 @@ def test_an_unreachable_redis_exits_with_3(
 
 
 def test_the_password_is_in_no_trace_of_the_process(
-    at_home: Path, nowhere: str, monkeypatch: pytest.MonkeyPatch
+    working_folder: Path, nowhere: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither if Redis is unreachable nor if the URL is invalid."""
     for url, code in ((nowhere, 3), (f"redis://:{SECRET}#more@127.0.0.1:6379/0", 2), (f"{SECRET}@localhost", 2)):

@@ -158,15 +158,15 @@ def test_a_json_lines_export_has_one_line_for_each_job(command: Command, store: 
     ]
 
 
-def test_an_export_can_be_written_to_a_file(command: Command, store: JobStore, at_home: Path) -> None:
+def test_an_export_can_be_written_to_a_file(command: Command, store: JobStore, working_folder: Path) -> None:
     """The same bytes as on standard output, which stays empty."""
     job_with_song(store, name="Åse")
     on_screen = command("export").out
 
-    ended = command("export", "--output", at_home / "jobs.csv")
+    ended = command("export", "--output", working_folder / "jobs.csv")
 
     assert (ended.code, ended.out) == (0, "")
-    assert (at_home / "jobs.csv").read_bytes().decode() == on_screen
+    assert (working_folder / "jobs.csv").read_bytes().decode() == on_screen
 
 
 def test_an_export_of_nothing_has_its_header(command: Command) -> None:
@@ -180,10 +180,10 @@ def test_an_export_of_nothing_has_its_header(command: Command) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--batch", "nosuchbatch", "-o", "jobs.csv"], ["-o", "nosuchfolder/jobs.csv"]])
-def test_an_invalid_export_leaves_no_file(command: Command, at_home: Path, arguments: list[str]) -> None:
+def test_an_invalid_export_leaves_no_file(command: Command, working_folder: Path, arguments: list[str]) -> None:
     """Exit code 2, without a traceback."""
     ended = command("export", *arguments)
 
     assert ended.code == 2
     assert "Traceback" not in ended.err
-    assert list(at_home.iterdir()) == []
+    assert list(working_folder.iterdir()) == []

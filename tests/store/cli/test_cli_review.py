@@ -86,7 +86,7 @@ def test_jobs_beyond_one_plan_are_reported(
     command: Command, store: JobStore, broken: dict[FailureCode, str], monkeypatch: pytest.MonkeyPatch, action: str
 ) -> None:
     """Exit code 1, so that scripts run the command again until it exits with 0."""
-    monkeypatch.setattr(bulk_operations, "MOST", 1)
+    monkeypatch.setattr(bulk_operations, "MAX_JOBS", 1)
     for key in "cd":
         job_in_state(store, State.QUEUED, voice_with_song(batch="b", key=key))
 
@@ -129,7 +129,9 @@ def test_review_shows_an_unreadable_response(command: Command, store: JobStore) 
     """An operator may find the task in it. The job shows it too."""
     answer = '{"order": "[bold]seven[/]"}'
     charging = job_in_state(store, State.CHARGING, voice_with_song())
-    unsure = apply_transition(store, charging, State.UNSURE, reason="HTTP 200: success", fields={"answer": answer})
+    unsure = apply_transition(
+        store, charging, State.UNSURE, reason="HTTP 200: success", fields={"upstream_response": answer}
+    )
 
     assert f"{unsure.id} got this response: {answer}" in command("review").out
     assert answer in command("job", unsure.id).out

@@ -86,8 +86,8 @@ def test_a_rejection_has_its_index_in_the_whole_input(valkey_url: str, prefix: s
     rejections: list[Rejection] = []
 
     async def use(queue: AsyncVoiceQueue) -> None:
-        receipt = await queue.enqueue_many(items, on_reject=rejections.append)
-        assert (receipt.rejected, receipt.rejections) == (2, [])
+        summary = await queue.enqueue_many(items, on_reject=rejections.append)
+        assert (summary.rejected, summary.rejections) == (2, [])
         assert len((await queue.enqueue_many(items)).rejections) == 2
         with pytest.raises(KeyConflictError):
             await queue.enqueue(voice(key="last", name="another"))

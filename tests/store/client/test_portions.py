@@ -27,17 +27,17 @@ JOBS = 4 * 121
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[VoiceJob]]:
     """Record the number of jobs of each call."""
     calls: list[Sequence[VoiceJob]] = []
-    enqueueing, read = JobStore.prepare_enqueue, EnqueuePreviewer._read
+    prepare, read = JobStore.prepare_enqueue, EnqueuePreviewer._read
 
     def watched(self: JobStore, jobs: Sequence[tuple[str, VoiceJob]], now: float, **more: Any) -> Any:
         calls.append([job for _, job in jobs])
-        return enqueueing(self, jobs, now, **more)
+        return prepare(self, jobs, now, **more)
 
     def foreseeing(self: EnqueuePreviewer, specs: Sequence[VoiceJob]) -> Any:
         calls.append(specs)
         return read(self, specs)
 
-    monkeypatch.setattr(JobStore, "enqueueing", watched)
+    monkeypatch.setattr(JobStore, "prepare_enqueue", watched)
     monkeypatch.setattr(EnqueuePreviewer, "_read", foreseeing)
     return calls
 
@@ -77,12 +77,12 @@ def test_the_library_bounds_jobs_and_characters(
 def test_a_file_is_read_in_portions_of_jobs_and_characters(
     command: Command,
     queue: VoiceQueue,
-    at_home: Path,
+    working_folder: Path,
     sizes: list[Sequence[VoiceJob]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Rejected rows count too: their text is held until it is written."""
-    file = at_home / "rows.jsonl"
+    file = working_folder / "rows.jsonl"
     wrong = json.dumps({"audio_url": "x", "name": "n" * 300_000})
     file.write_text("\n".join([*map(json.dumps, ORDERS), *[wrong] * 20]), encoding="utf-8")
     parts: list[int] = []

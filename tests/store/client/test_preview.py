@@ -51,7 +51,7 @@ def test_earlier_jobs_count_for_later_ones(queue: VoiceQueue) -> None:
         4,
         "known",
         *[4] * (PORTION_JOBS_MAX - 4),
-        "KeyConflict",
+        "KeyConflictError",
     ]
 
 
@@ -83,7 +83,7 @@ def test_a_name_denotes_one_recording(queue: VoiceQueue) -> None:
     """This holds within one batch."""
     jobs = [voice(voice="ana", batch=batch, audio_url=url) for batch, url in [("a", URL), ("a", B), ("b", B)]]
 
-    assert described(queue, *jobs) == [4, "InvalidJob", 4]
+    assert described(queue, *jobs) == [4, "InvalidJobError", 4]
 
 
 def test_several_songs_cost_one_voice(queue: VoiceQueue, store: JobStore) -> None:

@@ -104,12 +104,12 @@ def test_the_summary_counts_new_known_and_rejected_jobs(queue: VoiceQueue) -> No
     """And the price of the new ones."""
     queue.enqueue_many(numbered_voices(2))
 
-    receipt = queue.enqueue_many(
+    summary = queue.enqueue_many(
         [*numbered_voices(3), voice_with_song(), {"audio_url": "nowhere"}, voice(key="key-0", name="other")]
     )
 
-    assert (receipt.new, receipt.existing, receipt.rejected) == (2, 2, 2)
-    assert receipt.credits == 4 + 19
+    assert (summary.new, summary.existing, summary.rejected) == (2, 2, 2)
+    assert summary.credits == 4 + 19
 
 
 def test_a_rejection_has_its_index_and_the_reason(queue: VoiceQueue) -> None:
@@ -119,25 +119,25 @@ def test_a_rejection_has_its_index_and_the_reason(queue: VoiceQueue) -> None:
     jobs[PORTION_JOBS_MAX + 7] = voice(key="key-5", name="another")
     jobs[PORTION_JOBS_MAX * 2 - 1] = {}
 
-    receipt = queue.enqueue_many(jobs)
+    summary = queue.enqueue_many(jobs)
 
-    errors = {rejection.index: type(rejection.error) for rejection in receipt.rejections}
+    errors = {rejection.index: type(rejection.error) for rejection in summary.rejections}
     assert errors == {
         3: InvalidJobError,
         PORTION_JOBS_MAX + 7: KeyConflictError,
         PORTION_JOBS_MAX * 2 - 1: InvalidJobError,
     }
-    assert (receipt.new, receipt.rejected) == (PORTION_JOBS_MAX * 2 - 3, 3)
+    assert (summary.new, summary.rejected) == (PORTION_JOBS_MAX * 2 - 3, 3)
 
 
 def test_rejections_can_be_received_as_they_occur(queue: VoiceQueue) -> None:
     """The summary then keeps none of them."""
     rejections: list[Rejection] = []
 
-    receipt = queue.enqueue_many([{}, voice(), {}], on_reject=rejections.append)
+    summary = queue.enqueue_many([{}, voice(), {}], on_reject=rejections.append)
 
     assert [rejection.index for rejection in rejections] == [0, 2]
-    assert (receipt.rejected, receipt.rejections) == (2, [])
+    assert (summary.rejected, summary.rejections) == (2, [])
 
 
 def test_a_generator_is_read_as_its_jobs_are_written(queue: VoiceQueue) -> None:
@@ -181,16 +181,16 @@ def test_many_jobs_keep_their_order_in_the_backlog(queue: VoiceQueue) -> None:
 
 def test_no_jobs_are_no_error(queue: VoiceQueue) -> None:
     """The summary is empty."""
-    receipt = queue.enqueue_many([])
+    summary = queue.enqueue_many([])
 
-    assert (receipt.new, receipt.existing, receipt.rejected, receipt.credits) == (0, 0, 0, 0)
+    assert (summary.new, summary.existing, summary.rejected, summary.credits) == (0, 0, 0, 0)
 
 
 def test_a_job_with_a_persona_starts_with_the_song(queue: VoiceQueue, store: JobStore) -> None:
     """It costs a song and no voice."""
-    receipt = queue.enqueue_many([VoiceJob(persona_id="p", song=SONG)])
+    summary = queue.enqueue_many([VoiceJob(persona_id="p", song=SONG)])
 
-    assert receipt.credits == 15
+    assert summary.credits == 15
     assert list(store.admit(NOW, at_most=1).by_stage) == [Stage.MUSIC]
 
 

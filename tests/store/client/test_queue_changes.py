@@ -38,7 +38,7 @@ def test_a_job_can_be_cancelled_before_it_settles(queue: VoiceQueue, store: JobS
     assert (cancelled.state, cancelled.credits) == (State.CANCELLED, job.credits)
     assert cancelled.settled_at is not None
     assert store.count_in_flight() == 0
-    assert ("what comes is kept" in queue.timeline(job.id)[-1].reason) is (state is State.PENDING)
+    assert ("a late result is kept" in queue.timeline(job.id)[-1].reason) is (state is State.PENDING)
     assert cancelled.may_have_late_result is (state is State.PENDING)
 
 
@@ -133,7 +133,7 @@ def test_a_retry_polls_a_failed_order_first_unless_it_resubmits(queue: VoiceQueu
     assert (claim.resubmits, claim.failure_report) == (True, FailureReport(0.0, "no"))
     again = queue.retry(resubmitted.id, resubmit=True)
     assert (again.state, again.task_ids) == (State.QUEUED, {})
-    assert queue.timeline(resubmitted.id)[-1].reason == "retry: order again"
+    assert queue.timeline(resubmitted.id)[-1].reason == "retry: resubmit"
 
 
 def test_a_finished_voice_is_not_paid_for_again(queue: VoiceQueue, store: JobStore) -> None:

@@ -46,10 +46,10 @@ def test_the_summary_is_correct_after_a_lost_reply(queue: VoiceQueue, unlucky: V
     ]
     way.drop_reply_to("EVALSHA")
 
-    receipt = unlucky.enqueue_many(items)
+    summary = unlucky.enqueue_many(items)
 
     assert way.dropped == 1
-    assert (receipt.new, receipt.existing, receipt.rejected, receipt.credits) == (5, 4, 1, 5 * 4)
+    assert (summary.new, summary.existing, summary.rejected, summary.credits) == (5, 4, 1, 5 * 4)
     assert queue.status().states[State.QUEUED] == 3 + 5
 
 

@@ -103,9 +103,9 @@ def test_a_temporary_refusal_is_retried(unwilling: Redis, code: str, prefix: str
             waiting = aside.submit(queue.enqueue_many, numbered_voices(20))
             time.sleep(0.2)
             assert not waiting.done()
-        receipt = waiting.result(20)
+        summary = waiting.result(20)
 
-        assert (receipt.new, receipt.existing) == (20, 0)
+        assert (summary.new, summary.existing) == (20, 0)
         assert queue.status().states[State.QUEUED] == 20
 
 
@@ -129,5 +129,5 @@ def test_one_queue_serves_many_threads(queue: VoiceQueue) -> None:
         receipts = list(threads.map(lambda n: queue.enqueue_many(numbered_voices(200, batch=f"b{n % 2}")), range(8)))
 
     # A key names one job across batches, so of two batches with the same keys one comes first.
-    assert sum(receipt.new for receipt in receipts) == 200
-    assert sum(receipt.new + receipt.existing + receipt.rejected for receipt in receipts) == 1_600
+    assert sum(summary.new for summary in receipts) == 200
+    assert sum(summary.new + summary.existing + summary.rejected for summary in receipts) == 1_600

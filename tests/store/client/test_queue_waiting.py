@@ -104,9 +104,9 @@ def test_a_waiting_client_enqueues_after_a_restart_and_another_raises_soon(
         assert time.monotonic() - began < 10
         assert not waiting.done()
 
-    receipt = waiting.result(30)
+    summary = waiting.result(30)
 
-    assert (receipt.new, receipt.existing) == (PORTION_JOBS_MAX + 10, 0)
+    assert (summary.new, summary.existing) == (PORTION_JOBS_MAX + 10, 0)
     assert patient.status().states[State.QUEUED] == PORTION_JOBS_MAX + 11
 
 
@@ -206,7 +206,7 @@ def test_enqueue_many_waits_once(nowhere: str) -> None:
 
 
 def test_a_jobs_timeout_ends_the_waiting_for_redis_as_well(nowhere: str) -> None:
-    """`wait(timeout=1)` does not wait a minute for Redis; it raises StoreUnreachable."""
+    """`wait(timeout=1)` does not wait a minute for Redis; it raises StoreUnavailableError."""
     began = time.monotonic()
     with VoiceQueue(nowhere, wait_for_redis_s=PATIENT_S) as queue, pytest.raises(StoreUnavailableError):
         queue.wait("x", timeout=0.5)
@@ -251,11 +251,11 @@ def test_connections_are_retried_by_time_and_not_by_count(nowhere: str) -> None:
 
 
 @pytest.fixture
-def at_mortal(at_home: Path, mortal: MortalValkey, monkeypatch: pytest.MonkeyPatch) -> Path:
+def at_mortal(working_folder: Path, mortal: MortalValkey, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let commands use the Valkey that can be stopped."""
     monkeypatch.setenv("REDIS_URL", mortal.url)
     monkeypatch.setenv("VOICEQUEUE_WAIT_FOR_REDIS_S", str(PATIENT_S))
-    return at_home
+    return working_folder
 
 
 def test_the_command_waits_as_long_as_its_setting_says_and_says_so(
@@ -288,7 +288,7 @@ def test_watching_outlives_a_restart_of_redis(
 
 
 def test_watching_gives_up_when_its_timeout_is_over(
-    at_home: Path, nowhere: str, command: Command, monkeypatch: pytest.MonkeyPatch
+    working_folder: Path, nowhere: str, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long the setting would wait for Redis."""
     monkeypatch.setenv("REDIS_URL", nowhere)

@@ -29,29 +29,29 @@ def test_each_song_is_a_job_with_a_key_of_its_own(queue: VoiceQueue) -> None:
 
 def test_the_summary_counts_jobs_and_their_cost(queue: VoiceQueue) -> None:
     """One voice and three songs; enqueued again, three known jobs."""
-    receipt = queue.enqueue_many([order(batch="b"), order(batch="b"), {"audio_url": URL}])
+    summary = queue.enqueue_many([order(batch="b"), order(batch="b"), {"audio_url": URL}])
 
-    assert (receipt.new, receipt.existing, receipt.rejected) == (4, 3, 0)
-    assert receipt.credits == 4 + 3 * 15 + 4
+    assert (summary.new, summary.existing, summary.rejected) == (4, 3, 0)
+    assert summary.credits == 4 + 3 * 15 + 4
 
 
 def test_the_result_contains_the_cost_and_the_further_jobs(queue: VoiceQueue) -> None:
     """Also if the job is known."""
-    placed = queue.enqueue_detailed(order())
+    result = queue.enqueue_detailed(order())
     again = queue.enqueue_detailed(order())
 
-    assert (placed.is_new, placed.position, placed.credits) == (True, 1, 49)
-    assert [queue.get(job_id).spec.key for job_id in placed.further_job_ids] == ["ana#2", "ana#3"]
-    assert (again.is_new, again.credits, again.further_job_ids) == (False, 49, placed.further_job_ids)
+    assert (result.is_new, result.position, result.credits) == (True, 1, 49)
+    assert [queue.get(job_id).spec.key for job_id in result.further_job_ids] == ["ana#2", "ana#3"]
+    assert (again.is_new, again.credits, again.further_job_ids) == (False, 49, result.further_job_ids)
 
 
 def test_another_song_can_be_added(queue: VoiceQueue) -> None:
     """The same request with one more song is one more job."""
     queue.enqueue(order(songs=SONGS[:2]))
 
-    receipt = queue.enqueue_many([order()])
+    summary = queue.enqueue_many([order()])
 
-    assert (receipt.new, receipt.existing, receipt.credits) == (1, 2, 15)
+    assert (summary.new, summary.existing, summary.credits) == (1, 2, 15)
 
 
 def test_the_same_key_with_other_songs_is_a_conflict(queue: VoiceQueue) -> None:
@@ -64,25 +64,25 @@ def test_the_same_key_with_other_songs_is_a_conflict(queue: VoiceQueue) -> None:
 
 def test_songs_without_a_key_share_a_voice_of_their_own(queue: VoiceQueue) -> None:
     """Two such requests are two voices."""
-    receipt = queue.enqueue_many([order(key=None), order(key=None)])
+    summary = queue.enqueue_many([order(key=None), order(key=None)])
 
-    assert receipt.credits == 2 * (4 + 3 * 15)
+    assert summary.credits == 2 * (4 + 3 * 15)
 
 
 def test_songs_on_a_persona_do_not_wait(queue: VoiceQueue) -> None:
     """The voice exists already."""
-    placed = queue.enqueue_detailed({"persona_id": "p", "songs": [song.model_dump() for song in SONGS]})
+    result = queue.enqueue_detailed({"persona_id": "p", "songs": [song.model_dump() for song in SONGS]})
 
-    jobs = [queue.get(job_id) for job_id in (placed.job.id, *placed.further_job_ids)]
+    jobs = [queue.get(job_id) for job_id in (result.job.id, *result.further_job_ids)]
     assert {(job.state, job.stage) for job in jobs} == {(State.QUEUED, Stage.MUSIC)}
-    assert placed.credits == 3 * 15
+    assert result.credits == 3 * 15
 
 
 def test_a_single_entry_of_songs_is_an_ordinary_job(queue: VoiceQueue) -> None:
     """It has its own voice."""
-    placed = queue.enqueue_detailed(order(songs=SONGS[:1]))
+    result = queue.enqueue_detailed(order(songs=SONGS[:1]))
 
-    assert (placed.credits, placed.further_job_ids, placed.job.shared_voice) == (19, (), None)
+    assert (result.credits, result.further_job_ids, result.job.shared_voice) == (19, (), None)
 
 
 def test_another_recording_under_a_voice_name_is_rejected(queue: VoiceQueue) -> None:
@@ -93,7 +93,7 @@ def test_another_recording_under_a_voice_name_is_rejected(queue: VoiceQueue) -> 
         queue.enqueue({"audio_url": f"{URL}?2", "voice": "ana", "batch": "b"})
 
     [problem] = caught.value.problems
-    assert (problem.field, problem.message) == ("voice", "stands for another recording in this batch")
+    assert (problem.field, problem.message) == ("voice", "is already used for another recording in this batch")
     assert queue.batch("b").total == 1
 
 

@@ -14,7 +14,7 @@ from voicequeue.domain.balance import Balance, UncountedSpending
 from voicequeue.storage.job_store import JobStore
 
 
-def left(redis: Redis, prefix: str) -> int:
+def counted_balance(redis: Redis, prefix: str) -> int:
     """Return the balance by our count."""
     return int(str(redis.hget(f"{{{prefix}}}:account", "credits")))
 
@@ -25,7 +25,7 @@ def test_credits_are_counted_down_as_they_are_spent(store: JobStore, redis: Redi
 
     job_in_state(store, State.PENDING, voice_with_song(batch="b"))
 
-    assert left(redis, prefix) == 96
+    assert counted_balance(redis, prefix) == 96
 
 
 def test_credits_spent_during_the_request_are_subtracted(store: JobStore, redis: Redis, prefix: str) -> None:
@@ -34,7 +34,7 @@ def test_credits_spent_during_the_request_are_subtracted(store: JobStore, redis:
 
     assert store.flow_control.record_balance(100, spent_before=0, requested_at=NOW - 1, now=NOW) == 96
 
-    assert left(redis, prefix) == 96
+    assert counted_balance(redis, prefix) == 96
     assert [balance.is_quiet for balance in store.flow_control.balances()] == [False]
 
 
@@ -79,18 +79,22 @@ def test_lost_orders_are_recorded_with_the_balance(store: JobStore) -> None:
 
 def test_a_drift_is_reported_once(store: JobStore) -> None:
     """It is reported again when its assumed price is known; a drift that is explained later is deleted."""
-    drift = UncountedSpending(NOW, 420, 399)
-    priced = replace(drift, stage=Stage.VOICE, price=5)
+    uncounted = UncountedSpending(NOW, 420, 399)
+    priced = replace(uncounted, stage=Stage.VOICE, price=5)
 
-    reports = (None, drift, replace(drift, decrease=421))
-    assert [store.flow_control.record_drift(report) for report in reports] == [
+    reports = (None, uncounted, replace(uncounted, decrease=421))
+    assert [store.flow_control.record_uncounted(report) for report in reports] == [
         False,
         True,
         False,
     ]
-    assert store.flow_control.account().uncounted == replace(drift, decrease=421)
-    assert [store.flow_control.record_drift(report) for report in (priced, priced, drift)] == [True, False, False]
-    assert store.flow_control.record_drift(None) is False
+    assert store.flow_control.account().uncounted == replace(uncounted, decrease=421)
+    assert [store.flow_control.record_uncounted(report) for report in (priced, priced, uncounted)] == [
+        True,
+        False,
+        False,
+    ]
+    assert store.flow_control.record_uncounted(None) is False
     assert store.flow_control.account().uncounted is None
 
 

@@ -30,7 +30,7 @@ def songs(count: int, **fields: object) -> list[VoiceJob]:
     return [voice_with_song(key=f"{fields}-{n}", **fields) for n in range(count)]
 
 
-def left(store: JobStore, credits: int, now: float = NOW) -> None:
+def record_balance(store: JobStore, credits: int, now: float = NOW) -> None:
     """Record a balance report by upstream."""
     store.flow_control.record_balance(credits, spent_before=store.credits_spent(), requested_at=now, now=now)
 
@@ -68,7 +68,7 @@ def test_nothing_is_held_before_the_first_report(store: JobStore) -> None:
 def test_no_more_jobs_start_than_can_be_paid_to_their_end(store: JobStore, redis: Redis, prefix: str) -> None:
     """Songs count, although only voices are submitted so far."""
     enqueue_jobs(store, *songs(9))
-    left(store, 3 * 19 + 18)
+    record_balance(store, 3 * 19 + 18)
 
     assert count(store.admit(NOW)) == 3
 
@@ -81,7 +81,7 @@ def test_the_minimum_balance_is_kept(store: JobStore, redis: Redis, prefix: str)
     """It is set by the settings or at run time."""
     own = JobStore(redis, prefix, limits=Limits(in_flight=99, initial_in_flight=99, min_balance=10))
     enqueue_jobs(own, *(voice(key=f"{n}") for n in range(9)))
-    left(own, 10 + 2 * 4 + 3)
+    record_balance(own, 10 + 2 * 4 + 3)
 
     assert count(own.admit(NOW)) == 2
     own.flow_control.set_limits(min_balance=5)
@@ -93,7 +93,7 @@ def test_the_minimum_balance_is_kept(store: JobStore, redis: Redis, prefix: str)
 def test_credits_for_40_of_100_jobs_finish_40(store: JobStore, redis: Redis, prefix: str) -> None:
     """Exactly those credits are spent, in any order of submission, and 60 jobs stay queued."""
     enqueue_jobs(store, *songs(100))
-    left(store, 40 * 19 + 18)
+    record_balance(store, 40 * 19 + 18)
     store.flow_control.set_limits(in_flight=7)
 
     for _ in range(200):
@@ -115,12 +115,12 @@ def test_credits_for_40_of_100_jobs_finish_40(store: JobStore, redis: Redis, pre
 def test_a_shortage_and_its_end_are_reported_once(store: JobStore) -> None:
     """Repeated admissions report nothing."""
     enqueue_jobs(store, *songs(4))
-    left(store, 2 * 19)
+    record_balance(store, 2 * 19)
 
     assert [store.admit(NOW + n).balance_change for n in range(4)] == ["short", "", "", ""]
-    left(store, 19)
+    record_balance(store, 19)
     assert store.admit(NOW + 4).balance_change == ""
-    left(store, 500)
+    record_balance(store, 500)
     assert [store.admit(NOW + 5).balance_change, store.admit(NOW + 6).balance_change] == ["enough", ""]
     enqueue_jobs(store, *songs(30, batch="b"))
     assert store.admit(NOW + 7).balance_change == "short"
@@ -130,11 +130,11 @@ def test_a_full_queue_keeps_the_shortage(store: JobStore) -> None:
     """The shortage stays while the next job cannot be examined."""
     enqueue_jobs(store, *songs(4))
     store.flow_control.set_limits(in_flight=2)
-    left(store, 19)
+    record_balance(store, 19)
     assert store.admit(NOW).balance_change == "short"
-    left(store, 2 * 19)
+    record_balance(store, 2 * 19)
     assert store.admit(NOW).balance_change == ""
-    left(store, 500)
+    record_balance(store, 500)
 
     assert store.admit(NOW).balance_change == ""
 
@@ -146,9 +146,9 @@ def test_the_gate_explains_a_shortage(store: JobStore) -> None:
     """It states the balance, the reserved credits, the minimum balance and the price of the next job."""
     enqueue_jobs(store, *songs(4))
     store.flow_control.set_limits(min_balance=5)
-    left(store, 1_030)
+    record_balance(store, 1_030)
     store.admit(NOW, at_most=1)
-    left(store, 30)
+    record_balance(store, 30)
     store.admit(NOW + 1)
 
     [hold] = store.flow_control.gate(NOW + 2).holds
@@ -161,7 +161,7 @@ def test_the_gate_explains_a_shortage(store: JobStore) -> None:
 def test_a_refused_payment_is_the_reported_reason(store: JobStore) -> None:
     """Only one of the two reasons is reported."""
     enqueue_jobs(store, *songs(2))
-    left(store, 10)
+    record_balance(store, 10)
     store.admit(NOW)
     store.flow_control.add_hold("out_of_credits", "403: top up", NOW + 1)
 
@@ -169,7 +169,7 @@ def test_a_refused_payment_is_the_reported_reason(store: JobStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "committed"),
+    ("state", "reserved"),
     [
         (State.QUEUED, 0),
         (State.ADMITTED, 19),
@@ -182,19 +182,19 @@ def test_a_refused_payment_is_the_reported_reason(store: JobStore) -> None:
     ],
 )
 def test_reserved_credits_follow_from_the_state(
-    store: JobStore, redis: Redis, prefix: str, state: State, committed: int
+    store: JobStore, redis: Redis, prefix: str, state: State, reserved: int
 ) -> None:
     """In flight or unsure, because its order may be charged; a paid stage is no longer reserved."""
     job_in_state(store, state, voice_with_song(batch="b"))
 
-    assert store.flow_control.account().reserved == committed
+    assert store.flow_control.account().reserved == reserved
     assert_consistent(redis, prefix)
 
 
 def test_released_credits_are_available_to_others(store: JobStore) -> None:
     """A job that fails or is queued again releases its reserved credits."""
     enqueue_jobs(store, *songs(3))
-    left(store, 19)
+    record_balance(store, 19)
     store.admit(NOW)
     [job_id] = store.list_ids(state=State.ADMITTED)
     assert count(store.admit(NOW)) == 0

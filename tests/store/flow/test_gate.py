@@ -30,7 +30,7 @@ TRIED = ["out_of_credits", "unauthorized", "upstream_down"]
 OF_TRIED = pytest.mark.parametrize("reason", TRIED)
 
 
-def held(store: JobStore, now: float) -> list[str]:
+def hold_reasons(store: JobStore, now: float) -> list[str]:
     """Return the reasons of the current holds."""
     return [hold.reason for hold in store.flow_control.gate(now).holds]
 
@@ -50,11 +50,11 @@ def test_each_hold_has_its_own_end(store: JobStore) -> None:
     assert store.flow_control.add_hold("unauthorized", "403", NOW, NOW + 60)
     assert store.flow_control.pause(NOW, reason="Ana")
 
-    assert held(store, NOW + 1) == ["cooldown", "paused", "unauthorized"]
-    assert held(store, NOW + 5) == ["paused", "unauthorized"]
+    assert hold_reasons(store, NOW + 1) == ["cooldown", "paused", "unauthorized"]
+    assert hold_reasons(store, NOW + 5) == ["paused", "unauthorized"]
     assert admitted(store, NOW + 5) == 0
     store.flow_control.resume(NOW + 6)
-    assert held(store, NOW + 7) == ["unauthorized"]
+    assert hold_reasons(store, NOW + 7) == ["unauthorized"]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_after_a_refused_trial_the_next_job_is_tried(store: JobStore, reason: st
 
     apply_transition(store, get_job(store, job_id), State.FAILED, NOW + 61)
 
-    assert held(store, NOW + 61) == [reason]
+    assert hold_reasons(store, NOW + 61) == [reason]
     assert admitted(store, NOW + 61) == 1
 
 
@@ -183,7 +183,7 @@ def test_a_trial_waits_for_other_holds(store: JobStore) -> None:
     store.flow_control.pause(NOW)
 
     accept_order(store, job.id, NOW + 61)
-    assert held(store, NOW + 61) == ["paused", "unauthorized"]
+    assert hold_reasons(store, NOW + 61) == ["paused", "unauthorized"]
     assert admitted(store, NOW + 61) == 0
 
     store.flow_control.resume(NOW + 62)
@@ -197,7 +197,7 @@ def test_an_earlier_order_does_not_open_the_gate(store: JobStore) -> None:
 
     accept_order(store, job.id, NOW + 1)
 
-    assert held(store, NOW + 2) == ["out_of_credits"]
+    assert hold_reasons(store, NOW + 2) == ["out_of_credits"]
 
 
 @pytest.mark.parametrize(("credits", "tried"), [(3, False), (13, False), (14, True), (500, True)])
@@ -235,7 +235,7 @@ def test_resume_ends_every_pause(store: JobStore) -> None:
     store.flow_control.pause(NOW)
     for stage in Stage:
         store.flow_control.pause(NOW, stage=stage)
-    assert held(store, NOW) == ["paused", "paused.music", "paused.voice"]
+    assert hold_reasons(store, NOW) == ["paused", "paused.music", "paused.voice"]
 
     assert store.flow_control.resume(NOW + 1)
 
@@ -252,7 +252,7 @@ def test_resuming_a_stage_ends_no_other_hold(store: JobStore) -> None:
 
     assert store.flow_control.resume(NOW + 1, stage=Stage.VOICE)
 
-    assert held(store, NOW + 1) == ["out_of_credits", "paused", "paused.music"]
+    assert hold_reasons(store, NOW + 1) == ["out_of_credits", "paused", "paused.music"]
     assert not store.flow_control.gate(NOW + 1).holds[0].is_on_trial
     assert not store.flow_control.resume(NOW + 1, stage=Stage.VOICE)
 

@@ -8,7 +8,7 @@ from math import inf
 import pytest
 from redis import Redis
 
-from tests.store.flow.test_credits import left
+from tests.store.flow.test_credits import record_balance
 from tests.store.life import (
     NOW,
     accept_order,
@@ -41,7 +41,7 @@ def lost(store: JobStore, job_id: str) -> None:
 
 
 def revived(store: JobStore, job_id: str) -> None:
-    """A webhook reports the task of the lost order."""
+    """Process a webhook that reports the task of the lost order."""
     assert store.apply_transitions([report_order(get_job(store, job_id), "t")], NOW) == [True]
 
 
@@ -101,12 +101,12 @@ def test_lost_orders_are_counted_at_full_cost(store: JobStore, redis: Redis, pre
 
 
 def given_up(job: Job) -> Transition:
-    """The lost order is given up."""
+    """Give up the lost order."""
     return transitions.abandon(job, NOW)
 
 
 def sent_again(job: Job) -> Transition:
-    """The lost order is resubmitted by the policy or a person."""
+    """Resubmit the lost order, like the policy or an operator."""
     return transitions.resubmit(job, NOW)
 
 
@@ -170,7 +170,7 @@ def test_an_order_is_resubmitted_when_the_batch_can_pay_both(store: JobStore) ->
 def test_lost_orders_reserve_credits_of_the_account(store: JobStore) -> None:
     """They may be submitted after the balance report, and their songs follow later."""
     [first, *_] = songs(store, 3)
-    left(store, 19 + 18)
+    record_balance(store, 19 + 18)
     store.admit(NOW)
     lost(store, first)
 
@@ -249,7 +249,7 @@ def test_credits_used_by_others_hold_back_songs(store: JobStore) -> None:
     """No order falls below the minimum balance; the other jobs continue."""
     store.flow_control.set_limits(min_balance=10)
     job_ids = pending_voices(store, 3)
-    left(store, 10 + 3 * 15 - 1)
+    record_balance(store, 10 + 3 * 15 - 1)
     for job_id in job_ids:
         voice_ready(store, job_id)
 
@@ -257,7 +257,7 @@ def test_credits_used_by_others_hold_back_songs(store: JobStore) -> None:
 
     assert store.counts_by_state("b")[State.SUCCEEDED] == 2
     assert store.flow_control.account().balance == 10 + 14
-    left(store, 10 + 15)
+    record_balance(store, 10 + 15)
     process_all(store)
     assert store.counts_by_state("b")[State.SUCCEEDED] == 3
     assert store.flow_control.account().balance == 10

@@ -29,8 +29,8 @@ from voicequeue.client.orders import OrderEffect, record_charged_order
 from voicequeue.domain import transitions
 from voicequeue.domain.claims import ChargedOrder, SubmitClaim
 from voicequeue.domain.gate import Limits
-from voicequeue.domain.job import IN_FLIGHT
 from voicequeue.domain.stage import PRICES
+from voicequeue.domain.states import IN_FLIGHT
 from voicequeue.storage.job_store import JobStore
 
 BATCHES = ("spring", "summer")
@@ -87,7 +87,7 @@ class Life:
                 fail_job(self.store, job, FailureCode.REFUSED)
 
     def settle(self) -> None:
-        """A webhook, a person, the policy or a late response resolves a lost order."""
+        """Resolve a lost order by a webhook, an operator, the policy or a late response."""
         if (job := self.some(State.UNSURE)) is None:
             return
         match self.chance.randrange(6):
@@ -100,10 +100,10 @@ class Life:
                 again = transitions.resubmit(replace(job, is_cancelling=False), NOW)
                 assert self.store.apply_transitions([again], NOW) == [not job.is_cancelling]
             case 5:
-                apply_transition(self.store, job, State.ADMITTED, reason="the answer came late")
+                apply_transition(self.store, job, State.ADMITTED, reason="late answer")
 
     def find_late(self) -> None:
-        """A webhook reports the task of an order that was given up or resubmitted."""
+        """Process a webhook that reports the task of an order that was given up or resubmitted."""
         candidates = [job for job in self.store.get(sorted(self.store.list_ids())) if job and job.lost_stages]
         if candidates:
             job = self.chance.choice(candidates)
@@ -145,15 +145,17 @@ class Life:
         self.store.set_batch_limits(self.chance.choice(BATCHES), **limits)
 
     def balance(self) -> None:
-        """Others use the account, or add credits."""
-        left = self.chance.choice([FLOOR + 60, FLOOR + 300, FLOOR + 900])
-        self.store.flow_control.record_balance(left, spent_before=self.store.credits_spent(), requested_at=NOW, now=NOW)
+        """Report a balance, as if others had used the account or added credits."""
+        credits = self.chance.choice([FLOOR + 60, FLOOR + 300, FLOOR + 900])
+        self.store.flow_control.record_balance(
+            credits, spent_before=self.store.credits_spent(), requested_at=NOW, now=NOW
+        )
 
     # ── invariants ────────────────────────────────────────────────────────────────────────────────
 
     def limits_hold(self, name: str) -> None:
-        """Check after a submission that the batch and the account can pay for it, whatever lost orders turn out to
-        cost."""
+        """Check after a submission that the batch and the account can pay for it, even if all lost orders were
+        charged."""
         batch, account = self.store.batch(name), self.store.flow_control.account()
         assert batch is not None
         assert not batch.is_paused

@@ -199,7 +199,7 @@ def test_the_limit_settles_near_the_capacity_of_upstream(build: Build, bears: in
                 accept_order(store, job_id, now)
                 rounds += beat > 30
             else:
-                rate_limit_order(store, job_id, now, pause_s=0.5)
+                rate_limit_order(store, job_id, now, hold_s=0.5)
                 rate_limit += beat > 30
         if beat > 30:
             used.append(store.counts_by_state()[State.PENDING] / bears)
@@ -215,7 +215,7 @@ def test_after_a_calm_period_more_is_probed_soon(build: Build, after_s: float, a
     store = build(in_flight=50, initial_in_flight=8)
     enqueue_jobs(store, *numbered_voices(300))
     ceiling = len(order(store))
-    rate_limit(store, NOW, pause_s=1)
+    rate_limit(store, NOW, hold_s=1)
     orders = 0
     while store.flow_control.in_flight_limit().limit <= ceiling:
         is_back = store.flow_control.in_flight_limit().limit == ceiling

@@ -104,13 +104,13 @@ def test_an_invalid_key_holds_until_it_is_resumed_or_accepted(store: JobStore) -
     enqueue_jobs(store, *numbered_voices(5))
     for effect in (HoldEffect.ON_TRIAL, HoldEffect.CLOSED):
         [job_id] = next_of(store, NOW) if effect is HoldEffect.CLOSED else [_submit_one(store)]
-        assert refuse_order(store, job_id, HoldReason.UNAUTHORIZED, most_s=None) is effect
+        assert refuse_order(store, job_id, HoldReason.UNAUTHORIZED, max_hold_s=None) is effect
 
     assert holds(store, NOW + 1e6) == [("unauthorized", None, False)]
     assert next_of(store, NOW + 1e6) == []
     rich(store)
     [job_id] = next_of(store, NOW + 60)
-    assert refuse_order(store, job_id, HoldReason.UNAUTHORIZED, NOW + 60, most_s=None) is HoldEffect.CLOSED
+    assert refuse_order(store, job_id, HoldReason.UNAUTHORIZED, NOW + 60, max_hold_s=None) is HoldEffect.CLOSED
     store.flow_control.resume(NOW + 61)
     [job_id] = next_of(store, NOW + 61)
     accept_order(store, job_id, NOW + 61)
@@ -131,7 +131,7 @@ def test_concurrent_responses_are_evaluated_together(store: JobStore, reason: Ho
     poisons = [_submit_one(store, key) for key in ("a", "b")]
     good = _submit_one(store, "c")
     refusal = Refusal(reason, "no", PAUSE_S, MOST_S, MOST_S)
-    fields = {serialization.task_field(Stage.VOICE): "t", "since": str(NOW)}
+    fields = {serialization.task_field(Stage.VOICE): "t", "submitted_at": str(NOW)}
     moves = [transition_of(get_job(store, job_id), State.QUEUED, refused=refusal) for job_id in poisons]
     moves.append(transition_of(get_job(store, good), State.PENDING, fields=fields, credits=4))
 
@@ -158,7 +158,7 @@ def test_a_job_refused_while_others_are_accepted_fails(
         for job_id in next_of(store, now):
             if job_id == poison:
                 tries.append(now)
-                refuse_order(store, job_id, reason, now, words="The persona is gone.", rest_s=20.0, tries=3)
+                refuse_order(store, job_id, reason, now, words="The persona is gone.", max_rest_s=20.0, max_attempts=3)
                 assert store.flow_control.gate(now).is_open or len(tries) == 1
             else:
                 accept_order(store, job_id, now)
@@ -217,8 +217,10 @@ def test_a_job_refused_while_others_were_accepted_fails_without_others(store: Jo
     assert store.flow_control.gate(now).is_open
 
 
-@pytest.mark.parametrize("left", [None, 14])
-def test_a_job_that_cannot_be_paid_while_cheaper_ones_are_does_not_fail(store: JobStore, left: int | None) -> None:
+@pytest.mark.parametrize("reported_balance", [None, 14])
+def test_a_job_that_cannot_be_paid_while_cheaper_ones_are_does_not_fail(
+    store: JobStore, reported_balance: int | None
+) -> None:
     """Unless the balance is known to suffice, the refusal is right."""
     store.flow_control.set_limits(in_flight=100)
     song = job_in_state(store, State.PENDING, voice_with_song())
@@ -232,13 +234,13 @@ def test_a_job_that_cannot_be_paid_while_cheaper_ones_are_does_not_fail(store: J
     for n in range(12):
         if get_job(store, song.id).state is State.QUEUED:
             apply_transition(store, get_job(store, song.id), State.ADMITTED, now)
-        balance(left and 99)  # as we count it: it would not be sent otherwise
+        balance(reported_balance and 99)  # as we count it: it would not be sent otherwise
         claim_admitted(store, song.id, now)
-        balance(left)
+        balance(reported_balance)
         refuse_order(store, song.id, HoldReason.OUT_OF_CREDITS, now)
-        balance(left and 99)
+        balance(reported_balance and 99)
         accept_order(store, _submit_one(store, f"voice-{n}", now), now)
-        balance(left)
+        balance(reported_balance)
         now += 60
 
     assert get_job(store, song.id).state is State.QUEUED

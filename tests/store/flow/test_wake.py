@@ -39,8 +39,8 @@ def awake(store: JobStore) -> bool:
 
 def test_a_new_job_wakes_one_waiting_dispatcher(store: JobStore, redis: Redis) -> None:
     """It wakes at once; the others keep waiting."""
-    with ThreadPoolExecutor(3) as pulses:
-        waiting = [pulses.submit(store.coordination.wait_for_wakeup, 4.0) for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(store.coordination.wait_for_wakeup, 4.0) for _ in range(3)]
         eventually(lambda: sum(item["cmd"] == "blpop" and "b" in item["flags"] for item in redis.client_list()) == 3)
         for woken in (1, 2, 3):
             enqueue_jobs(store, voice())

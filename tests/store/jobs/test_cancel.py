@@ -89,7 +89,7 @@ def test_a_marked_job_whose_response_is_lost_becomes_unsure(store: JobStore) -> 
 
     unsure = apply_transition(store, job, State.UNSURE, reason="no answer")
     assert unsure.is_cancelling
-    apply_transition(store, unsure, State.ADMITTED, reason="the answer came late")
+    apply_transition(store, unsure, State.ADMITTED, reason="late answer")
 
     assert get_job(store, job.id).state is State.CANCELLED
 
@@ -178,23 +178,23 @@ def test_a_transition_replaced_by_a_cancellation_is_reported_as_applied_after_a_
 @pytest.fixture(params=UNDER_WAY)
 def waiting(store: JobStore, request: pytest.FixtureRequest) -> tuple[Job, str]:
     """Return a marked job that creates a voice, and the id of a job that waits for it."""
-    maker, other = enqueue_jobs(store, *(voice_with_song(key=key, reuse=True) for key in ("maker", "other")))
+    creator, other = enqueue_jobs(store, *(voice_with_song(key=key, reuse=True) for key in ("creator", "other")))
     store.admit(NOW)
-    claim_admitted(store, maker)
+    claim_admitted(store, creator)
     if request.param is State.UNSURE:
-        apply_transition(store, get_job(store, maker), State.UNSURE)
-    [job] = cancelling.cancel(store, [get_job(store, maker)], NOW)
+        apply_transition(store, get_job(store, creator), State.UNSURE)
+    [job] = cancelling.cancel(store, [get_job(store, creator)], NOW)
     assert get_job(store, other).state is State.WAITING
     return job, other
 
 
 def test_jobs_waiting_for_the_charged_voice_of_a_marked_job_get_it(store: JobStore, waiting: tuple[Job, str]) -> None:
-    """This works as for a job cancelled while upstream works on it."""
-    maker, other = waiting
-    store.apply_transitions([report_order(maker, "t")], NOW)
+    """This works as for a job cancelled while upstream still works on it."""
+    creator, other = waiting
+    store.apply_transitions([report_order(creator, "t")], NOW)
     assert get_job(store, other).state is State.WAITING
 
-    apply_transition(store, get_job(store, maker.id), State.CANCELLED, fields={"persona_id": "p-late"})
+    apply_transition(store, get_job(store, creator.id), State.CANCELLED, fields={"persona_id": "p-late"})
 
     assert (get_job(store, other).state, get_job(store, other).persona_id) == (State.QUEUED, "p-late")
 
@@ -204,12 +204,12 @@ def test_a_job_waiting_for_the_uncharged_voice_of_a_marked_job_creates_it(
     store: JobStore, waiting: tuple[Job, str], way: str
 ) -> None:
     """One customer's cancellation does not affect another customer."""
-    maker, other = waiting
+    creator, other = waiting
     if way == "given up":
-        unsure = maker if maker.state is State.UNSURE else apply_transition(store, maker, State.UNSURE)
+        unsure = creator if creator.state is State.UNSURE else apply_transition(store, creator, State.UNSURE)
         store.apply_transitions([transitions.abandon(unsure, NOW)], NOW)
     else:
-        apply_transition(store, maker, State.ADMITTED, reason="not charged")
+        apply_transition(store, creator, State.ADMITTED, reason="not charged")
 
     assert (get_job(store, other).state, get_job(store, other).stage) == (State.QUEUED, Stage.VOICE)
 
@@ -237,7 +237,7 @@ def test_a_batch_is_cancelled_with_its_submitted_jobs(command: Command, store: J
 
     assert "11 are charging or unsure; no further stage is submitted for them" in dry.out
     assert ended.code == 0
-    assert "20 unsettled jobs found, 9 cancelled; upstream works on 0 paid orders" in ended.out
+    assert "20 unsettled jobs found, 9 cancelled; upstream still works on 0 paid orders" in ended.out
     assert "11 are charging or unsure; no further stage is submitted for them" in ended.out
     for job_id in job_ids[:11]:
         store.apply_transitions([report_order(get_job(store, job_id), "t")], NOW)
@@ -297,6 +297,6 @@ def test_a_marked_job_is_shown_as_such(command: Command, store: JobStore) -> Non
 
         assert ended.code == 0
         assert re.search(f"order {why}.*: cancelled as soon as the outcome is known; no further stage", ended.err)
-        assert "to be cancelled" in ended.out
+        assert "cancelling" in ended.out
         assert command("job", job.id, "--json").json()["cancelling"] is True
-        assert "to be cancelled" in command("jobs").out
+        assert "cancelling" in command("jobs").out

@@ -25,8 +25,8 @@ from tests.store.life import (
 from tests.support.jobs import SONG, numbered_voices, voice_with_song
 from voicequeue import Stage, State, VoiceJob
 from voicequeue.domain.claims import PollClaim, PollReschedule, StalledJob, SubmitClaim
-from voicequeue.domain.job import IN_FLIGHT
 from voicequeue.domain.spec import parse_stored_spec
+from voicequeue.domain.states import IN_FLIGHT
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import CLOCK_TOLERANCE_S, JobStore
 

@@ -48,24 +48,24 @@ def applied(store: JobStore, move: Any) -> Job:
 
 
 def sent_again(store: JobStore) -> Job:
-    """The second order is being sent."""
+    """Return a job whose second order is being sent."""
     job = resubmitted(store)
     claim_admitted(store, job.id)
     return get_job(store, job.id)
 
 
 def not_accepted_again(store: JobStore) -> Job:
-    """The second order was not charged."""
+    """Return a job whose second order was not charged."""
     return apply_transition(store, sent_again(store), State.QUEUED)
 
 
 def lost_again(store: JobStore) -> Job:
-    """The response to the second order was lost, too."""
+    """Return a job whose second order got no response either."""
     return apply_transition(store, sent_again(store), State.UNSURE)
 
 
 def expired(store: JobStore) -> Job:
-    """The job was not resubmitted in time."""
+    """Return a job that was not resubmitted in time."""
     job = apply_transition(store, resubmitted(store, voice_with_song(batch="b", start_within_s=60)), State.QUEUED)
     [overdue] = store.lease_expired(NOW + 61)
     assert (overdue.job_id, overdue.may_be_charged) == (job.id, True)
@@ -73,44 +73,44 @@ def expired(store: JobStore) -> Job:
 
 
 def cancelled(store: JobStore) -> Job:
-    """It was cancelled before it was resubmitted."""
+    """Return a job that was cancelled before it was resubmitted."""
     return applied(store, transitions.cancel(resubmitted(store), NOW))
 
 
 def abandoned(store: JobStore) -> Job:
-    """The first order was given up."""
+    """Return a job whose first order was given up."""
     return applied(store, transitions.abandon(job_in_state(store, State.UNSURE, SPEC), NOW))
 
 
 def refused_again(store: JobStore) -> Job:
-    """The second order was refused."""
+    """Return a job whose second order was refused."""
     return fail_job(store, sent_again(store), FailureCode.REFUSED)
 
 
-def at_the_song(store: JobStore, job: Job) -> Job:
-    """Its voice is created, its song is next."""
+def at_song(store: JobStore, job: Job) -> Job:
+    """Finish the voice of a job and admit it to its song."""
     return apply_transition(store, job, State.ADMITTED, to_stage=Stage.MUSIC, fields={"persona_id": "p"})
 
 
 def accepted_again(store: JobStore) -> Job:
-    """The second order was accepted."""
+    """Return a job whose second order was accepted."""
     return accept_order(store, sent_again(store).id)
 
 
 def failed_again(store: JobStore) -> Job:
-    """The second order was accepted and failed upstream."""
+    """Return a job whose second order was accepted and failed upstream."""
     return fail_job(store, accepted_again(store), FailureCode.UPSTREAM_FAILED)
 
 
 def singing(store: JobStore) -> Job:
-    """The second voice exists, and its song is pending."""
-    job = at_the_song(store, accepted_again(store))
+    """Return a job whose second voice exists and whose song is charging."""
+    job = at_song(store, accepted_again(store))
     claim_admitted(store, job.id)
     return get_job(store, job.id)
 
 
 def done(store: JobStore) -> Job:
-    """The job succeeded."""
+    """Return a job that succeeded."""
     return apply_transition(store, accept_order(store, singing(store).id), State.SUCCEEDED, fields={"clips": "[]"})
 
 
@@ -236,7 +236,9 @@ def test_a_resubmitted_job_waits_if_another_job_creates_its_voice(store: JobStor
     claim_admitted(store, other)
     retried = applied(store, transitions.retry(broken, NOW))
 
-    again = apply_transition(store, retried, State.QUEUED, fields={"voice.task": None, "doubt": None, "reorder": None})
+    again = apply_transition(
+        store, retried, State.QUEUED, fields={"voice.task": None, "failure_report": None, "resubmit": None}
+    )
 
     assert (again.state, get_job(store, other).state) == (State.WAITING, State.CHARGING)
     assert_consistent(redis, prefix)
@@ -297,7 +299,7 @@ def test_lost_orders_are_stored_by_attempt(store: JobStore, redis: Redis, prefix
     """They stay in the record until upstream reports them."""
     job = applied(store, transitions.resubmit(lost_again(store), NOW))
     assert job.lost_stages == {1: Stage.VOICE, 2: Stage.VOICE}
-    assert json.loads(str(redis.hget(f"{{{prefix}}}:job:{job.id}", "lost"))) == {"1": "voice", "2": "voice"}
+    assert json.loads(str(redis.hget(f"{{{prefix}}}:job:{job.id}", "lost_orders"))) == {"1": "voice", "2": "voice"}
 
     named_by_webhook(store, job)
 

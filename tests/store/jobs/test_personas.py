@@ -14,7 +14,7 @@ from voicequeue.storage.job_store import JobStore
 OTHER = "https://recordings.example/bo.wav"
 
 
-def made(store: JobStore, key: str, **fields: object) -> str:
+def job_with_voice(store: JobStore, key: str, **fields: object) -> str:
     """Return a job whose voice was created."""
     [job_id] = enqueue_jobs(store, voice(key=key, **fields))
     voiced(store, submitted(store, job_id), NOW + 60)
@@ -23,7 +23,7 @@ def made(store: JobStore, key: str, **fields: object) -> str:
 
 def test_created_voices_are_listed_newest_first(store: JobStore, queue: VoiceQueue) -> None:
     """Each has its persona, its recording and the job that paid for it."""
-    a = made(store, "a")
+    a = job_with_voice(store, "a")
     [b] = enqueue_jobs(store, voice(key="b", audio_url=OTHER))
     voiced(store, submitted(store, b), NOW + 90)
 
@@ -35,15 +35,15 @@ def test_created_voices_are_listed_newest_first(store: JobStore, queue: VoiceQue
 
 def test_a_recording_has_the_newest_persona(store: JobStore, queue: VoiceQueue) -> None:
     """Jobs that do not share create voices of their own; the next sharing job uses the newest."""
-    made(store, "a")
-    b = made(store, "b")
+    job_with_voice(store, "a")
+    b = job_with_voice(store, "b")
 
     assert [persona.job_id for persona in queue.personas()] == [b]
 
 
 def test_a_forgotten_persona_is_no_longer_used(store: JobStore, queue: VoiceQueue) -> None:
     """This holds by URL, content and name; jobs that have it keep it."""
-    a = made(store, "a", reuse=True, audio_sha256="a" * 64)
+    a = job_with_voice(store, "a", reuse=True, audio_sha256="a" * 64)
     [b] = enqueue_jobs(store, voice_with_song(key="b", reuse=True, audio_sha256="a" * 64))
 
     assert queue.forget_persona(f"persona-of-{a}")
@@ -62,7 +62,7 @@ def test_a_persona_is_forgotten_under_every_name(store: JobStore, queue: VoiceQu
     [a] = enqueue_jobs(store, voice_with_song(key="a", voice="ana", batch="spring"))
     voiced(store, submitted(store, a))
     enqueue_jobs(store, voice_with_song(key="b", reuse=True, audio_sha256="a" * 64))
-    made(store, "newer")
+    job_with_voice(store, "newer")
 
     assert queue.forget_persona(f"persona-of-{a}")
 
@@ -92,8 +92,8 @@ def test_a_queue_with_reuse_shares_voices_by_default(valkey_url: str, prefix: st
 
 def test_the_command_lists_voices_and_forgets_them(store: JobStore, command: Command) -> None:
     """It prints text and JSON, and an error for an unknown persona."""
-    assert "no voice was created yet" in command("personas").out
-    a = made(store, "a")
+    assert "no voices yet" in command("personas").out
+    a = job_with_voice(store, "a")
 
     assert f"persona-of-{a}" in command("personas").out
     [listed] = command("personas", "--json").json()

@@ -21,7 +21,7 @@ from tests.support.jobs import numbered_voices, voice, voice_with_song
 from voicequeue import FailureCode, Stage, State, VoiceQueue
 from voicequeue.domain import transitions
 from voicequeue.domain.claims import ChargedOrder, EnqueueOutcome
-from voicequeue.domain.job import SETTLED
+from voicequeue.domain.states import SETTLED
 from voicequeue.domain.status import Batch
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.callbacks import UndeliverableError
@@ -342,16 +342,16 @@ def test_an_old_undelivered_callback_is_purged_and_then_its_job(redis: Redis, st
 def test_an_earlier_callback_of_a_purged_job_reports_why_it_cannot_be_sent(store: JobStore) -> None:
     """Only the last callback keeps its job."""
     unsure = job_in_state(store, State.UNSURE, voice(callback_url="https://hooks.example/"))
-    [doubt] = store.callbacks.lease(NOW, lease_s=60)
-    store.callbacks.mark_undelivered(doubt, LATER, "410", is_attempted=True)
+    [callback_id] = store.callbacks.lease(NOW, lease_s=60)
+    store.callbacks.mark_undelivered(callback_id, LATER, "410", is_attempted=True)
     store.apply_transitions([transitions.abandon(unsure, NOW)], NOW)
     [end] = store.callbacks.lease(LATER, lease_s=60)
     store.callbacks.mark_delivered(end, LATER)
     assert purge(store, LATER) == 1
 
-    store.callbacks.redeliver([doubt], LATER)
+    store.callbacks.redeliver([callback_id], LATER)
 
     [call] = store.callbacks.claim(store.callbacks.lease(LATER, lease_s=60), LATER, lease_s=60)
     with pytest.raises(UndeliverableError, match="the job was purged, or its batch has no callback URL any longer"):
         call.url()
-    store.callbacks.mark_undelivered(doubt, LATER, "the job is gone", is_attempted=False)
+    store.callbacks.mark_undelivered(callback_id, LATER, "the job is gone", is_attempted=False)

@@ -36,31 +36,31 @@ def test_the_sums_follow_purges_during_the_audit(redis: Redis, store: JobStore, 
     """This holds for any number of purges."""
     jobs = [job_in_state(store, State.SUCCEEDED, spec) for spec in numbered_voices(120, batch="b")]
     enqueue_jobs(store, voice(batch="b"), now=LATER)
-    books = ExpectedState(redis, f"{{{prefix}}}:")
-    books.read()
+    expected_state = ExpectedState(redis, f"{{{prefix}}}:")
+    expected_state.read()
     purge(store, LATER)
 
-    looked = books.follow_changes(["batch:b", "counters", "state_counts"])
+    looked = expected_state.follow_changes(["batch:b", "counters", "state_counts"])
 
-    assert looked["counters"]["credits"] == books.sums["counters"]["credits"] == 0
-    assert looked["batch:b"]["succeeded"] == books.sums["batch:b"]["succeeded"] == 0
-    assert looked["state_counts"]["succeeded:voice"] == books.sums["state_counts"]["succeeded:voice"] == 0
-    assert not books.records.keys() & {job.id for job in jobs}
+    assert looked["counters"]["credits"] == expected_state.sums["counters"]["credits"] == 0
+    assert looked["batch:b"]["succeeded"] == expected_state.sums["batch:b"]["succeeded"] == 0
+    assert looked["state_counts"]["succeeded:voice"] == expected_state.sums["state_counts"]["succeeded:voice"] == 0
+    assert not expected_state.records.keys() & {job.id for job in jobs}
 
 
 def test_too_many_purges_invalidate_the_expected_sums(redis: Redis, store: JobStore, prefix: str) -> None:
     """Also if nothing was purged before the audit."""
     job_in_state(store, State.SUCCEEDED)
-    books = ExpectedState(redis, f"{{{prefix}}}:")
-    books.read()
+    expected_state = ExpectedState(redis, f"{{{prefix}}}:")
+    expected_state.read()
     with redis.pipeline(transaction=False) as pipe:
         for number in range(20_200):
             pipe.xadd(f"{{{prefix}}}:purged", {"id": f"job-{number}", "batch": ""}, maxlen=20_000, approximate=True)
         pipe.execute()
 
-    books.follow_changes([])
+    expected_state.follow_changes([])
 
-    assert books.has_lost_changes
+    assert expected_state.has_lost_changes
 
 
 def test_a_batch_that_is_deleted_during_the_audit_is_no_finding(
@@ -70,9 +70,9 @@ def test_a_batch_that_is_deleted_during_the_audit_is_no_finding(
     job_in_state(store, State.SUCCEEDED, voice(batch="b"))
     names = ExpectedState.names
 
-    def gone_when_the_records_were_read(books: ExpectedState) -> set[str]:
+    def gone_when_the_records_were_read(expected_state: ExpectedState) -> set[str]:
         purge(store, LATER)
-        return names(books)
+        return names(expected_state)
 
     monkeypatch.setattr(ExpectedState, "names", gone_when_the_records_were_read)
 

@@ -204,12 +204,12 @@ def prefix(prefix: str, valkey_url: str) -> Iterator[str]:
 
 def test_a_process_that_shuts_down_is_deleted(store: JobStore) -> None:
     """It is deleted at once, with its facts."""
-    pulses = store.heartbeats["archive"]
-    pulses.record("one@host", NOW, {"version": "1"})
-    pulses.record("two@host", NOW)
+    heartbeats = store.heartbeats["archive"]
+    heartbeats.record("one@host", NOW, {"version": "1"})
+    heartbeats.record("two@host", NOW)
 
-    pulses.remove("one@host")
+    heartbeats.remove("one@host")
 
-    assert [process.name for process in pulses.since(0)] == ["two@host"]
-    pulses.record("one@host", NOW)
-    assert "version" not in pulses.since(0)[-1].facts
+    assert [process.name for process in heartbeats.since(0)] == ["two@host"]
+    heartbeats.record("one@host", NOW)
+    assert "version" not in heartbeats.since(0)[-1].facts

@@ -24,7 +24,8 @@ from tests.store.life import (
 from tests.support.jobs import numbered_voices, voice, voice_with_song
 from voicequeue import Clip, Failure, FailureCode, Stage, State
 from voicequeue.domain import serialization
-from voicequeue.domain.job import IN_FLIGHT, TRANSITIONS, Transition
+from voicequeue.domain.job import Transition
+from voicequeue.domain.states import IN_FLIGHT, TRANSITIONS
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import JobStore
 
@@ -102,7 +103,7 @@ def test_credits_are_counted_for_the_job_the_batch_and_in_total(store: JobStore,
     counters = redis.hgetall(f"{{{prefix}}}:counters")
     paid = {"voice.charges": "2", "voice.credits": "8", "music.charges": "1", "music.credits": "15"}
     today = {f"day.{int(NOW // 86_400)}": "23"}
-    assert counters == {**paid, **today, "committed": "0", "lane_turn": counters["lane_turn"]}
+    assert counters == {**paid, **today, "reserved": "0", "lane_turn": counters["lane_turn"]}
     assert_consistent(redis, prefix)
 
 
@@ -216,7 +217,14 @@ def test_of_two_concurrent_transitions_exactly_one_is_applied(store: JobStore, v
     claims = [claim_admitted(store, job_id) for job_id in job_ids]
     moves = [
         Transition(
-            c.job_id, c.version, State.CHARGING, c.stage, State.PENDING, due=NOW, credits=4, fields={"since": "1"}
+            c.job_id,
+            c.version,
+            State.CHARGING,
+            c.stage,
+            State.PENDING,
+            due=NOW,
+            credits=4,
+            fields={"submitted_at": "1"},
         )
         for c in claims
     ]

@@ -122,7 +122,7 @@ def test_jobs_wait_for_a_voice_that_is_polled_again(store: JobStore) -> None:
     """A retry after the deadline pays nothing; later jobs create no second voice."""
     [a] = enqueue_jobs(store, *shared(1))
     late = fail_job(store, submitted(store, a), FailureCode.DEADLINE)
-    apply_transition(store, late, State.PENDING, fields={"failure": None, "settled": None, "since": str(NOW)})
+    apply_transition(store, late, State.PENDING, fields={"failure": None, "settled": None, "submitted_at": str(NOW)})
 
     [b] = enqueue_jobs(store, voice_with_song(key="another", reuse=True))
 

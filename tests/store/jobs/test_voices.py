@@ -170,8 +170,8 @@ def test_a_batch_that_is_blocked_later_does_not_block_a_voice(store: JobStore) -
     assert sum(rounds) == 1
     assert get_job(store, a).state is State.WAITING
     assert sorted(get_job(store, job_id).state for job_id in waiting) == [State.QUEUED, *[State.WAITING] * 3]
-    [maker] = [job_id for job_id in waiting[2:] if get_job(store, job_id).state is State.QUEUED]
-    voiced(store, submitted(store, maker))
+    [creator] = [job_id for job_id in waiting[2:] if get_job(store, job_id).state is State.QUEUED]
+    voiced(store, submitted(store, creator))
     assert {get_job(store, job_id).stage for job_id in (a, *waiting)} == {Stage.MUSIC}
 
 

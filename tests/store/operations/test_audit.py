@@ -32,7 +32,7 @@ from tests.support.jobs import numbered_voices, voice
 from voicequeue import FailureCode, State
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.audit.expected_state import ExpectedState
-from voicequeue.storage.audit.findings import Finding, IndexMismatch, NotComparable, UncountedSpending
+from voicequeue.storage.audit.findings import CounterMismatch, Finding, IndexMismatch, NotComparable
 from voicequeue.storage.audit.repair import repair
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import JobStore
@@ -121,7 +121,7 @@ def test_deleted_indexes_are_restored(redis: Redis, prefix: str, damaged: Damage
 
 def test_a_late_job_may_be_listed(redis: Redis, prefix: str, damaged: Damaged) -> None:
     """A failed or cancelled job may be in that index or not."""
-    redis.zadd(damaged.key("late"), {damaged.jobs[State.FAILED]: NOW, damaged.jobs[State.CANCELLED]: NOW})
+    redis.zadd(damaged.key("late_results"), {damaged.jobs[State.FAILED]: NOW, damaged.jobs[State.CANCELLED]: NOW})
 
     assert audit(redis, prefix) == []
 
@@ -317,7 +317,7 @@ def test_damage_is_found_and_repaired_while_jobs_change(valkey_url: str, redis: 
             "batch:*: counters",
             "counters",
         ]
-        assert [each.actual - each.expected for each in findings if isinstance(each, UncountedSpending)] == [-4, 3, 8]
+        assert [f.actual - f.expected for f in findings if isinstance(f, CounterMismatch)] == [-4, 3, 8]
         assert repair(redis, prefix, findings, NOW) == findings
         assert audit(redis, prefix) == []
         assert len(progress) > before
@@ -332,28 +332,28 @@ def test_the_sums_follow_changes_during_the_audit(redis: Redis, store: JobStore,
     """Every transition and charge is followed: the sums are those of the moment of the counters."""
     job = job_in_state(store, State.PENDING, voice(batch="b"))
     enqueue_jobs(store, *numbered_voices(1_500, batch="b"))
-    books = ExpectedState(redis, f"{{{prefix}}}:")
-    books.read()
+    expected_state = ExpectedState(redis, f"{{{prefix}}}:")
+    expected_state.read()
     apply_transition(store, job, State.SUCCEEDED)
     store.admit(NOW, at_most=1_200)
 
-    looked = books.follow_changes(["batch:b"])
+    looked = expected_state.follow_changes(["batch:b"])
 
-    expected = {"succeeded": 1, "queued": 300, "admitted": 1_200, "credits": 4, "committed": 4_800}
-    assert (+Counter(looked["batch:b"]), +books.sums["batch:b"]) == (expected, expected)
+    expected = {"succeeded": 1, "queued": 300, "admitted": 1_200, "credits": 4, "reserved": 4_800}
+    assert (+Counter(looked["batch:b"]), +expected_state.sums["batch:b"]) == (expected, expected)
 
 
 def test_a_batch_is_compared_after_its_new_jobs_are_read(redis: Redis, store: JobStore, prefix: str) -> None:
     """The event of new jobs contains only their batch."""
-    books = ExpectedState(redis, f"{{{prefix}}}:")
-    books.read()
+    expected_state = ExpectedState(redis, f"{{{prefix}}}:")
+    expected_state.read()
     enqueue_jobs(store, *numbered_voices(3, batch="b"))
 
-    assert books.follow_changes(["batch:b"]) == {}
-    books.read_new()
+    assert expected_state.follow_changes(["batch:b"]) == {}
+    expected_state.read_new()
 
-    assert books.follow_changes(["batch:b"]) == {"batch:b": {"queued": 3}}
-    assert books.sums["batch:b"]["queued"] == 3
+    assert expected_state.follow_changes(["batch:b"]) == {"batch:b": {"queued": 3}}
+    assert expected_state.sums["batch:b"]["queued"] == 3
 
 
 def test_lost_events_make_counters_unclear(

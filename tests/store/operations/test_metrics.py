@@ -21,30 +21,30 @@ def space(redis: Redis, prefix: str) -> Keyspace:
 def test_counters_of_several_processes_are_added(space: Keyspace) -> None:
     """Each process writes by itself, shortly after counting."""
     first, second = MetricsCounter(space, every_s=0.05), MetricsCounter(space, every_s=0.05)
-    for tally in (first, second, second):
-        tally.increment("call", "task", "ok")
-    second.increment("call", "task", "slow_down")
+    for metrics in (first, second, second):
+        metrics.increment("upstream_request", "poll", "ok")
+    second.increment("upstream_request", "poll", "rate_limited")
 
-    eventually(lambda: first.read().counts == {"call:task:ok": 3, "call:task:slow_down": 1})
-    assert list(first.read().counters_under("call")) == [(["task", "ok"], 3), (["task", "slow_down"], 1)]
+    eventually(lambda: first.read().counts == {"upstream_request:poll:ok": 3, "upstream_request:poll:rate_limited": 1})
+    assert list(first.read().counters_under("upstream_request")) == [(["poll", "ok"], 3), (["poll", "rate_limited"], 1)]
 
 
 def test_threads_lose_nothing(space: Keyspace) -> None:
     """While one thread writes, others keep counting."""
-    tally = MetricsCounter(space, every_s=0.001)
+    metrics = MetricsCounter(space, every_s=0.001)
 
     def work() -> None:
         for _ in range(2_000):
-            tally.increment("x")
+            metrics.increment("x")
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    tally.flush()
+    metrics.flush()
 
-    eventually(lambda: tally.read().counts == {"x": 8_000})
+    eventually(lambda: metrics.read().counts == {"x": 8_000})
 
 
 @pytest.mark.parametrize(
@@ -52,31 +52,31 @@ def test_threads_lose_nothing(space: Keyspace) -> None:
 )
 def test_a_value_is_counted_in_its_bucket(space: Keyspace, seconds: float, bound: str) -> None:
     """As in Prometheus, a bound is inclusive; the last bucket is infinity."""
-    tally = MetricsCounter(space)
-    tally.observe("call", "task", seconds)
-    tally.flush()
+    metrics = MetricsCounter(space)
+    metrics.observe("upstream_request", "poll", seconds)
+    metrics.flush()
 
-    [(of, histogram)] = tally.read().histograms_of("call")
-    assert of == "task"
+    [(of, histogram)] = metrics.read().histograms_of("upstream_request")
+    assert of == "poll"
     assert histogram.sum == pytest.approx(seconds)
     first = next(place for place, (_, count) in enumerate(histogram.cumulative()) if count)
     assert (histogram.bounds[first], histogram.cumulative()[-1]) == (bound, ("+Inf", 1))
-    assert len(histogram.counts) == len(BOUNDS["call"]) + 1
+    assert len(histogram.counts) == len(BOUNDS["upstream_request"]) + 1
 
 
 def test_while_redis_refuses_counters_are_kept(space: Keyspace) -> None:
     """Counting raises no error and does not block."""
-    tally = MetricsCounter(space, every_s=60)
-    tally.increment("x")
-    tally.observe("call", "task", 2)
+    metrics = MetricsCounter(space, every_s=60)
+    metrics.increment("x")
+    metrics.observe("upstream_request", "poll", 2)
     space.redis.execute_command("ACL", "SETUSER", "default", "-hincrby")  # type: ignore[no-untyped-call]
     try:
-        tally.flush()
+        metrics.flush()
     finally:
         space.redis.execute_command("ACL", "SETUSER", "default", "+hincrby")  # type: ignore[no-untyped-call]
-    assert tally.read().counts == {}
-    tally.increment("x")
-    tally.flush()
+    assert metrics.read().counts == {}
+    metrics.increment("x")
+    metrics.flush()
 
-    assert tally.read().counts == {"x": 2}
-    assert [histogram.sum for _, histogram in tally.read().histograms_of("call")] == [2.0]
+    assert metrics.read().counts == {"x": 2}
+    assert [histogram.sum for _, histogram in metrics.read().histograms_of("upstream_request")] == [2.0]

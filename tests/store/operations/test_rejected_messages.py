@@ -49,7 +49,7 @@ def test_only_the_last_thousand_are_stored(store: JobStore, redis: Redis, prefix
 def test_the_total_size_is_limited(store: JobStore, redis: Redis, prefix: str) -> None:
     """This holds for any characters, and for messages of a release that did not count bytes; the oldest are deleted."""
     list_of_them, long = f"{{{prefix}}}:rejected_messages", "語" * JOB_MAX
-    before = {"at": NOW, "message_id": "old", "task": "t", "reason": "r", "job": long}
+    before = {"rejected_at": NOW, "message_id": "old", "task": "t", "reason": "r", "job": long}
     redis.lpush(list_of_them, *[json.dumps(before, ensure_ascii=False)] * 100)
     for number in range(100):
         store.rejected_messages.add(message(number, long if number % 3 else "short"))
@@ -210,5 +210,5 @@ def test_the_command_clears_messages(command: Command, store: JobStore) -> None:
 
     assert cleared.out.count("id-") == 60
     assert "60 messages deleted" in cleared.out
-    assert command("rejects").out == "no messages were rejected\n"
+    assert command("rejects").out == "no rejected messages\n"
     assert "rejected" not in command("status").out

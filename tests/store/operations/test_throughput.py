@@ -16,7 +16,7 @@ from voicequeue.storage.monitoring.throughput import SAMPLED
 def finished(store: JobStore, key: str, at: float, *, waited: float, worked: float) -> None:
     """Finish a job that waited `waited` seconds before its submission and took `worked` seconds after it."""
     job = job_in_state(store, State.PENDING, voice_with_song(key=key), now=at - waited - worked)
-    fields = {"settled": str(at), "since": str(at - worked)}
+    fields = {"settled": str(at), "submitted_at": str(at - worked)}
     apply_transition(store, job, State.SUCCEEDED, at, fields=fields)
 
 

@@ -160,7 +160,7 @@ def test_redelivering_a_pending_callback_makes_it_due(store: JobStore) -> None:
 DAMAGE = {
     "the first is not pending": (("ZREM", "callbacks:pending", "FIRST"), "FIRST is not scheduled for delivery"),
     "the first is blocked": (("ZADD", "callbacks:pending", "+inf", "FIRST"), "FIRST is not scheduled for delivery"),
-    "the second has no order": (("ZREM", "callbacks:of:job:JOB", "SECOND"), "SECOND is not scheduled for delivery"),
+    "the second has no order": (("ZREM", "callbacks:order:job:JOB", "SECOND"), "SECOND is not scheduled for delivery"),
     "the first has no record": (("DEL", "callback:FIRST"), "FIRST has no record"),
     "a ghost is pending": (("ZADD", "callbacks:pending", "1", "ghost"), "ghost has no record"),
     "a ghost is undelivered": (("ZADD", "callbacks:undelivered", "1", "ghost"), "ghost has no record"),

@@ -12,7 +12,7 @@ from redis import Redis
 from tests.store.life import NOW, apply_transition, enqueue_jobs, get_job
 from tests.support.jobs import voice
 from voicequeue import State
-from voicequeue.domain.job import IN_FLIGHT, TRANSITIONS
+from voicequeue.domain.states import IN_FLIGHT, TRANSITIONS
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.callbacks import CallbackClaim
 from voicequeue.storage.job_store import JobStore

@@ -212,7 +212,8 @@ def test_a_job_with_an_unreadable_spec_is_undeliverable(
 
 
 @pytest.mark.parametrize(
-    "data", ["{", "[]", "{}", '{"state": "odd"}', '{"state": "failed", "stage": "voice", "v": "x", "created": "1"}']
+    "data",
+    ["{", "[]", "{}", '{"state": "odd"}', '{"state": "failed", "stage": "voice", "version": "x", "created": "1"}'],
 )
 def test_a_callback_with_an_unreadable_snapshot_is_undeliverable(
     store: JobStore, redis: Redis, prefix: str, data: str
@@ -220,7 +221,7 @@ def test_a_callback_with_an_unreadable_snapshot_is_undeliverable(
     """For any error that reading it raises."""
     job_in_state(store, State.FAILED, voice_with_callback())
     [callback] = store.callbacks.pending()
-    redis.hset(f"{{{prefix}}}:callback:{callback.id}", "data", data)
+    redis.hset(f"{{{prefix}}}:callback:{callback.id}", "snapshot", data)
 
     with pytest.raises(UndeliverableError, match="cannot read"):
         only(claim_due(store.callbacks)).body()

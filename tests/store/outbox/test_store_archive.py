@@ -22,7 +22,7 @@ from tests.store.life import (
 from tests.support.jobs import voice, voice_with_song
 from voicequeue import ArchivedFile, ArchiveState, Job, Stage, State
 from voicequeue.domain import serialization
-from voicequeue.domain.job import ClipPart
+from voicequeue.domain.states import ClipPart
 from voicequeue.storage.archive import ArchiveClaim
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.audit.repair import repair

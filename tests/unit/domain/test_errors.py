@@ -34,7 +34,7 @@ ERRORS = [
     PlanNotFoundError(),
     InvalidCursorError(),
     InvalidJobError([Problem("song.title", "is too long"), Problem("", "is odd")]),
-    InvalidAudioError("too_short", "5.0 s long; more than 10 s are needed"),
+    InvalidAudioError("too_short", "5.0 s long; more than 10 s are required"),
     KeyConflictError("order-7", "abcdefgh"),
     JobNotFoundError("abcdefgh"),
     BatchNotFoundError("spring"),

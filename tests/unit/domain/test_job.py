@@ -8,17 +8,9 @@ import pytest
 
 from tests.support.jobs import voice, voice_with_song
 from voicequeue import ArchivedFile, ArchiveState, Charge, Clip, Failure, FailureCode, Job, Stage, State, TimelineEntry
-from voicequeue.domain.job import (
-    CANCELLING_TRANSITIONS,
-    IN_FLIGHT,
-    MAY_HAVE_LATE_RESULT,
-    SETTLED,
-    TRANSITIONS,
-    Transition,
-    charges,
-    to_iso8601,
-)
+from voicequeue.domain.job import Transition, charges, to_iso8601
 from voicequeue.domain.stage import PRICES
+from voicequeue.domain.states import CANCELLING_TRANSITIONS, IN_FLIGHT, MAY_HAVE_LATE_RESULT, SETTLED, TRANSITIONS
 
 PAIRS = list(itertools.product(State, State))
 LEGAL = [(state, to) for state, to in PAIRS if to in TRANSITIONS[state]]

@@ -12,7 +12,13 @@ from voicequeue import Clip, Failure, FailureCode, Job, Stage, State, TimelineEn
 from voicequeue.domain import serialization
 from voicequeue.domain.job import Transition
 
-QUEUED = {"spec": voice().canonical_content(), "state": "queued", "stage": "voice", "v": "1", "created": "1760000000.5"}
+QUEUED = {
+    "spec": voice().canonical_content(),
+    "state": "queued",
+    "stage": "voice",
+    "version": "1",
+    "created": "1760000000.5",
+}
 
 texts = st.text(st.characters(codec="utf-8"))
 
@@ -35,7 +41,7 @@ def test_a_record_with_everything_is_a_job_with_everything() -> None:
         "spec": voice_with_song().canonical_content(),
         "state": "failed",
         "stage": "music",
-        "v": "12",
+        "version": "12",
         "updated": "1760000009",
         "settled": "1760000008.25",
         "attempt": "3",
@@ -138,16 +144,16 @@ def test_a_line_of_a_timeline_is_an_entry() -> None:
 
 def test_a_transition_has_no_nulls_for_lua() -> None:
     """Absent values are left out, removed fields are listed separately, and the task id is part of the timeline."""
-    fields = {"voice.task": "t-1", "since": "7", "failure": None}
+    fields = {"voice.task": "t-1", "submitted_at": "7", "failure": None}
     move = Transition("abc", 4, State.CHARGING, Stage.VOICE, State.PENDING, due=9.0, fields=fields, credits=4)
 
     assert serialization.transition_arguments(move) == {
         "id": "abc",
-        "v": 4,
+        "version": 4,
         "to": "pending",
         "stage": "voice",
         "credits": 4,
-        "set": {"voice.task": "t-1", "since": "7"},
+        "set": {"voice.task": "t-1", "submitted_at": "7"},
         "unset": ["failure"],
         "task_id": "t-1",
         "due": 9.0,

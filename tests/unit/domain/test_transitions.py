@@ -33,8 +33,8 @@ def test_a_task_id_that_is_named_late_means_that_it_was_charged() -> None:
 
     assert move is not None
     assert (move.to_state, move.due, move.credits, move.attempt) == (State.PENDING, NOW, 15, 1)
-    unknown_yet = dict.fromkeys(("answer", "doubt", "reorder"))
-    assert move.fields == {"music.task": "t9", "since": f"{NOW:.6f}", "asked": "0", **unknown_yet}
+    unknown_yet = dict.fromkeys(("upstream_response", "failure_report", "resubmit"))
+    assert move.fields == {"music.task": "t9", "submitted_at": f"{NOW:.6f}", "not_ready_at": "0", **unknown_yet}
 
 
 WITHOUT_AN_ORDER = (State.WAITING, State.QUEUED, State.ADMITTED, State.UNSURE, State.FAILED, State.CANCELLED)
@@ -51,7 +51,7 @@ def test_a_job_without_an_order_continues_with_the_one_that_is_named(state: Stat
     assert move.to_state is (state if is_over else State.PENDING)
     assert (move.attempt, move.due, move.credits) == (1, NOW, 4)
     was_about_to_be_submitted = state in (State.WAITING, State.QUEUED, State.ADMITTED)
-    assert move.fields["reorder"] == ("1" if was_about_to_be_submitted else None)
+    assert move.fields["resubmit"] == ("1" if was_about_to_be_submitted else None)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_job_that_has_a_newer_order_or_the_result_does_without_the_one_that_is
 def test_a_person_may_name_what_is_unsure_or_was_lost() -> None:
     """It is the latest of those orders, never a known one."""
     assert transitions.lost_order(job(State.UNSURE, attempt=2), "t9").attempt == 2
-    lost = job(State.PENDING, Stage.MUSIC, attempt=3, lost={1: Stage.VOICE, 2: Stage.VOICE})
+    lost = job(State.PENDING, Stage.MUSIC, attempt=3, lost_stages={1: Stage.VOICE, 2: Stage.VOICE})
     assert transitions.lost_order(lost, "t9") == ChargedOrder("j1", Stage.VOICE, 2, "t9")
     with pytest.raises(InvalidStateError, match="only an unsure job can be reviewed"):
         transitions.lost_order(job(State.PENDING), "t9")
@@ -84,10 +84,10 @@ def test_a_person_may_name_what_is_unsure_or_was_lost() -> None:
 
 def test_ordering_again_counts_nothing_before_it_is_charged() -> None:
     """The job has its slot again; its next charge is counted when upstream accepts it."""
-    move = transitions.resubmit(job(State.UNSURE, attempt=2, lost={1: Stage.VOICE}), NOW)
+    move = transitions.resubmit(job(State.UNSURE, attempt=2, lost_stages={1: Stage.VOICE}), NOW)
 
     assert (move.to_state, move.due, move.credits) == (State.ADMITTED, NOW, 0)
-    assert move.fields == {"lost": '{"1": "voice", "2": "voice"}'}
+    assert move.fields == {"lost_orders": '{"1": "voice", "2": "voice"}'}
 
 
 def test_giving_up_is_a_failure_that_says_so() -> None:
@@ -124,7 +124,7 @@ def failed(stage: Stage, code: FailureCode, *, has_task: bool = True, **more: ob
         (failed(Stage.VOICE, FailureCode.DEADLINE, persona_id="p"), 15, 15, False),
         (failed(Stage.VOICE, FailureCode.ABANDONED), 15, 19, False),
         (failed(Stage.VOICE, FailureCode.EXPIRED), 15, 19, False),
-        (failed(Stage.VOICE, FailureCode.EXPIRED, has_task=False, lost={1: Stage.VOICE}), 19, 19, True),
+        (failed(Stage.VOICE, FailureCode.EXPIRED, has_task=False, lost_stages={1: Stage.VOICE}), 19, 19, True),
     ],
 )
 def test_retrying_costs_what_is_still_to_be_paid(broken: Job, cost: int, cost_resubmitted: int, again: bool) -> None:
@@ -187,10 +187,10 @@ def test_what_upstream_failed_is_asked_about_before_it_is_ordered_again() -> Non
     """The poll is free, and the job is resubmitted as soon as upstream repeats the failure."""
     move = transitions.retry(failed(Stage.VOICE, FailureCode.UPSTREAM_FAILED), NOW)
 
-    assert (move.to_state, move.due, move.fields["reorder"]) == (State.PENDING, NOW, "1")
-    assert serialization.parse_failure_report(move.fields["doubt"]) == FailureReport(0.0, "no")
+    assert (move.to_state, move.due, move.fields["resubmit"]) == (State.PENDING, NOW, "1")
+    assert serialization.parse_failure_report(move.fields["failure_report"]) == FailureReport(0.0, "no")
     resubmitted = transitions.retry(failed(Stage.VOICE, FailureCode.UPSTREAM_FAILED), NOW, resubmit=True)
-    assert (resubmitted.to_state, resubmitted.fields["voice.task"], resubmitted.fields["reorder"]) == (
+    assert (resubmitted.to_state, resubmitted.fields["voice.task"], resubmitted.fields["resubmit"]) == (
         State.QUEUED,
         None,
         None,
@@ -203,4 +203,4 @@ def test_resubmitting_forgets_the_old_order() -> None:
 
     assert transitions.retry(late, NOW).to_state is State.PENDING
     move = transitions.retry(late, NOW, resubmit=True)
-    assert (move.to_state, move.reason, move.fields["voice.task"]) == (State.QUEUED, "retry: order again", None)
+    assert (move.to_state, move.reason, move.fields["voice.task"]) == (State.QUEUED, "retry: resubmit", None)

@@ -1,4 +1,4 @@
-"""How many callbacks are on the way to one host, and which hosts are left alone."""
+"""Limits on concurrent callbacks to one host, and pauses of hosts that do not respond."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from tasks.callbacks.host_limiter import POSTPONE_MAX_S, HostLimiter
 NOW = 1_000.0
 
 
-def failing(hosts: HostLimiter, host: str, times: int, now: float = NOW) -> None:
-    """So many tries fail, one after the other."""
+def fail_repeatedly(hosts: HostLimiter, host: str, times: int, now: float = NOW) -> None:
+    """Make `times` attempts in a row that fail."""
     for _ in range(times):
         assert hosts.try_acquire(host, now) is None
         hosts.release(host, now, is_available=False)
 
 
-def test_a_host_gets_few_at_once_and_the_others_none_the_less() -> None:
-    """Who comes too early is told to come again, each at a time of its own."""
+def test_concurrent_callbacks_to_one_host_are_limited() -> None:
+    """Callbacks beyond the limit are postponed, each to a different time; other hosts are not affected."""
     hosts = HostLimiter(wait_s=0, max_concurrent=2)
 
     assert [hosts.try_acquire("a", NOW) for _ in range(2)] == [None, None]
-    later = [hosts.try_acquire("a", NOW) for _ in range(3)]
+    postponed = [hosts.try_acquire("a", NOW) for _ in range(3)]
     assert hosts.try_acquire("b", NOW) is None
 
-    assert all(each is not None and each > NOW for each in later)
-    assert len(set(later)) == 3
+    assert all(due is not None and due > NOW for due in postponed)
+    assert len(set(postponed)) == 3
     hosts.release("a", NOW, is_available=True)
     assert hosts.try_acquire("a", NOW) is None
 
 
-def test_who_finds_no_room_at_a_brisk_host_waits_a_moment_for_it() -> None:
-    """Being put off would cost a whole round."""
+def test_a_callback_to_a_busy_fast_host_waits_for_a_slot() -> None:
+    """Postponing it would delay it by a whole lease."""
     hosts = HostLimiter(max_concurrent=1, wait_s=20)
     assert hosts.try_acquire("a", NOW) is None
     entered: list[float | None] = []
@@ -44,8 +44,8 @@ def test_who_finds_no_room_at_a_brisk_host_waits_a_moment_for_it() -> None:
     assert entered == [None]
 
 
-def test_nobody_waits_at_a_host_that_has_become_slow() -> None:
-    """Those who wait already go away at once."""
+def test_no_callback_waits_for_a_host_that_became_slow() -> None:
+    """Callbacks that already wait are postponed immediately."""
     hosts = HostLimiter(max_concurrent=2, wait_s=20, max_concurrent_slow=1)
     assert [hosts.try_acquire("a", NOW) for _ in range(2)] == [None, None]
     entered: list[float | None] = []
@@ -59,10 +59,10 @@ def test_nobody_waits_at_a_host_that_has_become_slow() -> None:
     assert entered != [None]
 
 
-def test_a_host_that_does_not_answer_is_left_alone_and_then_tried_with_one() -> None:
-    """After three failures in a row; when its rest is over one is let through, until one arrives."""
+def test_a_host_is_paused_after_failures_in_a_row_and_then_gets_one_callback() -> None:
+    """After the pause, callbacks are sent one at a time until one succeeds."""
     hosts = HostLimiter(wait_s=0, failure_threshold=3, pause_s=30)
-    failing(hosts, "a", 3)
+    fail_repeatedly(hosts, "a", 3)
 
     assert (hosts.try_acquire("a", NOW + 29.9) or 0) >= NOW + 30
     assert hosts.try_acquire("a", NOW + 30) is None
@@ -71,19 +71,19 @@ def test_a_host_that_does_not_answer_is_left_alone_and_then_tried_with_one() -> 
     assert [hosts.try_acquire("a", NOW + 31) for _ in range(4)] == [None] * 4
 
 
-def test_an_answer_in_between_makes_it_a_host_that_is_there() -> None:
-    """Failures count in a row alone."""
+def test_a_response_resets_the_count_of_failures() -> None:
+    """Only failures in a row pause a host."""
     hosts = HostLimiter(wait_s=0, failure_threshold=3)
     for _ in range(3):
-        failing(hosts, "a", 2)
+        fail_repeatedly(hosts, "a", 2)
         assert hosts.try_acquire("a", NOW) is None
         hosts.release("a", NOW, is_available=True)
 
     assert hosts.try_acquire("a", NOW) is None
 
 
-def test_slow_hosts_share_few_places_among_all_of_them() -> None:
-    """However many there are; a brisk one finds its place."""
+def test_all_slow_hosts_share_a_few_slots() -> None:
+    """A fast host is not affected."""
     hosts = HostLimiter(wait_s=0, max_concurrent_slow=3)
     for number in range(10):
         assert hosts.try_acquire(f"slow-{number}", NOW) is None
@@ -92,29 +92,29 @@ def test_slow_hosts_share_few_places_among_all_of_them() -> None:
     entered = [hosts.try_acquire(f"slow-{number}", NOW) for number in range(10)]
 
     assert entered.count(None) == 3
-    assert hosts.try_acquire("brisk", NOW) is None
+    assert hosts.try_acquire("fast", NOW) is None
     hosts.release("slow-0", NOW, is_available=True, took_s=0.1)
     assert hosts.try_acquire("slow-9", NOW) is None
 
 
-def test_nobody_is_put_off_for_long() -> None:
-    """However many wait for a host that is slow."""
+def test_a_postponement_is_limited() -> None:
+    """This holds for any number of callbacks to a slow host."""
     hosts = HostLimiter(wait_s=0, max_concurrent=1, pause_s=30)
     assert hosts.try_acquire("a", NOW) is None
     hosts.release("a", NOW, is_available=True, took_s=60)
     assert hosts.try_acquire("a", NOW) is None
 
-    later = [hosts.try_acquire("a", NOW) or 0 for _ in range(1_000)]
+    postponed = [hosts.try_acquire("a", NOW) or 0 for _ in range(1_000)]
 
-    assert min(later) > NOW
-    assert max(later) <= NOW + POSTPONE_MAX_S + 30
+    assert min(postponed) > NOW
+    assert max(postponed) <= NOW + POSTPONE_MAX_S + 30
 
 
-def test_hosts_without_number_are_not_remembered_without_end() -> None:
-    """Those that are still to be left alone are."""
+def test_the_number_of_remembered_hosts_is_limited() -> None:
+    """Hosts that are still paused are kept."""
     hosts = HostLimiter(wait_s=0, failure_threshold=1, pause_s=30)
     for number in range(3_000):
-        failing(hosts, f"gone-{number}", 1, NOW + number)
+        fail_repeatedly(hosts, f"gone-{number}", 1, NOW + number)
 
     assert len(hosts._hosts) <= 1_001
     assert hosts.try_acquire("gone-2999", NOW + 3_000) is not None

@@ -17,6 +17,7 @@ from tests.store.life import enqueue_jobs
 from tests.support.jobs import voice_with_song
 from tests.support.promtool import MISSING, executable
 from voicequeue.storage.job_store import JobStore
+from voicequeue.storage.monitoring.metrics import BOUNDS
 from workers.gateway.api.metrics import QueueCollector
 
 ROOT = Path(__file__).parents[3]
@@ -29,46 +30,48 @@ ALERTS: list[dict[str, Any]] = [
 #: The metrics of a healthy queue, minute by minute for an hour and a half.
 HEALTHY = {
     'up{job="voicequeue"}': "1x90",
-    'voicequeue_pulse_age_seconds{kind="worker",worker="a"}': "1x90",
+    'voicequeue_heartbeat_age_seconds{kind="worker",worker="a"}': "1x90",
     'voicequeue_gate_closed{reason="unauthorized"}': "0x90",
     'voicequeue_gate_closed{reason="out_of_credits"}': "0x90",
     'voicequeue_gate_closed{reason="upstream_down"}': "0x90",
     'voicequeue_gate_closed{reason="paused"}': "0x90",
     'voicequeue_gate_closed{reason="paused.music"}': "0x90",
     'voicequeue_backlog_jobs{priority="normal"}': "100x90",
-    'voicequeue_oldest_queued_seconds{priority="normal"}': "600x90",
-    'voicequeue_oldest_queued_seconds{priority="bulk"}': "90000x90",
+    'voicequeue_oldest_queued_age_seconds{priority="normal"}': "600x90",
+    'voicequeue_oldest_queued_age_seconds{priority="bulk"}': "90000x90",
     'voicequeue_jobs{state="unsure",stage="voice"}': "0x90",
-    "voicequeue_credits_left": "10000x90",
-    "voicequeue_credits_floor": "0x90",
-    "voicequeue_credits_committed": "100x90",
+    "voicequeue_credits_balance": "10000x90",
+    "voicequeue_credits_min_balance": "0x90",
+    "voicequeue_credits_reserved": "100x90",
     "voicequeue_credits_unexplained": "4x90",
-    'voicequeue_upstream_requests_total{operation="task",outcome="ok"}': "0+600x90",
-    'voicequeue_upstream_requests_total{operation="task",outcome="no_answer"}': "0+6x90",
+    'voicequeue_upstream_requests_total{operation="poll",outcome="ok"}': "0+600x90",
+    'voicequeue_upstream_requests_total{operation="poll",outcome="no_response"}': "0+6x90",
     'voicequeue_callbacks{state="pending"}': "3x90",
     'voicequeue_callbacks{state="undelivered"}': "0x90",
-    'voicequeue_callback_tries_total{outcome="delivered"}': "0+60x90",
-    'voicequeue_callback_tries_total{outcome="again"}': "0+6x90",
-    'voicequeue_pulse_age_seconds{kind="callbacks",worker="c"}': "1x90",
+    'voicequeue_callback_attempts_total{outcome="delivered"}': "0+60x90",
+    'voicequeue_callback_attempts_total{outcome="retry"}': "0+6x90",
+    'voicequeue_heartbeat_age_seconds{kind="callbacks",worker="c"}': "1x90",
     'voicequeue_archive_jobs{state="failed"}': "0x90",
 }
 
 #: The metrics that differ when each alert must fire.
 FAULTS = {
     "VoicequeueGatewayDown": {'up{job="voicequeue"}': "0x90"},
-    "VoicequeueNoPulse": {'voicequeue_pulse_age_seconds{kind="worker",worker="a"}': "1+60x90"},
-    "VoicequeueKeyRefused": {'voicequeue_gate_closed{reason="unauthorized"}': "1x90"},
+    "VoicequeueNoWorkers": {'voicequeue_heartbeat_age_seconds{kind="worker",worker="a"}': "1+60x90"},
+    "VoicequeueKeyRejected": {'voicequeue_gate_closed{reason="unauthorized"}': "1x90"},
     "VoicequeueOutOfCredits": {'voicequeue_gate_closed{reason="out_of_credits"}': "1x90"},
     "VoicequeueUpstreamDown": {'voicequeue_gate_closed{reason="upstream_down"}': "1x90"},
     "VoicequeuePaused": {'voicequeue_gate_closed{reason="paused.music"}': "1x90"},
-    "VoicequeueOldestJobTooOld": {'voicequeue_oldest_queued_seconds{priority="normal"}': "4000+60x90"},
-    "VoicequeueUnsure": {'voicequeue_jobs{state="unsure",stage="voice"}': "2x90"},
-    "VoicequeueCreditsLow": {"voicequeue_credits_left": "450x90"},
-    "VoicequeueCreditsUnexplained": {"voicequeue_credits_unexplained": "0+1x90"},
-    "VoicequeueUpstreamErrors": {'voicequeue_upstream_requests_total{operation="task",outcome="no_answer"}': "0+60x90"},
+    "VoicequeueBacklogDelayed": {'voicequeue_oldest_queued_age_seconds{priority="normal"}': "4000+60x90"},
+    "VoicequeueUnsureJobs": {'voicequeue_jobs{state="unsure",stage="voice"}': "2x90"},
+    "VoicequeueBalanceLow": {"voicequeue_credits_balance": "450x90"},
+    "VoicequeueUnexplainedSpending": {"voicequeue_credits_unexplained": "0+1x90"},
+    "VoicequeueUpstreamErrors": {
+        'voicequeue_upstream_requests_total{operation="poll",outcome="no_response"}': "0+60x90"
+    },
     "VoicequeueCallbacksUndelivered": {'voicequeue_callbacks{state="undelivered"}': "1x90"},
-    "VoicequeueCallbacksFailing": {'voicequeue_callback_tries_total{outcome="again"}': "0+90x90"},
-    "VoicequeueNobodyDelivers": {'voicequeue_pulse_age_seconds{kind="callbacks",worker="c"}': "1+60x90"},
+    "VoicequeueCallbacksFailing": {'voicequeue_callback_attempts_total{outcome="retry"}': "0+90x90"},
+    "VoicequeueNoCallbackWorkers": {'voicequeue_heartbeat_age_seconds{kind="callbacks",worker="c"}': "1+60x90"},
     "VoicequeueArchiveFailed": {'voicequeue_archive_jobs{state="failed"}': "1x90"},
 }
 
@@ -163,7 +166,7 @@ def exposed(store: JobStore) -> set[str]:
     """Return the names of all metrics, with the series of histograms and counters."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(QueueCollector(store))
-    for name in ("call", "stage", "lateness"):
+    for name in BOUNDS:
         store.metrics.observe(name, "x", 1)
     store.metrics.flush()
     text = generate_latest(registry).decode()

@@ -133,7 +133,9 @@ def test_a_worker_gets_more_time_to_stop_than_a_post_may_take(services: dict[str
     assert settings.stop_timeout_s > settings.upstream_connect_timeout_s + settings.upstream_response_timeout_s
     text = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("operations.md", "runbook.md"))
     matches = re.findall(
-        r"TimeoutStopSec=(\d+)|GracePeriodSeconds: (\d+)|grace_period: (\d+)s|SIGTERM, (?:and )?(\d+) s|(\d+) s\]", text
+        r"TimeoutStopSec=(\d+)|GracePeriodSeconds: (\d+)|grace_period: (\d+)s"
+        r"|SIGTERM(?:,| and allow) (\d+) s|(\d+) s\]",
+        text,
     )
     allowed = {int(number) for numbers in matches for number in numbers if number}
     allowed.add(int(services["worker"]["stop_grace_period"].removesuffix("s")))
@@ -144,10 +146,10 @@ def test_a_worker_gets_more_time_to_stop_than_a_post_may_take(services: dict[str
 def test_the_callback_process_gets_more_time_to_stop_than_a_task_may_take(services: dict[str, Any]) -> None:
     """The last attempt may start late in a task and take its whole timeout; the claim covers both."""
     settings = Settings(_env_file=None)
-    patience = build_callbacks(settings).timeouts
-    longest = patience.start_window_s + settings.callback_timeout_s
+    timeouts = build_callbacks(settings).timeouts
+    longest = timeouts.start_window_s + settings.callback_timeout_s
     assert int(services["callbacks"]["stop_grace_period"].removesuffix("s")) > longest
-    assert patience.lease_s > longest
+    assert timeouts.lease_s > longest
 
 
 def test_no_time_limit_ends_a_task_that_waits_for_redis() -> None:

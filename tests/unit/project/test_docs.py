@@ -15,7 +15,7 @@ from mkdocs.exceptions import PluginError
 
 from config import reference, site
 from config.settings import setting_names
-from voicequeue.domain.job import CANCELLING_TRANSITIONS, SHARED_VOICE_TRANSITIONS, TRANSITIONS, State
+from voicequeue.domain.states import CANCELLING_TRANSITIONS, SHARED_VOICE_TRANSITIONS, TRANSITIONS, State
 from voicequeue.ingest.audio_settings import AUDIO_SETTINGS, rules_from
 from voicequeue.ingest.preflight import RecordingRules
 from voicequeue.ingest.row_reader import JOB_COLUMNS, SONG_COLUMNS
@@ -139,11 +139,11 @@ def test_every_variable_that_the_pages_name_is_a_setting() -> None:
 
 def test_links_that_leave_the_folder_become_file_names() -> None:
     """A text that is the file's name becomes code; any other text is followed by the name."""
-    guard = "[the\nguard](../workers/redis_transport.py)"
+    guard = "[the\nguard](../workers/messaging/redis_transport.py)"
     text = f"[Procfile](../Procfile), {guard}, [HTTP](../http.md), ![x](../images/x.png)"
 
     assert site.named(f"[Procfile](../Procfile), {guard}", "why.md") == (
-        "`Procfile`, the\nguard (`workers/redis_transport.py`)"
+        "`Procfile`, the\nguard (`workers/messaging/redis_transport.py`)"
     )
     assert site.named(text, "examples/README.md").endswith("[HTTP](../http.md), ![x](../images/x.png)")
 

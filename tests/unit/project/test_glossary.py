@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from voicequeue.domain.gate import HoldReason
-from voicequeue.domain.job import FailureCode, State
 from voicequeue.domain.source import Source
+from voicequeue.domain.states import FailureCode, State
 
 ROOT = Path(__file__).parents[3]
 CONCEPTS = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")

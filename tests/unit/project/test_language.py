@@ -11,35 +11,50 @@ from tests.unit.project import language
 ROOT = Path(__file__).parents[3]
 SUFFIXES = {".py", ".lua", ".md", ".yml", ".html", ".js"}
 
-#: Folders that follow the rules, without their subfolders. `tests/unit/project/language.py` lists the banned words.
-FOLDERS = (
+#: Everything that people read, besides the history of changes.
+PLACES = (
+    "voicequeue",
+    "tasks",
+    "workers",
+    "config",
+    "simulator",
+    "benchmarks",
     "tests",
-    "tests/acceptance",
-    "tests/acceptance/failures",
-    "tests/acceptance/jobs",
-    "tests/acceptance/operations",
-    "tests/node",
-    "tests/security/broker",
-    "tests/security/browser",
-    "tests/security/inputs",
-    "tests/security/network",
-    "tests/skewed_clock",
-    "tests/tools",
-    "tests/unit",
+    "docs",
+    "README.md",
+    "CONTRIBUTING.md",
 )
 
 #: The lists of banned words.
 EXEMPT = {Path(language.__file__), Path(__file__)}
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_a_folder_is_written_in_plain_language(folder: str) -> None:
+def _files(place: str) -> list[Path]:
+    """Return the checked files of a folder, or the file itself."""
+    path = ROOT / place
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [file for file in files if file.suffix in SUFFIXES and file not in EXEMPT]
+
+
+def _report(findings: list[language.Finding]) -> str:
+    return "\n".join(str(finding).removeprefix(f"{ROOT}/") for finding in findings)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_code_and_documentation_are_written_in_plain_language(place: str) -> None:
     """Docstrings open with a verb or a noun, no text uses a banned word, and variables are nouns of their content."""
-    files = [file for file in sorted((ROOT / folder).iterdir()) if file.suffix in SUFFIXES and file not in EXEMPT]
+    findings = [finding for file in _files(place) for finding in language.findings_of(file)]
 
-    findings = [finding for file in files for finding in language.findings_of(file)]
+    assert findings == [], _report(findings)
 
-    assert findings == [], "\n".join(str(finding).removeprefix(f"{ROOT}/") for finding in findings)
+
+def test_the_public_parts_of_the_library_are_documented() -> None:
+    """Each public module, class and function of voicequeue/ has a docstring."""
+    findings = [
+        finding for file in _files("voicequeue") if file.suffix == ".py" for finding in language.undocumented(file)
+    ]
+
+    assert findings == [], _report(findings)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +67,7 @@ def test_a_folder_is_written_in_plain_language(folder: str) -> None:
         ('raise ValueError("it goes on")', "the word 'goes on'"),
         ("told = 1", "the name 'told'"),
         ("def f(each): ...", "the name 'each'"),
+        ('def f():\n    """An answer."""', "a docstring that opens with 'an'"),
     ],
 )
 def test_a_violation_is_found(tmp_path: Path, text: str, problem: str) -> None:
@@ -70,6 +86,7 @@ def test_a_violation_is_found(tmp_path: Path, text: str, problem: str) -> None:
         'class A:\n    @property\n    def x(self):\n        """The jobs."""',
         'def test_f():\n    """The jobs are returned."""',
         "job_ids = [job.id for job in jobs]",
+        "# at all times",
     ],
 )
 def test_plain_language_is_accepted(tmp_path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""What a file is by how it begins, and names that are nothing but names."""
+"""File types from the first bytes, and safe file names."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from simulator.server.media import build_file
 from tasks.archive.file_types import file_extension
 from tasks.archive.storage import safe_name
-from voicequeue.domain.job import ClipPart
+from voicequeue.domain.states import ClipPart
 
 
 @pytest.mark.parametrize(
-    ("beginning", "name"),
+    ("head", "name"),
     [
         (build_file("c", "mp3", 1_000).body, "mp3"),
         (b"\xff\xfb\x90\xc4", "mp3"),
@@ -33,13 +33,13 @@ from voicequeue.domain.job import ClipPart
         (b"", None),
     ],
 )
-def test_audio_is_known_by_how_it_begins(beginning: bytes, name: str | None) -> None:
-    """Whatever its link or its server calls it."""
-    assert file_extension(ClipPart.AUDIO, beginning) == name
+def test_the_first_bytes_determine_an_audio_type(head: bytes, name: str | None) -> None:
+    """The URL and the Content-Type are ignored."""
+    assert file_extension(ClipPart.AUDIO, head) == name
 
 
 @pytest.mark.parametrize(
-    ("beginning", "name"),
+    ("head", "name"),
     [
         (build_file("c", "png", 0).body, "png"),
         (b"\xff\xd8\xff\xe0", "jpg"),
@@ -50,13 +50,13 @@ def test_audio_is_known_by_how_it_begins(beginning: bytes, name: str | None) -> 
         (b"<svg xmlns=", None),
     ],
 )
-def test_covers_are_known_by_how_they_begin(beginning: bytes, name: str | None) -> None:
-    """Pictures, and no text that a browser would run."""
-    assert file_extension(ClipPart.IMAGE, beginning) == name
+def test_the_first_bytes_determine_an_image_type(head: bytes, name: str | None) -> None:
+    """SVG is rejected, because a browser runs scripts in it."""
+    assert file_extension(ClipPart.IMAGE, head) == name
 
 
-def test_plain_names_stay_as_they_are() -> None:
-    """Ids of jobs and clips, names of batches."""
+def test_safe_names_are_unchanged() -> None:
+    """These are ids of jobs and clips, and names of batches."""
     assert [safe_name(name) for name in ("spring", "0f8fad5b-d9cb-469f-a165-70867728950e", "_", "a.b_c-d")] == [
         "spring",
         "0f8fad5b-d9cb-469f-a165-70867728950e",
@@ -68,10 +68,10 @@ def test_plain_names_stay_as_they_are() -> None:
 @given(
     st.text() | st.sampled_from(["..", ".", "", "../x", "/etc/passwd", "a/b", "a\\b", ".hidden", "a\x00b", "x" * 500])
 )
-def test_whatever_a_name_is_it_cannot_leave_its_folder(name: str) -> None:
-    """Nor be hidden, nor too long; two names that differ stay different."""
-    found = safe_name(name)
+def test_no_name_escapes_its_folder(name: str) -> None:
+    """Names are not hidden or too long either, and different names stay different."""
+    result = safe_name(name)
 
-    assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", found)
-    assert found == name or found.startswith("x-")
-    assert found != safe_name(name + "!")
+    assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", result)
+    assert result == name or result.startswith("x-")
+    assert result != safe_name(name + "!")

@@ -28,9 +28,10 @@ from voicequeue import Song, VoiceJob
 from voicequeue.domain import serialization
 from voicequeue.domain.claims import PollClaim, StalledJob, SubmitClaim
 from voicequeue.domain.clip import Clip
-from voicequeue.domain.job import Failure, FailureCode, FailureReport, State, Transition
+from voicequeue.domain.job import Failure, FailureReport, Transition
 from voicequeue.domain.serialization import clips_text
 from voicequeue.domain.stage import PRICES, Stage
+from voicequeue.domain.states import FailureCode, State
 
 NOW = 1_800_000_000.0
 DEADLINE = 900.0
@@ -74,8 +75,8 @@ def test_an_accepted_order_is_pending_with_its_task_and_its_price(stage: Stage) 
 
     assert (move.job_id, move.version, move.state, move.stage) == ("j1", 3, State.CHARGING, stage)
     assert (move.to_state, move.to_stage, move.due, move.credits) == (State.PENDING, None, NOW + 20, PRICES[stage])
-    unknown_yet = dict.fromkeys(("answer", "asked", "doubt", "reorder"))
-    assert move.fields == {f"{stage}.task": "t1", "since": f"{NOW:.6f}", **unknown_yet}
+    unknown_yet = dict.fromkeys(("upstream_response", "not_ready_at", "failure_report", "resubmit"))
+    assert move.fields == {f"{stage}.task": "t1", "submitted_at": f"{NOW:.6f}", **unknown_yet}
 
 
 @BOTH_STAGES
@@ -105,7 +106,7 @@ def test_an_order_that_may_have_cost_something_is_unsure(stage: Stage) -> None:
     for answer in (None, "<html>Bad gateway"):
         move = decisions.not_accepted(charged(stage), AmbiguousFailure("HTTP 502", answer), NOW)
 
-        kept = {"answer": answer}
+        kept = {"upstream_response": answer}
         assert move == Transition("j1", 3, State.CHARGING, stage, State.UNSURE, reason="HTTP 502", fields=kept)
 
 
@@ -176,11 +177,11 @@ RECHECK_S = 10.0
 @BOTH_STAGES
 def test_a_task_is_failed_when_upstream_says_so_twice_some_time_apart(stage: Stage) -> None:
     """The failure contains upstream's reason and the stage; the order is still polled."""
-    first = decisions.doubt(claimed(stage), TaskFailed("busy"), NOW - RECHECK_S)
+    first = decisions.failure_report(claimed(stage), TaskFailed("busy"), NOW - RECHECK_S)
     assert first == FailureReport(NOW - RECHECK_S, "busy")
     assert decisions.transition_from_result(claimed(stage), TaskFailed("busy"), NOW, RECHECK_S) is None
 
-    again = claimed(stage, doubt=first)
+    again = claimed(stage, failure_report=first)
     move = decisions.transition_from_result(again, TaskFailed("no clear speaker"), NOW, RECHECK_S)
 
     assert failure(move) == Failure(FailureCode.UPSTREAM_FAILED, stage, "no clear speaker")
@@ -191,19 +192,21 @@ def test_a_task_is_failed_when_upstream_says_so_twice_some_time_apart(stage: Sta
 @BOTH_STAGES
 def test_failures_that_are_reported_at_once_are_one_report(stage: Stage) -> None:
     """A webhook triggers a poll right after the first report, whose time is kept."""
-    again = claimed(stage, doubt=FailureReport(NOW - RECHECK_S + 1, "busy"))
+    again = claimed(stage, failure_report=FailureReport(NOW - RECHECK_S + 1, "busy"))
 
     assert decisions.transition_from_result(again, TaskFailed("still busy"), NOW, RECHECK_S) is None
-    assert decisions.doubt(again, TaskFailed("still busy"), NOW) == FailureReport(NOW - RECHECK_S + 1, "still busy")
+    assert decisions.failure_report(again, TaskFailed("still busy"), NOW) == FailureReport(
+        NOW - RECHECK_S + 1, "still busy"
+    )
 
 
 @BOTH_STAGES
 def test_any_other_answer_revokes_a_reported_failure(stage: Stage) -> None:
     """A task that is not ready, or ready, has not failed."""
-    doubted = claimed(stage, doubt=FailureReport(NOW - 60, "busy"))
+    doubted = claimed(stage, failure_report=FailureReport(NOW - 60, "busy"))
     ready: TaskResult = VoiceReady("p1", None) if stage is Stage.VOICE else MusicReady(CLIPS)
 
-    assert decisions.doubt(doubted, NotReady(), NOW) is None
+    assert decisions.failure_report(doubted, NotReady(), NOW) is None
     move = decisions.transition_from_result(doubted, ready, NOW, RECHECK_S)
     assert move is not None
     assert move.to_state is State.SUCCEEDED
@@ -212,13 +215,13 @@ def test_any_other_answer_revokes_a_reported_failure(stage: Stage) -> None:
 @BOTH_STAGES
 def test_what_is_to_be_ordered_again_is_queued_when_its_failure_is_certain(stage: Stage) -> None:
     """The job was retried: its old task is not polled again, and nothing else is counted."""
-    retried = claimed(stage, doubt=FailureReport(0.0, "no"), reorder=True)
+    retried = claimed(stage, failure_report=FailureReport(0.0, "no"), resubmits=True)
 
     move = decisions.transition_from_result(retried, TaskFailed("no"), NOW, RECHECK_S)
 
     assert move is not None
     assert (move.to_state, move.due, move.credits) == (State.QUEUED, None, 0)
-    assert move.fields == {f"{stage}.task": None, "doubt": None, "reorder": None}
+    assert move.fields == {f"{stage}.task": None, "failure_report": None, "resubmit": None}
 
 
 def unsettling_results(stage: Stage) -> list[TaskResult]:
@@ -347,17 +350,17 @@ def test_a_late_result_is_kept_and_changes_nothing_else(stage: Stage, state: Sta
 @BOTH_STAGES
 def test_a_late_failure_may_still_be_revoked(stage: Stage) -> None:
     """A failed job is still polled. A cancelled one, whose voice other jobs may wait for, records the failure."""
-    doubt = FailureReport(NOW - 60, "no speaker")
+    failure_report = FailureReport(NOW - 60, "no speaker")
     for state in (State.FAILED, State.CANCELLED):
         assert (
             decisions.transition_from_result(claimed(stage, state=state), TaskFailed("no speaker"), NOW, RECHECK_S)
             is None
         )
     failed = decisions.transition_from_result(
-        claimed(stage, state=State.FAILED, doubt=doubt), TaskFailed("no speaker"), NOW, RECHECK_S
+        claimed(stage, state=State.FAILED, failure_report=failure_report), TaskFailed("no speaker"), NOW, RECHECK_S
     )
     cancelled = decisions.transition_from_result(
-        claimed(stage, state=State.CANCELLED, doubt=doubt), TaskFailed("no speaker"), NOW, RECHECK_S
+        claimed(stage, state=State.CANCELLED, failure_report=failure_report), TaskFailed("no speaker"), NOW, RECHECK_S
     )
 
     assert failed is None
@@ -398,7 +401,7 @@ def test_every_decision_can_be_written(stage: Stage) -> None:
 def test_an_order_that_is_sent_again_does_not_wait_for_the_songs_of_the_one_that_failed() -> None:
     """Clips that the failed order named without a link are removed with its task."""
     named = (Clip("old", "running"),)
-    claim = claimed(Stage.MUSIC, clips=named, doubt=FailureReport(0.0, "no"), reorder=True)
+    claim = claimed(Stage.MUSIC, clips=named, failure_report=FailureReport(0.0, "no"), resubmits=True)
 
     move = decisions.transition_from_result(claim, TaskFailed("no"), NOW, 10.0)
 

@@ -9,7 +9,7 @@ from billiard.einfo import ExceptionInfo
 from celery import Celery, Task
 from celery.exceptions import Retry
 
-from workers.retries import shorten_retry_trace
+from workers.messaging.retries import shorten_retry_trace
 
 RETRIED, FAILED = "retried", "failed"
 

@@ -40,15 +40,15 @@ def test_a_plan_with_the_same_random_source_gives_the_same_delays() -> None:
 
 def test_a_claim_does_not_expire_while_its_post_may_be_answered() -> None:
     """The lease of a POST is longer than the last request of a task may take (30 s)."""
-    patience = Timeouts()
+    timeouts = Timeouts()
 
-    assert patience.submit_lease_s > patience.submit_s + 30
+    assert timeouts.submit_lease_s > timeouts.submit_s + 30
 
 
-def attempt_times(patience: CallbackTimeouts, *, took: float = 0.0) -> list[float]:
+def attempt_times(timeouts: CallbackTimeouts, *, took: float = 0.0) -> list[float]:
     """Return the times of the attempts of a callback that always fails, in seconds since the first one."""
     times, now = [0.0], took
-    while (due := patience.next_attempt_at(0.0, len(times), now)) is not None:
+    while (due := timeouts.next_attempt_at(0.0, len(times), now)) is not None:
         times.append(due)
         now = due + took
     return times
@@ -76,9 +76,9 @@ def test_a_callback_is_not_attempted_after_its_time() -> None:
 
 def test_a_receiver_may_ask_for_more_time_up_to_the_longest_wait() -> None:
     """`Retry-After` makes a delay longer, never shorter."""
-    patience = CallbackTimeouts()
+    timeouts = CallbackTimeouts()
 
-    assert patience.next_attempt_at(0.0, 1, 0.0, min_delay_s=60) == 60
-    assert patience.next_attempt_at(0.0, 1, 0.0, min_delay_s=1) == 5
-    assert patience.next_attempt_at(0.0, 1, 0.0, min_delay_s=1e9) == 3_600
-    assert patience.next_attempt_at(0.0, 10_000, 0.0) == 3_600
+    assert timeouts.next_attempt_at(0.0, 1, 0.0, min_delay_s=60) == 60
+    assert timeouts.next_attempt_at(0.0, 1, 0.0, min_delay_s=1) == 5
+    assert timeouts.next_attempt_at(0.0, 1, 0.0, min_delay_s=1e9) == 3_600
+    assert timeouts.next_attempt_at(0.0, 10_000, 0.0) == 3_600

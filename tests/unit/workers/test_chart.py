@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from voicequeue import TimeBucket
-from workers.gateway.page.chart import LEFT, WIDTH, draw
+from workers.gateway.page.chart import MARGIN_LEFT, WIDTH, draw
 from workers.gateway.page.filters import format_duration, format_duration_short, safe_path
 
 
@@ -20,7 +20,7 @@ def test_bars_show_finished_jobs_side_by_side() -> None:
     assert chart.max_jobs == 4
     assert four.height > two.height == two.failed_height > none.height == none.failed_height == 0
     assert (four.height, two.y_failed + two.failed_height) == (4 * two.height, two.y)
-    assert LEFT < four.x < two.x < none.x < WIDTH
+    assert MARGIN_LEFT < four.x < two.x < none.x < WIDTH
 
 
 def test_a_line_has_gaps_in_buckets_without_finished_jobs() -> None:

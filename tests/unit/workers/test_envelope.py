@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.messages import INTAKE, NAME, envelope
-from workers.held_messages import DELAYED_BYTES_MAX, OVERHEAD, DelayedMessages
-from workers.message_decoding import decode_message, unreadable_envelope
-from workers.message_validation import UNREADABLE, task_name_and_id, validation_error
+from workers.messaging.held_messages import DELAYED_BYTES_MAX, OVERHEAD, DelayedMessages
+from workers.messaging.message_decoding import decode_message, unreadable_envelope
+from workers.messaging.message_validation import UNREADABLE, task_name_and_id, validation_error
 
 NOW = 1_800_000_000.0
 

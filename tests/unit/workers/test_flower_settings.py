@@ -46,10 +46,16 @@ def test_beyond_this_machine_flower_does_not_start_with_a_short_password() -> No
     ("settings", "names"),
     [
         ({}, set()),
-        ({"hosts": "voices.example,Ops.Example,[2001:db8::1]"}, {"voices.example", "ops.example", "2001:db8::1"}),
+        (
+            {"allowed_hosts": "voices.example,Ops.Example,[2001:db8::1]"},
+            {"voices.example", "ops.example", "2001:db8::1"},
+        ),
         ({"address": "::1", "basic_auth": "me:long"}, set()),
         ({"address": "0.0.0.0", "basic_auth": "me:long-and-random"}, None),
-        ({"address": "0.0.0.0", "basic_auth": "me:long-and-random", "hosts": "voices.example"}, {"voices.example"}),
+        (
+            {"address": "0.0.0.0", "basic_auth": "me:long-and-random", "allowed_hosts": "voices.example"},
+            {"voices.example"},
+        ),
     ],
 )
 def test_flower_answers_to_any_host_name_only_with_a_login_beyond_this_machine(
@@ -63,7 +69,7 @@ def test_flower_answers_to_any_host_name_only_with_a_login_beyond_this_machine(
 def test_a_host_of_flower_is_a_name_without_a_port(hosts: str) -> None:
     """Anything else would never match a request."""
     with pytest.raises(SettingsError, match="FLOWER_ALLOWED_HOSTS: must be host names without ports"):
-        load(hosts=hosts)
+        load(allowed_hosts=hosts)
 
 
 @pytest.mark.parametrize("login", ["me", "me:", ":secret", "me:long,you"])

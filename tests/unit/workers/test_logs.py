@@ -17,7 +17,7 @@ SETTINGS = {
     "MUSICAPI_KEY": "the-key-of-the-account",
     "REDIS_URL": "redis://me:pass%40word-1@redis.internal:6379/0",
     "secret": "the secret of the queue, which is long",
-    "archive": "s3://key:archive-password@bucket/songs",
+    "archive_url": "s3://key:archive-password@bucket/songs",
 }
 
 Write = Callable[..., dict[str, Any]]
@@ -42,10 +42,10 @@ def write() -> Write:
 
 def test_a_line_has_event_level_time_process_and_the_job(write: Write) -> None:
     """Each has its own field; the time is in UTC."""
-    line = write("ordered", job="j1", stage="voice", duration=0.5, at=1_760_000_000.25)
+    line = write("submitted", job="j1", stage="voice", duration=0.5, at=1_760_000_000.25)
 
     assert (line["event"], line["level"], line["job"], line["stage"], line["duration"]) == (
-        "ordered", "info", "j1", "voice", 0.5
+        "submitted", "info", "j1", "voice", 0.5
     )  # fmt: skip
     assert line["timestamp"] == "2025-10-09T08:53:20.250000Z"
     assert line["pid"] > 0
@@ -85,12 +85,12 @@ def test_a_terminal_gets_text() -> None:
     """Lines are readable, not JSON."""
     to_text = formatter(Settings(_env_file=None), in_json=False)
     record = logging.makeLogRecord(
-        {"msg": "ordered", "levelname": "INFO", "levelno": 20, "name": "voicequeue", "job": "j1"}
+        {"msg": "submitted", "levelname": "INFO", "levelno": 20, "name": "voicequeue", "job": "j1"}
     )
 
     line = to_text.format(record)
 
-    assert "ordered" in line
+    assert "submitted" in line
     assert "j1" in line
     assert not line.startswith("{")
 

@@ -15,9 +15,9 @@ from config.settings import Settings, SettingsError, describe_errors, load
 from tasks.poll_scheduler import COUNTDOWN_MAX_S
 from voicequeue.auth import signatures
 from voicequeue.domain.gate import SUBMIT_RATE_MIN
-from workers.consumer import ETA_MAX_S
 from workers.dependencies import callback_secrets
 from workers.doctor import known_settings
+from workers.messaging.consumer import ETA_MAX_S
 
 ROOT = Path(__file__).parents[3]
 
@@ -145,7 +145,7 @@ def test_no_countdown_exceeds_the_visibility_timeout() -> None:
 
     assert longest_interval <= COUNTDOWN_MAX_S <= visibility_timeout - 60
     assert visibility_timeout == ETA_MAX_S
-    assert f" {visibility_timeout} s " in (ROOT / "docs" / "messages.md").read_text(encoding="utf-8")
+    assert f" at most {visibility_timeout} s;" in (ROOT / "docs" / "messages.md").read_text(encoding="utf-8")
     assert "worker_eta_task_limit" not in configuration(Settings())
 
 

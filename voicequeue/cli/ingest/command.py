@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Generator, Iterator
@@ -15,10 +16,10 @@ import typer
 from rich import progress as bars
 
 from voicequeue.cli.ingest import dry_run as outlooks
-from voicequeue.cli.ingest.audio_rules import read_audio_rules
 from voicequeue.cli.ingest.intake import PREFLIGHT_CHUNK, Item, RejectsFile, RowEnqueuer, check_recordings, read_items
 from voicequeue.cli.terminal import (
     AsJson,
+    CommandSetupError,
     Reuse,
     StartWithin,
     argument,
@@ -35,9 +36,10 @@ from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.portions import PORTION_JOBS_MAX
 from voicequeue.domain.spec import batch_name, http_url
 from voicequeue.errors import JobNotFoundError, check_field
+from voicequeue.ingest.audio_settings import rules_from
 from voicequeue.ingest.checkpoint import CannotResumeError, IngestProgress
 from voicequeue.ingest.compression import decompressed
-from voicequeue.ingest.preflight import Preflight
+from voicequeue.ingest.preflight import Preflight, RecordingRules
 from voicequeue.ingest.row_reader import RowReader, UnreadableFileError
 
 _READ_BYTES = 1_048_576
@@ -75,7 +77,7 @@ def ingest(
         raise typer.BadParameter("--dry-run reads the whole file; leave out --resume")
     with _opened(file) as source, ExitStack() as stack:
         jobs = stack.enter_context(open_queue(reuse=reuse))
-        checker = stack.enter_context(Preflight(read_audio_rules())) if preflight else None
+        checker = stack.enter_context(Preflight(_recording_rules())) if preflight else None
         items = read_items(source.rows, batch, start_within)
         if checker is not None:
             items = check_recordings(items, jobs, checker)
@@ -86,6 +88,14 @@ def ingest(
             chunk = PREFLIGHT_CHUNK if checker else PORTION_JOBS_MAX
             rejected = _ingest(source, jobs, batch, items, chunk=chunk, resume=resume, as_json=as_json)
     raise typer.Exit(int(rejected > 0))
+
+
+def _recording_rules() -> RecordingRules:
+    """Return the rules that the environment sets. Raises CommandSetupError, which names the setting."""
+    try:
+        return rules_from(os.environ)
+    except ValueError as error:
+        raise CommandSetupError(str(error)) from None
 
 
 def _limit(

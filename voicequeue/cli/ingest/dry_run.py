@@ -10,8 +10,9 @@ from typing import Any
 from voicequeue.cli.ingest.intake import Item, rejection_kind
 from voicequeue.cli.terminal import escape_untrusted, format_duration, format_time, out, print_json, print_reasons
 from voicequeue.client.queue import VoiceQueue
-from voicequeue.domain.job import ACTIVE, to_iso8601
+from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.spec import VoiceJob
+from voicequeue.domain.states import ACTIVE
 from voicequeue.domain.status import Status
 from voicequeue.errors import VoiceQueueError
 from voicequeue.ingest.checkpoint import IngestCounts
@@ -79,7 +80,7 @@ class Budget:
         return sum(self.status.states[state] for state in ACTIVE)
 
     def seconds(self, new: int) -> float | None:
-        """Return how long the queue takes for its jobs and the new ones, at the present pace."""
+        """Return how long the queue takes for its jobs and the new ones, at the current throughput."""
         return (self.unsettled + new) * 60 / self.status.jobs_per_minute if self.status.jobs_per_minute else None
 
 
@@ -96,7 +97,7 @@ def report(outlook: DryRunResult, means: Budget, *, as_json: bool) -> None:
     print_reasons(counts.reasons)
     for line, reason in outlook.problems:
         out.print(f"  line {line}: {escape_untrusted(reason)}", soft_wrap=True)
-    out.print(f"credits    the new jobs cost {counts.credits:,}; {_affordability(counts.credits, means)}")
+    out.print(f"credits    the new jobs will cost {counts.credits:,}; {_affordability(counts.credits, means)}")
     out.print(f"time       {_duration(counts.new, means)}")
 
 
@@ -104,25 +105,23 @@ def _affordability(cost: int, means: Budget) -> str:
     account, spendable = means.status.account, means.spendable
     if spendable is None:
         return "the balance is not known yet"
-    balance = f"the balance was {account.balance or 0:,} at {format_time(account.updated_at)}"
+    balance = f"{account.balance or 0:,} were left at {format_time(account.updated_at)}"
     unavailable = {
         " are reserved for jobs in flight or unsure": account.reserved,
-        " are the minimum": means.min_balance,
+        " are the minimum balance": means.min_balance,
     }
     less = "".join(f", of which {credits:,}{use}" for use, credits in unavailable.items() if credits)
     verdict = "[green]enough[/]" if spendable >= cost else f"[red]{cost - spendable:,} too few[/]"
-    queued = f" ({means.unsettled:,} jobs that are queued or in flight are paid first)" if means.unsettled else ""
+    queued = f" ({means.unsettled:,} jobs queued or in flight are paid first)" if means.unsettled else ""
     return f"{balance}{less}: {verdict}{queued}"
 
 
 def _duration(new: int, means: Budget) -> str:
     seconds = means.seconds(new)
     if seconds is None:
-        return "not known: no job has succeeded in the last minutes"
-    after = f", after {means.unsettled:,} jobs that are in the queue already" if means.unsettled else ""
-    return (
-        f"about {format_duration(seconds)} at the present pace of {means.status.jobs_per_minute:,.1f} a minute{after}"
-    )
+        return "unknown: no job has succeeded in the last minutes"
+    after = f", after {means.unsettled:,} existing jobs" if means.unsettled else ""
+    return f"about {format_duration(seconds)} at the current {means.status.jobs_per_minute:,.1f} jobs/min{after}"
 
 
 def _json(outlook: DryRunResult, means: Budget) -> dict[str, Any]:

@@ -176,13 +176,13 @@ class RowEnqueuer:
     def _enqueue(self, chunk: list[Item]) -> None:
         jobs = [(index, job) for index, item in enumerate(chunk) if item.job for job in item.job.expand()]
         errors = {index: item.error for index, item in enumerate(chunk) if item.error}
-        receipt = self._jobs.enqueue_many(job for _, job in jobs)
-        for rejection in receipt.rejections:
+        summary = self._jobs.enqueue_many(job for _, job in jobs)
+        for rejection in summary.rejections:
             errors.setdefault(jobs[rejection.index][0], rejection.error)
         counts = self._progress.counts
-        counts.new += receipt.new
-        counts.existing += receipt.existing
-        counts.credits += receipt.credits
+        counts.new += summary.new
+        counts.existing += summary.existing
+        counts.credits += summary.credits
         for index, error in sorted(errors.items(), key=lambda item: item[0]):
             counts.reject(rejection_kind(error))
             self._rejects.add(chunk[index].row, error)

@@ -1,7 +1,7 @@
 """The audit: compare the indexes and counters in Redis with the job records, which are authoritative.
 
 It only reads, page by page, while workers run. A job that merely changes state during the audit is no finding: a job
-counts as misplaced if one transaction reads a record and an index that disagree, counters as wrong if they differ from
+counts as mismatched if one transaction reads a record and an index that disagree, counters as wrong if they differ from
 the sum over all records at the same moment (see `voicequeue.storage.audit.expected_state`).
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 
 from redis import Redis
 
-from voicequeue.domain.job import State
 from voicequeue.domain.spec import Priority
+from voicequeue.domain.states import State
 from voicequeue.storage import scripts
 from voicequeue.storage.audit.expected_state import (
     FIELDS,
@@ -28,11 +28,11 @@ from voicequeue.storage.audit.expected_state import (
 )
 from voicequeue.storage.audit.findings import (
     BatchListMismatch,
+    CounterMismatch,
     Finding,
     IndexMismatch,
     LaneTurnMismatch,
     NotComparable,
-    UncountedSpending,
     UndeliverableCallback,
     UnknownState,
     VoiceWithoutCreator,
@@ -45,41 +45,41 @@ ATTEMPTS = 10
 def audit(redis: Redis, prefix: str) -> list[Finding]:
     """Return all findings."""
     root = f"{{{prefix}}}:"
-    books = ExpectedState(redis, root)
-    books.read()
-    names = books.names()
+    expected_state = ExpectedState(redis, root)
+    expected_state.read()
+    names = expected_state.names()
     findings: list[Finding] = [
-        UnknownState(job_id, record.state) for job_id, record in books.records.items() if not record.is_known
+        UnknownState(job_id, record.state) for job_id, record in expected_state.records.items() if not record.is_known
     ]
-    for index, job_ids in _suspects(books, names):
+    for index, job_ids in _suspects(expected_state, names):
         for page in pages(sorted(job_ids)):
-            findings += _misplaced(redis, root, index, page)
-    findings += _unlisted(redis, root, books)
+            findings += _index_mismatches(redis, root, index, page)
+    findings += _batch_list_mismatches(redis, root, expected_state)
     incomplete = {item.index for item in findings if isinstance(item, IndexMismatch) and item.belongs}
-    findings += _turns(redis, root, books, incomplete)
-    findings += _unmade(redis, root, books)
-    findings += _strays(redis, root)
-    return findings + list(_drifts(books, names))
+    findings += _lane_turn_mismatches(redis, root, expected_state, incomplete)
+    findings += _voices_without_creator(redis, root, expected_state)
+    findings += _undeliverable_callbacks(redis, root)
+    return findings + list(_counter_mismatches(expected_state, names))
 
 
 # ── indexes ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _suspects(books: ExpectedState, names: set[str]) -> Iterator[tuple[str, set[str]]]:
+def _suspects(expected_state: ExpectedState, names: set[str]) -> Iterator[tuple[str, set[str]]]:
     """Yield by index the ids that are there and do not belong there, or vice versa; some may only have changed."""
     expected: defaultdict[str, set[str]] = defaultdict(set)
-    for job_id, record in books.records.items():
+    for job_id, record in expected_state.records.items():
         for index in required_indexes(record):
             expected[index].add(job_id)
     for index in sorted(set(filter(IS_INDEX, names)) | expected.keys()):
-        yield index, expected.pop(index, set()) ^ books.members(index)
+        yield index, expected.pop(index, set()) ^ expected_state.members(index)
 
 
-def _misplaced(redis: Redis, root: str, index: str, job_ids: list[str]) -> Iterator[IndexMismatch]:
+def _index_mismatches(redis: Redis, root: str, index: str, job_ids: list[str]) -> Iterator[IndexMismatch]:
     """Yield the suspects whose record and index disagree at one moment."""
     with redis.pipeline(transaction=True) as pipe:
         for job_id in job_ids:
-            pipe.hmget(f"{root}job:{job_id}", "v", *FIELDS)
+            pipe.hmget(f"{root}job:{job_id}", "version", *FIELDS)
             pipe.zscore(root + index, job_id)
         replies = iter(pipe.execute())
     for job_id, ((version, *values), score) in zip(job_ids, zip(replies, replies, strict=True), strict=True):
@@ -92,26 +92,28 @@ def _misplaced(redis: Redis, root: str, index: str, job_ids: list[str]) -> Itera
             yield IndexMismatch(index, job_id, belongs, version or "")
 
 
-def _unlisted(redis: Redis, root: str, books: ExpectedState) -> Iterator[BatchListMismatch]:
+def _batch_list_mismatches(redis: Redis, root: str, expected_state: ExpectedState) -> Iterator[BatchListMismatch]:
     """Yield batches that are listed without jobs, or have jobs and are not listed."""
-    listed_before = books.members("batches")
-    books.follow_changes([])  # jobs may have been purged since they were read, and batches with them
-    having_jobs = {record.batch for record in books.records.values() if record.batch}
+    listed_before = expected_state.members("batches")
+    expected_state.follow_changes([])  # jobs may have been purged since they were read, and batches with them
+    having_jobs = {record.batch for record in expected_state.records.values() if record.batch}
     for batch in sorted(having_jobs ^ listed_before):
         is_listed = redis.zscore(f"{root}batches", batch) is not None
         if batch in having_jobs:
             if not is_listed:
                 yield BatchListMismatch(batch, belongs=True)
-        elif is_listed and not books.has_jobs(batch):
+        elif is_listed and not expected_state.has_jobs(batch):
             yield BatchListMismatch(batch, belongs=False)
 
 
-def _turns(redis: Redis, root: str, books: ExpectedState, incomplete: set[str]) -> Iterator[LaneTurnMismatch]:
+def _lane_turn_mismatches(
+    redis: Redis, root: str, expected_state: ExpectedState, incomplete: set[str]
+) -> Iterator[LaneTurnMismatch]:
     """Yield batches with a turn and no lane, or vice versa; `incomplete` are indexes in which jobs are missing."""
-    queued = {(record.rank, record.batch) for record in books.records.values() if record.state == State.QUEUED}
+    queued = {(record.rank, record.batch) for record in expected_state.records.values() if record.state == State.QUEUED}
     for rank in range(len(Priority)):
         queued_batches = {batch for job_rank, batch in queued if job_rank == str(rank)}
-        for batch in sorted(queued_batches ^ books.members(f"lanes:{rank}")):
+        for batch in sorted(queued_batches ^ expected_state.members(f"lanes:{rank}")):
             with redis.pipeline(transaction=True) as pipe:
                 pipe.exists(f"{root}lane:{rank}:{batch}")
                 pipe.zscore(f"{root}lanes:{rank}", batch)
@@ -121,15 +123,19 @@ def _turns(redis: Redis, root: str, books: ExpectedState, incomplete: set[str]) 
                 yield LaneTurnMismatch(rank, batch, belongs)
 
 
-def _unmade(redis: Redis, root: str, books: ExpectedState) -> Iterator[VoiceWithoutCreator]:
+def _voices_without_creator(redis: Redis, root: str, expected_state: ExpectedState) -> Iterator[VoiceWithoutCreator]:
     """Yield voices that no job creates; each is checked at one moment."""
-    waiting = {record.shares: job_id for job_id, record in books.records.items() if record.state == State.WAITING}
+    waiting = {
+        record.shared_voice: job_id
+        for job_id, record in expected_state.records.items()
+        if record.state == State.WAITING
+    }
     for page in pages(sorted(waiting.items())):
         problems = scripts.run(redis, "check_voices", root, 0, 0, *(part for pair in page for part in pair))
         yield from (VoiceWithoutCreator(*pair) for pair, is_missing in zip(page, problems, strict=True) if is_missing)
 
 
-def _strays(redis: Redis, root: str) -> Iterator[UndeliverableCallback]:
+def _undeliverable_callbacks(redis: Redis, root: str) -> Iterator[UndeliverableCallback]:
     """Yield callbacks that would never be delivered; each is checked at one moment."""
     for page in pages(sorted(callback_ids(redis, root)), 200):
         problems = scripts.run(redis, "check_callbacks", root, 0, 0, *page)
@@ -143,19 +149,21 @@ def _strays(redis: Redis, root: str) -> Iterator[UndeliverableCallback]:
 # ── counters ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _drifts(books: ExpectedState, names: Iterable[str]) -> Iterator[UncountedSpending | NotComparable]:
-    undecided = set(filter(IS_COUNTED, names)) | books.sums.keys()
+def _counter_mismatches(
+    expected_state: ExpectedState, names: Iterable[str]
+) -> Iterator[CounterMismatch | NotComparable]:
+    undecided = set(filter(IS_COUNTED, names)) | expected_state.sums.keys()
     for _ in range(ATTEMPTS):
-        books.read_new()
+        expected_state.read_new()
         for page in pages(sorted(undecided), 200):
-            for counters, amounts in books.follow_changes(page).items():
+            for counters, amounts in expected_state.follow_changes(page).items():
                 undecided.discard(counters)
-                yield from _drift(books, counters, amounts)
+                yield from _mismatches_of(expected_state, counters, amounts)
     yield from (NotComparable(counters) for counters in sorted(undecided))
 
 
-def _drift(books: ExpectedState, counters: str, amounts: dict[str, int]) -> Iterator[UncountedSpending]:
-    expected = books.sums[counters]
+def _mismatches_of(expected_state: ExpectedState, counters: str, amounts: dict[str, int]) -> Iterator[CounterMismatch]:
+    expected = expected_state.sums[counters]
     for field in sorted(amounts.keys() | expected.keys()):
         if amounts.get(field, 0) != expected[field]:
-            yield UncountedSpending(counters, field, amounts.get(field, 0), expected[field], books.corrections)
+            yield CounterMismatch(counters, field, amounts.get(field, 0), expected[field], expected_state.corrections)

@@ -1,6 +1,6 @@
 """The expected state: the indexes that each job belongs to, and its amounts in each counter, derived from the records.
 
-`Books` reads the records of a running queue and computes the expected counters of one moment.
+`ExpectedState` reads the records of a running queue and computes the expected counters of one moment.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from redis import Redis
 
-from voicequeue.domain.job import IN_FLIGHT, MAY_HAVE_LATE_RESULT, ArchiveState, State
 from voicequeue.domain.stage import PRICES, Stage
+from voicequeue.domain.states import IN_FLIGHT, MAY_HAVE_LATE_RESULT, ArchiveState, State
 from voicequeue.storage import scripts
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class Record(NamedTuple):
     stage: str
     next_stage: str
     code: str
-    shares: str
+    shared_voice: str
     archive: str
     refused: str
     is_cancelling: bool
@@ -46,7 +46,7 @@ class Record(NamedTuple):
 
     @property
     def is_known(self) -> bool:
-        """Whether this release knows the state; the indexes of others are unknown."""
+        """True if this release has the state; the indexes of other states are unknown."""
         return self.state in _STATES
 
 
@@ -54,7 +54,7 @@ class Record(NamedTuple):
 
 #: Names of the sorted sets of ids.
 IS_INDEX = re.compile(
-    r"lane:\d:.*|in_flight|late|refused|state:.+|waiting:.+|archive:(?:pending|failed)|batch:[^:]+:jobs"
+    r"lane:\d:.*|in_flight|late_results|refused|state:.+|waiting:.+|archive:(?:pending|failed)|batch:[^:]+:jobs"
 ).fullmatch
 
 #: Names of the hashes of counters.
@@ -69,7 +69,7 @@ def required_indexes(record: Record) -> Iterator[str]:
     if record.refused:
         yield "refused"
     if record.state == State.WAITING:
-        yield f"waiting:{record.shares}"
+        yield f"waiting:{record.shared_voice}"
     if record.archive in (ArchiveState.PENDING, ArchiveState.FAILED):
         yield f"archive:{record.archive}"
     if record.batch:
@@ -79,13 +79,13 @@ def required_indexes(record: Record) -> Iterator[str]:
 def allowed_indexes(record: Record) -> Iterator[str]:
     """Yield the indexes that may contain it in addition."""
     if record.state in MAY_HAVE_LATE_RESULT:
-        yield "late"
+        yield "late_results"
 
 
 def counter_amounts(record: Record) -> Iterator[tuple[str, str, int]]:
     """Yield the amounts of the job: counters, field, amount."""
     yield "counters", "credits", record.credits
-    yield "counters", "committed", _committed(record)
+    yield "counters", "reserved", _reserved_credits(record)
     if record.state != State.QUEUED:
         yield "state_counts", f"{record.state}:{record.stage}", 1
     if record.code:
@@ -93,10 +93,10 @@ def counter_amounts(record: Record) -> Iterator[tuple[str, str, int]]:
     if record.batch:
         yield f"batch:{record.batch}", record.state, 1
         yield f"batch:{record.batch}", "credits", record.credits
-        yield f"batch:{record.batch}", "committed", _committed(record) + record.unsettled
+        yield f"batch:{record.batch}", "reserved", _reserved_credits(record) + record.unsettled
 
 
-def _committed(record: Record) -> int:
+def _reserved_credits(record: Record) -> int:
     """Return the credits reserved for a job; the same as in scripts/lib/keys.lua."""
     if record.state not in IN_FLIGHT | {State.UNSURE}:
         return 0
@@ -106,17 +106,17 @@ def _committed(record: Record) -> int:
 
 
 #: Fields of these hashes that are settings, not sums over jobs.
-_SETTINGS = frozenset({"paused", "max_credits", "max_in_flight", "callback_url", "callback_origin", "settlings"})
+_SETTINGS = frozenset({"paused", "max_credits", "max_in_flight", "callback_url", "callback_source", "settled_count"})
 
 
 def comparable(counters: str, values: dict[str, str]) -> dict[str, int]:
-    """Return the amounts in counters for existing records, by the fields that `counts` yields; credits of all stages
-    are one sum."""
+    """Return the amounts in counters for existing records, by the fields that `counter_amounts` yields; credits of all
+    stages are one sum."""
     amounts = {field: _number(amount) for field, amount in values.items() if field not in _SETTINGS}
     purged = amounts.pop("purged.credits", 0)
     if counters != "counters":
         return amounts | ({"credits": amounts.get("credits", 0) - purged} if purged else {})
-    kept = {field: amount for field, amount in amounts.items() if field == "committed" or field.startswith("failed.")}
+    kept = {field: amount for field, amount in amounts.items() if field == "reserved" or field.startswith("failed.")}
     return kept | {"credits": sum(amount for field, amount in amounts.items() if field.endswith(".credits")) - purged}
 
 
@@ -140,12 +140,12 @@ FIELDS = (
         "stage",
         "next_stage",
         "failure",
-        "shares",
+        "shared_voice",
         "archive",
         "refused",
         "cancelling",
     ),
-    *("lost", "orders"),
+    *("lost_orders", "orders"),
 )
 
 
@@ -153,12 +153,14 @@ def record_of(values: Sequence[str | None]) -> Record | None:
     """Return the record from its `FIELDS`; None if there is none."""
     if values == [None] * len(FIELDS):
         return None
-    state, batch, credits, rank, stage, next_stage, failure, shares, archive, refused, cancelling, *orders = values
+    state, batch, credits, rank, stage, next_stage, failure, shared_voice, archive, refused, cancelling, *orders = (
+        values
+    )
     code = json.loads(failure)["code"] if failure else ""
     spent = int(credits or 0)
     # Only needed in this state; equal records are stored once.
-    shares = shares if state == State.WAITING else None
-    fields = (state or "", batch or "", spent, rank or "", stage or "", next_stage or "", code, shares or "")
+    shared_voice = shared_voice if state == State.WAITING else None
+    fields = (state or "", batch or "", spent, rank or "", stage or "", next_stage or "", code, shared_voice or "")
     return Record(*fields, archive or "", "refused" if refused else "", bool(cancelling), _unsettled(*orders))
 
 
@@ -171,7 +173,7 @@ def _unsettled(lost: str | None, orders: str | None) -> int:
 
 
 class ExpectedState:
-    """The records of one queue as of the last `look`, and the expected sums."""
+    """The records of one queue as of the last `follow_changes`, and the expected sums."""
 
     def __init__(self, redis: Redis, root: str) -> None:
         self.records: dict[str, Record] = {}

@@ -95,7 +95,7 @@ class VoiceWithoutCreator(Finding):
 
 
 @dataclass(frozen=True, slots=True)
-class UncountedSpending(Finding):
+class CounterMismatch(Finding):
     """A wrong field of counters; `corrections` is the number of corrections at the time of the comparison."""
 
     counters: str

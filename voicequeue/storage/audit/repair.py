@@ -15,10 +15,10 @@ from voicequeue.storage import scripts
 from voicequeue.storage.audit.expected_state import pages
 from voicequeue.storage.audit.findings import (
     BatchListMismatch,
+    CounterMismatch,
     Finding,
     IndexMismatch,
     LaneTurnMismatch,
-    UncountedSpending,
     UndeliverableCallback,
     VoiceWithoutCreator,
 )
@@ -34,9 +34,9 @@ def repair(redis: Redis, prefix: str, findings: Sequence[Finding], now: float) -
     slots."""
     root = f"{{{prefix}}}:"
     repaired: list[Finding] = []
-    for misplaced in _pages_of(IndexMismatch, findings):
-        arguments = _flat((item.job_id, item.version, item.index, int(item.belongs)) for item in misplaced)
-        repaired += _repaired(misplaced, scripts.run(redis, "repair_indexes", root, now, *arguments))
+    for mismatches in _pages_of(IndexMismatch, findings):
+        arguments = _flat((item.job_id, item.version, item.index, int(item.belongs)) for item in mismatches)
+        repaired += _repaired(mismatches, scripts.run(redis, "repair_indexes", root, now, *arguments))
     # After the members of batches, on which the list of batches depends.
     for batches in _pages_of(BatchListMismatch, findings):
         codes = scripts.run(redis, "repair_batch_list", root, *(item.batch for item in batches))
@@ -50,18 +50,18 @@ def repair(redis: Redis, prefix: str, findings: Sequence[Finding], now: float) -
     for strays in _pages_of(UndeliverableCallback, findings):
         problems = scripts.run(redis, "check_callbacks", root, now, 1, *(item.callback_id for item in strays))
         repaired += _repaired(strays, [1 if problem else 0 for problem in problems])
-    return repaired + _corrected(redis, root, [item for item in findings if isinstance(item, UncountedSpending)])
+    return repaired + _corrected(redis, root, [item for item in findings if isinstance(item, CounterMismatch)])
 
 
 def _pages_of(kind: type[F], findings: Sequence[Finding], size: int = _PAGE) -> Iterator[list[F]]:
     return pages((item for item in findings if isinstance(item, kind)), size)
 
 
-def _corrected(redis: Redis, root: str, drifts: Sequence[UncountedSpending]) -> list[Finding]:
+def _corrected(redis: Redis, root: str, mismatches: Sequence[CounterMismatch]) -> list[Finding]:
     """Correct counters and return what was corrected; stops if another repair runs, which would correct them twice."""
     corrected: list[Finding] = []
-    corrections = int(drifts[0].corrections) if drifts else 0
-    of_one_time = (drift for drift in drifts if drift.corrections == drifts[0].corrections)
+    corrections = int(mismatches[0].corrections) if mismatches else 0
+    of_one_time = (mismatch for mismatch in mismatches if mismatch.corrections == mismatches[0].corrections)
     for number, page in enumerate(pages(of_one_time, _PAGE), start=corrections):
         if not scripts.run(redis, "correct_counters", root, str(number), *_flat(map(_amount, page))):
             break
@@ -69,11 +69,11 @@ def _corrected(redis: Redis, root: str, drifts: Sequence[UncountedSpending]) -> 
     return corrected
 
 
-def _amount(drift: UncountedSpending) -> tuple[str, str, int]:
+def _amount(mismatch: CounterMismatch) -> tuple[str, str, int]:
     # The records do not say which stage a credit of the sum belongs to.
-    is_sum = (drift.counters, drift.field) == ("counters", "credits")
-    field = "corrected.credits" if is_sum else drift.field
-    return drift.counters, field, drift.expected - drift.actual
+    is_sum = (mismatch.counters, mismatch.field) == ("counters", "credits")
+    field = "corrected.credits" if is_sum else mismatch.field
+    return mismatch.counters, field, mismatch.expected - mismatch.actual
 
 
 def _flat(rows: Iterable[tuple[Any, ...]]) -> list[Any]:

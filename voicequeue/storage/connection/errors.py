@@ -15,7 +15,7 @@ from voicequeue.storage.connection.retry import PERMANENT, UNREACHABLE
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Raise StoreUnreachable if Redis does not answer, or refuses a command."""
+    """Raise StoreUnavailableError if Redis does not answer, or refuses a command."""
     started_at = time.monotonic()
     try:
         yield

@@ -26,7 +26,7 @@ class EventLog:
         self._lock = keyspace.key("lock:event_log")
 
     def log_new(self, write: Callable[[Event], None]) -> int:
-        """Pass all new events to `say` and return their number; 0 while another process does the same.
+        """Pass all new events to `write` and return their number; 0 while another process does the same.
 
         An event may be passed again if the process crashes meanwhile.
         """

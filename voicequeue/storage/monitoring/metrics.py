@@ -20,9 +20,9 @@ from voicequeue.storage.connection.keyspace import Keyspace
 
 #: The upper bounds (seconds) of the histograms; the last bucket has no bound.
 BOUNDS: Mapping[str, tuple[float, ...]] = {
-    "call": (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    "upstream_request": (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
     "stage": (15, 30, 45, 60, 90, 120, 180, 240, 300, 600, 900, 1800, 3600),
-    "lateness": (1, 2.5, 5, 10, 15, 20, 25, 30, 60, 120, 300),
+    "result_detection_delay": (1, 2.5, 5, 10, 15, 20, 25, 30, 60, 120, 300),
 }
 
 _INFINITY = "+Inf"
@@ -78,7 +78,7 @@ class MetricsCounter:
             self._schedule_flush()
 
     def observe(self, measure: str, subject: str, seconds: float) -> None:
-        """Add a duration to a histogram; `what` is one of `BOUNDS`."""
+        """Add a duration to a histogram; `measure` is one of `BOUNDS`."""
         bounds = BOUNDS[measure]
         index = bisect_left(bounds, seconds)
         bound = f"{bounds[index]:g}" if index < len(bounds) else _INFINITY

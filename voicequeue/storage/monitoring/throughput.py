@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median, quantiles
 
-from voicequeue.domain.job import State
+from voicequeue.domain.states import State
 from voicequeue.storage.connection.keyspace import Keyspace
 
 #: The number of jobs of an interval whose durations are read, spread evenly over it.
@@ -16,10 +16,12 @@ SAMPLED = 15
 
 @dataclass(frozen=True, slots=True)
 class TimeBucket:
-    """An interval from `begun` to `over` (Unix seconds): the jobs that succeeded and failed in it and are still in that
-    state. Durations in seconds are of a sample of the succeeded jobs, None without any: `half` and `most` are the
-    median and the 90th percentile from enqueueing to the end, `order` is the median from the last submission to its
-    result."""
+    """An interval from `start` to `end` (Unix seconds) and the jobs that succeeded and failed in it.
+
+    Jobs that have changed their state since then are not counted. Durations are in seconds, of a sample of the
+    succeeded jobs, and None without any: `p50_s` and `p90_s` are the median and the 90th percentile from enqueueing to
+    the result, `order_p50_s` is the median from the last submission to its result.
+    """
 
     start: float
     end: float
@@ -39,8 +41,8 @@ def throughput(keyspace: Keyspace, now: float, *, span_s: float, buckets: int) -
     succeeded, failed = (_counts_before(keyspace, state, edges) for state in (State.SUCCEEDED, State.FAILED))
     durations = _durations(keyspace, succeeded)
     return [
-        TimeBucket(begun, over, good[1] - good[0], bad[1] - bad[0], *_summary(sample))
-        for (begun, over), good, bad, sample in zip(
+        TimeBucket(start, end, good[1] - good[0], bad[1] - bad[0], *_summary(sample))
+        for (start, end), good, bad, sample in zip(
             pairwise(edges), pairwise(succeeded), pairwise(failed), durations, strict=True
         )
     ]
@@ -62,13 +64,13 @@ def _durations(keyspace: Keyspace, ranks: Sequence[int]) -> Iterator[list[tuple[
             pipe.zrange(keyspace.key(f"state:{State.SUCCEEDED}"), rank, rank)
         job_ids = [job_id for members in pipe.execute() for job_id in members or [""]]
         for job_id in job_ids:
-            pipe.hmget(keyspace.key(f"job:{job_id}"), "created", "settled", "since")
+            pipe.hmget(keyspace.key(f"job:{job_id}"), "created", "settled", "submitted_at")
         records = iter(pipe.execute())
     for sample in samples:
         times = [next(records) for _ in sample]
         yield [
-            (float(settled) - float(created), float(settled) - float(since) if since else None)
-            for created, settled, since in times
+            (float(settled) - float(created), float(settled) - float(submitted_at) if submitted_at else None)
+            for created, settled, submitted_at in times
             if created and settled
         ]
 

@@ -38,7 +38,7 @@ _PARTS = (
 _SHARED = tuple(f"lib/{name}.lua" for name in _PARTS)
 
 #: The end of every script.
-_END = "local outcome = action() write_sums() return outcome"
+_END = "local outcome = action() flush_counters() return outcome"
 
 
 @dataclass(frozen=True, slots=True)

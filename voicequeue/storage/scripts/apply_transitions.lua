@@ -1,6 +1,6 @@
 -- apply_transitions: write transitions decided in Python, each if its job still has the version it was decided for.
 -- KEYS  root
--- ARGV  now, JSON list of transitions, then the limits. A transition is {id, v, to, stage, due, reason,
+-- ARGV  now, JSON list of transitions, then the limits. A transition is {id, version, to, stage, due, reason,
 --       set = {field: value}, unset = [field], credits, task_id, attempt = the order of these two, archive = archive its
 --       songs, refused = upstream refused its order (lib/refusals.lua), unsettled = cost of a lost order that is given up}
 -- RETURNS  for each transition 1 = written (for a job to be cancelled perhaps another one), 0 = the version has
@@ -13,12 +13,12 @@ local is_mixed = is_any_accepted(transitions)
 
 for i, t in ipairs(transitions) do
   local job = read_record(t.id)
-  local state, failure, shares = job.state, job.failure, t.stage == 'voice' and job.shares
+  local state, failure, shared_voice = job.state, job.failure, t.stage == 'voice' and job.shared_voice
   results[i] = 0
-  if job.v == tostring(t.v) and not is_resubmission_blocked(job, t) then
+  if job.version == tostring(t.version) and not is_resubmission_blocked(job, t) then
     -- A job that goes back to the backlog waits if another job creates its voice by now.
     local is_requeued = t.to == 'queued' and (FINAL[state] or state == 'pending')
-    if shares and is_requeued and not become_creator(shares, t.id) then t.to = 'waiting' end
+    if shared_voice and is_requeued and not become_creator(shared_voice, t.id) then t.to = 'waiting' end
     if t.credits > 0 then
       t.attempt = t.attempt or tonumber(job.attempt or 0)
       local orders, credits = count_order(job, t, now)
@@ -32,11 +32,11 @@ for i, t in ipairs(transitions) do
     transition(t.id, t, now, job)
     count_failure(failure, -1)
     count_failure(job.failure, 1)
-    if t.archive then to_be_archived(t.id, now) end
+    if t.archive then schedule_archiving(t.id, now) end
     if t.set.persona_id then
       voice_created(t.id, now)
-    elseif shares then
-      voice_stage_changed(t.id, shares, t, now)
+    elseif shared_voice then
+      voice_stage_changed(t.id, shared_voice, t, now)
     end
   end
 end

@@ -15,12 +15,12 @@ if outcome == 'renew' then
 end
 redis.call('HDEL', job_key, 'archive.holder')
 if outcome == 'done' then
-  redis.call('HDEL', job_key, 'archive.since', 'archive.tries', 'archive.reason')
+  redis.call('HDEL', job_key, 'archive.since', 'archive.attempts', 'archive.reason')
   redis.call('HINCRBY', key('counters'), 'archive.jobs', 1)
   set_archive_state(id, 'done')
   return 1
 end
-redis.call('HINCRBY', job_key, 'archive.tries', 1)
+redis.call('HINCRBY', job_key, 'archive.attempts', 1)
 redis.call('HSET', job_key, 'archive.reason', reason)
 if outcome == 'failed' then set_archive_state(id, 'failed', now) else set_archive_state(id, 'pending', due) end
 return 1

@@ -9,6 +9,6 @@ for a = 2, #ARGV do
   local is_archivable = songs and state ~= 'done'
   is_pending[#is_pending + 1] = is_archivable and 1 or 0
   -- A claimed job stays with its worker, or is due again when the claim expires.
-  if is_archivable and not (state == 'pending' and holder) then to_be_archived(id, now) end
+  if is_archivable and not (state == 'pending' and holder) then schedule_archiving(id, now) end
 end
 return is_pending

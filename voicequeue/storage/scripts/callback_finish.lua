@@ -9,15 +9,15 @@ if not subject or not redis.call('ZSCORE', key('callbacks:pending'), id) then re
 if outcome == 'delivered' then
   redis.call('DEL', callback)
   redis.call('HINCRBY', key('counters'), 'callbacks.delivered', 1)
-  leave_callbacks(id, subject, now)
+  remove_callback(id, subject, now)
   return 1
 end
 if reason ~= '' then redis.call('HSET', callback, 'reason', reason) end
-redis.call('HINCRBY', callback, 'tries', attempted)
+redis.call('HINCRBY', callback, 'attempts', attempted)
 if outcome == 'undelivered' then
   redis.call('ZADD', key('callbacks:undelivered'), now, id)
-  leave_callbacks(id, subject, now)
-elseif redis.call('ZRANGE', key('callbacks:of:' .. subject), 0, 0)[1] == id then
+  remove_callback(id, subject, now)
+elseif redis.call('ZRANGE', key('callbacks:order:' .. subject), 0, 0)[1] == id then
   redis.call('ZADD', key('callbacks:pending'), due, id)
 end -- otherwise an earlier callback of the subject is redelivered, and this one waits for it
 return 1

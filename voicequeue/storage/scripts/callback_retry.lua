@@ -9,9 +9,9 @@ for a = 2, #ARGV do
   is_pending[#is_pending + 1] = subject and 1 or 0
   if subject then
     if redis.call('ZREM', key('callbacks:undelivered'), id) == 1 then
-      redis.call('HSET', key('callback:' .. id), 'since', now, 'tries', 0)
+      redis.call('HSET', key('callback:' .. id), 'since', now, 'attempts', 0)
     end
-    await(id, subject, seq, now)
+    add_callback(id, subject, seq, now)
   end
 end
 return is_pending

@@ -21,15 +21,15 @@ local function check(id)
   end
   if given_up and not pending then return '' end -- it is purged later than its job
   if subject:sub(1, 4) == 'job:' and redis.call('EXISTS', key(subject)) == 0 then
-    return 'belongs to a job that does not exist', function() drop(id) leave_callbacks(id, subject, now) end
+    return 'belongs to a job that does not exist', function() drop(id) remove_callback(id, subject, now) end
   end
-  local siblings = key('callbacks:of:' .. subject)
+  local siblings = key('callbacks:order:' .. subject)
   local first = redis.call('ZRANGE', siblings, 0, 0)[1]
   if first and redis.call('EXISTS', key('callback:' .. first)) == 0 then
-    return 'waits for a callback that does not exist', function() leave_callbacks(first, subject, now) end
+    return 'waits for a callback that does not exist', function() remove_callback(first, subject, now) end
   end
   if not pending or not redis.call('ZSCORE', siblings, id) or (first == id and pending == 'inf') then
-    return 'is not scheduled for delivery', function() await(id, subject, seq, now) end
+    return 'is not scheduled for delivery', function() add_callback(id, subject, seq, now) end
   end
   return ''
 end

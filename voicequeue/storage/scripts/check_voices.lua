@@ -7,13 +7,13 @@ local now, is_repairing = ARGV[1], ARGV[2] == '1'
 
 local function has_creator(voice, id)
   if redis.call('HGET', key('job:' .. id), 'state') ~= 'waiting' then return true end
-  local record = fields_of('voice:' .. voice, { 'maker', 'persona_id', 'failure' })
-  if not record.maker then
+  local record = read_fields('voice:' .. voice, { 'creator', 'persona_id', 'failure' })
+  if not record.creator then
     return (record.persona_id or record.failure) and redis.call('SISMEMBER', key('voices:decided'), voice) == 1
   end
-  local creator = fields_of('job:' .. record.maker, { 'state', 'stage' })
+  local creator = read_fields('job:' .. record.creator, { 'state', 'stage' })
   if not creator.state or creator.stage ~= 'voice' or creator.state == 'waiting' then return false end
-  local is_charged = creator.state == 'cancelled' and redis.call('ZSCORE', key('late'), record.maker)
+  local is_charged = creator.state == 'cancelled' and redis.call('ZSCORE', key('late_results'), record.creator)
   return not FINAL[creator.state] or is_charged
 end
 
@@ -21,7 +21,7 @@ local problems = {}
 for a = 3, #ARGV, 2 do
   local is_missing = not has_creator(ARGV[a], ARGV[a + 1])
   if is_missing and is_repairing then
-    redis.call('HDEL', voice_key(ARGV[a]), 'maker')
+    redis.call('HDEL', voice_key(ARGV[a]), 'creator')
     settle_waiting(ARGV[a], now)
   end
   problems[#problems + 1] = is_missing and 1 or 0

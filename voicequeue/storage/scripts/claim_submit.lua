@@ -2,15 +2,15 @@
 -- KEYS  root
 -- ARGV  now, stage, holder (token of this call), due (when the claims expire), the four limits, ids
 -- RETURNS  for each id one of
---          {v, attempt, spec, persona_id}: claimed
---          {v, 'unsure'}: a retry by the same holder, after the claim has expired
+--          {version, attempt, spec, persona_id}: claimed
+--          {version, 'unsure'}: a retry by the same holder, after the claim has expired
 --          {seconds}: the submit rate is used up; retry after this time
 --          nil: there is nothing to submit, or the job is queued again, because the gate is closed or the limits of its
 --          batch or the available credits do not allow its POST
 local now, stage, holder = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local limits, gate = limits_from(5), gate_state(now, stage)
 
-local function claim_of(id) return redis.call('HMGET', key('job:' .. id), 'v', 'attempt', 'spec', 'persona_id') end
+local function claim_of(id) return redis.call('HMGET', key('job:' .. id), 'version', 'attempt', 'spec', 'persona_id') end
 
 local seen = {}
 local function claim(id)
@@ -22,11 +22,11 @@ local function claim(id)
   if job.state == 'charging' or job.state == 'unsure' then
     -- A retry by the same holder: its first reply was lost.
     if redis.call('HGET', key('job:' .. id), 'holder') ~= holder then return false end
-    return job.state == 'charging' and claim_of(id) or { job.v, 'unsure' }
+    return job.state == 'charging' and claim_of(id) or { job.version, 'unsure' }
   end
   if job.state ~= 'admitted' then return false end
   -- Another job has created the voice since the admission: it is not paid for twice.
-  if stage == 'voice' and job.shares and use_if_created(id, job.shares, ARGV[1]) then return false end
+  if stage == 'voice' and job.shared_voice and use_if_created(id, job.shared_voice, ARGV[1]) then return false end
   local is_closed = gate == 'closed' or (gate == 'trial' and redis.call('ZCARD', key('state:charging')) > 0)
   local reason = is_closed and 'gate closed' or submit_limit_reason(job.batch, limits.floor)
   if reason then

@@ -1,8 +1,8 @@
 -- enqueue: write new jobs; an existing job is left unchanged.
 -- KEYS  root
 -- ARGV  now, number of kinds of jobs; for each kind: rank, batch ('' = none), stage, next stage ('' = none), seconds in
---       which it must start ('' = no deadline), voice that it shares ('' = none), voice by its URL, hash of the recording
---       ('' = unknown), origin; then for each job: id, spec (canonical JSON), its kind (counted from 0)
+--       which it must start ('' = no deadline), shared voice ('' = none), voice by its URL, hash of the recording
+--       ('' = unknown), source; then for each job: id, spec (canonical JSON), its kind (counted from 0)
 -- RETURNS  for each job 1 = new, 2 = new and uses or waits for the voice of another job, 0 = exists with the same
 -- content,
 --          -1 = the id exists with other content, -2 = the name of the voice denotes another recording
@@ -15,19 +15,19 @@ local stored_spec, written = stored_specs(first), {}
 
 for a = first, #ARGV, 3 do
   local id, spec, kind = ARGV[a], ARGV[a + 1], KINDS + FIELDS * tonumber(ARGV[a + 2])
-  local rank, batch, stage, next_stage, within, shares, url, sha256, origin = unpack(ARGV, kind, kind + FIELDS - 1)
+  local rank, batch, stage, next_stage, within, voice, url, sha256, source = unpack(ARGV, kind, kind + FIELDS - 1)
   local existing = written[id] or stored_spec(id)
-  local outcome = is_other_recording(shares, url) and -2 or existing and (existing == spec and 0 or -1) or 1
+  local outcome = is_other_recording(voice, url) and -2 or existing and (existing == spec and 0 or -1) or 1
   outcomes[#outcomes + 1] = outcome
   if outcome == 1 then
     written[id] = spec
     local at = now + count * 1e-6 -- microseconds apart, so that jobs of one call keep their order
     local created = string.format('%.6f', at)
-    create_record(id, spec, created, rank, batch, stage, next_stage, shares, sha256, origin)
+    create_record(id, spec, created, rank, batch, stage, next_stage, voice, sha256, source)
     append_to(by_lane, rank .. ':' .. batch, lane_score(stage, tonumber(created)), id)
     append_to(by_batch, batch, created, id)
     if within ~= '' then redis.call('ZADD', key('start_by'), at + within, id) end
-    if shares ~= '' then sharing[#sharing + 1] = { id = id, voice = shares, url = url, position = #outcomes } end
+    if voice ~= '' then sharing[#sharing + 1] = { id = id, voice = voice, url = url, position = #outcomes } end
     count = count + 1
   end
 end

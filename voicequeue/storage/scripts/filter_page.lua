@@ -2,7 +2,7 @@
 -- KEYS  root
 -- ARGV  the set, 1 = highest score first, score ('' = from the start) and member of the last job of the previous page,
 --       maximum number to examine, the filter (JSON): state, stage, batch, code, since (Unix seconds), parts (texts that
---       all occur in the spec), called (is: equal to a field set by upstream; part: a text in the spec)
+--       all occur in the spec), search (is: equal to a field set by upstream; part: a text in the spec)
 -- RETURNS  number of examined jobs, the last of them and its score, then matching members and scores. A text may
 -- occur in a
 --          spec with another meaning: the caller checks the jobs.
@@ -29,8 +29,8 @@ end
 for _, part in ipairs(filter.parts or {}) do
   add_test({ 'spec' }, function(spec) return string.find(spec, part, 1, true) end)
 end
-if filter.called then
-  local is, part = filter.called.is, filter.called.part
+if filter.search then
+  local is, part = filter.search.is, filter.search.part
   add_test({ 'persona_id', 'voice_name', 'orders', 'spec' }, function(persona, name, orders, spec)
     return persona == is or name == is or has_task(orders, is) or string.find(spec, part, 1, true)
   end)

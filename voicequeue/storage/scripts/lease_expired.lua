@@ -2,13 +2,12 @@
 -- are returned again if the caller crashes.
 -- KEYS  root
 -- ARGV  now, maximum number to return
--- RETURNS  flat list: id, v, state, stage, lost ('' = no order was lost), id, … of jobs that are queued or waiting
--- and have
---          spent nothing
+-- RETURNS  flat list: id, version, state, stage, lost_orders ('' = none), id, … of jobs that are queued or waiting and
+--          have spent nothing
 local BEFORE_START = { waiting = true, queued = true, admitted = true, charging = true, unsure = true }
 local jobs = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('start_by'), '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])) do
-  local job = redis.call('HMGET', key('job:' .. id), 'v', 'state', 'stage', 'credits', 'lost')
+  local job = redis.call('HMGET', key('job:' .. id), 'version', 'state', 'stage', 'credits', 'lost_orders')
   if not BEFORE_START[job[2]] or job[4] then
     redis.call('ZREM', key('start_by'), id)
   else

@@ -2,18 +2,18 @@
 -- to now, so that no other process gets them at the same time.
 -- KEYS  root
 -- ARGV  now, seconds past due, maximum number to return, the longest that a job in flight is ever postponed (seconds)
--- RETURNS  flat list: id, v, state, stage, id, …
+-- RETURNS  flat list: id, version, state, stage, id, …
 local now, overdue_s, latest = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[1] + ARGV[4]
 -- A later due time was written before Redis's clock was set back.
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('in_flight'), '(' .. latest, '+inf', 'LIMIT', 0, ARGV[3])) do
   redis.call('ZADD', key('in_flight'), latest, id)
 end
 local jobs = {}
-for _, index in ipairs({ key('in_flight'), key('late') }) do
+for _, index in ipairs({ key('in_flight'), key('late_results') }) do
   local ids = redis.call('ZRANGEBYSCORE', index, '-inf', now - overdue_s, 'WITHSCORES', 'LIMIT', 0, ARGV[3])
   for i = 1, #ids, 2 do
     local id, at = ids[i], ids[i + 1]
-    local job = redis.call('HMGET', key('job:' .. id), 'v', 'state', 'stage')
+    local job = redis.call('HMGET', key('job:' .. id), 'version', 'state', 'stage')
     if job[1] then
       redis.call('ZADD', index, now, id)
       exclude_idle_time(id, job[2], now - at)

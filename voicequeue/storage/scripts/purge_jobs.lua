@@ -9,8 +9,9 @@ local before = string.format('(%.6f', tonumber(ARGV[1]) - tonumber(ARGV[2]))
 -- Return whether work on the job is pending: a late result, callbacks for it or its batch, its songs are not archived
 -- yet; or an undelivered callback that may be sent again.
 local function is_needed(id, job)
-  local callbacks = redis.call('EXISTS', key('callbacks:of:job:' .. id), key('callbacks:of:batch:' .. (job.batch or '')))
-  return callbacks > 0 or job.archive == 'pending' or redis.call('ZSCORE', key('late'), id)
+  local callbacks = redis.call('EXISTS', key('callbacks:order:job:' .. id),
+    key('callbacks:order:batch:' .. (job.batch or '')))
+  return callbacks > 0 or job.archive == 'pending' or redis.call('ZSCORE', key('late_results'), id)
     or (job.callback and redis.call('ZSCORE', key('callbacks:undelivered'), job.callback))
 end
 
@@ -23,14 +24,14 @@ local function purge(id, job)
   count_failure(job.failure, -1)
   add_to_counter('counters', 'purged.' .. state, 1)
   add_to_counter('counters', 'purged.credits', credits)
-  if job.shares then leave_voice(job.shares) end
+  if job.shared_voice then leave_voice(job.shared_voice) end
   if job.batch then remove_from_batch(job.batch, id, state, credits, unsettled_credits(job)) end
   redis.call('XADD', key('purged'), 'MAXLEN', '~', EVENTS_KEPT, '*', 'id', id, 'batch', job.batch or '')
 end
 
 local purged, ids = 0, redis.call('ZRANGEBYSCORE', key('state:' .. state), '-inf', before, 'LIMIT', from, max)
 for _, id in ipairs(ids) do
-  local job = fields_of('job:' .. id, { 'archive', 'callback', unpack(RECORD_FIELDS) })
+  local job = read_fields('job:' .. id, { 'archive', 'callback', unpack(RECORD_FIELDS) })
   -- A wrong index is repaired by the audit.
   if job.state == state and not is_needed(id, job) then
     purge(id, job)

@@ -4,13 +4,13 @@
 -- ARGV  now, time of the request, credits left, credits known to be spent at the time of the request, then the limits
 -- RETURNS  credits left by our count
 local BALANCES_KEPT = 3000 -- two days, one a minute
-local now, asked, credits, spent_before = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local now, requested_at, credits, spent_before = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local spent = credits_spent()
 local is_quiet = spent == spent_before and redis.call('ZCARD', key('state:charging')) == 0
 local orders = redis.call('HMGET', key('counters'), 'voice.charges', 'music.charges', 'unsettled')
 redis.call('RPUSH', key('balances'), cjson.encode({
-  asked = asked, at = now, credits = credits, spent = spent, quiet = is_quiet, charging = cost_of_state('charging'),
-  unsure = cost_of_state('unsure'), unsettled = tonumber(orders[3] or 0), voices = tonumber(orders[1] or 0),
+  requested_at = requested_at, at = now, credits = credits, spent = spent, quiet = is_quiet,
+  charging = cost_of_state('charging'), unsure = cost_of_state('unsure'), unsettled = tonumber(orders[3] or 0), voices = tonumber(orders[1] or 0),
   songs = tonumber(orders[2] or 0) }))
 redis.call('LTRIM', key('balances'), -BALANCES_KEPT, -1)
 local left = credits - (spent - spent_before)

@@ -1,22 +1,21 @@
 -- reschedule_polls: set the time of the next poll of jobs.
 -- KEYS  root
--- ARGV  id, v, due, when it was not ready yet ('' = unknown), doubt ('' = unchanged, '-' = none), clips ('' =
--- unchanged),
---       id, …
+-- ARGV  id, version, due, not_ready_at ('' = unknown), failure_report ('' = unchanged, '-' = none), clips ('' =
+--       unchanged), id, …
 -- RETURNS  the ids that still had this version, and so are rescheduled
 local rescheduled, has_responded = {}, false
 for a = 1, #ARGV, 6 do
-  local id, due, asked, doubt, clips = ARGV[a], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5]
+  local id, due, not_ready_at, failure_report, clips = ARGV[a], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5]
   local job_key = key('job:' .. id)
-  local job = redis.call('HMGET', job_key, 'v', 'state')
+  local job = redis.call('HMGET', job_key, 'version', 'state')
   if job[1] == ARGV[a + 1] and due_index(job[2]) then
     redis.call('ZADD', due_index(job[2]), due, id)
-    if asked ~= '' then redis.call('HSET', job_key, 'asked', asked) end
-    has_responded = has_responded or asked ~= ''
-    if doubt == '-' then
-      redis.call('HDEL', job_key, 'doubt')
-    elseif doubt ~= '' then
-      redis.call('HSET', job_key, 'doubt', doubt)
+    if not_ready_at ~= '' then redis.call('HSET', job_key, 'not_ready_at', not_ready_at) end
+    has_responded = has_responded or not_ready_at ~= ''
+    if failure_report == '-' then
+      redis.call('HDEL', job_key, 'failure_report')
+    elseif failure_report ~= '' then
+      redis.call('HSET', job_key, 'failure_report', failure_report)
     end
     if clips ~= '' then redis.call('HSET', job_key, 'clips', clips) end
     rescheduled[#rescheduled + 1] = id

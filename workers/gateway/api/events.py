@@ -58,7 +58,7 @@ class EventStream(StreamingResponse):
         self._places = limit
 
     async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
-        """Send the events. Raises Refusal if no slot is free."""
+        """Send the events. Raises ProblemError if no slot is free."""
         with self._places.slot(scope.get("state", {}).get("caller", "")):
             await super().__call__(scope, receive, send)
 
@@ -172,7 +172,7 @@ def parse_event_id(event_id: str) -> tuple[int, int]:
 
 async def _stream(
     queue: VoiceQueue,
-    tail: EventBroadcaster,
+    broadcaster: EventBroadcaster,
     after: str,
     has_gap: bool,
     *,
@@ -181,10 +181,10 @@ async def _stream(
     job_id: str | None,
 ) -> AsyncIterator[str]:
     yield f"id: {after}\nevent: gap\ndata: {{}}\n\n" if has_gap else f": after {after}\n\n"
-    async with tail.watch():
+    async with broadcaster.watch():
         last_sent_at = time.monotonic()
         while True:
-            changed = tail.next_change()
+            changed = broadcaster.next_change()
             events = await _read(queue, after)
             if text := "".join(map(_format, (event for event in events if _matches(event, batch, job_id)))):
                 yield text

@@ -57,14 +57,14 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
         Repeat the request with the same `Idempotency-Key` (or `key`) and content, and nothing is added.
         """
         body = _with_key(await bodies.read_json(request), idempotency_key)
-        placed = await run_in_threadpool(with_source(queue, source_of(request)).enqueue_detailed, body)
-        if placed.is_new:
-            fields = {"job": placed.job.id, "batch": placed.job.spec.batch, "door": "http"}
-            log.info("queued", extra={**fields, "at": placed.job.created_at})
-        headers = {"Location": f"/v1/jobs/{placed.job.id}"}
-        if not _is_visible(placed, request):
-            return JSONResponse(_existing_job(placed), 200, headers)
-        return JSONResponse(_enqueued_job(placed), 202 if placed.is_new else 200, headers | {"ETag": etag(placed.job)})
+        result = await run_in_threadpool(with_source(queue, source_of(request)).enqueue_detailed, body)
+        if result.is_new:
+            fields = {"job": result.job.id, "batch": result.job.spec.batch, "source": "http"}
+            log.info("queued", extra={**fields, "at": result.job.created_at})
+        headers = {"Location": f"/v1/jobs/{result.job.id}"}
+        if not _is_visible(result, request):
+            return JSONResponse(_existing_job(result), 200, headers)
+        return JSONResponse(_enqueued_job(result), 202 if result.is_new else 200, headers | {"ETag": etag(result.job)})
 
     @routes.get(
         "/v1/jobs",
@@ -140,33 +140,33 @@ def _matches(tag: str, header: str) -> bool:
     return bool({tag, "*"} & tags)
 
 
-def _enqueued_job(placed: EnqueueResult) -> schemas.EnqueuedJob:
+def _enqueued_job(result: EnqueueResult) -> schemas.EnqueuedJob:
     return {
-        **placed.job.as_dict(),
-        "further_job_ids": list(placed.further_job_ids),
-        "estimated_credits": placed.credits,
-        "position": placed.position,
+        **result.job.as_dict(),
+        "further_job_ids": list(result.further_job_ids),
+        "estimated_credits": result.credits,
+        "position": result.position,
     }
 
 
-def _is_visible(placed: EnqueueResult, request: Request) -> bool:
+def _is_visible(result: EnqueueResult, request: Request) -> bool:
     """Return whether the caller may see the whole job: its key may belong to a job of another caller."""
-    return placed.is_new or placed.job.source == source_of(request) or Scope.READ in request.state.scopes
+    return result.is_new or result.job.source == source_of(request) or Scope.READ in request.state.scopes
 
 
-def _existing_job(placed: EnqueueResult) -> schemas.ExistingJob:
-    job = placed.job.as_dict()
+def _existing_job(result: EnqueueResult) -> schemas.ExistingJob:
+    job = result.job.as_dict()
     return {
         "id": job["id"],
         "key": job["key"],
         "state": job["state"],
         "created_at": job["created_at"],
-        "further_job_ids": list(placed.further_job_ids),
+        "further_job_ids": list(result.further_job_ids),
     }
 
 
 def _with_key(body: Any, key: str | None) -> Any:
-    """Add the key of the header to the job. Raises InvalidJob if the body has another one."""
+    """Add the key of the header to the job. Raises InvalidJobError if the body has another one."""
     if key is None or not isinstance(body, dict):
         return body
     if body.get("key") not in (None, key):

@@ -14,9 +14,9 @@ from starlette.concurrency import run_in_threadpool
 
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain.gate import HoldReason
-from voicequeue.domain.job import State
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import State
 from voicequeue.domain.status import BacklogLane, by_priority
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.job_store import JobStore
@@ -33,12 +33,12 @@ PREFIX = "voicequeue_"
 
 #: Name of the measurement, its label, the metric and its description.
 HISTOGRAMS = (
-    ("call", "operation", "upstream_request_duration_seconds", "Duration of requests to MusicAPI."),
-    ("stage", "stage", "stage_duration_seconds", "Time from an order to the detection of its result."),
+    ("upstream_request", "operation", "upstream_request_duration_seconds", "Duration of requests to MusicAPI."),
+    ("stage", "stage", "stage_duration_seconds", "Time from the submission of an order to its result."),
     (
-        "lateness",
+        "result_detection_delay",
         "stage",
-        "detection_lateness_seconds",
+        "result_detection_delay_seconds",
         "Upper bound of the time between a result and its detection: since the last poll without it.",
     ),
 )
@@ -88,12 +88,12 @@ class QueueCollector(Collector):
         yield from _requests(store)
         yield from _outcomes(store, now)
         yield _gauge(
-            "pulse_age_seconds",
-            "Age of the last heartbeat of each process, up to an hour.",
+            "heartbeat_age_seconds",
+            "Time since the last heartbeat of each process seen in the last hour.",
             (
                 ({"kind": process.kind, "worker": process.name}, max(0.0, now - process.last_heartbeat))
-                for pulses in store.heartbeats.values()
-                for process in pulses.since(now - PROCESS_MAX_AGE_S)
+                for heartbeats in store.heartbeats.values()
+                for process in heartbeats.since(now - PROCESS_MAX_AGE_S)
             ),
         )
 
@@ -122,7 +122,7 @@ def _ages(store: JobStore, lines: list[BacklogLane], now: float) -> Iterator[Met
         (({"priority": priority}, sum(line.count for line in backlog.get(priority, ()))) for priority in Priority),
     )
     yield _gauge(
-        "oldest_queued_seconds",
+        "oldest_queued_age_seconds",
         "Age of the oldest queued job of each priority; 0 if there is none.",
         (
             ({"priority": priority}, _age(now, (line.oldest_at for line in backlog.get(priority, ()))))
@@ -131,8 +131,8 @@ def _ages(store: JobStore, lines: list[BacklogLane], now: float) -> Iterator[Met
     )
     unsure = store.oldest_entry(State.UNSURE)
     yield _gauge(
-        "oldest_unsure_seconds",
-        "Time for which the oldest unsure job has been unsure; 0 if there is none.",
+        "oldest_unsure_age_seconds",
+        "Time since the oldest unsure job became unsure; 0 if there is none.",
         [({}, _age(now, [] if unsure is None else [unsure]))],
     )
 
@@ -140,12 +140,12 @@ def _ages(store: JobStore, lines: list[BacklogLane], now: float) -> Iterator[Met
 def _flow(store: JobStore, now: float) -> Iterator[Metric]:
     flow = store.flow_control.in_flight_limit()
     yield _gauge("in_flight_jobs", "Jobs in flight.", [({}, store.count_in_flight())])
-    yield _gauge("in_flight_limit", "Jobs that may be in flight now.", [({}, flow.limit)])
-    yield _gauge("in_flight_limit_max", "The most jobs in flight, by the settings.", [({}, flow.maximum)])
+    yield _gauge("in_flight_limit", "Current limit of jobs in flight.", [({}, flow.limit)])
+    yield _gauge("in_flight_limit_max", "Configured maximum of the in-flight limit.", [({}, flow.maximum)])
     closed = {hold.reason for hold in store.flow_control.gate(now).holds}
     yield _gauge(
         "gate_closed",
-        "1 if this reason holds charges back, else 0.",
+        "1 while submission is stopped for this reason, else 0.",
         (({"reason": reason}, int(reason in closed)) for reason in HOLD_REASONS),
     )
 
@@ -158,21 +158,21 @@ def _credits(store: JobStore, now: float) -> Iterator[Metric]:
     yield _counter(
         "credits_spent", "Credits charged by MusicAPI.", (({"stage": stage}, n) for stage, (_, n) in charged.items())
     )
-    yield _gauge("credits_committed", "Credits reserved for jobs in flight and unsure jobs.", [({}, account.reserved)])
+    yield _gauge("credits_reserved", "Credits reserved for jobs in flight and unsure jobs.", [({}, account.reserved)])
     yield _gauge(
         "credits_unexplained",
-        "Credits that left the account and that no order explains.",
+        "Credits that left the account without a known order.",
         [({}, account.uncounted.unexplained if account.uncounted else 0)],
     )
-    yield _gauge("credits_floor", "Minimum balance to keep.", [({}, store.flow_control.limits().min_balance)])
+    yield _gauge("credits_min_balance", "Minimum balance to keep.", [({}, store.flow_control.limits().min_balance)])
     yield _gauge(
-        "credits_left",
+        "credits_balance",
         "Credits on the account: the last balance minus what was spent since; absent until it is known.",
         [] if account.balance is None else [({}, account.balance)],
     )
     yield _gauge(
-        "credits_asked_timestamp_seconds",
-        "When MusicAPI last reported the balance.",
+        "credits_checked_timestamp_seconds",
+        "Time of the last balance check.",
         [] if account.updated_at is None else [({}, account.updated_at)],
     )
 
@@ -181,16 +181,16 @@ def _requests(store: JobStore) -> Iterator[Metric]:
     counters = store.metrics.read()
     yield _counter(
         "upstream_requests",
-        "Requests to MusicAPI by operation (task: polls) and outcome (slow_down: 429).",
+        "Requests to MusicAPI by operation and outcome (rate_limited: 429).",
         (
             ({"operation": operation, "outcome": outcome}, n)
-            for (operation, outcome), n in counters.counters_under("call")
+            for (operation, outcome), n in counters.counters_under("upstream_request")
         ),
     )
     yield _counter(
-        "callback_tries",
+        "callback_attempts",
         "Attempts to deliver callbacks, by outcome.",
-        (({"outcome": outcome}, n) for (outcome,), n in counters.counters_under("try")),
+        (({"outcome": outcome}, n) for (outcome,), n in counters.counters_under("callback_attempt")),
     )
     for what, label, name, description in HISTOGRAMS:
         family = HistogramMetricFamily(PREFIX + name, description, labels=[label])
@@ -202,10 +202,16 @@ def _requests(store: JobStore) -> Iterator[Metric]:
 def _outcomes(store: JobStore, now: float) -> Iterator[Metric]:
     callbacks, archive = store.callbacks.counts(now), store.archive.counts(now)
     undelivered = {"pending": callbacks.pending, "undelivered": callbacks.undelivered}
-    yield _gauge("callbacks", "Callbacks not delivered.", (({"state": s}, n) for s, n in undelivered.items()))
+    yield _gauge(
+        "callbacks", "Callbacks not delivered yet, by state.", (({"state": s}, n) for s, n in undelivered.items())
+    )
     yield _counter("callbacks_delivered", "Callbacks delivered.", [({}, callbacks.delivered)])
     songs = {"pending": archive.pending, "failed": archive.failed}
-    yield _gauge("archive_jobs", "Jobs not archived.", (({"state": s}, n) for s, n in songs.items()))
+    yield _gauge(
+        "archive_jobs",
+        "Jobs whose songs are not archived yet, by state.",
+        (({"state": s}, n) for s, n in songs.items()),
+    )
     yield _counter("archived_jobs", "Jobs archived.", [({}, archive.jobs)])
     yield _counter("archived_files", "Files archived.", [({}, archive.files)])
     yield _gauge("rejected_messages", "Rejected messages kept.", [({}, store.rejected_messages.count())])

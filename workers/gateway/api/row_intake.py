@@ -38,7 +38,7 @@ class _BodyReader:
         self._loop = asyncio.get_running_loop()
         self._receive = receive
         self._on_idle = on_idle
-        self._pace = UploadBudget(MIN_RATE, WINDOW_S)
+        self._budget = UploadBudget(MIN_RATE, WINDOW_S)
         self._deadline = time.monotonic() + UPLOAD_TIMEOUT_S
         self._buffer = b""
         self._has_more = True
@@ -46,7 +46,7 @@ class _BodyReader:
         self._receiving: Future[Message] | None = None
 
     def read(self, size: int) -> bytes:
-        """Return up to `size` bytes; b"" at the end. Raises Gone, Refusal."""
+        """Return up to `size` bytes; b"" at the end. Raises ClientDisconnectedError, ProblemError."""
         while not self._buffer and self._has_more:
             message = self._next_message()
             if message["type"] != "http.request":
@@ -58,7 +58,7 @@ class _BodyReader:
     def _next_message(self) -> Message:
         if self._is_stopped:
             raise ClientDisconnectedError
-        if self._pace.remaining_s <= 0 or self._deadline <= time.monotonic():
+        if self._budget.remaining_s <= 0 or self._deadline <= time.monotonic():
             raise self._too_slow()
         receiving: Future[Message] = asyncio.run_coroutine_threadsafe(cast(Any, self._receive()), self._loop)
         self._receiving = receiving
@@ -68,7 +68,7 @@ class _BodyReader:
             raise ClientDisconnectedError from None
         finally:
             receiving.cancel()
-        self._pace.earn(len(message.get("body", b"")))
+        self._budget.earn(len(message.get("body", b"")))
         return message
 
     def _wait_briefly(self, receiving: Future[Message]) -> Message | None:
@@ -78,17 +78,17 @@ class _BodyReader:
         except FutureTimeoutError:
             return None
         finally:
-            self._pace.spend(time.monotonic() - started_at)
+            self._budget.spend(time.monotonic() - started_at)
 
     def _wait(self, receiving: Future[Message]) -> Message:
         self._on_idle()  # does not count as waiting for the sender
         started_at = time.monotonic()
         try:
-            return receiving.result(max(0.0, min(self._pace.remaining_s, self._deadline - started_at)))
+            return receiving.result(max(0.0, min(self._budget.remaining_s, self._deadline - started_at)))
         except FutureTimeoutError:
             raise self._too_slow() from None
         finally:
-            self._pace.spend(time.monotonic() - started_at)
+            self._budget.spend(time.monotonic() - started_at)
 
     def _too_slow(self) -> ProblemError:
         detail = f"rows must arrive at {MIN_RATE:g} bytes per second or more, averaged over {WINDOW_S:g} s"
@@ -116,7 +116,7 @@ class RowIntake:
         self._reports_all = report_all
         self._body = _BodyReader(receive, on_idle=self._flush)
         self._pending = Portion[tuple[int, VoiceJob | InvalidJobError]]()
-        self._receipt = EnqueueSummary()
+        self._totals = EnqueueSummary()
 
     def run(self) -> None:
         """Enqueue all rows.
@@ -175,7 +175,7 @@ class RowIntake:
         self._outbox.write("".join(lines).encode())
 
     def _result(self, line: int, entry: EnqueueItemResult) -> str:
-        self._receipt.add(entry)
+        self._totals.add(entry)
         if entry.error is not None:
             errors = problems.from_exception(entry.error).get("errors", [])
             return json.dumps({"line": line, "outcome": "rejected", "errors": errors}) + "\n"
@@ -186,13 +186,13 @@ class RowIntake:
         return f'{{"line": {line}, "outcome": "{outcome}", "id": "{entry.job_id}"{further}}}\n'
 
     def _write_summary(self, problem: problems.ProblemDetails | None) -> None:
-        receipt = self._receipt
+        totals = self._totals
         summary: dict[str, Any] = {
             "complete": problem is None,
-            "new": receipt.new,
-            "existing": receipt.existing,
-            "rejected": receipt.rejected,
-            "credits": receipt.credits,
+            "new": totals.new,
+            "existing": totals.existing,
+            "rejected": totals.rejected,
+            "credits": totals.credits,
         }
         if problem is not None:
             summary["problem"] = problem

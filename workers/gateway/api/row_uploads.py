@@ -120,7 +120,7 @@ class RowUpload(Response):
         self._threads, self._places = threads, limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read rows and send their results, both at once. Raises Refusal."""
+        """Read rows and send their results, both at once. Raises ProblemError."""
         caller = scope.get("state", {}).get("caller", "")
         self._places.acquire(caller)
         outbox = ResponseSpool()

@@ -66,7 +66,7 @@ def router(store: JobStore, secret: str, poll_now: PollNow) -> APIRouter:
             hint = await run_in_threadpool(_accept, store, poll_now, job_id, stage, attempt, _task_id(body))
         except StoreUnavailableError as error:
             raise HTTPException(503, str(error), {"Retry-After": "60"}) from None
-        fields = {"job": job_id, "stage": str(stage), "attempt": attempt, "hint": hint.value}
+        fields = {"job": job_id, "stage": str(stage), "attempt": attempt, "action": hint.value}
         log.info("webhook", extra=fields)
         if hint is WebhookEffect.UNKNOWN:
             raise ProblemError(404, "No such job.", code="job_not_found")

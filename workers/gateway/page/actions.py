@@ -26,18 +26,18 @@ _CANCELLING = "it is cancelled once the outcome of its request is known; no furt
 class Actions:
     """Asks for confirmation, applies a change, and redirects to a page that shows what was done."""
 
-    def __init__(self, queue: VoiceQueue, frame: PageRenderer) -> None:
+    def __init__(self, queue: VoiceQueue, renderer: PageRenderer) -> None:
         self._queue = queue
-        self._frame = frame
+        self._renderer = renderer
 
     # ── one job ────────────────────────────────────────────────────────────────────────────────
 
     def confirm(self, request: Request, job_id: str, action: BulkAction) -> Response:
-        """Ask whether to retry or cancel this job. Raises UnknownJob, NotAllowed."""
+        """Ask whether to retry or cancel this job. Raises JobNotFoundError, InvalidStateError."""
         job = self._queue.get(job_id)
         if action is BulkAction.CANCEL:
             transitions.require_cancellable(job)
-            return self._frame.render(request, "cancel.html", {"job": job})
+            return self._renderer.render(request, "cancel.html", {"job": job})
         transitions.retry(job, 0.0)
         context = {
             "job": job,
@@ -47,10 +47,10 @@ class Actions:
             "resubmit_credits": transitions.retry_cost(job, resubmit=True),
             "price": PRICES[job.stage],
         }
-        return self._frame.render(request, "retry.html", context)
+        return self._renderer.render(request, "retry.html", context)
 
     def apply(self, form: Form, job_id: str, action: BulkAction) -> Response:
-        """Retry or cancel this job. Raises UnknownJob, NotAllowed."""
+        """Retry or cancel this job. Raises JobNotFoundError, InvalidStateError."""
         if action is BulkAction.CANCEL:
             job = self._queue.cancel(job_id)
         else:
@@ -60,11 +60,11 @@ class Actions:
         return self._show_job(job, f"The job is now {job.state}.")
 
     def confirm_review(self, request: Request, job_id: str) -> Response:
-        """Ask whether an unsure job was charged. Raises UnknownJob, NotAllowed."""
-        return self._frame.render(request, "review.html", {"unsure": self._queue.charge_review(job_id)})
+        """Ask whether an unsure job was charged. Raises JobNotFoundError, InvalidStateError."""
+        return self._renderer.render(request, "review.html", {"unsure": self._queue.charge_review(job_id)})
 
     def review(self, form: Form, job_id: str) -> Response:
-        """Resolve an unsure job. Raises InvalidJob, UnknownJob, NotAllowed."""
+        """Resolve an unsure job. Raises InvalidJobError, JobNotFoundError, InvalidStateError."""
         match form.get("verdict"):
             case "charged":
                 if not form.get("task_id"):
@@ -79,25 +79,25 @@ class Actions:
         return self._show_job(job, f"The job is now {job.state}.")
 
     def redeliver(self, job_id: str) -> Response:
-        """Deliver the job's pending or undelivered callback now. Raises UnknownJob."""
+        """Deliver the job's pending or undelivered callback now. Raises JobNotFoundError."""
         job = self._queue.get(job_id)
         count = self._queue.redeliver_callbacks([job.callback_id] if job.callback_id else [])
         return self._show_job(job, "The callback is being delivered." if count else "There is no callback to deliver.")
 
     def _show_job(self, job: Job, notice: str) -> Response:
-        return self._frame.redirect_with_notice(f"/job/{job.id}", notice)
+        return self._renderer.redirect_with_notice(f"/job/{job.id}", notice)
 
     # ── many jobs ──────────────────────────────────────────────────────────────────────────────
 
     def plan(self, request: Request, form: Form) -> Response:
-        """Plan a retry or cancellation, and ask for confirmation. Raises InvalidJob, UnknownBatch."""
+        """Plan a retry or cancellation, and ask for confirmation. Raises InvalidJobError, BatchNotFoundError."""
         fields = {name: form.get(name, "") for name in _FILTER}
         plan = self._queue.plan_bulk(_action(form), to_filter(fields), resubmit="resubmit" in form)
         filters = {name: value for name, value in fields.items() if value}
-        return self._frame.render(request, "plan.html", {"plan": plan, "filters": filters})
+        return self._renderer.render(request, "plan.html", {"plan": plan, "filters": filters})
 
     def execute(self, form: Form) -> Response:
-        """Execute a plan. Raises InvalidJob, UnknownPlan."""
+        """Execute a plan. Raises InvalidJobError, PlanNotFoundError."""
         action = _action(form)
         result = self._queue.execute_plan(action, form.get("plan", ""))
         notice = f"{_PAST[action]} {result.changed:,} of {_jobs(result.count)}."
@@ -106,7 +106,7 @@ class Actions:
         if result.skipped:
             notice += f" {result.skipped:,} changed meanwhile and were left unchanged."
         filters = {name: form[name] for name in ("batch",) if form.get(name)}
-        return self._frame.redirect_with_notice(f"/?{urlencode(filters)}" if filters else "/", notice)
+        return self._renderer.redirect_with_notice(f"/?{urlencode(filters)}" if filters else "/", notice)
 
     # ── the queue ──────────────────────────────────────────────────────────────────────────────
 
@@ -117,24 +117,24 @@ class Actions:
             "limits": self._queue.limits(),
             "credits": self._queue.status().backlog_credits,
         }
-        return self._frame.render(request, "controls.html", context)
+        return self._renderer.render(request, "controls.html", context)
 
     def pause(self, request: Request, form: Form) -> Response:
-        """Pause the queue, a stage or a batch. Raises InvalidJob, UnknownBatch."""
+        """Pause the queue, a stage or a batch. Raises InvalidJobError, BatchNotFoundError."""
         stage, batch = _stage(form), form.get("batch") or None
         reason = " by ".join(filter(None, [form.get("reason", "")[:200], request.state.user.name]))
         changed = self._queue.pause(stage=stage, batch=batch, reason=reason)
         return self._show_controls(batch, f"{_target(stage, batch)} is {'' if changed else 'already '}paused.")
 
     def resume(self, form: Form) -> Response:
-        """Resume the queue, a stage or a batch. Raises InvalidJob, UnknownBatch."""
+        """Resume the queue, a stage or a batch. Raises InvalidJobError, BatchNotFoundError."""
         stage, batch = _stage(form), form.get("batch") or None
         changed = self._queue.resume(stage=stage, batch=batch)
         notice = f"{_target(stage, batch)} is {'resumed' if changed else 'not paused'}."
         return self._show_controls(batch, notice)
 
     def set_limits(self, form: Form) -> Response:
-        """Set the limits of all workers. Raises InvalidJob."""
+        """Set the limits of all workers. Raises InvalidJobError."""
         current = self._queue.limits().as_text()
         values = {name: _number(name, form[name]) for name in _LIMITS if name in form}
         # An unchanged limit is not set: it continues to follow the settings, if it does.
@@ -147,14 +147,14 @@ class Actions:
         return self._show_controls(None, "The limits are saved.")
 
     def set_batch_limits(self, form: Form) -> Response:
-        """Set the limits of one batch; an empty field removes a limit. Raises InvalidJob, UnknownBatch."""
+        """Set the limits of one batch; an empty field removes a limit. Raises InvalidJobError, BatchNotFoundError."""
         batch = self._queue.batch(form.get("batch", "")).name
         credits, in_flight = (_limit(form, name, least) for name, least in (("max_credits", 0), ("max_in_flight", 1)))
         self._queue.set_batch_limits(batch, max_credits=credits, max_in_flight=in_flight)
         return self._show_controls(batch, "The limits of the batch are saved.")
 
     def _show_controls(self, batch: str | None, notice: str) -> Response:
-        return self._frame.redirect_with_notice(f"/?{urlencode({'batch': batch})}" if batch else "/controls", notice)
+        return self._renderer.redirect_with_notice(f"/?{urlencode({'batch': batch})}" if batch else "/controls", notice)
 
 
 _PAST = {BulkAction.RETRY: "Retried", BulkAction.CANCEL: "Cancelled"}
@@ -185,7 +185,7 @@ def _target(stage: Stage | None, batch: str | None) -> str:
 
 
 def _number(name: str, text: str) -> float | None:
-    """Return the number in a field, None if it is empty. Raises InvalidJob."""
+    """Return the number in a field, None if it is empty. Raises InvalidJobError."""
     if not text:
         return None
     if (number := parse_float(text)) is None:
@@ -202,14 +202,14 @@ def _limit(form: Form, name: str, least: int) -> float:
     return number
 
 
-def router(queue: VoiceQueue, frame: PageRenderer) -> APIRouter:
+def router(queue: VoiceQueue, renderer: PageRenderer) -> APIRouter:
     """Return the routes that need the scope `operate`, and the controls, which need `read`."""
-    actions = Actions(queue, frame)
+    actions = Actions(queue, renderer)
     routes = APIRouter()
-    routes.include_router(_job_routes(actions, frame))
-    routes.include_router(_queue_routes(actions, frame))
+    routes.include_router(_job_routes(actions, renderer))
+    routes.include_router(_queue_routes(actions, renderer))
 
-    readable = APIRouter(dependencies=[Depends(frame.require_read)], route_class=frame.route_class())
+    readable = APIRouter(dependencies=[Depends(renderer.require_read)], route_class=renderer.route_class())
 
     @readable.get("/controls")
     def controls(request: Request) -> Response:
@@ -219,9 +219,9 @@ def router(queue: VoiceQueue, frame: PageRenderer) -> APIRouter:
     return routes
 
 
-def _job_routes(actions: Actions, frame: PageRenderer) -> APIRouter:
+def _job_routes(actions: Actions, renderer: PageRenderer) -> APIRouter:
     routes = APIRouter(
-        prefix="/job/{job_id}", dependencies=[Depends(frame.require_operate)], route_class=frame.route_class()
+        prefix="/job/{job_id}", dependencies=[Depends(renderer.require_operate)], route_class=renderer.route_class()
     )
 
     @routes.get("/review")
@@ -230,11 +230,11 @@ def _job_routes(actions: Actions, frame: PageRenderer) -> APIRouter:
 
     @routes.post("/review")
     async def review(request: Request, job_id: str) -> Response:
-        return await run_in_threadpool(actions.review, await frame.form(request), job_id)
+        return await run_in_threadpool(actions.review, await renderer.form(request), job_id)
 
     @routes.post("/redeliver")
     async def redeliver(request: Request, job_id: str) -> Response:
-        await frame.form(request)
+        await renderer.form(request)
         return await run_in_threadpool(actions.redeliver, job_id)
 
     @routes.get("/{action}")
@@ -243,36 +243,38 @@ def _job_routes(actions: Actions, frame: PageRenderer) -> APIRouter:
 
     @routes.post("/{action}")
     async def apply(request: Request, job_id: str, action: BulkAction) -> Response:
-        return await run_in_threadpool(actions.apply, await frame.form(request), job_id, action)
+        return await run_in_threadpool(actions.apply, await renderer.form(request), job_id, action)
 
     return routes
 
 
-def _queue_routes(actions: Actions, frame: PageRenderer) -> APIRouter:
-    routes = APIRouter(prefix="/do", dependencies=[Depends(frame.require_operate)], route_class=frame.route_class())
+def _queue_routes(actions: Actions, renderer: PageRenderer) -> APIRouter:
+    routes = APIRouter(
+        prefix="/do", dependencies=[Depends(renderer.require_operate)], route_class=renderer.route_class()
+    )
 
     @routes.post("/plan")
     async def plan(request: Request) -> Response:
-        return await run_in_threadpool(actions.plan, request, await frame.form(request))
+        return await run_in_threadpool(actions.plan, request, await renderer.form(request))
 
     @routes.post("/execute")
     async def execute(request: Request) -> Response:
-        return await run_in_threadpool(actions.execute, await frame.form(request))
+        return await run_in_threadpool(actions.execute, await renderer.form(request))
 
     @routes.post("/pause")
     async def pause(request: Request) -> Response:
-        return await run_in_threadpool(actions.pause, request, await frame.form(request))
+        return await run_in_threadpool(actions.pause, request, await renderer.form(request))
 
     @routes.post("/resume")
     async def resume(request: Request) -> Response:
-        return await run_in_threadpool(actions.resume, await frame.form(request))
+        return await run_in_threadpool(actions.resume, await renderer.form(request))
 
     @routes.post("/limits")
     async def limits(request: Request) -> Response:
-        return await run_in_threadpool(actions.set_limits, await frame.form(request))
+        return await run_in_threadpool(actions.set_limits, await renderer.form(request))
 
     @routes.post("/batch")
     async def batch(request: Request) -> Response:
-        return await run_in_threadpool(actions.set_batch_limits, await frame.form(request))
+        return await run_in_threadpool(actions.set_batch_limits, await renderer.form(request))
 
     return routes

@@ -27,7 +27,7 @@ from workers.gateway.page import filters
 from workers.gateway.page.links import UrlPolicy
 from workers.gateway.problems import ProblemError
 from workers.gateway.security.access import AccessControl
-from workers.gateway.security.logins import SessionManager, SessionUser
+from workers.gateway.security.sessions import SessionManager, SessionUser
 from workers.gateway.server import bodies
 
 HERE = Path(__file__).parent
@@ -65,10 +65,10 @@ class DoneRedirect(RedirectResponse):
 class PageRenderer:
     """Renders the pages of one queue and checks access to them. `cookie` is the name of the session cookie."""
 
-    def __init__(self, queue: VoiceQueue, access: AccessControl, logins: SessionManager, *, cookie: str) -> None:
+    def __init__(self, queue: VoiceQueue, access: AccessControl, sessions: SessionManager, *, cookie: str) -> None:
         self._queue = queue
         self._access = access
-        self._logins = logins
+        self._sessions = sessions
         self._cookie = cookie
         environment = Environment(
             loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined
@@ -79,33 +79,42 @@ class PageRenderer:
     # ── access ────────────────────────────────────────────────────────────────────────────────────
 
     async def require_login(self, request: Request) -> None:
-        """Set the user of the session as `request.state.user`. Raises Redirected, Refusal, StoreUnreachable."""
+        """Set the user of the session as `request.state.user`.
+
+        Raises Redirected, ProblemError, StoreUnavailableError.
+        """
         self._access.check_source(request)
         if request.method == "GET" and "token" in request.query_params:
             raise Redirected(await run_in_threadpool(self.log_in_with_link, request, _next_path(request)))
-        user = await run_in_threadpool(self._logins.user_of, self.session_token(request))
+        user = await run_in_threadpool(self._sessions.user_of, self.session_token(request))
         if user is None:
             raise Redirected(_to_login(_next_path(request) if request.method == "GET" else "/"))
         request.state.caller = user.name
         request.state.user = user
 
     async def require_read(self, request: Request) -> None:
-        """Like `known`, and the user must have the scope `read`. Raises Redirected, Refusal, StoreUnreachable."""
+        """Require a session and the scope `read`.
+
+        Raises Redirected, ProblemError, StoreUnavailableError.
+        """
         await self.require_login(request)
         _require(request.state.user, Scope.READ)
 
     async def is_session_valid(self, request: Request) -> bool:
-        """Return whether the session of an admitted request is still valid. Raises StoreUnreachable."""
-        user = await run_in_threadpool(self._logins.user_of, self.session_token(request))
+        """Return whether the session of an admitted request is still valid. Raises StoreUnavailableError."""
+        user = await run_in_threadpool(self._sessions.user_of, self.session_token(request))
         return user is not None and user.has_scope(Scope.READ)
 
     async def require_operate(self, request: Request) -> None:
-        """Like `admit`, and the user must have the scope `operate`. Raises Redirected, Refusal, StoreUnreachable."""
+        """Require the scope `operate` too. Raises Redirected, ProblemError, StoreUnavailableError."""
         await self.require_read(request)
         _require(request.state.user, Scope.OPERATE)
 
     async def form(self, request: Request) -> Form:
-        """Return the fields of a form of this session. Raises Refusal if its CSRF token is wrong; InvalidJob."""
+        """Return the fields of a form of this session.
+
+        Raises ProblemError if its CSRF token is wrong; InvalidJobError.
+        """
         fields = await bodies.read_form(request, MAX_FORM_BYTES)
         if not signatures.equals_constant_time(request.state.user.csrf_token, fields.get("token", "")):
             raise ProblemError(403, "This form does not belong to your session. Reload the page and try again.")
@@ -117,7 +126,9 @@ class PageRenderer:
 
     def log_in_with_link(self, request: Request, next_path: str) -> Response:
         """Log in with the local token in the URL, and redirect to the URL without it."""
-        token = self._logins.log_in_with_link(request.query_params["token"], previous_token=self.session_token(request))
+        token = self._sessions.log_in_with_link(
+            request.query_params["token"], previous_token=self.session_token(request)
+        )
         return _to_login(next_path, by="link") if token is None else self.start_session(request, token, next_path)
 
     def start_session(self, request: Request, token: str, next_path: str) -> Response:
@@ -129,7 +140,7 @@ class PageRenderer:
 
     def end_session(self, request: Request, *, everywhere: bool) -> Response:
         """End the session, or all sessions of its key, and redirect to the login."""
-        self._logins.log_out(request.state.user, everywhere=everywhere)
+        self._sessions.log_out(request.state.user, everywhere=everywhere)
         response = RedirectResponse("/login", 303, headers=HEADERS)
         response.delete_cookie(self._cookie)
         return response
@@ -145,7 +156,7 @@ class PageRenderer:
         status: int = 200,
         clips: Sequence[Clip] = (),
     ) -> Response:
-        """Render a page, with the summary if the user may read. Raises StoreUnreachable.
+        """Render a page, with the summary if the user may read. Raises StoreUnavailableError.
 
         `clips` are those whose covers and songs the page loads.
         """
@@ -153,7 +164,7 @@ class PageRenderer:
         is_away = getattr(request.state, "is_away", False)
         reader = who if who is not None and who.has_scope(Scope.READ) and not is_away else None
         summary = self._queue.status() if reader else None
-        notice = self._logins.take_notice(reader) if reader else ""
+        notice = self._sessions.take_notice(reader) if reader else ""
         now = time.time() if summary is None else summary.at
         operates = who is not None and who.has_scope(Scope.OPERATE)
         links = UrlPolicy(request.headers.get("host", ""))
@@ -192,11 +203,11 @@ class PageRenderer:
     def keep_notice(self, user: SessionUser, notice: str) -> None:
         """Keep a notice for the next page, in the session, which other sites cannot write to."""
         with suppress(StoreUnavailableError):  # the change is made nevertheless
-            self._logins.put_notice(user, notice)
+            self._sessions.put_notice(user, notice)
 
     def route_class(self) -> type[APIRoute]:
         """Return the class of page routes, whose errors are pages instead of JSON."""
-        frame = self
+        renderer = self
 
         class PageRoute(APIRoute):
             def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -206,9 +217,9 @@ class PageRenderer:
                     try:
                         response = await handle(request)
                     except (VoiceQueueError, HTTPException, RequestValidationError) as error:
-                        return await run_in_threadpool(frame.render_error, request, error)
+                        return await run_in_threadpool(renderer.render_error, request, error)
                     if isinstance(response, DoneRedirect):
-                        await run_in_threadpool(frame.keep_notice, request.state.user, response.notice)
+                        await run_in_threadpool(renderer.keep_notice, request.state.user, response.notice)
                     return response
 
                 return handle_with_error_page

@@ -9,7 +9,7 @@ from itertools import groupby
 from voicequeue import TimeBucket
 
 #: Size of a chart, and the margins for its axis labels.
-WIDTH, HEIGHT, LEFT, BELOW = 960.0, 220.0, 56.0, 24.0
+WIDTH, HEIGHT, MARGIN_LEFT, MARGIN_BOTTOM = 960.0, 220.0, 56.0, 24.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ class Charts:
     ticks: tuple[tuple[float, float], ...]
     width: float = WIDTH
     height: float = HEIGHT
-    left: float = LEFT
-    floor: float = HEIGHT - BELOW
+    margin_left: float = MARGIN_LEFT
+    floor: float = HEIGHT - MARGIN_BOTTOM
 
     @property
     def succeeded(self) -> int:
@@ -79,19 +79,19 @@ def draw(buckets: Sequence[TimeBucket]) -> Charts:
     """Return the charts of these buckets."""
     most = max(1, *(bucket.succeeded + bucket.failed for bucket in buckets))
     longest = max([1.0, *(bucket.p90_s for bucket in buckets if bucket.p90_s is not None)])
-    step = (WIDTH - LEFT) / len(buckets)
-    high = HEIGHT - BELOW - 8
-    floor = HEIGHT - BELOW
+    step = (WIDTH - MARGIN_LEFT) / len(buckets)
+    high = HEIGHT - MARGIN_BOTTOM - 8
+    floor = HEIGHT - MARGIN_BOTTOM
     bars = []
     for index, bucket in enumerate(buckets):
         good, bad = high * bucket.succeeded / most, high * bucket.failed / most
-        x = LEFT + step * index + step * 0.1
+        x = MARGIN_LEFT + step * index + step * 0.1
         bars.append(Bar(x, step * 0.8, floor - good, good, floor - good - bad, bad))
 
     def line(name: str, value: Callable[[TimeBucket], float | None]) -> ChartLine:
         points = [
             (
-                LEFT + step * (index + 0.5),
+                MARGIN_LEFT + step * (index + 0.5),
                 None if (seconds := value(bucket)) is None else floor - high * seconds / longest,
             )
             for index, bucket in enumerate(buckets)
@@ -106,7 +106,7 @@ def draw(buckets: Sequence[TimeBucket]) -> Charts:
         line("order-p50", lambda bucket: bucket.order_p50_s),
     )
     every = max(1, len(buckets) // 6)
-    ticks = tuple((LEFT + step * index, buckets[index].start) for index in range(0, len(buckets), every))
+    ticks = tuple((MARGIN_LEFT + step * index, buckets[index].start) for index in range(0, len(buckets), every))
     return Charts(tuple(buckets), tuple(bars), most, lines, longest, ticks)
 
 

@@ -15,7 +15,7 @@ from workers.gateway.page.base import HERE, MAX_FORM_BYTES, Form, PageRenderer
 from workers.gateway.page.filters import safe_path
 from workers.gateway.security.access import AccessControl
 from workers.gateway.security.browser_policy import SecureStaticFiles
-from workers.gateway.security.logins import SessionManager, TooManyLoginsError
+from workers.gateway.security.sessions import SessionManager, TooManyLoginsError
 from workers.gateway.server import bodies
 
 STALE_LINK = "The token in this link is invalid or has expired."
@@ -24,31 +24,31 @@ STALE_LINK = "The token in this link is invalid or has expired."
 class LoginPage:
     """The login page."""
 
-    def __init__(self, frame: PageRenderer, access: AccessControl, logins: SessionManager) -> None:
-        self._frame = frame
+    def __init__(self, renderer: PageRenderer, access: AccessControl, sessions: SessionManager) -> None:
+        self._renderer = renderer
         self._access = access
-        self._logins = logins
+        self._sessions = sessions
 
     def show(self, request: Request, next_path: str, error: str = "", *, status: int = 200) -> Response:
-        """Render the login form. Raises Refusal."""
+        """Render the login form. Raises ProblemError."""
         self._access.check_source(request)
         if "token" in request.query_params:
-            return self._frame.log_in_with_link(request, next_path)
+            return self._renderer.log_in_with_link(request, next_path)
         context = {"next": next_path, "error": error, "is_local": self._access.local is not None}
-        return self._frame.render(request, "login.html", context, status=status)
+        return self._renderer.render(request, "login.html", context, status=status)
 
     def log_in(self, request: Request, form: Form) -> Response:
-        """Create a session. Raises Refusal, StoreUnreachable."""
+        """Create a session. Raises ProblemError, StoreUnavailableError."""
         self._access.check_source(request)
         next_path, address = safe_path(form.get("next", "/")), request.client.host if request.client else ""
         try:
-            before = self._frame.session_token(request)
-            token = self._logins.log_in(form.get("key", ""), address=address, previous_token=before)
+            before = self._renderer.session_token(request)
+            token = self._sessions.log_in(form.get("key", ""), address=address, previous_token=before)
         except TooManyLoginsError as error:
             return self._retry_later(request, next_path, ceil(error.wait_s))
         if token is None:
             return self.show(request, next_path, "This key is not valid.", status=401)
-        return self._frame.start_session(request, token, next_path)
+        return self._renderer.start_session(request, token, next_path)
 
     def _retry_later(self, request: Request, next_path: str, wait_s: int) -> Response:
         error = f"Too many failed logins from your address. Try again in {wait_s} seconds."
@@ -58,14 +58,14 @@ class LoginPage:
 
 
 def router(
-    queue: VoiceQueue, access: AccessControl, logins: SessionManager, tail: EventBroadcaster, *, cookie: str
+    queue: VoiceQueue, access: AccessControl, sessions: SessionManager, broadcaster: EventBroadcaster, *, cookie: str
 ) -> APIRouter:
     """Return the routes of all pages."""
-    frame = PageRenderer(queue, access, logins, cookie=cookie)
-    login_page = LoginPage(frame, access, logins)
-    routes = APIRouter(include_in_schema=False, route_class=frame.route_class())
-    routes.include_router(views.router(queue, frame, tail))
-    routes.include_router(actions.router(queue, frame))
+    renderer = PageRenderer(queue, access, sessions, cookie=cookie)
+    login_page = LoginPage(renderer, access, sessions)
+    routes = APIRouter(include_in_schema=False, route_class=renderer.route_class())
+    routes.include_router(views.router(queue, renderer, broadcaster))
+    routes.include_router(actions.router(queue, renderer))
 
     @routes.get("/login")
     def login(request: Request, next_path: Annotated[str, Query(alias="next")] = "/", by: str = "") -> Response:
@@ -76,10 +76,10 @@ def router(
         form = await bodies.read_form(request, MAX_FORM_BYTES)
         return await run_in_threadpool(login_page.log_in, request, form)
 
-    @routes.post("/logout", dependencies=[Depends(frame.require_login)])
+    @routes.post("/logout", dependencies=[Depends(renderer.require_login)])
     async def log_out(request: Request) -> Response:
-        form = await frame.form(request)
-        return await run_in_threadpool(frame.end_session, request, everywhere="everywhere" in form)
+        form = await renderer.form(request)
+        return await run_in_threadpool(renderer.end_session, request, everywhere="everywhere" in form)
 
     return routes
 

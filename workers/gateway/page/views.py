@@ -32,9 +32,9 @@ Cursor = Annotated[str | None, Query(max_length=500)]
 class Views:
     """Renders the pages that only show."""
 
-    def __init__(self, queue: VoiceQueue, frame: PageRenderer) -> None:
+    def __init__(self, queue: VoiceQueue, renderer: PageRenderer) -> None:
         self._queue = queue
-        self._frame = frame
+        self._renderer = renderer
 
     def jobs(self, request: Request, fields: Mapping[str, str], cursor: str | None) -> Response:
         """Render a page of jobs. A search for the id of a job or the name of a batch redirects there."""
@@ -59,7 +59,7 @@ class Views:
             "error": error,
             "next_page": page and page.cursor and "?" + urlencode({**filters, "cursor": page.cursor}),
         }
-        return self._frame.render(request, "jobs.html", context)
+        return self._renderer.render(request, "jobs.html", context)
 
     def _exact_match(self, text: str) -> str | None:
         try:
@@ -72,30 +72,30 @@ class Views:
             return None
 
     def job(self, request: Request, job_id: str) -> Response:
-        """Render one job: timeline, charges, voice, songs, callback. Raises UnknownJob."""
+        """Render one job: timeline, charges, voice, songs, callback. Raises JobNotFoundError."""
         job, timeline = self._queue.get(job_id), self._queue.timeline(job_id)
         context = {
             "job": job,
             "timeline": timeline,
             "charges": charges(timeline),
             "prices": PRICES,
-            "maker": self._queue.voice_creator(job),
+            "creator": self._queue.voice_creator(job),
             "callback": self._queue.callback(job.callback_id) if job.callback_id else None,
             "is_cancellable": can_be_cancelled(job),
         }
-        return self._frame.render(request, "job.html", context, clips=job.clips)
+        return self._renderer.render(request, "job.html", context, clips=job.clips)
 
     def batches(self, request: Request, cursor: str | None) -> Response:
-        """Render a page of batches, newest first. Raises BadCursor."""
+        """Render a page of batches, newest first. Raises InvalidCursorError."""
         page = self._queue.list_batches(limit=PAGE_SIZE, cursor=cursor)
         next_page = page.cursor and "?" + urlencode({"cursor": page.cursor})
-        return self._frame.render(request, "batches.html", {"page": page, "next_page": next_page})
+        return self._renderer.render(request, "batches.html", {"page": page, "next_page": next_page})
 
     def throughput(self, request: Request, over: str) -> Response:
         """Render charts of finished jobs and of their durations."""
         span = PERIODS.get(over, PERIODS["hour"])
         chart = draw(self._queue.throughput(span_s=span.seconds, buckets=span.buckets))
-        return self._frame.render(request, "throughput.html", {"chart": chart, "span": span, "spans": PERIODS})
+        return self._renderer.render(request, "throughput.html", {"chart": chart, "span": span, "spans": PERIODS})
 
 
 def to_filter(fields: Mapping[str, str]) -> Filter:
@@ -112,14 +112,14 @@ def to_filter(fields: Mapping[str, str]) -> Filter:
     )
 
 
-async def _changes(tail: EventBroadcaster, is_allowed: Callable[[], Awaitable[bool]]) -> AsyncIterator[str]:
+async def _changes(broadcaster: EventBroadcaster, is_allowed: Callable[[], Awaitable[bool]]) -> AsyncIterator[str]:
     """Yield an event for the changes of each second; the page then reloads its content.
 
     Ends when the session does; sends nothing while that cannot be checked.
     """
     yield ": connected\n\n"
-    async with tail.watch():
-        changed = tail.next_change()
+    async with broadcaster.watch():
+        changed = broadcaster.next_change()
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), HEARTBEAT_S)
@@ -133,15 +133,15 @@ async def _changes(tail: EventBroadcaster, is_allowed: Callable[[], Awaitable[bo
             if not changed.is_set():
                 yield ": nothing new\n\n"
                 continue
-            changed = tail.next_change()
+            changed = broadcaster.next_change()
             yield "event: changed\ndata: {}\n\n"
             await asyncio.sleep(COALESCE_S)
 
 
-def router(queue: VoiceQueue, frame: PageRenderer, tail: EventBroadcaster) -> APIRouter:
+def router(queue: VoiceQueue, renderer: PageRenderer, broadcaster: EventBroadcaster) -> APIRouter:
     """Return the routes that need the scope `read`."""
-    views = Views(queue, frame)
-    routes = APIRouter(dependencies=[Depends(frame.require_read)], route_class=frame.route_class())
+    views = Views(queue, renderer)
+    routes = APIRouter(dependencies=[Depends(renderer.require_read)], route_class=renderer.route_class())
 
     @routes.get("/")
     async def jobs(
@@ -157,7 +157,7 @@ def router(queue: VoiceQueue, frame: PageRenderer, tail: EventBroadcaster) -> AP
 
     @routes.get("/live", response_class=EventStream)
     async def live(request: Request) -> EventStream:
-        return EventStream(_changes(tail, partial(frame.is_session_valid, request)), tail.streams)
+        return EventStream(_changes(broadcaster, partial(renderer.is_session_valid, request)), broadcaster.streams)
 
     @routes.get("/job/{job_id}")
     def job(request: Request, job_id: str) -> Response:

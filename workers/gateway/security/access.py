@@ -62,7 +62,7 @@ class AccessControl:
         return check
 
     def _authorize(self, scope: Scope, secret: str) -> ApiKey:
-        """Return the key of this secret if it has the scope. Raises Refusal."""
+        """Return the key of this secret if it has the scope. Raises ProblemError."""
         # No key, an unknown and a wrong one take the same time and get the same response.
         key = self.find_by_secret(secret)
         if key is None:

@@ -29,7 +29,11 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 async def read(request: Request, at_most: int = MAX_BODY_BYTES) -> bytes:
-    """Return the raw body. The request counts as active only once it is complete. Raises Refusal, ClientDisconnect."""
+    """Return the raw body. The request counts as active only once it is complete.
+
+    Raises ProblemError,
+    ClientDisconnect.
+    """
     declared = request.headers.get("Content-Length", "0")
     if declared.isdigit() and parse_int(declared, at_most=at_most) is None:
         raise _too_large(at_most)
@@ -57,14 +61,18 @@ def _too_large(at_most: int) -> ProblemError:
 
 
 def require_content_type(request: Request, *types: str) -> None:
-    """Raise Refusal unless the body has one of these content types and is not compressed."""
+    """Raise ProblemError unless the body has one of these content types and is not compressed."""
     content_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if content_type not in types or request.headers.get("Content-Encoding", "identity") != "identity":
         raise ProblemError(415, f"The Content-Type must be {' or '.join(types)}, without compression.")
 
 
 async def read_json(request: Request) -> Any:
-    """Return the JSON document of the body. Raises Refusal, and InvalidJob for texts that are not valid Unicode."""
+    """Return the JSON document of the body.
+
+    Raises ProblemError, and InvalidJobError for texts that are not valid
+    Unicode.
+    """
     require_content_type(request, "application/json")
     body = await read(request)
     try:
@@ -77,7 +85,7 @@ async def read_json(request: Request) -> Any:
 
 
 async def read_form(request: Request, at_most: int) -> dict[str, str]:
-    """Return the fields of a form. Raises Refusal, and InvalidJob for texts that are not valid Unicode."""
+    """Return the fields of a form. Raises ProblemError, and InvalidJobError for texts that are not valid Unicode."""
     require_content_type(request, "application/x-www-form-urlencoded")
     body = (await read(request, at_most)).decode(errors="surrogateescape")
     return _valid_unicode(dict(parse_qsl(body, keep_blank_values=True, errors="surrogateescape")))
@@ -94,7 +102,7 @@ def _reject_constant(name: str) -> NoReturn:
 
 
 def validate(model: type[Model], document: Any) -> Model:
-    """Return the document as this model. Raises InvalidJob."""
+    """Return the document as this model. Raises InvalidJobError."""
     try:
         return model.model_validate(document)
     except ValidationError as error:

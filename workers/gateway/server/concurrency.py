@@ -19,36 +19,36 @@ class ConcurrencyLimit:
 
     def __init__(self, total: int, *, share: float, what: str) -> None:
         self._total, self._share, self._what = total, share, what
-        self._held: Counter[str] = Counter()
+        self._acquired: Counter[str] = Counter()
 
     def check(self, caller: str) -> None:
-        """Raise Refusal if the caller gets no slot now."""
-        free = self._total - self._held.total()
+        """Raise ProblemError if the caller gets no slot now."""
+        free = self._total - self._acquired.total()
         if free <= 0:
             log.warning("all slots for %s are taken; refused %s", self._what, caller or "this machine")
             raise ProblemError(503, f"All {self._total} concurrent {self._what} are taken; try again later.")
-        if (held := self._held[caller]) >= free * self._share:
-            log.warning("%s has %s concurrent %s and gets no more", caller or "this machine", held, self._what)
+        if (acquired := self._acquired[caller]) >= free * self._share:
+            log.warning("%s has %s concurrent %s and gets no more", caller or "this machine", acquired, self._what)
             raise ProblemError(
                 429,
-                f"This key has {held} of the {self._total} concurrent {self._what}; try again when one of them has "
+                f"This key has {acquired} of the {self._total} concurrent {self._what}; try again when one of them has "
                 "ended.",
             )
 
     def acquire(self, caller: str) -> None:
-        """Take a slot; `free` returns it. Raises Refusal."""
+        """Take a slot; `release` returns it. Raises ProblemError."""
         self.check(caller)
-        self._held[caller] += 1
+        self._acquired[caller] += 1
 
     def release(self, caller: str) -> None:
         """Return a slot."""
-        self._held[caller] -= 1
-        if not self._held[caller]:
-            del self._held[caller]
+        self._acquired[caller] -= 1
+        if not self._acquired[caller]:
+            del self._acquired[caller]
 
     @contextmanager
     def slot(self, caller: str) -> Iterator[None]:
-        """Hold a slot in the body. Raises Refusal."""
+        """Hold a slot in the body. Raises ProblemError."""
         self.acquire(caller)
         try:
             yield

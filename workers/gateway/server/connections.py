@@ -27,7 +27,7 @@ AWAITED_BODY = "voicequeue.awaited_body"
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """Limits for clients: `places` concurrent requests, and as many connections that wait for one."""
+    """Limits for clients: `requests` concurrent requests, and as many connections that wait for one."""
 
     requests: int = MAX_CONCURRENT_REQUESTS
     backlog: int = MAX_BACKLOG
@@ -69,7 +69,7 @@ class Connection(Protocol):
 
     @property
     def peer(self) -> str:
-        """Address of the client; see `address`."""
+        """Address of the client; see `client_of`."""
 
     @property
     def is_waiting(self) -> bool:

@@ -77,8 +77,10 @@ class LimitedProtocol(H11Protocol):
 
     @contextmanager
     def _awaited_body(self) -> Iterator[None]:
-        """Count as waiting, not as an active request, while the body is read in the `with` body. Raises Refusal if no
-        slot is free once the body is complete."""
+        """Count as waiting, not as an active request, while the body is read in the `with` body.
+
+        Raises ProblemError if no slot is free once the body is complete.
+        """
         if not self.cycle.more_body:
             yield
             return

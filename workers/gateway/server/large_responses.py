@@ -38,7 +38,7 @@ class LargeResponses:
         self._held: Counter[str] = Counter()
 
     async def respond(self, request: Request, build: Callable[[], Any]) -> Response:
-        """Return the result of `make`, which runs in a thread once a slot is free, as JSON."""
+        """Return the result of `build`, which runs in a thread once a slot is free, as JSON."""
         caller: str = request.state.caller
         async with self._slots_of[caller], self._slots:
             if await request.is_disconnected():
@@ -47,7 +47,7 @@ class LargeResponses:
 
     @contextmanager
     def count_unread(self, caller: str, size: int) -> Iterator[None]:
-        """Count `size` bytes for this caller in the body. Raises Refusal if too many are unread."""
+        """Count `size` bytes for this caller in the body. Raises ProblemError if too many are unread."""
         if (of_caller := self._held[caller]) and of_caller + size > MAX_UNREAD_BYTES // 2:
             raise ProblemError(429, "This key has too many unread responses; read them first.")
         if (total := self._held.total()) and total + size > MAX_UNREAD_BYTES:

@@ -68,7 +68,7 @@ class RequestLogMiddleware:
             "duration": round(seconds, 3),
         }
         # The name of the API key, set by workers/gateway/security/access.py.
-        caller = {"who": who} if (who := scope.get("state", {}).get("caller")) else {}
+        caller = {"key_name": name} if (name := scope.get("state", {}).get("caller")) else {}
         log.log(level, "request", extra={**fields, **caller})
 
 

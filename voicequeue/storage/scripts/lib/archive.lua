@@ -12,12 +12,12 @@ local function set_archive_state(id, state, at)
       redis.call('ZREM', key('archive:' .. index), id)
     end
   end
-  if state ~= 'pending' then redis.call('ZREM', key('archive:out'), id) end
+  if state ~= 'pending' then redis.call('ZREM', key('archive:leased'), id) end
 end
 
 -- Schedule the job's songs for archiving.
-local function to_be_archived(id, now)
-  redis.call('HSET', key('job:' .. id), 'archive.since', now, 'archive.tries', 0)
+local function schedule_archiving(id, now)
+  redis.call('HSET', key('job:' .. id), 'archive.since', now, 'archive.attempts', 0)
   redis.call('HDEL', key('job:' .. id), 'archive.reason', 'archive.holder')
   set_archive_state(id, 'pending', now)
 end

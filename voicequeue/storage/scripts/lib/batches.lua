@@ -2,7 +2,7 @@
 
 -- Remove a batch without jobs. If it has settings, its hash stays, for jobs that are enqueued later.
 local function end_batch(batch)
-  write_sums()
+  flush_counters()
   redis.call('ZREM', key('batches'), batch)
   local set = redis.call('HMGET', key('batch:' .. batch), 'max_credits', 'max_in_flight', 'callback_url', 'paused')
   if not (set[1] or set[2] or set[3] or tonumber(set[4] or 0) ~= 0) then redis.call('DEL', key('batch:' .. batch)) end
@@ -14,6 +14,6 @@ local function remove_from_batch(batch, id, state, credits, unsettled)
   redis.call('ZREM', key('batch:' .. batch .. ':jobs'), id)
   add_to_counter('batch:' .. batch, state, -1)
   add_to_counter('batch:' .. batch, 'purged.credits', credits)
-  add_to_counter('batch:' .. batch, 'committed', -unsettled)
+  add_to_counter('batch:' .. batch, 'reserved', -unsettled)
   if redis.call('EXISTS', key('batch:' .. batch .. ':jobs')) == 0 then end_batch(batch) end
 end

@@ -6,23 +6,23 @@ local UNSETTLED = { 'waiting', 'queued', 'admitted', 'charging', 'pending' }
 local ALL_STATES = { 'waiting', 'queued', 'admitted', 'charging', 'pending', 'unsure', 'succeeded', 'failed', 'cancelled' }
 
 -- Fields of a job's record that a callback copies, as they are at its transition. The spec never changes.
-local JOB_SNAPSHOT = { 'state', 'stage', 'v', 'created', 'updated', 'settled', 'attempt', 'credits', 'persona_id',
-  'voice_name', 'clips', 'failure', 'cancelling', 'origin' }
+local JOB_SNAPSHOT = { 'state', 'stage', 'version', 'created', 'updated', 'settled', 'attempt', 'credits', 'persona_id',
+  'voice_name', 'clips', 'failure', 'cancelling', 'source' }
 
 -- Add a callback to its subject (a job or a batch). Only the first callback of a subject is due; the next waits for it.
-local function await(id, subject, seq, now)
-  redis.call('ZADD', key('callbacks:of:' .. subject), seq, id)
-  local first, second = unpack(redis.call('ZRANGE', key('callbacks:of:' .. subject), 0, 1))
+local function add_callback(id, subject, seq, now)
+  redis.call('ZADD', key('callbacks:order:' .. subject), seq, id)
+  local first, second = unpack(redis.call('ZRANGE', key('callbacks:order:' .. subject), 0, 1))
   redis.call('ZADD', key('callbacks:pending'), first == id and now or '+inf', id)
   if first == id and second then redis.call('ZADD', key('callbacks:pending'), '+inf', second) end
 end
 
 -- Remove a callback that is delivered or undelivered, and make the next one of its subject due.
-local function leave_callbacks(id, subject, now)
+local function remove_callback(id, subject, now)
   redis.call('ZREM', key('callbacks:pending'), id)
-  redis.call('ZREM', key('callbacks:out'), id)
-  redis.call('ZREM', key('callbacks:of:' .. subject), id)
-  local first = redis.call('ZRANGE', key('callbacks:of:' .. subject), 0, 0)[1]
+  redis.call('ZREM', key('callbacks:leased'), id)
+  redis.call('ZREM', key('callbacks:order:' .. subject), id)
+  local first = redis.call('ZRANGE', key('callbacks:order:' .. subject), 0, 0)[1]
   -- Any other score is the end of a claim, or the time of the next attempt.
   if first and redis.call('ZSCORE', key('callbacks:pending'), first) == 'inf' then
     redis.call('ZADD', key('callbacks:pending'), now, first)
@@ -31,8 +31,8 @@ end
 
 local function write_callback(id, callback, now)
   redis.call('HSET', key('callback:' .. id), 'subject', callback.subject, 'seq', callback.seq, 'type', callback.type,
-    'at', now, 'data', cjson.encode(callback.data), 'batch', callback.batch or '')
-  await(id, callback.subject, callback.seq, now)
+    'at', now, 'snapshot', cjson.encode(callback.snapshot), 'batch', callback.batch or '')
+  add_callback(id, callback.subject, callback.seq, now)
 end
 
 local function has_callback_url(id)
@@ -42,29 +42,30 @@ local function has_callback_url(id)
   return is_readable and fields.callback_url ~= nil
 end
 
-local function enqueue_job_callback(id, batch, to, v, now)
+local function enqueue_job_callback(id, batch, to, version, now)
   if not has_callback_url(id) then return end
-  local callback = id .. '-' .. v .. '-' .. math.floor(now)
+  local callback = id .. '-' .. version .. '-' .. math.floor(now)
   redis.call('HSET', key('job:' .. id), 'callback', callback)
-  write_callback(callback, { subject = 'job:' .. id, seq = v, type = 'job.' .. to,
-    data = fields_of('job:' .. id, JOB_SNAPSHOT), batch = batch }, now)
+  write_callback(callback, { subject = 'job:' .. id, seq = version, type = 'job.' .. to,
+    snapshot = read_fields('job:' .. id, JOB_SNAPSHOT), batch = batch }, now)
 end
 
 local function enqueue_batch_callback(batch, from, now)
   if redis.call('HEXISTS', key('batch:' .. batch), 'callback_url') == 0 then return end
-  write_sums()
+  flush_counters()
   local counts = redis.call('HMGET', key('batch:' .. batch), 'unsure', unpack(UNSETTLED))
   -- A callback already reported that the batch settled; report it again only when no job is unsure.
   if RESTING[from] and tonumber(counts[1] or 0) > 0 then return end
   for i = 2, #UNSETTLED + 1 do if tonumber(counts[i] or 0) > 0 then return end end
-  local settlings = redis.call('HINCRBY', key('batch:' .. batch), 'settlings', 1)
-  local data = fields_of('batch:' .. batch, { 'credits', 'committed', 'callback_origin', unpack(ALL_STATES) })
-  write_callback('batch-' .. redis.sha1hex(batch):sub(1, 16) .. '-' .. settlings .. '-' .. math.floor(now),
-    { subject = 'batch:' .. batch, seq = settlings, type = 'batch.settled', data = data, batch = batch }, now)
+  local settled_count = redis.call('HINCRBY', key('batch:' .. batch), 'settled_count', 1)
+  local snapshot = read_fields('batch:' .. batch, { 'credits', 'reserved', 'callback_source', unpack(ALL_STATES) })
+  write_callback('batch-' .. redis.sha1hex(batch):sub(1, 16) .. '-' .. settled_count .. '-' .. math.floor(now),
+    { subject = 'batch:' .. batch, seq = settled_count, type = 'batch.settled', snapshot = snapshot,
+      batch = batch }, now)
 end
 
--- Enqueue the callbacks that a job's transition causes. v is the job's version after it.
-local function tell(id, batch, from, to, v, now)
-  if REPORTED[to] then enqueue_job_callback(id, batch, to, v, now) end
+-- Enqueue the callbacks that a job's transition causes. `version` is the job's version after it.
+local function enqueue_callbacks(id, batch, from, to, version, now)
+  if REPORTED[to] then enqueue_job_callback(id, batch, to, version, now) end
   if batch and RESTING[to] and (from == 'unsure' or not RESTING[from]) then enqueue_batch_callback(batch, from, now) end
 end

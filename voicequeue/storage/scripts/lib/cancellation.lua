@@ -4,9 +4,9 @@
 local IS_SUBMITTED = { charging = true, unsure = true }
 
 -- Mark a job. Returns 1, or 0 if its version has changed.
-local function request_cancellation(id, v, now)
+local function request_cancellation(id, version, now)
   local job = read_record(id)
-  if job.v ~= v or not IS_SUBMITTED[job.state] then return 0 end
+  if job.version ~= version or not IS_SUBMITTED[job.state] then return 0 end
   if not job.cancelling then
     redis.call('HSET', key('job:' .. id), 'cancelling', now)
     local reserved = reserved_credits(job.state, job.stage, job.next_stage)

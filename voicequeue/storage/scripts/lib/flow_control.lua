@@ -92,7 +92,7 @@ local RATE_MIN = 0.01
 -- Return the limits from four ARGV from `a` on: maximum in flight, initial in flight, POSTs a minute ('' = unlimited),
 -- minimum balance. Limits set at run time take precedence.
 local function limits_from(a)
-  local set = redis.call('HMGET', key('limits'), 'in_flight', 'submit_rate', 'credit_floor')
+  local set = redis.call('HMGET', key('limits'), 'in_flight', 'submit_rate', 'min_balance')
   local rate = tonumber(set[2] or ARGV[a + 2]) or 0
   return { max = tonumber(set[1] or ARGV[a]), initial = tonumber(ARGV[a + 1]),
     rate = rate > 0 and math.max(rate, RATE_MIN) or nil, floor = tonumber(set[3] or ARGV[a + 3]) }
@@ -179,8 +179,8 @@ local account_credits
 local function available_credits(floor)
   if account_credits == nil then account_credits = redis.call('HGET', key('account'), 'credits') end
   if not account_credits then return nil end
-  write_sums()
-  return tonumber(account_credits) - tonumber(redis.call('HGET', key('counters'), 'committed') or 0) - floor
+  flush_counters()
+  return tonumber(account_credits) - tonumber(redis.call('HGET', key('counters'), 'reserved') or 0) - floor
 end
 
 -- Return the settings of a batch, read once by each script.
@@ -197,8 +197,8 @@ local function batch_limit_reason(batch, slots, cost)
   local set = settings_of(batch)
   if tonumber(set[1] or 0) ~= 0 then return 'the batch is paused' end
   if not (set[2] or set[3]) then return nil end
-  write_sums()
-  local counts = redis.call('HMGET', key('batch:' .. batch), 'admitted', 'charging', 'pending', 'credits', 'committed')
+  flush_counters()
+  local counts = redis.call('HMGET', key('batch:' .. batch), 'admitted', 'charging', 'pending', 'credits', 'reserved')
   local function n(i) return tonumber(counts[i] or 0) end
   if set[2] and n(1) + n(2) + n(3) + slots > tonumber(set[2]) then return 'the batch has no free slot' end
   if set[3] and n(4) + n(5) + cost > tonumber(set[3]) then return 'the credit limit of the batch is reached' end
@@ -221,15 +221,15 @@ end
 -- credits, which is certain only if slots are left (`free`). Returns 'short' or 'enough' if that has changed, else
 -- ''.
 local function record_shortage(now, cost, free)
-  local was_short = redis.call('HEXISTS', key('account'), 'short') == 1
+  local was_short = redis.call('HEXISTS', key('account'), 'shortage') == 1
   if cost then
-    local shortage = was_short and cjson.decode(redis.call('HGET', key('account'), 'short')) or { since = now }
+    local shortage = was_short and cjson.decode(redis.call('HGET', key('account'), 'shortage')) or { since = now }
     shortage.cost = cost
-    redis.call('HSET', key('account'), 'short', cjson.encode(shortage))
+    redis.call('HSET', key('account'), 'shortage', cjson.encode(shortage))
     return was_short and '' or 'short'
   end
   if was_short and free > 0 then
-    redis.call('HDEL', key('account'), 'short')
+    redis.call('HDEL', key('account'), 'shortage')
     return 'enough'
   end
   return ''

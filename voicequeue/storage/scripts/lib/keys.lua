@@ -3,27 +3,27 @@
 -- KEYS[1] is the root, "{prefix}:". Every key begins with it, so all of them are in one cluster slot.
 --
 -- Jobs
---   job:<id>       hash    the record: spec, state, stage, v (version), rank, created, updated, batch, next_stage,
---                          origin (which interface and caller enqueued it: voicequeue/domain/origin.py);
---                          later attempt, holder (token of the claim), since (submission time, see IDLE_S), asked (last
---                          time it was not ready; 0 = unknown), model, credits,
+--   job:<id>       hash    the record: spec, state, stage, version, rank, created, updated, batch, next_stage,
+--                          source (which interface and caller enqueued it: voicequeue/domain/source.py);
+--                          later attempt, holder (token of the claim), submitted_at (see IDLE_S), not_ready_at (when it
+--                          was last not ready; 0 = unknown), model, credits,
 --                          requeued_at (when it went back to the backlog), refused (JSON, while upstream refuses its
 --                          order with an error that may concern every order: count, own_count, accepted, at, message),
 --                          cancelling (time of the cancellation request, while charging or unsure),
---                          shares (id of the voice that it shares), sha256 (of the recording),
+--                          shared_voice (id of the voice that it shares), sha256 (of the recording),
 --                          voice.task, music.task (upstream's current task), orders (JSON: upstream's task by attempt,
---                          of each charged order), lost (JSON: stage by attempt, of orders that may have been charged
---                          and were given up or resubmitted), doubt (JSON: a failure that upstream reported once),
---                          reorder (resubmit when that failure is confirmed),
---                          answer (start of an unreadable response to its last order),
+--                          of each charged order), lost_orders (JSON: stage by attempt, of orders that may have been
+--                          charged and were given up or resubmitted), failure_report (JSON: a failure that upstream
+--                          reported once), resubmit (1: submit again when that failure is confirmed),
+--                          upstream_response (start of an unreadable response to its last order),
 --                          persona_id, voice_name, clips, failure, settled,
 --                          callback (id of its last callback); archive (pending, done, failed), until done
---                          archive.since, archive.tries, archive.reason, archive.holder (token of the claim);
+--                          archive.since, archive.attempts, archive.reason, archive.holder (token of the claim);
 --                          archived.audio.<clip>, archived.image.<clip> (JSON: url, size, sha256)
 --   timeline:<id>  list    every transition as JSON: at, state, stage, reason, attempt, task_id
 --   state:<state>  zset    ids in any state but queued; score = when they entered it
 --   in_flight      zset    ids that hold a slot; score = when they are due
---   late           zset    ids of settled jobs whose charged order may still deliver; score = when the poll is due
+--   late_results   zset    ids of settled jobs whose charged order may still deliver; score = when the poll is due
 --   start_by       zset    ids with a deadline for their start, until they are settled or seen to have started
 --   state_counts   hash    <state>:<stage>: number of jobs; queued jobs are counted by their lanes
 --   events         stream  every transition: id, batch, state, stage, reason, took (seconds since the previous one);
@@ -37,19 +37,19 @@
 --   wake           list    one element while there may be a job to admit
 --
 -- Voices
---   voice:<voice>  hash    a voice by its recording (url-…, sha256-…) or its name in a batch (named-…): maker (the job
---                          that creates it); then persona_id, name, job (its creator), at, audio_url; failure (JSON)
---                          while waiting jobs fail with it; of a named voice also recording and jobs (how many share it)
+--   voice:<voice>  hash    a voice by its recording (url-…, sha256-…) or its name in a batch (named-…): creator (the
+--                          job that is to create it); then persona_id, name, job (that created it), at, audio_url;
+--                          failure (JSON) while waiting jobs fail with it; of a named voice also recording and jobs (how many share it)
 --   waiting:<voice> zset   ids that wait for it; score = when they were created
 --   voices         zset    created voices by URL; score = when they were created
 --   voices:decided set     voices that were created or failed and still have waiting jobs
 --
 -- Batches
 --   batches        zset    names of batches that have jobs; score = when the first one was created
---   batch:<name>   hash    number of jobs by state; credits; committed: reserved credits as in `counters`, plus the cost of
---                          lost orders that were given up or resubmitted; purged.credits: credits of purged jobs,
+--   batch:<name>   hash    number of jobs by state; credits; reserved: as in `counters`, plus the cost of lost orders that
+--                          were given up or resubmitted; purged.credits: credits of purged jobs,
 --                          included in credits; settings: max_credits, max_in_flight, paused, callback_url,
---                          callback_origin (who set it); settlings: how many callbacks were created for it
+--                          callback_source (who set it); settled_count: how many callbacks were created for it
 --   batch:<name>:jobs zset its ids; score = when they were created
 --
 -- Flow control
@@ -64,7 +64,7 @@
 --   rate_limited   zset    ids whose order upstream rate-limited in the last ten minutes; score = when
 --   unanswered:<reason> set subjects of failed requests since upstream last responded: ids, `balance`, `any`
 --   settings       hash    the limits in the workers' settings
---   limits         hash    limits set at run time: in_flight, submit_rate, credit_floor
+--   limits         hash    limits set at run time: in_flight, submit_rate, min_balance
 --   poll_durations:<kind> list "over within": durations of the latest orders of a stage and model
 --   poll_kinds     set     those kinds
 --   poll_schedules hash    by kind, JSON: the ages at which orders are polled
@@ -72,33 +72,33 @@
 --
 -- Credits
 --   counters       hash    <stage>.charges, <stage>.credits, day.<n>: permanent; corrected.credits: what repairs added;
---                          corrections: number of repairs; committed: credits reserved for jobs in flight and unsure
+--                          corrections: number of repairs; reserved: credits reserved for jobs in flight and unsure
 --                          jobs; unsettled: cost of lost orders that were given up or resubmitted; failed.<code>:
 --                          number of failed jobs; lane_turn: last turn given to a lane; callbacks.delivered;
 --                          archive.files, archive.jobs: how many were archived; purged.<state>: number of purged jobs;
 --                          purged.credits: what they had spent
---   account        hash    credits by our count, at (time of upstream's last report), short (JSON, while the next job
---                          cannot be paid), drift (JSON, while more credits are gone than were counted)
+--   account        hash    credits by our count, at (time of upstream's last report), shortage (JSON, while the next
+--                          job cannot be paid), drift (JSON, while more credits are gone than were counted)
 --   balances       list    JSON: balances reported by upstream, with our spending and orders at that time
 --
 -- Callbacks
---   callback:<id>  hash    subject (job:<id> or batch:<name>), seq (its order there), type, at, data (JSON: the record at
---                          that time), batch; later tries, reason, since (time of a manual redelivery). Deleted when
+--   callback:<id>  hash    subject (job:<id> or batch:<name>), seq (its order there), type, at, snapshot (JSON: the record
+--                          at that time), batch; later attempts, reason, since (time of a manual redelivery). Deleted when
 --                          delivered
---   callbacks:of:<subject> zset pending ids; score = seq. Only the first is due, the others wait for it
+--   callbacks:order:<subject> zset pending ids; score = seq. Only the first is due, the others wait for it
 --   callbacks:pending zset ids; score = when they are due, +inf while they wait for an earlier one
---   callbacks:out  zset    ids handed out and not yet claimed; score = when that expires
+--   callbacks:leased zset  ids handed out and not yet claimed; score = when that expires
 --   callbacks:undelivered zset ids; score = when they were given up
 --
 -- The archive
 --   archive:pending zset   ids whose songs are not archived yet; score = when they are due
---   archive:out    zset    ids handed out and not yet claimed; score = when that expires
+--   archive:leased zset    ids handed out and not yet claimed; score = when that expires
 --   archive:failed zset    ids whose songs could not be archived; score = when they were given up
 --
 -- Operations
---   heartbeats     zset    worker names; score = last heartbeat; callbacks:pulses, archive:pulses and
+--   heartbeats     zset    worker names; score = last heartbeat; callbacks:heartbeats, archive:heartbeats and
 --                          gateway:heartbeats: of the processes that deliver callbacks, archive songs, serve HTTP
---   heartbeats:facts hash  by worker name, JSON: its facts; callbacks:pulses:facts, …
+--   heartbeats:facts hash  by worker name, JSON: its facts; callbacks:heartbeats:facts, …
 --   metrics        hash    what processes count and measure (voicequeue/storage/monitoring/metrics.py)
 --   rejected_messages list JSON: messages that became no job: rejected_at, message_id, task, reason, job
 --   rejected_messages:bytes string their total size
@@ -116,27 +116,27 @@ local root = KEYS[1]
 local function key(name) return root .. name end
 
 -- Return a table of the given fields of a hash; missing fields are nil.
-local function fields_of(name, fields)
+local function read_fields(name, fields)
   local record, values = {}, redis.call('HMGET', key(name), unpack(fields))
   for i, field in ipairs(fields) do record[field] = values[i] or nil end
   return record
 end
 
 -- Increments of counters, collected and written when the script ends or reads a counter.
-local sums = {}
+local increments = {}
 
 local function add_to_counter(name, field, amount)
-  sums[name] = sums[name] or {}
-  sums[name][field] = (sums[name][field] or 0) + amount
+  increments[name] = increments[name] or {}
+  increments[name][field] = (increments[name][field] or 0) + amount
 end
 
-local function write_sums()
-  for name, fields in pairs(sums) do
+local function flush_counters()
+  for name, fields in pairs(increments) do
     for field, amount in pairs(fields) do
       if amount ~= 0 then redis.call('HINCRBY', key(name), field, amount) end
     end
   end
-  sums = {}
+  increments = {}
 end
 
 -- Upstream's price of each stage in credits; the same as in voicequeue/domain/stage.py.
@@ -159,8 +159,8 @@ end
 local FINAL = { succeeded = true, failed = true, cancelled = true }
 
 -- The index with the due time of a job in this state; nil if it has none.
-local DUE_INDEX = { admitted = 'in_flight', charging = 'in_flight', pending = 'in_flight', succeeded = 'late',
-  failed = 'late', cancelled = 'late' }
+local DUE_INDEX = { admitted = 'in_flight', charging = 'in_flight', pending = 'in_flight', succeeded = 'late_results',
+  failed = 'late_results', cancelled = 'late_results' }
 local function due_index(state) return DUE_INDEX[state] and key(DUE_INDEX[state]) end
 
 -- exclude_idle_time: if a poll is overdue by at least IDLE_S seconds, because no worker ran or Redis's clock was set
@@ -169,6 +169,6 @@ local function due_index(state) return DUE_INDEX[state] and key(DUE_INDEX[state]
 local IDLE_S = 120
 local function exclude_idle_time(id, state, overdue_s)
   if state ~= 'pending' or overdue_s < IDLE_S then return nil end
-  redis.call('HSET', key('job:' .. id), 'asked', 0)
-  return redis.call('HINCRBYFLOAT', key('job:' .. id), 'since', overdue_s)
+  redis.call('HSET', key('job:' .. id), 'not_ready_at', 0)
+  return redis.call('HINCRBYFLOAT', key('job:' .. id), 'submitted_at', overdue_s)
 end

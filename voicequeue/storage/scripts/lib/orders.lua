@@ -23,13 +23,13 @@ end
 -- be charged (< 0). Its batch keeps its cost reserved in between.
 local function add_unsettled(batch, credits)
   add_to_counter('counters', 'unsettled', credits)
-  if batch then add_to_counter('batch:' .. batch, 'committed', credits) end
+  if batch then add_to_counter('batch:' .. batch, 'reserved', credits) end
 end
 
 -- Return the cost of a job's lost orders that were given up or resubmitted and that upstream has not reported since.
 local function unsettled_credits(job)
   local orders, credits = cjson.decode(job.orders or '{}'), 0
-  for attempt, stage in pairs(cjson.decode(job.lost or '{}')) do
+  for attempt, stage in pairs(cjson.decode(job.lost_orders or '{}')) do
     if not orders[attempt] then credits = credits + PRICE[stage] end
   end
   return credits
@@ -40,7 +40,7 @@ local function count_order(job, order, now)
   local orders, attempt = cjson.decode(job.orders or '{}'), tostring(order.attempt)
   if orders[attempt] then return nil end
   orders[attempt] = order.task_id or ''
-  if cjson.decode(job.lost or '{}')[attempt] then add_unsettled(job.batch, -order.credits) end
+  if cjson.decode(job.lost_orders or '{}')[attempt] then add_unsettled(job.batch, -order.credits) end
   spend(job.batch, order.stage, order.credits, now)
   return cjson.encode(orders), (job.credits or 0) + order.credits
 end

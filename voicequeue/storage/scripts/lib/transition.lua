@@ -17,12 +17,12 @@ local function stored_specs(a)
 end
 
 -- Write the first record of a job; fields with the value '' are omitted.
-local function create_record(id, spec, created, rank, batch, stage, next_stage, shares, sha256, origin)
-  local fields = { 'spec', spec, 'state', 'queued', 'stage', stage, 'v', 1, 'rank', rank, 'created', created,
-    'origin', origin }
+local function create_record(id, spec, created, rank, batch, stage, next_stage, shared_voice, sha256, source)
+  local fields = { 'spec', spec, 'state', 'queued', 'stage', stage, 'version', 1, 'rank', rank, 'created', created,
+    'source', source }
   if batch ~= '' then fields[15] = 'batch'; fields[16] = batch end
   if next_stage ~= '' then fields[#fields + 1] = 'next_stage'; fields[#fields + 1] = next_stage end
-  if shares ~= '' then fields[#fields + 1] = 'shares'; fields[#fields + 1] = shares end
+  if shared_voice ~= '' then fields[#fields + 1] = 'shared_voice'; fields[#fields + 1] = shared_voice end
   if sha256 ~= '' then fields[#fields + 1] = 'sha256'; fields[#fields + 1] = sha256 end
   redis.call('HSET', key('job:' .. id), unpack(fields))
 end
@@ -43,8 +43,8 @@ local function update_state_indexes(id, batch, from, to, now)
 end
 
 local function reserve_credits(batch, change)
-  add_to_counter('counters', 'committed', change)
-  if batch then add_to_counter('batch:' .. batch, 'committed', change) end
+  add_to_counter('counters', 'reserved', change)
+  if batch then add_to_counter('batch:' .. batch, 'reserved', change) end
 end
 
 -- Update the slot, the lane or the queue for a voice.
@@ -53,9 +53,9 @@ local function update_position(id, from, job, t)
   if before and before ~= after then redis.call('ZREM', before, id) end
   if after then redis.call('ZADD', after, t.due, id) end
   if from == 'queued' then leave_lane(job.rank, job.batch, id) end
-  if from == 'waiting' and job.shares then redis.call('ZREM', key('waiting:' .. job.shares), id) end
+  if from == 'waiting' and job.shared_voice then redis.call('ZREM', key('waiting:' .. job.shared_voice), id) end
   local since = job.requeued_at or job.created
-  if t.to == 'waiting' then redis.call('ZADD', key('waiting:' .. job.shares), since, id) end
+  if t.to == 'waiting' then redis.call('ZADD', key('waiting:' .. job.shared_voice), since, id) end
   if t.to == 'queued' then join_lane(job.rank, job.batch, t.stage, tonumber(since), id) end
   -- The dispatcher fills free slots at its next interval, many at once; high priority does not wait for it.
   if before == key('in_flight') and after ~= before and has_high_priority() then wake_dispatcher() end
@@ -67,9 +67,9 @@ local function count_failure(failure, amount)
 end
 
 -- The fields of a record that a transition depends on.
-local RECORD_FIELDS = { 'state', 'stage', 'v', 'batch', 'rank', 'created', 'updated', 'attempt', 'next_stage',
-  'requeued_at', 'shares', 'failure', 'credits', 'orders', 'lost', 'refused', 'cancelling' }
-local function read_record(id) return fields_of('job:' .. id, RECORD_FIELDS) end
+local RECORD_FIELDS = { 'state', 'stage', 'version', 'batch', 'rank', 'created', 'updated', 'attempt', 'next_stage',
+  'requeued_at', 'shared_voice', 'failure', 'credits', 'orders', 'lost_orders', 'refused', 'cancelling' }
+local function read_record(id) return read_fields('job:' .. id, RECORD_FIELDS) end
 
 -- States from which the current order may still be sent.
 local BEFORE_SUBMISSION = { queued = true, admitted = true, charging = true }
@@ -81,7 +81,7 @@ local function transition(id, t, now, job)
   job = job or read_record(id)
   local from, stage, since = job.state, job.stage, job.updated or job.created or now
   local reserved = reserved_credits(from, stage, job.next_stage, job.cancelling)
-  local fields = { 'state', t.to, 'stage', t.stage, 'updated', now, 'v', job.v + 1 }
+  local fields = { 'state', t.to, 'stage', t.stage, 'updated', now, 'version', job.version + 1 }
   for field, value in pairs(t.set or {}) do
     job[field] = value
     fields[#fields + 1] = field
@@ -102,7 +102,7 @@ local function transition(id, t, now, job)
     at = now, state = t.to, stage = t.stage, reason = t.reason, task_id = t.task_id,
     attempt = t.attempt or tonumber(job.attempt or 0) }))
   add_event(id, job.batch, t.to, t.stage, t.reason, string.format('%.3f', math.max(0, now - since)))
-  if from ~= t.to then tell(id, job.batch, from, t.to, job.v + 1, now) end
+  if from ~= t.to then enqueue_callbacks(id, job.batch, from, t.to, job.version + 1, now) end
   return job.batch
 end
 

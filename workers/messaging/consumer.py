@@ -28,8 +28,8 @@ from voicequeue.storage.connection.retry import retry_until
 from voicequeue.storage.rejected_messages import RejectedMessage
 from workers.clock import EVENT_LOOP_WAIT_S, event_loop_time, to_monotonic
 from workers.dependencies import services
-from workers.held_messages import DelayedMessages
-from workers.message_validation import JSON, parse_instant, task_name_and_id, validation_error
+from workers.messaging.held_messages import DelayedMessages
+from workers.messaging.message_validation import JSON, parse_instant, task_name_and_id, validation_error
 
 log = logging.getLogger("voicequeue.consumer")
 

@@ -37,14 +37,14 @@ class TooManyLoginsError(Exception):
 
 
 class SessionManager:
-    """Creates, finds and ends the sessions of one job page. Every method raises StoreUnreachable."""
+    """Creates, finds and ends the sessions of one job page. Every method raises StoreUnavailableError."""
 
     def __init__(self, access: AccessControl, store: JobStore) -> None:
         self._access = access
         self._store = store
 
     def log_in(self, secret: str, *, address: str, previous_token: str) -> str | None:
-        """Return the token of a new session, None if there is no such key. Raises TooManyLogins.
+        """Return the token of a new session, None if there is no such key. Raises TooManyLoginsError.
 
         `before` is the token of the browser's previous session, which ends.
         """

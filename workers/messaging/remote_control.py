@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from workers.message_decoding import InvalidMessageError, decode_publication
-from workers.message_validation import JSON
+from workers.messaging.message_decoding import InvalidMessageError, decode_publication
+from workers.messaging.message_validation import JSON
 
 #: The exchanges of commands, replies and events.
 COMMANDS = "celery.pidbox"
@@ -61,7 +61,7 @@ def is_reply_queue(queue: str) -> bool:
 
 
 def decode_broadcast(data: bytes, exchange: str, *, may_stop: bool = False) -> dict[str, Any]:
-    """Return the envelope to deliver for a broadcast on this exchange. Raises UnsoundError."""
+    """Return the envelope to deliver for a broadcast on this exchange. Raises InvalidMessageError."""
     max_bytes = COMMAND_MAX if exchange == COMMANDS else EVENTS_MAX
     if len(data) > max_bytes:
         raise InvalidMessageError(f"it has {len(data):,} bytes; at most {max_bytes:,} are allowed")
@@ -78,7 +78,7 @@ def decode_broadcast(data: bytes, exchange: str, *, may_stop: bool = False) -> d
 
 
 def _check_event(event: Any) -> None:
-    """Validate the fields by which Celery sorts events. Raises UnsoundError."""
+    """Validate the fields by which Celery sorts events. Raises InvalidMessageError."""
     if not isinstance(event, dict) or not all(isinstance(event.get(name), str) for name in ("type", "hostname")):
         raise InvalidMessageError("an event must be an object with type and hostname as text")
     for name in ("clock", "timestamp", "pid", "utcoffset"):
@@ -88,7 +88,7 @@ def _check_event(event: Any) -> None:
 
 
 def allowed_command(payload: Any, allowed: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
-    """Return the command, reduced to the allowed parts. Raises UnsoundError."""
+    """Return the command, reduced to the allowed parts. Raises InvalidMessageError."""
     if not isinstance(payload, dict):
         raise InvalidMessageError("the command must be an object")
     method, arguments = payload.get("method"), payload.get("arguments")

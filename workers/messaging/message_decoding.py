@@ -1,7 +1,7 @@
 """Decode messages of a queue: turn any bytes into an envelope that kombu and Celery can carry.
 
 Pure. kombu decodes messages without validation, and a message that it cannot decode ends the worker. The task in an
-envelope is validated by workers/message_validation.py.
+envelope is validated by workers/messaging/message_validation.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from uuid import uuid4
 from kombu.utils.json import loads as kombu_loads
 
 from voicequeue.storage.celery_queues import INTAKE, QUEUE_NAMES
-from workers.message_validation import JSON, UNREADABLE, parse_instant
+from workers.messaging.message_validation import JSON, UNREADABLE, parse_instant
 
 #: The text headers that a message keeps, and those that only the workers' own messages keep: Flower shows them, and
 #: traces are continued by them.
@@ -74,7 +74,7 @@ def decode_message(message: Any, queue: str) -> dict[str, Any]:
 
 
 def decode_publication(data: bytes) -> tuple[dict[str, Any], Any]:
-    """Return the envelope and the decoded body of a broadcast. Raises UnsoundError."""
+    """Return the envelope and the decoded body of a broadcast. Raises InvalidMessageError."""
     envelope = _envelope(data, "")
     if envelope.get("content-type") != JSON or envelope["headers"].get("compression"):
         raise InvalidMessageError(f"the content type must be {JSON}, uncompressed")
@@ -104,7 +104,7 @@ def _addressed(envelope: Mapping[str, Any], queue: str) -> dict[str, Any]:
 
 
 def _envelope(message: Any, queue: str) -> dict[str, Any]:
-    """Return the envelope with parts of the right types. Raises UnsoundError."""
+    """Return the envelope with parts of the right types. Raises InvalidMessageError."""
     if queue in QUEUE_NAMES and isinstance(message, bytes) and len(message) > ENVELOPE_MAX:
         raise InvalidMessageError(f"the envelope has {len(message):,} bytes; at most {ENVELOPE_MAX:,} are allowed")
     with _decoding("the envelope"):
@@ -149,7 +149,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    """Return the object. Raises UnsoundError for objects that kombu would convert to another type."""
+    """Return the object. Raises InvalidMessageError for objects that kombu would convert to another type."""
     if value.keys() == {"__type__", "__value__"}:
         raise InvalidMessageError("__type__ and __value__ are not allowed")
     return value
@@ -161,7 +161,7 @@ _strict_loads = partial(json.loads, parse_constant=_refuse_constant, object_hook
 
 @contextmanager
 def _decoding(part: str) -> Iterator[None]:
-    """Turn any error of decoding into UnsoundError."""
+    """Turn any error of decoding into InvalidMessageError."""
     try:
         yield
     except (UnicodeError, json.JSONDecodeError):
@@ -193,7 +193,7 @@ def _is_deep(value: Any) -> bool:
 
 
 def _reduced(envelope: Mapping[str, Any], kept: Sequence[str]) -> dict[str, Any]:
-    """Return a message of protocol 2 with a task, its arguments and the kept headers only. Raises UnsoundError.
+    """Return a message of protocol 2 with a task, its arguments and the kept headers only. Raises InvalidMessageError.
 
     Celery would do more on behalf of a sender: send the tasks in `callbacks`, `chain` and `chord`, kill a child after
     `timelimit`, and decompress a body to any size.

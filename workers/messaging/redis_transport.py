@@ -6,8 +6,8 @@ Seen with kombu 5.7.0, and changed here:
   tries to requeue them through it, which ends the worker's main process. Here such a channel closes without an error,
   and its messages are requeued as soon as another channel is open. Nothing would be lost without this (the visibility
   timeout and maintenance recover them), but messages of other programs would wait for minutes.
-- A message that kombu cannot decode ends the worker and is lost. Here workers/message_decoding.py decodes messages;
-  workers/remote_control.py decodes broadcasts, and replies go only to the queue that they name.
+- A message that kombu cannot decode ends the worker and is lost. Here message_decoding.py decodes messages and
+  remote_control.py broadcasts, and replies go only to the queue that they name.
 - A Redis that temporarily refuses writes (out of memory, a failover) ends the worker and loses the message that it
   has just received. Here a refusal counts as a lost connection, a channel opens once Redis accepts writes again, and
   this process holds a message that Redis could not record until then. (A Redis that is out of memory still delivers
@@ -40,8 +40,8 @@ from voicequeue.storage.celery_queues import INTAKE
 from voicequeue.storage.connection.clock import Clock
 from voicequeue.storage.connection.refusals import PlainConnection, RedisRefusalError, SecureConnection
 from voicequeue.storage.connection.retry import UNREACHABLE
-from workers import remote_control
-from workers.message_decoding import InvalidMessageError, decode_message
+from workers.messaging import remote_control
+from workers.messaging.message_decoding import InvalidMessageError, decode_message
 
 log = logging.getLogger("voicequeue.broker")
 

@@ -1,4 +1,4 @@
-"""Validation of messages before they reach a task. Pure; workers/message_decoding.py decodes them."""
+"""Validation of messages before they reach a task. Pure; workers/messaging/message_decoding.py decodes them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def validation_error(
 ) -> str:
     """Return why this message is invalid, '' if it is valid. No text quotes the job.
 
-    `known` are the names of the tasks that it may call. A worker holds a message until its `eta`, for at most
+    `task_names` are the names of the tasks that it may call. A worker holds a message until its `eta`, for at most
     `eta_max_s` seconds.
     """
     if UNREADABLE in headers:

@@ -1,0 +1,1 @@
+"""Celery messages of other programs: decoding, validation, transport and remote control."""
