@@ -209,7 +209,7 @@ def test_batches_are_listed_newest_first(gateway: Gateway, store: JobStore, queu
     first = gateway.get("/v1/batches?limit=2")
     second = gateway.get(f"/v1/batches?limit=2&cursor={first['next']}")
 
-    assert [batch["batch"] for batch in first["batches"] + second["batches"]] == ["three", "two", "one"]
+    assert [batch["name"] for batch in first["batches"] + second["batches"]] == ["three", "two", "one"]
     assert second["next"] is None
     assert (
         gateway.get("/v1/batches/two")

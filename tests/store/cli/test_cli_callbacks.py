@@ -39,7 +39,7 @@ def test_the_json_lists_pending_and_undelivered_callbacks_with_counts(command: C
     common = {"type": "job.failed", "created_at": to_iso8601(NOW)}
 
     assert command("callbacks", "--json").json() == {
-        "counts": {"pending": 1, "waiting": 0, "undelivered": 1, "delivered": 0, "workers": 0},
+        "counts": {"pending": 1, "blocked": 0, "undelivered": 1, "delivered": 0, "workers": 0},
         "pending": [
             {
                 **common, "id": waiting.callback_id, "job_id": waiting.id, "batch": None,

@@ -230,7 +230,7 @@ def test_the_status_of_a_batch_covers_that_batch_only(command: Command, busy: Jo
     """States, backlog, credits; failures by code are counted for all jobs only."""
     output = command("status", "--batch", "b", "--json").json()
 
-    assert (output["batch"], output["credits"], output["failed"]) == ("b", 8, {})
+    assert (output["batch"], output["credits"], output["failed_by_code"]) == ("b", 8, {})
     assert [(line["priority"], line["count"]) for line in output["backlog"]] == [("normal", 4)]
     assert {state: n for state, n in output["states"].items() if n} == {"queued": 4, "pending": 1, "succeeded": 1}
     assert "upstream_failed" not in command("status", "--batch", "b").out

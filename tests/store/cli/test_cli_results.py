@@ -46,7 +46,7 @@ def test_watching_without_a_batch_watches_jobs_without_a_batch_too(
 
     assert ended.code == (0 if state is State.SUCCEEDED else 1)
     [batch] = json.loads(ended.out.splitlines()[-1])
-    assert (batch["batch"], batch["total"], batch["states"][state], batch["credits"]) == (
+    assert (batch["name"], batch["total"], batch["states"][state], batch["credits"]) == (
         "(no batch)",
         1,
         1,

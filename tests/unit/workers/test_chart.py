@@ -27,7 +27,7 @@ def test_a_line_has_gaps_in_buckets_without_finished_jobs() -> None:
     """A single point is a dash."""
     chart = draw([bucket(1, half=10), bucket(1, half=20), bucket(), bucket(1, half=5)])
 
-    [median] = [line for line in chart.lines if line.name == "half"]
+    [median] = [line for line in chart.lines if line.name == "p50"]
     assert [piece.count(",") for piece in median.segments] == [2, 2]
     assert chart.max_seconds == 20
 
