@@ -74,7 +74,9 @@ def test_a_word_of_the_glossary_occurs_where_it_says(word: list[str]) -> None:
     """The names in the last column exist in the code."""
     names = quoted(word[2])
 
-    assert [name for name in names if name.removeprefix("voicequeue ").partition(":")[0].lower() not in CODE.lower()] == []
+    assert [
+        name for name in names if name.removeprefix("voicequeue ").partition(":")[0].lower() not in CODE.lower()
+    ] == []
 
 
 def test_words_are_sorted_and_defined_once() -> None:
