@@ -206,7 +206,7 @@ def test_the_status_as_json(command: Command, busy: JobStore) -> None:
         1_500,
         15,
     )
-    assert (output["failed"], output["workers"]) == ({"upstream_failed": 1}, 1)
+    assert (output["failed_by_code"], output["workers"]) == ({"upstream_failed": 1}, 1)
 
 
 def test_the_status_as_text(command: Command, busy: JobStore) -> None:

@@ -73,7 +73,7 @@ def test_the_json_of_findings(command: Command, damaged: Damaged) -> None:
         False,
     )
     drift = by_text["batch b: counts 2 failed, the records say 1"]
-    assert (drift["counters"], drift["field"], drift["found"], drift["expected"]) == ("batch:b", "failed", 2, 1)
+    assert (drift["counters"], drift["field"], drift["actual"], drift["expected"]) == ("batch:b", "failed", 2, 1)
 
 
 def test_many_findings_of_a_kind_are_counted(command: Command, redis: Redis, store: JobStore, prefix: str) -> None:
