@@ -28,7 +28,7 @@ def _store_halves(store: JobStore, redis: Redis, prefix: str) -> Job:
     nested = {"name": HALF, HALF: [HALF, {"a": HALF}]}
     store.rejected_messages.add(RejectedMessage(NOW, HALF, HALF, HALF, nested))
     store.rejected_messages.add(RejectedMessage(NOW, HALF, HALF, HALF, HALF))
-    older = {"at": NOW, "message_id": HALF, "task": HALF, "reason": HALF, "job": nested}
+    older = {"rejected_at": NOW, "message_id": HALF, "task": HALF, "reason": HALF, "job": nested}
     redis.lpush(f"{{{prefix}}}:rejected_messages", json.dumps(older))
     with pytest.raises(InvalidJobError):
         enqueue_or_reject(store, [], {"job": {"audio_url": URL, HALF: HALF}}, message_id=HALF, now=NOW)
@@ -78,7 +78,7 @@ def test_every_page_and_command_shows_any_stored_text(
 
 #: Arguments for the library's methods, by name.
 _ARGUMENTS: dict[str, Any] = {
-    **dict.fromkeys(("job_id", "task_id", "persona_id", "callback_id", "batch", "after", "cursor", "by", "name"), HALF),
+    **dict.fromkeys(("job_id", "task_id", "persona_id", "callback_id", "batch", "after", "cursor", "reason", "name"), HALF),
     "job_ids": [HALF],
     "callback_ids": [HALF],
     "url": f"https://a.example/{HALF}",
@@ -88,7 +88,7 @@ _ARGUMENTS: dict[str, Any] = {
     "token": HALF,
     "stage": HALF,
     "state": HALF,
-    "wanted": Filter(),
+    "filter": Filter(),
     "findings": [],
 }
 
@@ -99,7 +99,7 @@ def test_no_method_of_the_library_stores_half_a_character_or_fails_on_it(
     """Each rejects it with an error of the library, or finds nothing under that name."""
     for name, method in inspect.getmembers(VoiceQueue, inspect.isfunction):
         # `watch` does not return; the others take jobs that were read.
-        if name.startswith("_") or name in ("close", "watch", "cancel_as_read", "retry_as_read", "waits_for"):
+        if name.startswith("_") or name in ("close", "watch", "voice_creator"):
             continue
         parameters = list(inspect.signature(method).parameters.values())[1:]
         optional = [parameter.name for parameter in parameters if parameter.default is not parameter.empty]
@@ -108,7 +108,7 @@ def test_no_method_of_the_library_stores_half_a_character_or_fails_on_it(
             for parameter in parameters
             if parameter.name in _ARGUMENTS or _is_needed(parameter)
         }
-        if name in ("call_back_batch", "limit_batch"):
+        if name in ("set_batch_callback", "set_batch_limits"):
             kwargs["name"] = "spring"
         for left_out in [None, *optional]:
             call = {argument: value for argument, value in kwargs.items() if argument != left_out}
@@ -133,7 +133,7 @@ def _is_needed(parameter: inspect.Parameter) -> bool:
 
 
 @pytest.mark.parametrize(
-    "texts", [{"search": HALF}, {"metadata": {"a": HALF}}, {"metadata": {HALF: "a"}}, {"batch": HALF}]
+    "texts", [{"text": HALF}, {"metadata": {"a": HALF}}, {"metadata": {HALF: "a"}}, {"batch": HALF}]
 )
 def test_no_filter_accepts_half_a_character(texts: dict[str, Any]) -> None:
     """It could match nothing, or be confused with another text."""
@@ -144,7 +144,7 @@ def test_no_filter_accepts_half_a_character(texts: dict[str, Any]) -> None:
 #: A byte that is not UTF-8 in an argument, as Python decodes it.
 BYTE = "caf\udce9"
 COMMANDS = [
-    ["jobs", "--called", BYTE], ["pause", "--why", BYTE], ["enqueue", "--audio-url", URL, "--name", BYTE],
+    ["jobs", "--search", BYTE], ["pause", "--reason", BYTE], ["enqueue", "--audio-url", URL, "--name", BYTE],
     ["enqueue", "--audio-url", URL, "--metadata", f"a={BYTE}"], ["enqueue", "--audio-url", f"{URL}{BYTE}"],
     ["enqueue", "--audio-url", URL, "--song", f'{{"prompt": "{BYTE}"}}'],
     ["enqueue", "--audio-url", URL, "--song", '{"prompt": "\\ud83d"}'],
@@ -164,7 +164,7 @@ def test_an_argument_with_half_a_character_is_rejected_by_its_name(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["job", BYTE], ["cancel", BYTE], ["jobs", BYTE], ["archive", "--retry", "--job", BYTE]]
+    "arguments", [["job", BYTE], ["cancel", BYTE], ["jobs", "--batch", BYTE], ["archive", "--retry", "--job", BYTE]]
 )
 def test_a_name_with_half_a_character_is_not_found(command: Command, arguments: list[str]) -> None:
     """The error says so, and can be printed."""
