@@ -148,7 +148,7 @@ def test_of_the_dangerous_commands_a_process_may_only_use_read_only_ones(
     "command",
     [
         "HGETALL {voicequeue}:job:x",
-        "HSET {voicequeue}:controls x y",
+        "HSET {voicequeue}:limits x y",
         f"LPUSH {INTAKE_KEY} x",
         f"DEL {INTAKE_KEY}",
         "HDEL {voicequeue}:celery:unacked x",
