@@ -161,8 +161,9 @@ class PaceSettings(SettingGroup):
     )
     cooldown_s: Seconds = Field(
         5.0,
-        description="Seconds without submissions after a rate limit (429) that two jobs received and that names no "
-        "delay, and at first after five requests in a row without a response or two jobs refused with the same error.",
+        description="Seconds without submissions after a rate limit (429); up to a minute if two jobs received it and "
+        "it names a delay. Also the first pause after five requests in a row without a response, or two jobs refused "
+        "with the same error.",
     )
     task_chunk_size: int = Field(
         100,

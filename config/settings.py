@@ -72,7 +72,7 @@ def load() -> Settings:
 
 
 def setting_names(*, include_secret: bool = True) -> frozenset[str]:
-    """Return the environment names of all settings; with `secret=False`, only of those that hold no secret."""
+    """Return the environment names of all settings; with `include_secret=False`, only of those that hold no secret."""
     return frozenset(
         _environment_name(str(field.validation_alias or name), "VOICEQUEUE_")
         for name, field in Settings.model_fields.items()

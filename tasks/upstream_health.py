@@ -1,7 +1,7 @@
 """Effect of upstream's answers on the orders of all jobs: which errors hold them back, and for how long.
 
-An error about one order or task concerns that job only. Only refused orders and unanswered requests close the gate;
-the answer to a poll leads to a trial at most.
+An error about one order or task concerns that job only, until others get the same. Refused orders, unanswered requests
+and rate limits close the gate; other answers to polls lead to a trial at most.
 """
 
 from __future__ import annotations

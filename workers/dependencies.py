@@ -97,7 +97,7 @@ def build_services(configured: Settings) -> TaskContext:
         ),
         clock=store.clock,
         poll_plan=PollSchedulePolicy(configured.poll_min_interval_s, configured.poll_max_interval_s),
-        timeouts=_patience(configured),
+        timeouts=_timeouts(configured),
         chunk_size=configured.task_chunk_size,
         webhooks=build_webhooks(configured),
         span=tracing.span_factory(),
@@ -129,8 +129,8 @@ def build_callbacks(configured: Settings) -> CallbackServices:
             configured.callback_backoff_initial_s,
             configured.callback_backoff_max_s,
             configured.callback_retry_window_s,
-            # An attempt starts within `start_window_s` of its claim and takes at most `response_s`; the rest is a
-            # margin.
+            # An attempt starts within `start_window_s` of its claim and takes at most `callback_timeout_s`; the
+            # rest is a margin.
             lease_s=4 * configured.callback_timeout_s,
             start_window_s=configured.callback_timeout_s,
         ),
@@ -184,7 +184,7 @@ def build_limits(configured: Settings) -> Limits:
     )
 
 
-def _patience(configured: Settings) -> Timeouts:
+def _timeouts(configured: Settings) -> Timeouts:
     return Timeouts(
         submit_lease_s=configured.submit_lease_s,
         poll_lease_s=configured.submit_lease_s,

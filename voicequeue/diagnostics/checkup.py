@@ -26,7 +26,7 @@ from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S, ProcessHeartbeat
 from voicequeue.storage.job_store import JobStore
 
 if TYPE_CHECKING:
-    from voicequeue.domain import schemas
+    from voicequeue.domain import operator_schemas
 
 #: Clocks that differ by more (seconds) are reported. Beyond `signatures.TOLERANCE_S` signatures are rejected.
 CLOCK_SKEW_MAX_S = 2.0
@@ -64,7 +64,7 @@ class CheckResult:
     message: str
     action: str = ""
 
-    def as_dict(self) -> schemas.Check:
+    def as_dict(self) -> operator_schemas.Check:
         """Return the JSON representation."""
         return {"check": self.check, "level": self.level, "message": self.message, "action": self.action}
 

@@ -85,12 +85,9 @@ class ChargedOrder:
 class PollClaim:
     """Permission to poll one job.
 
-    `submitted_at` is when the stage was submitted, `last_not_ready_at` when its task was last not ready (Unix
-    seconds).
-    `model` is that of the song, and `clips` are the songs known so far. `state` is pending, or a final state
-    if only a
-    late result is awaited. `failure_report` is a failure that upstream has reported; with `resubmits` the
-    stage is
+    `submitted_at` is when the stage was submitted, `last_not_ready_at` when its task was last not ready (Unix seconds).
+    `model` is that of the song, and `clips` are the songs reported so far. `state` is pending, or a final state if only
+    a late result is awaited. `failure_report` is a failure that upstream has reported; with `resubmits` the stage is
     submitted again if it is confirmed.
     """
 

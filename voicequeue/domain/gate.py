@@ -7,7 +7,7 @@ from enum import IntEnum, StrEnum
 
 from voicequeue.domain.balance import UncountedSpending
 
-#: Minimum POSTs per minute; the same as in scripts/lib/flow_control.lua and config/settings.py.
+#: Minimum POSTs per minute; the same as in scripts/lib/flow_control.lua.
 SUBMIT_RATE_MIN = 0.01
 
 

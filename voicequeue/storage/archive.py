@@ -21,7 +21,7 @@ from voicequeue.storage.connection.keyspace import rows
 from voicequeue.storage.outbox import Outbox
 
 if TYPE_CHECKING:
-    from voicequeue.domain import schemas
+    from voicequeue.domain import operator_schemas
 
 
 class _Outcome(StrEnum):
@@ -46,7 +46,7 @@ class ArchiveEntry:
     due_at: float | None = None
     failed_at: float | None = None
 
-    def as_dict(self) -> schemas.ArchiveJob:
+    def as_dict(self) -> operator_schemas.ArchiveJob:
         """Return the JSON representation."""
         return {
             "job_id": self.job_id,

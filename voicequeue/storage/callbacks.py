@@ -22,7 +22,7 @@ from voicequeue.storage.connection.keyspace import rows
 from voicequeue.storage.outbox import Outbox
 
 if TYPE_CHECKING:
-    from voicequeue.domain import schemas
+    from voicequeue.domain import operator_schemas
 
 #: The score of a callback that waits for an earlier one of its job or batch.
 _BLOCKED = float("inf")
@@ -52,7 +52,7 @@ class Callback:
     due_at: float | None = None
     undelivered_at: float | None = None
 
-    def as_dict(self) -> schemas.Callback:
+    def as_dict(self) -> operator_schemas.Callback:
         """Return the JSON representation."""
         return {
             "id": self.id,

@@ -1,6 +1,6 @@
 """The job records in Redis: every command that writes them.
 
-Python decides which transitions are legal (`voicequeue.domain.job`); the Lua scripts compare versions and write.
+Python decides which transitions are legal (`voicequeue.domain.states`); the Lua scripts compare versions and write.
 `now` is in Unix seconds. The keys are listed in `scripts/lib/keys.lua`.
 """
 
@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from math import inf
-from typing import Any, cast
+from typing import cast
 
 from redis import Redis
 
@@ -30,8 +30,8 @@ from voicequeue.domain.job import Job, Transition
 from voicequeue.domain.source import Source
 from voicequeue.domain.spec import VoiceJob, batch_name
 from voicequeue.domain.stage import PRICES, Stage
-from voicequeue.domain.states import CANCELLING_TRANSITIONS, SETTLED, SHARED_VOICE_TRANSITIONS, State
-from voicequeue.storage import scripts
+from voicequeue.domain.states import SETTLED, State
+from voicequeue.storage import script_replies, scripts
 from voicequeue.storage.archive import ArchiveOutbox
 from voicequeue.storage.callbacks import CallbackOutbox
 from voicequeue.storage.connection.clock import RedisClock
@@ -169,7 +169,7 @@ class JobStore(JobQueries):
             records = cast(list[list[str]], pipe.execute())
         latest = now + 1e-5 * len(jobs)  # the script creates the jobs of one call microseconds apart
         ours = {
-            positions[job_id]: _outcome_at_creation(jobs[positions[job_id]][1], stage, state)
+            positions[job_id]: script_replies.outcome_at_creation(jobs[positions[job_id]][1], stage, state)
             for job_id, (created, stage, state) in zip(known_ids, records, strict=True)
             if now - 1e-6 < float(created) < latest
         }
@@ -199,7 +199,10 @@ class JobStore(JobQueries):
         replies = self._space.run_script(
             "claim_submit", f"{now:.6f}", stage, holder, expires_at, *self._limits, *job_ids
         )
-        return [_submit_claim(job_id, stage, expires_at, reply) for job_id, reply in zip(job_ids, replies, strict=True)]
+        return [
+            script_replies.parse_submit_claim(job_id, stage, expires_at, reply)
+            for job_id, reply in zip(job_ids, replies, strict=True)
+        ]
 
     def claim_poll(
         self,
@@ -266,7 +269,7 @@ class JobStore(JobQueries):
                 look.version,
                 f"{look.due:.6f}",
                 "" if look.last_not_ready_at is None else f"{look.last_not_ready_at:.6f}",
-                _failure_report_argument(look),
+                script_replies.failure_report_argument(look),
                 serialization.clips_text(look.clips) if look.clips else "",
             )
         ]
@@ -328,7 +331,7 @@ class JobStore(JobQueries):
             for move in moves:
                 pipe.hmget(self._space.key(f"job:{move.job_id}"), "version", "updated", "state")
             records = pipe.execute()
-        ours = [_is_applied(move, record, now) for move, record in zip(moves, records, strict=True)]
+        ours = [script_replies.is_applied(move, record, now) for move, record in zip(moves, records, strict=True)]
         return [effect or (HoldEffect.NONE if is_ours else None) for effect, is_ours in zip(effects, ours, strict=True)]
 
     def count_order(self, order: ChargedOrder, now: float, *, reason: str) -> bool | None:
@@ -395,38 +398,3 @@ class JobStore(JobQueries):
                 yield deleted
         while deleted := int(self._space.run_script("purge_callbacks", f"{now:.6f}", retention_s, at_most)):
             yield deleted
-
-
-def _submit_claim(
-    job_id: str, stage: Stage, expires_at: float, reply: list[Any] | None
-) -> SubmitClaim | SubmitDeferred | StalledJob | None:
-    match reply:
-        case [version, attempt, content, persona_id]:
-            return SubmitClaim(job_id, int(version), stage, int(attempt), content, persona_id, expires_at)
-        case [version, "unsure"]:
-            return StalledJob(job_id, int(version), State.UNSURE, stage)
-        case [seconds]:
-            return SubmitDeferred(float(seconds))
-    return None
-
-
-def _failure_report_argument(look: PollReschedule) -> str:
-    """Return the `failure_report` argument of scripts/reschedule_polls.lua."""
-    if look.failure_report is None:
-        return "" if look.keeps_failure_report else "-"
-    return serialization.failure_report_text(look.failure_report)
-
-
-def _is_applied(move: Transition, record: Sequence[str | None], now: float) -> bool:
-    """Return whether a record is in the state after this transition. The same script may have moved on a job that
-    shares a voice, and cancels a job marked for cancellation."""
-    version, updated, state = record
-    is_updated_now = int(version or 0) > move.version and updated == f"{now:.6f}"
-    if_refused = {State.FAILED} if move.refused else set()
-    alternatives = {*SHARED_VOICE_TRANSITIONS.get(move.to_state, ()), *CANCELLING_TRANSITIONS.get(move.state, ())}
-    return is_updated_now and state in {move.to_state, *alternatives, *if_refused}
-
-
-def _outcome_at_creation(spec: VoiceJob, stage: str, state: str) -> EnqueueOutcome:
-    """Return the outcome of enqueueing a job, derived from its record a moment later."""
-    return EnqueueOutcome.SHARES_VOICE if state == State.WAITING or stage != spec.stages[0] else EnqueueOutcome.NEW

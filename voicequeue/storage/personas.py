@@ -11,7 +11,7 @@ from voicequeue.domain.job import to_iso8601
 from voicequeue.storage.connection.keyspace import Keyspace
 
 if TYPE_CHECKING:
-    from voicequeue.domain import schemas
+    from voicequeue.domain import operator_schemas
 
 _PAGE = 500
 
@@ -29,7 +29,7 @@ class Persona:
     job_id: str
     created_at: float
 
-    def as_dict(self) -> schemas.Persona:
+    def as_dict(self) -> operator_schemas.Persona:
         """Return the JSON representation."""
         return {
             "persona_id": self.persona_id,

@@ -11,7 +11,7 @@ from voicequeue.storage.connection.keyspace import Keyspace
 from voicequeue.texts import replace_unencodable, replace_unencodable_in_json
 
 if TYPE_CHECKING:
-    from voicequeue.domain import schemas
+    from voicequeue.domain import operator_schemas
 
 #: The newest messages are stored, up to this number and total size; the newest one in any case.
 MESSAGES_MAX = 1_000
@@ -36,7 +36,7 @@ class RejectedMessage:
     reason: str
     job: Any
 
-    def as_dict(self) -> schemas.RejectedMessage:
+    def as_dict(self) -> operator_schemas.RejectedMessage:
         """Return the JSON representation."""
         return {
             "rejected_at": to_iso8601(self.rejected_at),

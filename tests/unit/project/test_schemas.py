@@ -33,7 +33,7 @@ from voicequeue import (
     TimelineEntry,
 )
 from voicequeue.diagnostics.checkup import passed
-from voicequeue.domain import schemas
+from voicequeue.domain import operator_schemas, schemas
 from voicequeue.domain.balance import Balance, BalanceWindow
 from voicequeue.domain.gate import Account
 from voicequeue.domain.status import BacklogLane, RefusedJob
@@ -84,11 +84,11 @@ STATUS = Status(
         (schemas.BatchLimits, BATCH.limits_dict()),
         (schemas.Batch, {**BATCH.as_dict(), **BATCH.limits_dict()}),
         (schemas.Status, STATUS.as_dict("b")),
-        (schemas.RejectedMessage, RejectedMessage(NOW, "m", "t", "no job", [1]).as_dict()),
-        (schemas.Persona, Persona("p", None, "https://a.example/a.wav", "j", NOW).as_dict()),
-        (schemas.Callback, Callback("c", "job.failed", NOW, "j", None, due_at=NOW).as_dict()),
-        (schemas.ArchiveJob, ArchiveEntry("j", "b", NOW, 1, "404", NOW).as_dict()),
-        (schemas.Check, passed("redis", "Valkey 9").as_dict()),
+        (operator_schemas.RejectedMessage, RejectedMessage(NOW, "m", "t", "no job", [1]).as_dict()),
+        (operator_schemas.Persona, Persona("p", None, "https://a.example/a.wav", "j", NOW).as_dict()),
+        (operator_schemas.Callback, Callback("c", "job.failed", NOW, "j", None, due_at=NOW).as_dict()),
+        (operator_schemas.ArchiveJob, ArchiveEntry("j", "b", NOW, 1, "404", NOW).as_dict()),
+        (operator_schemas.Check, passed("redis", "Valkey 9").as_dict()),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )

@@ -3,9 +3,8 @@
 -- ARGV  now, JSON list of transitions, then the limits. A transition is {id, version, to, stage, due, reason,
 --       set = {field: value}, unset = [field], credits, task_id, attempt = the order of these two, archive = archive its
 --       songs, refused = upstream refused its order (lib/refusals.lua), unsettled = cost of a lost order that is given up}
--- RETURNS  for each transition 1 = written (for a job to be cancelled perhaps another one), 0 = the version has
--- changed, or
---          the job is to be cancelled and may not be resubmitted; for a refused order 2 = a trial has started,
+-- RETURNS  for each transition 1 = written (for a job to be cancelled perhaps another one), 0 = the version has changed,
+--          or the job is to be cancelled and may not be resubmitted; for a refused order 2 = a trial has started,
 --          3 = submission is held
 local now, limits, transitions = ARGV[1], limits_from(3), cjson.decode(ARGV[2])
 local results, accepted, has_responded = {}, {}, false

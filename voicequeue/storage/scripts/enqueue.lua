@@ -4,8 +4,7 @@
 --       which it must start ('' = no deadline), shared voice ('' = none), voice by its URL, hash of the recording
 --       ('' = unknown), source; then for each job: id, spec (canonical JSON), its kind (counted from 0)
 -- RETURNS  for each job 1 = new, 2 = new and uses or waits for the voice of another job, 0 = exists with the same
--- content,
---          -1 = the id exists with other content, -2 = the name of the voice denotes another recording
+--          content, -1 = the id exists with other content, -2 = the name of the voice denotes another recording
 local FIELDS, KINDS = 9, 3
 local now = tonumber(ARGV[1])
 local outcomes, count, by_batch, by_lane, sharing = {}, 0, {}, {}, {}

@@ -4,8 +4,7 @@
 --       maximum number to examine, the filter (JSON): state, stage, batch, code, since (Unix seconds), parts (texts that
 --       all occur in the spec), search (is: equal to a field set by upstream; part: a text in the spec)
 -- RETURNS  number of examined jobs, the last of them and its score, then matching members and scores. A text may
--- occur in a
---          spec with another meaning: the caller checks the jobs.
+--          occur in a spec with another meaning: the caller checks the jobs.
 -- Each test reads some fields of the record; only the fields in use are read, because there are many jobs.
 local filter, fields, tests = cjson.decode(ARGV[6]), { 'created' }, {}
 

@@ -2,8 +2,7 @@
 -- of the two streams, as of one moment.
 -- KEYS  root
 -- ARGV  id of the last event, of the last purge ('0-0' = there was none), maximum number of each to follow, number of
--- record
---       fields, these fields, then names of counters
+--       record fields, these fields, then names of counters
 -- RETURNS  {ids of the last event and purge followed, 1 = there are no more, {id, {field, …}, …} of those jobs,
 --          {batches with new jobs}, number of corrections of counters, {{field, amount, …} of each counters}};
 --          nil = such an entry is gone, and others may be missing

@@ -3,8 +3,7 @@
 -- for longer each time.
 -- KEYS  root
 -- ARGV  now, first hold (seconds), longest hold; then for each request: its subject (an id; '' = concerns every
--- request),
---       reason, detail, seconds that upstream asks to wait
+--       request), reason, detail, seconds that upstream asks to wait
 -- RETURNS  for each 0 = it is the only one, 1 = there are others, 2 = a trial has started, 3 = submission is held
 local CONSECUTIVE = 5
 local now, pause, max_pause, effects = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), {}

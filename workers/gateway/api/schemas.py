@@ -1,4 +1,4 @@
-"""The shapes that only HTTP has: request bodies, pages, plans. All others are in voicequeue/domain/schemas.py."""
+"""The shapes that only HTTP has: request bodies, pages, plans. All others are in voicequeue/domain."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from voicequeue import FailureCode, Filter, Stage, State
 from voicequeue.client.bulk_operations import BulkAction
-from voicequeue.domain import schemas
+from voicequeue.domain import operator_schemas, schemas
 from voicequeue.domain.schemas import Schema, Timestamp
 from voicequeue.domain.spec import BATCH_PATTERN, HttpUrl
 
@@ -192,7 +192,7 @@ class BatchPage(Schema):
 class RejectedMessages(Schema):
     """Rejected messages, newest first."""
 
-    rejected_messages: list[schemas.RejectedMessage]
+    rejected_messages: list[operator_schemas.RejectedMessage]
     """The messages."""
 
 

@@ -1,0 +1,92 @@
+"""JSON shapes for operators: rejected messages, voices, callbacks, the archive, and the results of `doctor`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from voicequeue.domain.schemas import Schema, Timestamp
+
+
+class RejectedMessage(Schema):
+    """A Celery message that could not be enqueued."""
+
+    rejected_at: Timestamp
+    """When it was rejected."""
+    message_id: str
+    """Celery's id of the message."""
+    task: str
+    """Name of the Celery task."""
+    reason: str
+    """What is wrong."""
+    job: Any
+    """The job as sent, or the beginning of its text if it is not JSON or too long."""
+
+
+class Persona(Schema):
+    """A voice that MusicAPI keeps and that other jobs can use."""
+
+    persona_id: str
+    """MusicAPI's id of the voice."""
+    voice_name: str | None
+    """Name of the voice."""
+    audio_url: str
+    """URL of the recording."""
+    job_id: str
+    """Id of the job that created the voice."""
+    created_at: Timestamp
+    """When the voice was created."""
+
+
+class Callback(Schema):
+    """A callback that was not delivered yet."""
+
+    id: str
+    """Unique id; also the `webhook-id` header."""
+    type: str
+    """Event type, for example `job.succeeded`."""
+    created_at: Timestamp
+    """When the event happened."""
+    job_id: str | None
+    """Id of the job; null for a callback about a batch."""
+    batch: str | None
+    """Name of the batch."""
+    attempts: int
+    """Number of failed attempts."""
+    last_error: str | None
+    """Why the last attempt failed."""
+    due_at: Timestamp | None
+    """When the next attempt is made; null while an earlier callback of the job is pending, and after giving up."""
+    undelivered_at: Timestamp | None
+    """When delivery was given up."""
+
+
+class ArchiveJob(Schema):
+    """A job whose songs are not archived."""
+
+    job_id: str
+    """Id of the job."""
+    batch: str | None
+    """Batch of the job."""
+    since: Timestamp
+    """When its songs were ready."""
+    attempts: int
+    """Number of failed attempts."""
+    last_error: str | None
+    """Why the last attempt failed."""
+    due_at: Timestamp | None
+    """When the next attempt is made; null after giving up."""
+    failed_at: Timestamp | None
+    """When archiving was given up."""
+
+
+class Check(Schema):
+    """The result of one check of `voicequeue doctor`."""
+
+    check: str
+    """Name of the check."""
+    level: str
+    """`ok`, `note`, `warning`, `error` or `unreachable`."""
+    message: str
+    """What the check found."""
+    action: str
+    """What to do about it; empty if nothing."""

@@ -1,0 +1,51 @@
+"""Arguments and replies of the scripts, and outcomes read from the records when a reply was lost. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from voicequeue.domain import serialization
+from voicequeue.domain.claims import EnqueueOutcome, PollReschedule, StalledJob, SubmitClaim, SubmitDeferred
+from voicequeue.domain.job import Transition
+from voicequeue.domain.spec import VoiceJob
+from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import CANCELLING_TRANSITIONS, SHARED_VOICE_TRANSITIONS, State
+
+
+def parse_submit_claim(
+    job_id: str, stage: Stage, expires_at: float, reply: list[Any] | None
+) -> SubmitClaim | SubmitDeferred | StalledJob | None:
+    """Return the reply of scripts/claim_submit.lua for one job; None if it cannot be claimed."""
+    match reply:
+        case [version, attempt, content, persona_id]:
+            return SubmitClaim(job_id, int(version), stage, int(attempt), content, persona_id, expires_at)
+        case [version, "unsure"]:
+            return StalledJob(job_id, int(version), State.UNSURE, stage)
+        case [seconds]:
+            return SubmitDeferred(float(seconds))
+    return None
+
+
+def failure_report_argument(look: PollReschedule) -> str:
+    """Return the `failure_report` argument of scripts/reschedule_polls.lua."""
+    if look.failure_report is None:
+        return "" if look.keeps_failure_report else "-"
+    return serialization.failure_report_text(look.failure_report)
+
+
+def is_applied(move: Transition, record: Sequence[str | None], now: float) -> bool:
+    """Return whether a record is in the state after this transition.
+
+    The same script may have changed a job that shares a voice, and cancels a job marked for cancellation.
+    """
+    version, updated, state = record
+    is_updated_now = int(version or 0) > move.version and updated == f"{now:.6f}"
+    if_refused = {State.FAILED} if move.refused else set()
+    alternatives = {*SHARED_VOICE_TRANSITIONS.get(move.to_state, ()), *CANCELLING_TRANSITIONS.get(move.state, ())}
+    return is_updated_now and state in {move.to_state, *alternatives, *if_refused}
+
+
+def outcome_at_creation(spec: VoiceJob, stage: str, state: str) -> EnqueueOutcome:
+    """Return the outcome of enqueueing a job, derived from its record a moment later."""
+    return EnqueueOutcome.SHARES_VOICE if state == State.WAITING or stage != spec.stages[0] else EnqueueOutcome.NEW
