@@ -204,14 +204,14 @@ def test_a_hostile_server_fails_the_attempt_of_its_song_alone(
     """After a length of 5,000 digits, and after an internal error, the attempt is counted and the other songs are
     archived."""
     good = head("200 OK", f"Content-Length: {len(BODY)}") + BODY
-    fetch = Downloader.download
+    download = Downloader.download
 
     def defective(self: Downloader, url: str, into: io.BytesIO) -> object:
         if url.endswith("defect"):
             raise ZeroDivisionError
-        return fetch(self, url, into)
+        return download(self, url, into)
 
-    monkeypatch.setattr(Downloader, "fetch", defective)
+    monkeypatch.setattr(Downloader, "download", defective)
 
     def script(request: Request) -> list[bytes]:
         return [head("200 OK", f"Content-Length: {MANY}") + BODY if request.path == "/digits" else good, HANG_UP]

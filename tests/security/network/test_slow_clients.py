@@ -225,5 +225,5 @@ def test_streams_and_uploads_leave_half_of_the_places_to_other_requests(build_ga
             until(raw, b"\r\n\r\n")
         assert 2 <= statuses.count(200) <= 4
         assert set(statuses) <= {200, 403, 429, 503}
-        assert len(server.config.held._others) <= 8  # type: ignore[attr-defined]
+        assert len(server.config.limiter._others) <= 8  # type: ignore[attr-defined]
         assert requests.get(f"{url}/healthz", timeout=5).status_code == 200

@@ -108,7 +108,7 @@ def test_all_unread_responses_together_are_bounded(logged: Callable[[str], int])
     ):
         eventually(lambda: len(server.server_state.connections) == 1)
         [first] = server.server_state.connections
-        eventually(lambda: server.config.held._unread)  # type: ignore[attr-defined]
+        eventually(lambda: server.config.limiter._unread)  # type: ignore[attr-defined]
         with connected(url, WHOLE, buffer=4_096) as raw:
             eventually(lambda: first not in server.server_state.connections)
             size = 0
