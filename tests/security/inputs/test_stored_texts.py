@@ -78,7 +78,9 @@ def test_every_page_and_command_shows_any_stored_text(
 
 #: Arguments for the library's methods, by name.
 _ARGUMENTS: dict[str, Any] = {
-    **dict.fromkeys(("job_id", "task_id", "persona_id", "callback_id", "batch", "after", "cursor", "reason", "name"), HALF),
+    **dict.fromkeys(
+        ("job_id", "task_id", "persona_id", "callback_id", "batch", "after", "cursor", "reason", "name"), HALF
+    ),
     "job_ids": [HALF],
     "callback_ids": [HALF],
     "url": f"https://a.example/{HALF}",
