@@ -180,7 +180,7 @@ def test_a_callback_answered_with_410_is_undelivered_until_an_operator_redeliver
 
     listed = json.loads(system.run("callbacks", "--json").stdout)["undelivered"]
     [shown] = [callback for callback in listed if callback["batch"] == "gone"]
-    assert shown["reason"] == "HTTP 410: the receiver is gone for good"
+    assert shown["last_error"] == "HTTP 410: the receiver is gone for good"
     is_gone[0] = False
     assert system.run("callbacks", "--redeliver", shown["id"]).returncode == 0
 

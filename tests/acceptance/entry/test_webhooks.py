@@ -205,7 +205,7 @@ def test_a_failure_that_upstream_withdraws_costs_nothing(system: System) -> None
         [job] = queue.jobs(batch="withdrawn")
         assert job.failure is not None
         assert job.failure.code is FailureCode.UPSTREAM_FAILED
-        assert system.logs().count("upstream says that it failed") == 1
+        assert system.logs().count("upstream reported a failure") == 1
         system.dial(get_faults={})
 
         assert system.run("retry", job.id, "--yes").returncode == 0

@@ -77,7 +77,7 @@ def run_with_failures(system: System, queue: VoiceQueue) -> list[Job]:
     queue.enqueue_many([spec(f"later-{n}", priority="bulk") for n in range(4)])
     queue.cancel(next(job.id for job in queue.jobs(state=State.QUEUED)))
     with Redis.from_url(system.redis_url) as redis:
-        eventually(lambda: redis.zcard(f"{{{system.prefix}}}:late") == 0)
+        eventually(lambda: redis.zcard(f"{{{system.prefix}}}:late_results") == 0)
     return list(queue.jobs(batch="all"))
 
 

@@ -98,7 +98,7 @@ def test_the_command_lists_voices_and_forgets_them(store: JobStore, command: Com
     assert f"persona-of-{a}" in command("personas").out
     [listed] = command("personas", "--json").json()
     assert listed["persona_id"] == f"persona-of-{a}"
-    assert (listed["voice_name"], listed["job"]) == ("Ana", a)
+    assert (listed["voice_name"], listed["job_id"]) == ("Ana", a)
     assert command("personas", "--forget", f"persona-of-{a}").code == 0
     assert command("personas", "--forget", f"persona-of-{a}").code == 1
 
