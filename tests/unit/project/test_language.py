@@ -33,7 +33,8 @@ def _files(place: str) -> list[Path]:
     """Return the checked files of a folder, or the file itself."""
     path = ROOT / place
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return [file for file in files if file.suffix in SUFFIXES and file not in EXEMPT]
+    ours = (file for file in files if "node_modules" not in file.parts)
+    return [file for file in ours if file.suffix in SUFFIXES and file not in EXEMPT]
 
 
 def _report(findings: list[language.Finding]) -> str:

@@ -14,7 +14,7 @@ from tasks.musicapi import (
     TaskResult,
     VoiceReady,
 )
-from tests.unit.tasks.test_decisions import BOTH_STAGES, CLIPS, NOW, SECOND, claimed
+from tests.unit.tasks.test_decisions import BOTH_STAGES, CLIPS, NOW, RECHECK_S, SECOND, claimed, unsettling_results
 from voicequeue.domain import serialization
 from voicequeue.domain.clip import Clip
 from voicequeue.domain.job import FailureReport
