@@ -12,6 +12,7 @@ from voicequeue.client.bulk_operations import BulkAction
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.client.search import Filter
 from voicequeue.domain.states import State
+from voicequeue.domain.transitions import require_cancellable
 
 #: Why a job can only be marked.
 _UNDER_WAY = {
@@ -36,12 +37,16 @@ def cancel(
         raise typer.BadParameter("give a job id or --batch")
     with open_queue() as jobs:
         if job_id is not None:
-            _cancel_one(jobs, job_id, as_json=as_json)
+            _cancel_one(jobs, job_id, dry_run=dry_run, as_json=as_json)
         else:
             _cancel_batch(jobs, Filter(batch=batch), dry_run=dry_run, yes=yes, as_json=as_json)
 
 
-def _cancel_one(jobs: VoiceQueue, job_id: str, *, as_json: bool) -> None:
+def _cancel_one(jobs: VoiceQueue, job_id: str, *, dry_run: bool, as_json: bool) -> None:
+    if dry_run:
+        print_job(require_cancellable(jobs.get(job_id)), as_json=as_json)
+        print_error("dry run, nothing was changed: the job can be cancelled")
+        return
     job = jobs.cancel(job_id)
     print_job(job, as_json=as_json)
     if job.is_cancelling:

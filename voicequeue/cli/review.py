@@ -95,7 +95,8 @@ def _list(reviews: list[ChargeReview], *, as_json: bool) -> None:
             )
     out.print(
         "\nSettle each with [bold]voicequeue review ID[/] and --task-id X (upstream has it), --resubmit or --abandon. "
-        f"Unsure jobs are never submitted again automatically; a webhook makes its job {coloured(State.PENDING)}."
+        "Unless VOICEQUEUE_UNSURE_POLICY is resubmit, they are not submitted again automatically; "
+        f"a webhook makes its job {coloured(State.PENDING)}."
     )
     if any(review.balance_window for review in reviews):
         out.print(

@@ -84,7 +84,7 @@ class BulkResult:
 
     @property
     def skipped(self) -> int:
-        """Number of jobs that were skipped because they had changed since the plan was made."""
+        """Number of jobs that were skipped: they changed since the plan (retry), or have settled (cancel)."""
         return self.count - self.changed - self.cancelling
 
 

@@ -27,7 +27,7 @@ class ChangeMethods(ReadMethods):
         """Cancel a job, and return it.
 
         A result that upstream still delivers was paid for, and is kept. A job that is `charging` or `unsure` is only
-        marked (`Job.cancelling`): it is cancelled as soon as the outcome of its order is known, and no further stage
+        marked (`Job.is_cancelling`): it is cancelled as soon as the outcome of its order is known, and no further stage
         is submitted.
 
         Raises:
@@ -67,7 +67,7 @@ class ChangeMethods(ReadMethods):
         """List the jobs that a bulk `cancel` or `retry` would change, and what it may cost. Changes nothing.
 
         Pass the plan's token to `execute_plan` within an hour. A plan holds up to 100,000 jobs; if more match,
-        `Plan.complete` is false.
+        `BulkPlan.is_complete` is false.
 
         Args:
             action: `cancel` or `retry`.
@@ -89,7 +89,7 @@ class ChangeMethods(ReadMethods):
 
         Args:
             action: The action of the plan.
-            token: `Plan.token`.
+            token: `BulkPlan.token`.
 
         Raises:
             PlanNotFoundError: The token is unknown or expired, or belongs to the other action.

@@ -42,8 +42,10 @@ class ControlMethods(ReadMethods):
         Raises:
             BatchNotFoundError: No job is in this batch.
             InvalidJobError: `reason` is not valid Unicode.
+            ValueError: Both a stage and a batch are given, or there is no such stage.
         """
-        check_field("by", require_encodable, reason)
+        check_field("reason", require_encodable, reason)
+        _require_one_scope(stage, batch)
         if batch is not None:
             return self.set_batch_limits(self.batch(batch).name, paused=True)
         with translated_errors():
@@ -54,9 +56,15 @@ class ControlMethods(ReadMethods):
     def resume(self, *, stage: Stage | str | None = None, batch: str | None = None) -> bool:
         """Resume what was paused, and retry now what is on hold for other reasons. Returns whether that was a change.
 
+        Args:
+            stage: Resume only this stage.
+            batch: Resume only this batch.
+
         Raises:
             BatchNotFoundError: No job is in this batch.
+            ValueError: Both a stage and a batch are given, or there is no such stage.
         """
+        _require_one_scope(stage, batch)
         if batch is not None:
             return self.set_batch_limits(self.batch(batch).name, paused=False)
         with translated_errors():
@@ -130,3 +138,8 @@ class ControlMethods(ReadMethods):
         """
         with translated_errors():
             self._store.callbacks.set_batch_url(name, url, source=self._source)
+
+
+def _require_one_scope(stage: Stage | str | None, batch: str | None) -> None:
+    if stage is not None and batch is not None:
+        raise ValueError("give a stage or a batch, not both")

@@ -81,7 +81,7 @@ class EnqueueMethods(ReadMethods):
     def enqueue_many(
         self, jobs: Iterable[JobInput], *, on_reject: Callable[[Rejection], None] | None = None
     ) -> EnqueueSummary:
-        """Enqueue any number of jobs in constant memory, and return how many were new, known and rejected.
+        """Enqueue any number of jobs in constant memory, and return how many were new, existing and rejected.
 
         Rejected items do not stop the others. After an error the call can be repeated; jobs that have a key are
         enqueued once.

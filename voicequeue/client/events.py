@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 
@@ -16,6 +17,9 @@ _BLOCK_S = 5.0
 
 #: How often `wait` reads the job even without an event, in case its event was trimmed from the stream (seconds).
 _REREAD_S = 5.0
+
+
+_EVENT_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 
 class EventMethods(ReadMethods):
@@ -67,7 +71,7 @@ class EventMethods(ReadMethods):
             batch: Yield only events of this batch.
             after: Id of the event to continue after. None starts with the next event.
         """
-        last_id = self.last_event_id() if after is None else after
+        last_id = self.last_event_id() if after is None else _event_id(after)
         while True:
             for event in self.events(last_id, wait_s=_BLOCK_S):
                 last_id = event.id
@@ -84,7 +88,7 @@ class EventMethods(ReadMethods):
             wait_s: Seconds to block until the first event.
         """
         with translated_errors():
-            return self._store.events(after, wait_s=wait_s)
+            return self._store.events(_event_id(after), wait_s=wait_s)
 
     def first_event_id(self) -> str:
         """Return the id of the oldest event that is kept; `0-0` if there is none."""
@@ -95,3 +99,9 @@ class EventMethods(ReadMethods):
         """Return the id of the newest event, to pass as `after`; `0-0` if there is none."""
         with translated_errors():
             return self._store.last_event_id()
+
+
+def _event_id(text: str) -> str:
+    if not _EVENT_ID.fullmatch(text):
+        raise ValueError(f"after: {text!r} must be an event id, for example 1760000000000-0")
+    return text

@@ -26,6 +26,12 @@ T = TypeVar("T")
 RATE_WINDOW_S = 300.0
 
 
+def require_positive(name: str, value: float) -> None:
+    """Raise ValueError, which names the parameter, unless the value is positive."""
+    if value <= 0:
+        raise ValueError(f"{name}: {value:g} must be above 0")
+
+
 class ReadMethods:
     """Methods of `VoiceQueue` that read."""
 
@@ -67,7 +73,7 @@ class ReadMethods:
             batch: Only jobs of this batch.
 
         Raises:
-            BatchNotFoundError: No job is in this batch. Raised by the call itself.
+            BatchNotFoundError: No job is in this batch.
         """
         only_state = None if state is None else State(state)
         if batch is not None:
@@ -96,7 +102,9 @@ class ReadMethods:
         Raises:
             BatchNotFoundError: No job is in the batch of the filter.
             InvalidCursorError: The cursor is not one of this list and filter.
+            ValueError: `limit` is below 1.
         """
+        require_positive("limit", limit)
         if filter.batch is not None:
             self.batch(filter.batch)
         with translated_errors():
@@ -182,7 +190,12 @@ class ReadMethods:
         Args:
             span_s: The period, up to now, in seconds.
             buckets: Number of equal intervals into which it is divided.
+
+        Raises:
+            ValueError: A value is not positive.
         """
+        require_positive("span_s", span_s)
+        require_positive("buckets", buckets)
         with translated_errors():
             return self._store.throughput(self._now(), span_s=span_s, buckets=buckets)
 

@@ -13,7 +13,7 @@ from voicequeue.domain.job import Job
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import FailureCode, State
 from voicequeue.domain.status import Batch
-from voicequeue.errors import InvalidCursorError, InvalidJobError, unencodable_fields
+from voicequeue.errors import InvalidCursorError, InvalidJobError, Problem, unencodable_fields
 from voicequeue.storage.job_store import JobStore
 
 T = TypeVar("T")
@@ -62,6 +62,10 @@ class Filter:
         texts = {"batch": self.batch, "metadata": dict(self.metadata), "search": self.text}
         if broken := unencodable_fields(texts):
             raise InvalidJobError(broken)
+        for name, kind in (("state", State), ("stage", Stage), ("code", FailureCode)):
+            value = getattr(self, name)
+            if value is not None and value not in set(kind):
+                raise InvalidJobError([Problem(name, f"{value!r} is not one of {', '.join(kind)}")])
 
     def matches(self, job: Job) -> bool:
         """Return whether the metadata and `text` match. scripts/filter_page.lua has checked the other conditions."""

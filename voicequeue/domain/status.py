@@ -129,11 +129,11 @@ class RefusedJob:
 class Status:
     """Overview of the queue or of one batch.
 
-    `failures` (by code), `rejected_messages`, `callbacks` and `archive` always count all jobs. `in_flight_limit` is the
-    number of jobs that may be in flight now; `jobs_per_minute` the number that recently succeeded per minute;
-    `seconds_left` the time to settle all jobs at that rate (None: unknown). `rejected_messages` is the number of
-    messages that did not become a job, and `refused_jobs` the first jobs that upstream refuses while it accepts others.
-    `at` is when the overview was read, by the queue's time.
+    `failures` are failed jobs by code. `rejected_messages`, `callbacks` and `archive` are 0 in the status of a batch.
+    `in_flight_limit` is the number of jobs that may be in flight now; `jobs_per_minute` the number that recently
+    succeeded per minute; `seconds_left` the time to settle all jobs at that rate (None: unknown). `rejected_messages`
+    is the number of messages that did not become a job, and `refused_jobs` the first jobs that upstream refuses while
+    it accepts others. `at` is when the overview was read, by the queue's time.
     """
 
     states: dict[State, int]

@@ -353,12 +353,12 @@ class JobStore(JobQueries):
         ]
 
     def set_batch_limits(self, name: str, **limits: float | None) -> bool:
-        """Set `paused`, `max_credits` or `max_in_flight` of a batch; None leaves a value unchanged, `math.inf` removes
-        the limit. Return False if nothing changed.
+        """Set `paused`, `max_credits` or `max_in_flight` of a batch. Return False if nothing changed.
 
-        Raises ValueError if `name` is not a valid batch name.
+        None leaves a value unchanged, `math.inf` removes the limit. Raises ValueError for an invalid name or limit.
         """
         key = self._space.key(f"batch:{batch_name(name)}")
+        script_replies.check_batch_limits(limits)
         before = {"paused": "0"} | cast(dict[str, str], self._redis.hgetall(key))
         after = {
             field: None if value == inf else str(int(value)) for field, value in limits.items() if value is not None
