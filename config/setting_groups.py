@@ -259,8 +259,8 @@ class CallbackSettings(SettingGroup):
     )
     callback_allowed_hosts: Annotated[str, AfterValidator(_check_hosts_and_networks)] = Field(
         "",
-        description="Hosts, addresses and networks that callbacks may be sent to [although they are not "
-        "public](callbacks.md#where-callbacks-may-go).",
+        description="Hosts, addresses and networks, separated by commas or spaces, that callbacks may be sent to "
+        "[although they are not public](callbacks.md#where-callbacks-may-go).",
     )
     callback_retry_window_s: Seconds = Field(
         86_400.0,

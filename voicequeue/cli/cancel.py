@@ -22,7 +22,7 @@ _UNDER_WAY = {
 
 
 def cancel(
-    job_id: Annotated[str | None, argument("JOB_ID", help="A job.")] = None,
+    job_id: Annotated[str | None, argument("JOB_ID", help="Id of the job to cancel.")] = None,
     batch: Annotated[str | None, option("NAME", help="Cancel all jobs of this batch that have not settled.")] = None,
     dry_run: Annotated[bool, flag("--dry-run", help="Print the number of jobs; change nothing.")] = False,
     yes: Yes = False,

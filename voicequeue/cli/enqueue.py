@@ -38,7 +38,7 @@ def enqueue(
     callback_url: Annotated[
         str | None, option("URL", help="Send a callback here when the job has settled or is unsure.")
     ] = None,
-    max_credits: Annotated[int | None, option("N", help="Reject the job if it costs more credits.")] = None,
+    max_credits: Annotated[int | None, option("N", help="Reject the job if it costs more than N credits.")] = None,
     start_within: StartWithin = None,
     wait: Annotated[bool, flag("--wait", help="Wait until the job has settled.")] = False,
     as_json: AsJson = False,

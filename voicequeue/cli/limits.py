@@ -45,7 +45,7 @@ def _limits_json(limits: Limits) -> dict[str, Any]:
 
 
 def credits(as_json: AsJson = False) -> None:
-    """Show the account: balance, reserved, spent and uncounted credits."""
+    """Show the account: balance, reserved, spent and unexplained credits."""
     with open_queue() as jobs:
         status = jobs.status()
         min_balance = jobs.limits().min_balance
@@ -71,4 +71,4 @@ def credits(as_json: AsJson = False) -> None:
     out.print(f"spent      {account.spent_today:,} today (UTC), {status.credits:,} in total")
     if account.uncounted:
         since = format_time(account.uncounted.since)
-        out.print(f"uncounted  {account.uncounted.unexplained:,} since {since}: {account.uncounted}", soft_wrap=True)
+        out.print(f"unexplained {account.uncounted.unexplained:,} since {since}: {account.uncounted}", soft_wrap=True)

@@ -28,7 +28,7 @@ def personas(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the voices that were created, the latest first.
+    """List the voices that were created, the newest first.
 
     With --reuse, a job on the same recording shares its voice and pays for the song only.
     """

@@ -18,7 +18,7 @@ from voicequeue.errors import InvalidStateError
 
 
 def retry(
-    job_id: Annotated[str | None, argument("JOB_ID", help="A failed job.")] = None,
+    job_id: Annotated[str | None, argument("JOB_ID", help="Id of the failed job to retry.")] = None,
     batch: Annotated[str | None, option("NAME", help="Retry all failed jobs of this batch.")] = None,
     code: Annotated[
         FailureCode | None, option("CODE", help=f"Retry jobs that failed with this code: {', '.join(FailureCode)}.")

@@ -80,7 +80,7 @@ AsJson = Annotated[bool, flag("--json", help="Print JSON, for scripts.")]
 Yes = Annotated[bool, flag("--yes", "-y", help="Do not ask for confirmation.")]
 BatchOption = Annotated[str | None, option("NAME", help="Only this batch.")]
 StateOption = Annotated[State | None, option("STATE", help="Only jobs in this state.")]
-JobId = Annotated[str, argument("JOB_ID", help="The id of the job.")]
+JobId = Annotated[str, argument("JOB_ID", help="Id of the job.")]
 Reuse = Annotated[
     bool | None,
     flag("--reuse/--no-reuse", help="Share the voice with other jobs on the same recording."),
