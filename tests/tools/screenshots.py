@@ -174,7 +174,7 @@ def over_time(browser: Browser, scene: Scene) -> None:
     page = browser.new_page(viewport={**SIZE, "height": 1060})  # type: ignore[arg-type]
     page.goto(scene.entrance)
     page.goto(f"{scene.page}/throughput")
-    _take(page, "page-trend")
+    _take(page, "page-throughput")
     page.close()
 
 
