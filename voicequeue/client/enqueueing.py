@@ -34,8 +34,12 @@ class EnqueueMethods(ReadMethods):
 
         An item with several songs becomes several jobs; the one that creates the voice is returned.
 
+        Args:
+            job: The job, or a mapping of its fields.
+
         Raises:
-            InvalidJobError: A field is missing or wrong; the error names each.
+            InvalidJobError: A field is missing or invalid, or the named voice is used for another recording in the
+                batch. The error names each field.
             KeyConflictError: The key belongs to a job with other content.
         """
         return self.get(self._enqueue_one(job).job_id)
@@ -43,8 +47,12 @@ class EnqueueMethods(ReadMethods):
     def enqueue_detailed(self, job: JobInput) -> EnqueueResult:
         """Enqueue one job as `enqueue` does, and also return whether it is new, its position and its price.
 
+        Args:
+            job: The job, or a mapping of its fields.
+
         Raises:
-            InvalidJobError: A field is missing or wrong; the error names each.
+            InvalidJobError: A field is missing or invalid, or the named voice is used for another recording in the
+                batch. The error names each field.
             KeyConflictError: The key belongs to a job with other content.
         """
         entry = self._enqueue_one(job)
@@ -69,8 +77,11 @@ class EnqueueMethods(ReadMethods):
     def enqueue_list(self, jobs: Sequence[JobInput]) -> list[EnqueueItemResult]:
         """Enqueue a list of jobs, and return one result for each, in the same order.
 
-        Invalid items are reported in their result; the others are enqueued. Redis is called once for each 500 jobs
-        or 1,048,576 characters.
+        Rejected items have their error in `EnqueueItemResult.error`; the others are enqueued. Redis is called once for
+        each 500 jobs or 1,048,576 characters.
+
+        Args:
+            jobs: Jobs, or mappings of their fields.
         """
         return [
             entry
@@ -88,7 +99,7 @@ class EnqueueMethods(ReadMethods):
 
         Args:
             jobs: Jobs, or mappings of their fields. Read lazily.
-            on_reject: Called with each rejected item. Without it, they are collected in `EnqueueSummary.rejections`.
+            on_reject: Called with each rejected item. None collects them in `EnqueueSummary.rejections`.
         """
         summary, first_index = EnqueueSummary(), 0
         reject = on_reject or summary.rejections.append
@@ -118,8 +129,11 @@ class EnqueueMethods(ReadMethods):
     def preview(self, jobs: Iterable[JobInput]) -> Iterator[EnqueuePreview]:
         """Yield what `enqueue_many` would do with each job, in the same order, without changing anything.
 
-        A job that shares a voice with an existing or an earlier job is priced at its song alone. Redis is called once
-        for each 500 jobs or 1,048,576 characters.
+        A job that shares a voice with an existing or an earlier job is priced at its song alone. Rejected items have
+        their error in `EnqueuePreview.error`. Redis is called once for each 500 jobs or 1,048,576 characters.
+
+        Args:
+            jobs: Jobs, or mappings of their fields. Read lazily.
         """
         preview = self._store.preview()
         for items in split_into_portions(map(_parse, jobs), weight):

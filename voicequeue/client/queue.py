@@ -25,20 +25,22 @@ DEFAULT_URL = "redis://localhost:6379/0"
 class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, ChangeMethods):
     """A client of the queue in one Redis database.
 
-    It needs Redis alone, and may be shared between threads. Use it as a context manager, or call `close`.
+    It needs only Redis, and may be shared between threads. Use it as a context manager, or call `close`.
     Every method that calls Redis raises `StoreUnavailableError` if Redis does not answer or refuses the command.
 
     Args:
         url: Redis URL, such as `redis://host:6379/0`; `rediss://` for TLS.
-        prefix: Prefix of all keys. Workers and clients of one queue use the same prefix.
-        wait_for_redis_s: How many seconds each call retries while Redis is down, restarting, loading its file, failing
+        prefix: Prefix of all keys: 1 to 40 letters, digits, `.`, `_` and `-`. Workers and clients of one queue use the
+            same prefix.
+        wait_for_redis_s: Seconds for which each call retries while Redis is down, restarting, loading its file, failing
             over or out of memory. 0 retries for half a second; `math.inf` has no limit. A retried call writes a job
             once, and reports it as new.
         reuse: Whether jobs that leave `reuse` unset share a voice with other jobs on the same recording.
-        app: Name of the calling program. Its jobs have the source `library:<app>`.
+        app: Name of the calling program: 1 to 64 letters, digits, `.`, `_` and `-`. Its jobs have the source
+            `library:<app>`; without a name, `library`.
 
     Raises:
-        ValueError: If `url`, `prefix` or `wait_for_redis_s` is invalid.
+        ValueError: `url`, `prefix` or `app` is invalid, or `wait_for_redis_s` is negative.
     """
 
     def __init__(
@@ -78,6 +80,9 @@ class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, Ch
         """Correct the indexes and counters that `audit` reported, and return the findings that were corrected.
 
         Job records are not changed. Findings about jobs that changed after the audit are skipped.
+
+        Args:
+            findings: All or some of the findings that `audit` returned.
         """
         with translated_errors():
             return repair(self._redis, self._prefix, findings, self._now())

@@ -42,6 +42,9 @@ class ReadMethods:
     def get(self, job_id: str) -> Job:
         """Return the job as it is now.
 
+        Args:
+            job_id: Id of the job.
+
         Raises:
             JobNotFoundError: No job has this id.
         """
@@ -53,6 +56,9 @@ class ReadMethods:
 
     def timeline(self, job_id: str) -> list[TimelineEntry]:
         """Return every transition of the job, the oldest first.
+
+        Args:
+            job_id: Id of the job.
 
         Raises:
             JobNotFoundError: No job has this id.
@@ -69,11 +75,12 @@ class ReadMethods:
         Jobs of a batch are yielded in the order in which they were enqueued, jobs of a state by the latest to enter it.
 
         Args:
-            state: Only jobs in this state.
-            batch: Only jobs of this batch.
+            state: Only jobs in this state, such as `queued`. None yields jobs in all states.
+            batch: Only jobs of this batch. None yields jobs of all batches and of none.
 
         Raises:
             BatchNotFoundError: No job is in this batch.
+            ValueError: `state` is unknown.
         """
         only_state = None if state is None else State(state)
         if batch is not None:
@@ -96,8 +103,8 @@ class ReadMethods:
 
         Args:
             filter: The filter; `Filter()` matches every job.
-            limit: Jobs on the page at most.
-            cursor: The cursor of the page before. None returns the first page.
+            limit: Maximum number of jobs on the page; 1 or more.
+            cursor: `Page.cursor` of the previous page. None returns the first page.
 
         Raises:
             BatchNotFoundError: No job is in the batch of the filter.
@@ -111,7 +118,11 @@ class ReadMethods:
             return search.search(self._store, filter, limit=limit, cursor=cursor)
 
     def voice_creator(self, job: Job) -> str | None:
-        """Return the id of the job that creates the voice which a `waiting` job needs; None for any other job."""
+        """Return the id of the job that creates the voice which a `waiting` job needs; None for any other job.
+
+        Args:
+            job: The job, as `get` returned it.
+        """
         if job.state is not State.WAITING or job.shared_voice is None:
             return None
         with translated_errors():
@@ -121,6 +132,9 @@ class ReadMethods:
 
     def batch(self, name: str) -> Batch:
         """Return the counters and limits of a batch.
+
+        Args:
+            name: Name of the batch.
 
         Raises:
             BatchNotFoundError: No job is in this batch.
@@ -140,6 +154,10 @@ class ReadMethods:
     def list_batches(self, *, limit: int = 100, cursor: str | None = None) -> Page[Batch]:
         """Return a page of the batches, the newest first.
 
+        Args:
+            limit: Maximum number of batches on the page; 1 or more.
+            cursor: `Page.cursor` of the previous page. None returns the first page.
+
         Raises:
             InvalidCursorError: The cursor is not one of this list.
         """
@@ -152,7 +170,8 @@ class ReadMethods:
         """Return an overview of the queue: states, gate, slots, backlog, credits, workers.
 
         Args:
-            batch: Count states, backlog and credits of this batch only.
+            batch: Count states, backlog, credits and refused jobs of this batch only, and leave out failures, rejected
+                messages, callbacks and the archive. None counts all jobs.
 
         Raises:
             BatchNotFoundError: No job is in this batch.
@@ -188,8 +207,8 @@ class ReadMethods:
         """Return how many jobs finished over time and how long they took, the oldest interval first.
 
         Args:
-            span_s: The period, up to now, in seconds.
-            buckets: Number of equal intervals into which it is divided.
+            span_s: Length of the period, up to now, in seconds; above 0.
+            buckets: Number of equal intervals into which it is divided; 1 or more.
 
         Raises:
             ValueError: A value is not positive.
@@ -211,7 +230,13 @@ class ReadMethods:
         return paged(self._store.personas.list_all())
 
     def forget_persona(self, persona_id: str) -> bool:
-        """Stop sharing a voice, because upstream has deleted it. Returns whether the voice was known."""
+        """Stop sharing a voice that upstream has deleted, and return whether the voice was known.
+
+        Jobs that use the voice already are not changed.
+
+        Args:
+            persona_id: Upstream's id of the voice.
+        """
         with translated_errors():
             return self._store.personas.forget(persona_id) > 0
 
