@@ -65,11 +65,19 @@ def offload_iterator(
 class AsyncVoiceQueue:
     """`VoiceQueue` with the same methods and parameters, to be awaited or iterated with `async for`.
 
-    Use it as an async context manager, or await `close`.
+    Use it as an async context manager, or await `close`. Errors are those of `VoiceQueue`; a method that returns an async
+    iterator raises them when it is iterated.
 
     Args:
-        url: As in `VoiceQueue`; so are `prefix`, `wait_for_redis_s`, `reuse` and `app`.
-        threads: How many calls run at once. All waiting for jobs together takes one.
+        url: Redis URL, as in `VoiceQueue`.
+        prefix: Prefix of all keys, as in `VoiceQueue`.
+        wait_for_redis_s: Seconds for which each call retries while Redis is unavailable, as in `VoiceQueue`.
+        reuse: Whether jobs that leave `reuse` unset share a voice, as in `VoiceQueue`.
+        app: Name of the calling program, as in `VoiceQueue`.
+        threads: Maximum number of calls that run at the same time; 1 or more. All calls of `wait` together take one.
+
+    Raises:
+        ValueError: `url`, `prefix` or `app` is invalid, `wait_for_redis_s` is negative, or `threads` is below 1.
     """
 
     def __init__(
@@ -119,8 +127,8 @@ class AsyncVoiceQueue:
         """Enqueue any number of jobs, as `VoiceQueue.enqueue_many` does.
 
         Args:
-            jobs: An iterable or an async iterable of jobs, or of mappings of their fields.
-            on_reject: Called with each rejected item, on the event loop. Without it, they are collected in
+            jobs: An iterable or an async iterable of jobs, or of mappings of their fields. Read lazily.
+            on_reject: Called with each rejected item, on the event loop. None collects them in
                 `EnqueueSummary.rejections`.
         """
         summary, first_index = EnqueueSummary(), 0
@@ -159,11 +167,13 @@ class AsyncVoiceQueue:
     last_event_id = offload(VoiceQueue.last_event_id)
 
     async def wait(self, job_id: str, *, timeout: float | None = None) -> Job:
-        """Wait until the job is settled or `unsure`, and return it. Any number of waits take one thread.
+        """Wait until the job is settled or `unsure`, and return it.
+
+        Any number of waits take one thread.
 
         Args:
-            job_id: The job to wait for.
-            timeout: Seconds to wait at most. None has no limit.
+            job_id: Id of the job.
+            timeout: Maximum time to wait, in seconds. None has no limit.
 
         Raises:
             JobNotFoundError: No job has this id.
@@ -217,8 +227,12 @@ class AsyncVoiceQueue:
         """Yield events without end, as they happen.
 
         Args:
-            batch: Yield only events of this batch.
-            after: Id of the event to continue after. None starts with the next event.
+            batch: Yield only events of this batch. None yields the events of all jobs.
+            after: Id of the event to continue after; `0-0` starts with the oldest event that is kept. None starts with the
+                next event.
+
+        Raises:
+            ValueError: `after` is not an event id.
         """
         last_id = await self.last_event_id() if after is None else after
         while True:

@@ -30,6 +30,9 @@ class ChangeMethods(ReadMethods):
         marked (`Job.is_cancelling`): it is cancelled as soon as the outcome of its order is known, and no further stage
         is submitted.
 
+        Args:
+            job_id: Id of the job.
+
         Raises:
             JobNotFoundError: No job has this id.
             InvalidStateError: The job is settled.
@@ -49,15 +52,16 @@ class ChangeMethods(ReadMethods):
     def retry(self, job_id: str, *, resubmit: bool = False) -> Job:
         """Retry a failed job from the first stage that has no result, and return it.
 
-        Stages that have a result are not paid for again. If upstream has the order, it is polled again, free of charge.
+        Stages that have a result are not paid for again. If upstream has the order, it is polled again, free of charge. Of
+        a job that succeeded without all of its songs, the missing ones are polled.
 
         Args:
-            job_id: The job.
-            resubmit: Submit a new order, and pay for it, even if the last one can be polled again.
+            job_id: Id of the job.
+            resubmit: Submit a new order, and pay for it, even if the last one can be polled again. Failed jobs only.
 
         Raises:
             JobNotFoundError: No job has this id.
-            InvalidStateError: The job has not failed.
+            InvalidStateError: The job has not failed, and has no missing songs that can be polled.
         """
         return self._change(job_id, partial(transitions.retry, resubmit=resubmit))
 
@@ -72,10 +76,11 @@ class ChangeMethods(ReadMethods):
         Args:
             action: `cancel` or `retry`.
             filter: The jobs; those that the action does not apply to are left out.
-            resubmit: As in `retry`.
+            resubmit: As in `retry`. It has no effect on a cancel.
 
         Raises:
             BatchNotFoundError: No job is in the batch of the filter.
+            ValueError: `action` is unknown.
         """
         if filter.batch is not None:
             self.batch(filter.batch)
@@ -88,11 +93,12 @@ class ChangeMethods(ReadMethods):
         A retry skips jobs that changed after the plan was made; a cancel skips jobs that have settled since.
 
         Args:
-            action: The action of the plan.
+            action: The action of the plan, `cancel` or `retry`.
             token: `BulkPlan.token`.
 
         Raises:
             PlanNotFoundError: The token is unknown or expired, or belongs to the other action.
+            ValueError: `action` is unknown.
         """
         with translated_errors():
             return bulk_operations.execute_plan(self._store, BulkAction(action), token, self._now())
@@ -108,6 +114,9 @@ class ChangeMethods(ReadMethods):
 
     def charge_review(self, job_id: str) -> ChargeReview:
         """Return the evidence on whether the order of an `unsure` job was charged.
+
+        Args:
+            job_id: Id of the job.
 
         Raises:
             JobNotFoundError: No job has this id.
@@ -125,6 +134,10 @@ class ChangeMethods(ReadMethods):
         The order is the one that is `unsure`, or the last one whose reply was lost. Its charge is counted, and the job
         continues with its task unless a newer order was submitted.
 
+        Args:
+            job_id: Id of the job.
+            task_id: Id of the upstream task of the order.
+
         Raises:
             JobNotFoundError: No job has this id.
             InvalidJobError: The task id is not valid Unicode.
@@ -139,6 +152,9 @@ class ChangeMethods(ReadMethods):
     def resubmit(self, job_id: str) -> Job:
         """Submit the order of an `unsure` job again, and return the job. The stage may be charged a second time.
 
+        Args:
+            job_id: Id of the job.
+
         Raises:
             JobNotFoundError: No job has this id.
             InvalidStateError: The job is not `unsure`, or is to be cancelled.
@@ -146,7 +162,10 @@ class ChangeMethods(ReadMethods):
         return self._change(job_id, transitions.resubmit)
 
     def abandon(self, job_id: str) -> Job:
-        """Give up an `unsure` job: it fails with the code `abandoned`. Returns the job.
+        """Give up an `unsure` job, and return it. It fails with the code `abandoned`.
+
+        Args:
+            job_id: Id of the job.
 
         Raises:
             JobNotFoundError: No job has this id.

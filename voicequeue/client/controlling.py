@@ -32,17 +32,20 @@ class ControlMethods(ReadMethods):
     def pause(self, *, stage: Stage | str | None = None, batch: str | None = None, reason: str = "") -> bool:
         """Stop submitting orders: all, those of one stage, or those of one batch.
 
-        Submitted orders are still polled, and their results are stored. Returns whether that was a change.
+        Submitted orders are still polled, and their results are stored.
 
         Args:
-            stage: Pause only this stage.
-            batch: Pause only this batch.
+            stage: Pause only this stage, `voice` or `music`. None pauses both.
+            batch: Pause only this batch. None pauses all jobs.
             reason: The reason, shown by the command line, the API and the page. Not kept for a batch.
+
+        Returns:
+            True if something was paused; False if it was paused already.
 
         Raises:
             BatchNotFoundError: No job is in this batch.
             InvalidJobError: `reason` is not valid Unicode.
-            ValueError: Both a stage and a batch are given, or there is no such stage.
+            ValueError: `stage` is unknown, or a stage and a batch are given.
         """
         check_field("reason", require_encodable, reason)
         _require_one_scope(stage, batch)
@@ -54,15 +57,20 @@ class ControlMethods(ReadMethods):
             )
 
     def resume(self, *, stage: Stage | str | None = None, batch: str | None = None) -> bool:
-        """Resume what was paused, and retry now what is on hold for other reasons. Returns whether that was a change.
+        """Resume submitting orders: all, those of one stage, or those of one batch.
+
+        Without a stage and a batch, it also ends rate limiting, and retries now what is on hold for other reasons.
 
         Args:
-            stage: Resume only this stage.
-            batch: Resume only this batch.
+            stage: Resume only this stage, `voice` or `music`. None resumes both.
+            batch: Resume only this batch. None resumes the queue; batches that are paused stay paused.
+
+        Returns:
+            True if something was resumed; False if nothing was paused or on hold.
 
         Raises:
             BatchNotFoundError: No job is in this batch.
-            ValueError: Both a stage and a batch are given, or there is no such stage.
+            ValueError: `stage` is unknown, or a stage and a batch are given.
         """
         _require_one_scope(stage, batch)
         if batch is not None:
@@ -84,12 +92,13 @@ class ControlMethods(ReadMethods):
     ) -> Limits:
         """Set limits for all workers, effective at once, and return those that apply now.
 
-        None returns a limit to the settings of the workers. Limits that are not given stay as they are.
+        Limits that are not given stay as they are.
 
         Args:
-            in_flight: Jobs in flight at once, at most.
-            submit_rate: Orders submitted per minute, at most; 0 has no limit.
-            min_balance: Minimum balance: credits that are not spent.
+            in_flight: Maximum number of jobs in flight; a whole number of 1 or more.
+            submit_rate: Maximum number of orders submitted per minute; 0.01 or more, or 0 for no limit.
+            min_balance: Minimum balance to keep, in credits; a whole number of 0 or more.
+                For all three, None returns to the settings of the workers.
 
         Raises:
             ValueError: A value is out of range.
@@ -109,19 +118,21 @@ class ControlMethods(ReadMethods):
         max_credits: float | None = None,
         max_in_flight: float | None = None,
     ) -> bool:
-        """Set the limits of one batch. They apply to each order from now on. Returns whether that was a change.
+        """Set the limits of one batch, and return whether that changed anything.
 
-        A batch can be limited before its first job is enqueued.
+        They apply to each order from now on. A batch can be limited before its first job is enqueued.
 
         Args:
-            name: The batch.
-            paused: Whether to submit no orders of the batch.
-            max_credits: Credits that the batch may spend in all; `math.inf` has no limit.
-            max_in_flight: Jobs of the batch in flight at once; `math.inf` has no limit.
+            name: Name of the batch.
+            paused: True submits no orders of the batch; False submits them.
+            max_credits: Maximum total spending of the batch, in credits; a whole number of 0 or more, or `math.inf` for no
+                limit.
+            max_in_flight: Maximum number of jobs of the batch in flight; a whole number of 1 or more, or `math.inf` for no
+                limit.
                 For all three, None leaves the value unchanged.
 
         Raises:
-            ValueError: The name or a value is invalid.
+            ValueError: The name is invalid, or a value is out of range.
         """
         with translated_errors():
             return self._store.set_batch_limits(
@@ -131,7 +142,11 @@ class ControlMethods(ReadMethods):
     def set_batch_callback(self, name: str, url: str | None) -> None:
         """Set the URL that receives a callback each time all jobs of the batch have settled or are unsure.
 
-        It can be set before the first job is enqueued. None sends no more callbacks.
+        It can be set before the first job is enqueued.
+
+        Args:
+            name: Name of the batch.
+            url: An `http://` or `https://` URL of at most 2,048 characters. None sends no more callbacks.
 
         Raises:
             ValueError: The name or the URL is invalid.

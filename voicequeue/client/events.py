@@ -29,8 +29,8 @@ class EventMethods(ReadMethods):
         """Wait until the job is settled or `unsure`, and return it.
 
         Args:
-            job_id: The job to wait for.
-            timeout: Seconds to wait at most, retries of Redis included. None has no limit.
+            job_id: Id of the job.
+            timeout: Maximum time to wait, in seconds, retries of Redis included. None has no limit.
 
         Raises:
             JobNotFoundError: No job has this id.
@@ -68,8 +68,12 @@ class EventMethods(ReadMethods):
         """Yield events without end, as they happen.
 
         Args:
-            batch: Yield only events of this batch.
-            after: Id of the event to continue after. None starts with the next event.
+            batch: Yield only events of this batch. None yields the events of all jobs.
+            after: Id of the event to continue after; `0-0` starts with the oldest event that is kept. None starts with the
+                next event.
+
+        Raises:
+            ValueError: `after` is not an event id.
         """
         last_id = self.last_event_id() if after is None else _event_id(after)
         while True:
@@ -85,7 +89,10 @@ class EventMethods(ReadMethods):
 
         Args:
             after: Id of the last event that the caller has; `0-0` for all that are kept.
-            wait_s: Seconds to block until the first event.
+            wait_s: Maximum time to block until the first event, in seconds. 0 returns at once.
+
+        Raises:
+            ValueError: `after` is not an event id.
         """
         with translated_errors():
             return self._store.events(_event_id(after), wait_s=wait_s)

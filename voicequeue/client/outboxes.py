@@ -22,11 +22,20 @@ class OutboxMethods(ReadMethods):
     # ── callbacks ──────────────────────────────────────────────────────────────────────────────
 
     def callbacks(self, *, undelivered: bool = False) -> Iterator[Callback]:
-        """Yield pending callbacks, the one due first at the front; or those that were given up (`undelivered`)."""
+        """Yield the callbacks that are pending, or those that were given up.
+
+        Args:
+            undelivered: False yields pending callbacks, by the time they are due. True yields callbacks that were given up,
+                the oldest failure first.
+        """
         return paged(self._store.callbacks.undelivered() if undelivered else self._store.callbacks.pending())
 
     def callback(self, callback_id: str) -> Callback | None:
-        """Return a callback; None once it is delivered."""
+        """Return a callback; None if it is delivered or unknown.
+
+        Args:
+            callback_id: Id of the callback.
+        """
         with translated_errors():
             return next(iter(self._store.callbacks.get([callback_id])), None)
 
@@ -36,13 +45,22 @@ class OutboxMethods(ReadMethods):
             return self._store.callbacks.counts(self._now() - HEARTBEAT_TIMEOUT_S)
 
     def redeliver_callbacks(self, callback_ids: Iterable[str]) -> int:
-        """Deliver callbacks now, pending ones and those that were given up; return how many exist."""
+        """Deliver callbacks now, pending ones and those that were given up; return how many exist.
+
+        Args:
+            callback_ids: Ids of the callbacks, read lazily. Ids of delivered and unknown callbacks are skipped.
+        """
         return self._sum_pages(callback_ids, self._store.callbacks.redeliver)
 
     # ── archive ────────────────────────────────────────────────────────────────────────────────
 
     def archive_entries(self, *, failed: bool = False) -> Iterator[ArchiveEntry]:
-        """Yield jobs whose songs wait for the archive, the one due first at the front; or those that `failed`."""
+        """Yield the jobs whose songs wait for the archive, or those that were given up.
+
+        Args:
+            failed: False yields pending jobs, by the time they are due. True yields jobs that were given up, the oldest
+                failure first.
+        """
         return paged(self._store.archive.failed() if failed else self._store.archive.pending())
 
     def archive_counts(self) -> ArchiveCounts:
@@ -53,8 +71,10 @@ class OutboxMethods(ReadMethods):
     def retry_archive(self, job_ids: Iterable[str]) -> int:
         """Archive the songs of these jobs now, and return how many jobs are affected.
 
-        Includes jobs that were given up, and jobs created before archiving was enabled. Jobs without songs and jobs
-        that are archived already are skipped.
+        Includes jobs that were given up, and jobs created before archiving was enabled.
+
+        Args:
+            job_ids: Ids of the jobs, read lazily. Jobs that are unknown, have no songs or are archived are skipped.
         """
         return self._sum_pages(job_ids, self._store.archive.retry)
 
@@ -62,7 +82,7 @@ class OutboxMethods(ReadMethods):
         """Archive songs created before archiving was enabled, and return how many jobs are affected.
 
         Args:
-            batch: Only jobs of this batch.
+            batch: Only jobs of this batch. None archives the songs of all jobs.
 
         Raises:
             BatchNotFoundError: No job is in this batch.
@@ -81,7 +101,13 @@ class OutboxMethods(ReadMethods):
     # ── rejected messages ──────────────────────────────────────────────────────────────────────
 
     def rejected_messages(self, limit: int = MESSAGES_MAX) -> list[RejectedMessage]:
-        """Return messages of other Celery clients that were rejected, the newest first; the last 1,000 are kept."""
+        """Return messages of other Celery clients that were rejected, the newest first.
+
+        The last 1,000 are kept, up to 4 MiB in all.
+
+        Args:
+            limit: Maximum number of messages. 0 or less returns none.
+        """
         with translated_errors():
             return self._store.rejected_messages.latest(limit)
 
