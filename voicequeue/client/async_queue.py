@@ -65,8 +65,8 @@ def offload_iterator(
 class AsyncVoiceQueue:
     """`VoiceQueue` with the same methods and parameters, to be awaited or iterated with `async for`.
 
-    Use it as an async context manager, or await `close`. Errors are those of `VoiceQueue`; a method that returns an async
-    iterator raises them when it is iterated.
+    Use it as an async context manager, or await `close`. Errors are those of `VoiceQueue`; a method that returns an
+    async iterator raises them when it is iterated.
 
     Args:
         url: Redis URL, as in `VoiceQueue`.
@@ -228,8 +228,8 @@ class AsyncVoiceQueue:
 
         Args:
             batch: Yield only events of this batch. None yields the events of all jobs.
-            after: Id of the event to continue after; `0-0` starts with the oldest event that is kept. None starts with the
-                next event.
+            after: Id of the event to continue after; `0-0` starts with the oldest event that is kept. None starts with
+                the next event.
 
         Raises:
             ValueError: `after` is not an event id.

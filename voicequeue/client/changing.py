@@ -52,8 +52,8 @@ class ChangeMethods(ReadMethods):
     def retry(self, job_id: str, *, resubmit: bool = False) -> Job:
         """Retry a failed job from the first stage that has no result, and return it.
 
-        Stages that have a result are not paid for again. If upstream has the order, it is polled again, free of charge. Of
-        a job that succeeded without all of its songs, the missing ones are polled.
+        Stages that have a result are not paid for again. If upstream has the order, it is polled again, free of charge.
+        Of a job that succeeded without all of its songs, the missing ones are polled.
 
         Args:
             job_id: Id of the job.

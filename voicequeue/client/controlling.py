@@ -92,13 +92,12 @@ class ControlMethods(ReadMethods):
     ) -> Limits:
         """Set limits for all workers, effective at once, and return those that apply now.
 
-        Limits that are not given stay as they are.
+        None returns a limit to the settings of the workers. Limits that are not given stay as they are.
 
         Args:
             in_flight: Maximum number of jobs in flight; a whole number of 1 or more.
             submit_rate: Maximum number of orders submitted per minute; 0.01 or more, or 0 for no limit.
             min_balance: Minimum balance to keep, in credits; a whole number of 0 or more.
-                For all three, None returns to the settings of the workers.
 
         Raises:
             ValueError: A value is out of range.
@@ -121,15 +120,15 @@ class ControlMethods(ReadMethods):
         """Set the limits of one batch, and return whether that changed anything.
 
         They apply to each order from now on. A batch can be limited before its first job is enqueued.
+        None leaves a value unchanged.
 
         Args:
             name: Name of the batch.
             paused: True submits no orders of the batch; False submits them.
-            max_credits: Maximum total spending of the batch, in credits; a whole number of 0 or more, or `math.inf` for no
-                limit.
-            max_in_flight: Maximum number of jobs of the batch in flight; a whole number of 1 or more, or `math.inf` for no
-                limit.
-                For all three, None leaves the value unchanged.
+            max_credits: Maximum total spending of the batch, in credits; a whole number of 0 or more, or `math.inf` for
+                no limit.
+            max_in_flight: Maximum number of jobs of the batch in flight; a whole number of 1 or more, or `math.inf`
+                for no limit.
 
         Raises:
             ValueError: The name is invalid, or a value is out of range.

@@ -69,8 +69,8 @@ class EventMethods(ReadMethods):
 
         Args:
             batch: Yield only events of this batch. None yields the events of all jobs.
-            after: Id of the event to continue after; `0-0` starts with the oldest event that is kept. None starts with the
-                next event.
+            after: Id of the event to continue after; `0-0` starts with the oldest event that is kept. None starts with
+                the next event.
 
         Raises:
             ValueError: `after` is not an event id.

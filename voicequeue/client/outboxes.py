@@ -25,8 +25,8 @@ class OutboxMethods(ReadMethods):
         """Yield the callbacks that are pending, or those that were given up.
 
         Args:
-            undelivered: False yields pending callbacks, by the time they are due. True yields callbacks that were given up,
-                the oldest failure first.
+            undelivered: False yields pending callbacks, by the time they are due. True yields callbacks that were given
+                up, the oldest failure first.
         """
         return paged(self._store.callbacks.undelivered() if undelivered else self._store.callbacks.pending())
 
