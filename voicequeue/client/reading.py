@@ -159,8 +159,10 @@ class ReadMethods:
             cursor: `Page.cursor` of the previous page. None returns the first page.
 
         Raises:
+            ValueError: `limit` is below 1.
             InvalidCursorError: The cursor is not one of this list.
         """
+        require_positive("limit", limit)
         with translated_errors():
             return search.list_batches(self._store, limit=limit, cursor=cursor)
 

@@ -14,6 +14,7 @@ from voicequeue import Filter, State, VoiceQueue
 
 WRONG: list[tuple[Callable[[VoiceQueue], Any], str]] = [
     (lambda queue: queue.search(Filter(), limit=0), "limit: 0 must be above 0"),
+    (lambda queue: queue.list_batches(limit=0), "limit: 0 must be above 0"),
     (lambda queue: queue.throughput(buckets=0), "buckets: 0 must be above 0"),
     (lambda queue: queue.throughput(span_s=0), "span_s: 0 must be above 0"),
     (lambda queue: queue.events("abc"), "after: 'abc' must be an event id"),
