@@ -78,19 +78,66 @@ class Song(BaseModel):
 
     # Both are set before validation. So they always differ from these defaults, are always stored, and a job keeps its
     # model when a later release has another default.
-    mv: Annotated[str, StringConstraints(max_length=40)] = ""
-    custom_mode: bool | None = None
-    title: Annotated[str, StringConstraints(max_length=80)] | None = None
-    prompt: str | None = None  # the lyrics, with section tags
-    description: Annotated[str, StringConstraints(max_length=400)] | None = None
-    tags: str | None = None
-    negative_tags: Annotated[str, StringConstraints(max_length=1000)] | None = None
-    make_instrumental: bool | None = None
-    auto_lyrics: bool | None = None
-    vocal_gender: Literal["f", "m"] | None = None
-    style_weight: Weight | None = None
-    weirdness_constraint: Weight | None = None
-    audio_weight: Weight | None = None
+    mv: Annotated[
+        Annotated[str, StringConstraints(max_length=40)],
+        Field(
+            description="Model version, by default `sonic-v5`: `sonic-v3-5`, `sonic-v4`, `sonic-v4-5`,"
+            " `sonic-v4-5-plus`, `sonic-v5` or `sonic-v5-5`. Other versions that begin with `sonic-` are passed on."
+        ),
+    ] = ""
+    custom_mode: Annotated[
+        bool | None,
+        Field(
+            description="Whether the song is made of lyrics (`prompt`) and style rather than of a `description`. By"
+            " default false if there is a `description` and no `prompt`, otherwise true."
+        ),
+    ] = None
+    title: Annotated[
+        Annotated[str, StringConstraints(max_length=80)] | None,
+        Field(description="Title of the song, at most 80 characters."),
+    ] = None
+    prompt: Annotated[
+        str | None,
+        Field(
+            description="Lyrics, with section tags: at most 5,000 characters (3,000 with `sonic-v3-5` and `sonic-v4`)."
+            " Custom mode requires it, unless `make_instrumental` or `auto_lyrics` is true."
+        ),
+    ] = None
+    description: Annotated[
+        Annotated[str, StringConstraints(max_length=400)] | None,
+        Field(
+            description="Description of the song, instead of lyrics, at most 400 characters. `custom_mode` false"
+            " requires it."
+        ),
+    ] = None
+    tags: Annotated[
+        str | None,
+        Field(description="Style tags: at most 1,000 characters (200 with `sonic-v3-5` and `sonic-v4`)."),
+    ] = None
+    negative_tags: Annotated[
+        Annotated[str, StringConstraints(max_length=1000)] | None,
+        Field(description="Style tags to avoid, at most 1,000 characters."),
+    ] = None
+    make_instrumental: Annotated[
+        bool | None, Field(description="Whether to create the song without vocals. By default not sent.")
+    ] = None
+    auto_lyrics: Annotated[
+        bool | None, Field(description="Whether upstream writes the lyrics. By default not sent.")
+    ] = None
+    vocal_gender: Annotated[
+        Literal["f", "m"] | None,
+        Field(description="Gender of the vocals: `f` or `m`. Requires `sonic-v4-5` or later."),
+    ] = None
+    style_weight: Annotated[
+        Weight | None, Field(description="Weight of the style, 0 to 1. By default not sent: upstream decides.")
+    ] = None
+    weirdness_constraint: Annotated[
+        Weight | None, Field(description="How unusual the song may be, 0 to 1. By default not sent: upstream decides.")
+    ] = None
+    audio_weight: Annotated[
+        Weight | None,
+        Field(description="Weight of the voice's audio, 0 to 1. By default not sent: upstream decides."),
+    ] = None
 
     @model_validator(mode="before")
     @classmethod
