@@ -210,7 +210,7 @@ class Job:
 
     Attributes:
         id: Unique id.
-        version: Version of the record; every change increments it.
+        version: Version of the record; each transition increments it.
         state: Current state.
         stage: Current stage; `voice` creates the voice, `music` the song.
         spec: Specification, as enqueued.

@@ -157,17 +157,17 @@ class Status:
 
     Attributes:
         states: Number of jobs by state.
-        gate: Holds that suspend charging.
-        in_flight: Number of jobs in flight.
-        in_flight_limit: Number of jobs that may be in flight now; adjusted automatically.
+        gate: Holds that suspend charging; always those of the queue.
+        in_flight: Number of jobs in flight in the whole queue, also for a batch.
+        in_flight_limit: Number of jobs of the whole queue that may be in flight now; adjusted automatically.
         credits: Credits spent by these jobs.
         workers: Number of workers with a recent heartbeat.
         account: The account by our count.
         backlog: Queued jobs by priority and batch.
-        failures: Number of failed jobs by failure code.
+        failures: Number of failed jobs by failure code; empty for a batch.
         jobs_per_minute: Number of jobs that recently succeeded per minute.
         seconds_left: Time to settle all jobs at that rate, in seconds; None if unknown.
-        rejected_messages: Number of messages that did not become a job; 0 for a batch.
+        rejected_messages: Number of stored messages that did not become a job; 0 for a batch.
         callbacks: Number of callbacks by state; 0 for a batch.
         archive: Number of jobs by archiving state; 0 for a batch.
         refused_jobs: First jobs that upstream refuses while it accepts others.
