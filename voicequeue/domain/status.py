@@ -165,7 +165,7 @@ class Status:
         account: The account by our count.
         backlog: Queued jobs by priority and batch.
         failures: Number of failed jobs by failure code; empty for a batch.
-        jobs_per_minute: Number of jobs that recently succeeded per minute.
+        jobs_per_minute: Number of jobs of the whole queue that recently succeeded per minute.
         seconds_left: Time to settle all jobs at that rate, in seconds; None if unknown.
         rejected_messages: Number of stored messages that did not become a job; 0 for a batch.
         callbacks: Number of callbacks by state; 0 for a batch.
