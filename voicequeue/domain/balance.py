@@ -36,7 +36,12 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class BalanceWindow:
-    """The last quiet balance before a charge and the first one after it."""
+    """The quiet balances around a charge.
+
+    Attributes:
+        before: Last quiet balance before the charge.
+        after: First quiet balance after the charge.
+    """
 
     before: Balance
     after: Balance

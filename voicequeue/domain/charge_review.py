@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ChargeReview:
-    """An unsure job with its last timeline entry, which says what happened, and the balances around the charge.
+    """An unsure job and the evidence about its charge.
 
-    `balance_window` is None where no balances are available. A response that could not be parsed is the job's
-    `unreadable_response`.
+    Attributes:
+        job: The job; a response that could not be parsed is its `unreadable_response`.
+        last_entry: Last entry of its timeline, which says what happened.
+        balance_window: Balances around the charge; None where no balances are available.
     """
 
     job: Job

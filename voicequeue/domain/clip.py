@@ -56,7 +56,13 @@ def phase_of(word: str) -> Phase:
 
 @dataclass(frozen=True, slots=True)
 class ArchivedFile:
-    """A complete file in the archive: its URL, its `size` in bytes, and its SHA-256 in hex."""
+    """A complete file in the archive.
+
+    Attributes:
+        url: URL of the file; it does not expire.
+        size: Size in bytes.
+        sha256: SHA-256 of the content, in hexadecimal.
+    """
 
     url: str
     size: int
@@ -65,9 +71,23 @@ class ArchivedFile:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One song of a job, as upstream described it; `duration` in seconds.
+    """One song of a job, as upstream described it.
 
-    Upstream's links expire; those of archived files do not.
+    Attributes:
+        clip_id: Upstream's id of the song.
+        state: State of the song in upstream's words.
+        title: Title; None if upstream gave none.
+        audio_url: Upstream's link to the audio, which expires; None while the song is missing, and if it failed.
+        image_url: Upstream's link to the cover, which expires; None if upstream gave none.
+        duration: Length in seconds; None if unknown.
+        archived_audio: Audio in the archive, whose link does not expire; None if it is not archived.
+        archived_image: Cover in the archive, whose link does not expire; None if it is not archived.
+        video_url: Upstream's link to the video, which expires; None if upstream gave none.
+        tags: Style tags; None if upstream gave none.
+        lyrics: Lyrics; None if upstream gave none.
+        mv: Model version; None if upstream gave none.
+        created_at: Time when upstream created the song, in upstream's format; None if upstream gave none.
+        gpt_description_prompt: Description that the lyrics were generated from; None if upstream gave none.
     """
 
     clip_id: str

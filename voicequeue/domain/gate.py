@@ -58,9 +58,12 @@ class Refusal:
 class Hold:
     """One reason to suspend charging.
 
-    It applies from `since` to `until` (Unix seconds; None: until it is resolved). `reason` is a `HoldReason` or
-    `paused.<stage>`. `detail` contains upstream's text and the job that received it. With `is_on_trial`, one job at a
-    time is submitted; the hold ends when upstream accepts one.
+    Attributes:
+        reason: A `HoldReason` or `paused.<stage>`.
+        detail: Details, such as upstream's text and the job that received it.
+        since: Time when the hold began (Unix seconds).
+        until: Time when it ends (Unix seconds); None until it is resolved.
+        is_on_trial: True if one job at a time is submitted; the hold ends when upstream accepts one.
     """
 
     reason: str
@@ -72,7 +75,11 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The holds that suspend charging at the moment."""
+    """The gate that all charges pass.
+
+    Attributes:
+        holds: Holds that suspend charging at the moment; empty if the gate is open.
+    """
 
     holds: tuple[Hold, ...] = ()
 
@@ -88,9 +95,14 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits on charging: jobs in flight, POSTs per minute (None: unlimited), and the minimum balance.
+    """Limits on charging.
 
-    The number of jobs that upstream accepts at once is found automatically, starting with `initial_in_flight`.
+    Attributes:
+        in_flight: Maximum number of jobs in flight.
+        initial_in_flight: Initial limit of jobs in flight. The number that upstream accepts at once is found
+            automatically, starting here.
+        submit_rate: Maximum number of POSTs per minute; None for no limit.
+        min_balance: Minimum balance to keep, in credits.
     """
 
     in_flight: int = 100
@@ -117,9 +129,12 @@ class Limits:
 class Account:
     """The account by our count.
 
-    `balance` are its credits (None: upstream has not reported them yet) and `updated_at` is when upstream last did.
-    `reserved` credits are reserved for jobs in flight and unsure ones. `spent_today` is by UTC day. `uncounted` is
-    spending that was not counted, if any.
+    Attributes:
+        balance: Credits on the account; None until upstream has reported them.
+        updated_at: Time when upstream last reported the balance (Unix seconds); None until it has.
+        reserved: Credits reserved for jobs in flight and unsure jobs.
+        spent_today: Credits spent in the current UTC day.
+        uncounted: Spending that was not counted; None if there is none.
     """
 
     balance: int | None = None

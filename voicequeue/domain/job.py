@@ -30,7 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Reason and stage of a failure; `message` is upstream's text where there is one."""
+    """The reason and the stage of a failure.
+
+    Attributes:
+        code: Machine-readable reason.
+        stage: Stage that failed.
+        message: Details; upstream's text where there is one.
+    """
 
     code: FailureCode
     stage: Stage
@@ -90,7 +96,17 @@ class FailureReport:
 
 @dataclass(frozen=True, slots=True)
 class TimelineEntry:
-    """One entry of a job's timeline: a transition that was applied `at` that time (Unix seconds)."""
+    """One entry of a job's timeline: a transition that was applied.
+
+    Attributes:
+        at: Time of the transition (Unix seconds).
+        state: State that the job entered.
+        stage: Stage that the job was in.
+        reason: Reason of the transition in words; may be empty.
+        attempt: Number of the order that it concerns, from 1; 0 before the first. A charge discovered later has the
+            number of an older order.
+        task_id: Upstream's id of the task; None if the transition recorded none.
+    """
 
     at: float
     state: State
@@ -115,8 +131,15 @@ class TimelineEntry:
 class Event:
     """A transition that was just applied, as published to subscribers.
 
-    `id` is the cursor to continue from. Where many jobs were enqueued at once, `job_id` is empty, `stage` is None and
-    `reason` contains their number. `previous_state_s` is the time that the job spent in its previous state, in seconds.
+    Attributes:
+        id: Cursor to continue from.
+        job_id: Id of the job; empty where many jobs were enqueued at once.
+        batch: Batch of the job; None if it has none.
+        state: State that the job entered.
+        stage: Stage that the job was in; None where many jobs were enqueued at once.
+        reason: Reason of the transition in words; contains the number of jobs where many were enqueued at once. May be
+            empty.
+        previous_state_s: Time that the job spent in its previous state, in seconds; None if unknown.
     """
 
     id: str
@@ -151,7 +174,15 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One paid POST and the state it led to (`charging` while it is unanswered)."""
+    """One paid POST and the state it led to.
+
+    Attributes:
+        at: Time of the POST (Unix seconds).
+        stage: Stage that was paid.
+        attempt: Number of the order, from 1.
+        outcome: State that the job entered after the POST; `charging` while it is unanswered.
+        task_id: Upstream's id of the task; None if it is not known.
+    """
 
     at: float
     stage: Stage
@@ -175,14 +206,34 @@ def charges(timeline: list[TimelineEntry]) -> list[Charge]:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The record of one job at the time it was read. Times are in Unix seconds.
+    """The record of one job at the time it was read.
 
-    `callback_id` is the last callback about it. `archive` is None where its songs are not archived.
-    `unreadable_response` is the beginning of the response to its last order, if it could not be read.
-    `charged_task_ids` are upstream's task ids by attempt, of all charged orders. `lost_stages` are the stages by
-    attempt of orders that may have been charged and were given up or resubmitted. `is_cancelling`: the job is charging
-    or unsure, and is cancelled as soon as the outcome of its order is known; no further stage is submitted. `source` is
-    the interface that enqueued it and the name of the caller (voicequeue/domain/source.py).
+    Attributes:
+        id: Unique id.
+        version: Version of the record; each transition increments it.
+        state: Current state.
+        stage: Current stage; `voice` creates the voice, `music` the song.
+        spec: Specification, as enqueued.
+        created_at: Time of enqueueing (Unix seconds).
+        updated_at: Time of the last change (Unix seconds).
+        settled_at: Time when the job reached a final state (Unix seconds); None until then.
+        attempt: Number of the last order, from 1; 0 before the first.
+        credits: Credits spent so far.
+        persona_id: Upstream's id of the voice; None until it exists.
+        voice_name: Name of the voice at upstream; None if it is not known.
+        clips: Songs; empty until upstream names them.
+        failure: Reason of the failure; None unless the job failed.
+        shared_voice: Id of the voice that the job shares with others; None if it shares none.
+        task_ids: Upstream's task ids by stage; a stage without a task is left out.
+        callback_id: Id of the last callback about the job; None if there is none.
+        archive: Progress of archiving; None where its songs are not archived.
+        unreadable_response: Beginning of the response to its last order, if it could not be read; otherwise None.
+        charged_task_ids: Upstream's task ids by attempt, of all charged orders.
+        lost_stages: Stages by attempt of orders that may have been charged and were given up or resubmitted.
+        is_cancelling: True if the job is charging or unsure, and is cancelled as soon as the outcome of its order is
+            known; no further stage is submitted.
+        source: Interface that enqueued the job and the name of the caller, such as `http:shop`
+            (voicequeue/domain/source.py); None if it was not recorded.
     """
 
     id: str

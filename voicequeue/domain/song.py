@@ -79,18 +79,34 @@ class Song(BaseModel):
     # Both are set before validation. So they always differ from these defaults, are always stored, and a job keeps its
     # model when a later release has another default.
     mv: Annotated[str, StringConstraints(max_length=40)] = ""
+    """Model version, by default `sonic-v5`: `sonic-v3-5`, `sonic-v4`, `sonic-v4-5`, `sonic-v4-5-plus`, `sonic-v5` or
+    `sonic-v5-5`. Other versions that begin with `sonic-` are passed on."""
     custom_mode: bool | None = None
+    """Whether the song is made of lyrics (`prompt`) and style rather than of a `description`. By default false if there
+    is a `description` and no `prompt`, otherwise true."""
     title: Annotated[str, StringConstraints(max_length=80)] | None = None
-    prompt: str | None = None  # the lyrics, with section tags
+    """Title of the song, at most 80 characters."""
+    prompt: str | None = None
+    """Lyrics, with section tags: at most 5,000 characters (3,000 with `sonic-v3-5` and `sonic-v4`). Custom mode
+    requires it, unless `make_instrumental` or `auto_lyrics` is true."""
     description: Annotated[str, StringConstraints(max_length=400)] | None = None
+    """Description of the song, instead of lyrics, at most 400 characters. `custom_mode` false requires it."""
     tags: str | None = None
+    """Style tags: at most 1,000 characters (200 with `sonic-v3-5` and `sonic-v4`)."""
     negative_tags: Annotated[str, StringConstraints(max_length=1000)] | None = None
+    """Style tags to avoid, at most 1,000 characters."""
     make_instrumental: bool | None = None
+    """Whether to create the song without vocals. By default not sent."""
     auto_lyrics: bool | None = None
+    """Whether upstream writes the lyrics. By default not sent."""
     vocal_gender: Literal["f", "m"] | None = None
+    """Gender of the vocals: `f` or `m`. Requires `sonic-v4-5` or later."""
     style_weight: Weight | None = None
+    """Weight of the style, 0 to 1. By default not sent: upstream decides."""
     weirdness_constraint: Weight | None = None
+    """How unusual the song may be, 0 to 1. By default not sent: upstream decides."""
     audio_weight: Weight | None = None
+    """Weight of the voice's audio, 0 to 1. By default not sent: upstream decides."""
 
     @model_validator(mode="before")
     @classmethod

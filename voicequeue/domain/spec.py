@@ -113,22 +113,46 @@ class VoiceJob(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
     audio_url: HttpUrl | None = None
+    """URL (http or https, at most 2,048 characters) of a public MP3 or WAV of one clear speaker, longer than 10 s. A
+    job has exactly one of `audio_url` and `persona_id`."""
     persona_id: Name | None = None
+    """Id of an existing voice, instead of `audio_url`: the voice stage is skipped, and a song is required."""
     song: Song | None = None
+    """Song to create with the voice. By default only the voice is created."""
     songs: Annotated[tuple[Song, ...], Field(max_length=SONGS_MAX)] = ()
+    """Several songs with the same voice, at most 100, instead of `song`. The job expands to one job per song; further
+    jobs have the key with the suffix `#2`, `#3` and so on."""
     voice: Name | None = None
+    """Name of a shared voice: jobs of the same batch with the same `voice` share it; it is created and paid once. Not
+    allowed with `persona_id`."""
     reuse: bool | None = None
+    """Whether to use an existing voice of the same recording (by `audio_sha256` if set, otherwise by `audio_url`). By
+    default the queue's setting applies. Not allowed with `persona_id`."""
     audio_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """SHA-256 of the recording, 64 hexadecimal digits in lower case, if known: the same content at another URL is the
+    same recording. Not allowed with `persona_id`."""
     name: Name | None = None
+    """Name for the voice."""
     batch: Annotated[str, AfterValidator(batch_name)] | None = None
+    """Batch of the job: 1 to 100 characters (A-Z, a-z, digits, `.`, `_`, `-`) that begin with a letter or digit. By
+    default the job belongs to no batch."""
     priority: Priority = Priority.NORMAL
+    """Priority when slots are scarce. `high` is admitted first, then `normal`, then `bulk`."""
     key: Name | None = None
+    """Idempotency key: the same key with the same content is the same job. At most 190 characters with several `songs`.
+    By default each request creates a new job."""
     callback_url: HttpUrl | None = None
+    """URL (http or https, at most 2,048 characters) that receives a callback when the job has succeeded, failed or
+    become unsure."""
     metadata: dict[str, str] = Field(default_factory=dict)
+    """Your own data, returned unchanged: at most 50 entries of text, 8,000 characters in all."""
     max_credits: Annotated[int, NumberOrText, Field(ge=0, le=CREDITS_MAX)] | None = None
+    """Credits; the job is rejected if it costs more, for all its songs. By default no limit."""
     start_within_s: Annotated[float, NumberOrText, Field(gt=0, le=START_WITHIN_MAX_S, allow_inf_nan=False)] | None = (
         None
     )
+    """Seconds after enqueueing; a job that was not submitted by then fails with the code `expired`. By default no
+    limit."""
 
     @field_validator("metadata")
     @classmethod

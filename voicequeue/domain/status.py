@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BacklogLane:
-    """Queued jobs of one priority and batch (None: without a batch).
+    """Queued jobs of one priority and batch.
 
-    `with_voice` of them have their voice. `oldest_at` is in Unix seconds.
+    Attributes:
+        priority: Priority of the jobs.
+        batch: Batch of the jobs; None for jobs without a batch.
+        count: Number of jobs.
+        oldest_at: Time when the oldest of them was enqueued (Unix seconds).
+        with_voice: Number of them that have their voice.
     """
 
     priority: Priority
@@ -35,8 +40,14 @@ class BacklogLane:
 class Batch:
     """A named set of jobs with its counters and limits.
 
-    `states` counts its jobs by state. `credits` are spent; `reserved_credits` are for jobs in flight, unsure
-    jobs and lost orders that may have been charged.
+    Attributes:
+        name: Name of the batch.
+        states: Number of jobs by state.
+        credits: Credits spent.
+        is_paused: True if the batch is paused.
+        max_credits: Maximum number of credits that the batch may spend; None for no limit.
+        max_in_flight: Maximum number of jobs of the batch in flight at once; None for no limit.
+        reserved_credits: Credits reserved for jobs in flight, unsure jobs, and lost orders that may have been charged.
     """
 
     name: str
@@ -77,7 +88,12 @@ class Batch:
 class CallbackCounts:
     """Number of callbacks by state, and of the workers that deliver them.
 
-    `blocked` are those of the pending ones that wait for an earlier callback of their job. `delivered` counts all time.
+    Attributes:
+        pending: Callbacks to be delivered.
+        blocked: Pending callbacks that wait for an earlier callback of their job.
+        undelivered: Callbacks given up.
+        delivered: Callbacks delivered, of all time.
+        workers: Workers that deliver callbacks.
     """
 
     pending: int = 0
@@ -91,7 +107,12 @@ class CallbackCounts:
 class ArchiveCounts:
     """Number of jobs by archiving state, and of the workers that archive.
 
-    `jobs` and `files` count all that were ever archived.
+    Attributes:
+        pending: Jobs whose songs are to be archived.
+        failed: Jobs whose archiving was given up.
+        jobs: Jobs that were ever archived.
+        files: Files that were ever archived.
+        workers: Workers that archive.
     """
 
     pending: int = 0
@@ -103,9 +124,14 @@ class ArchiveCounts:
 
 @dataclass(frozen=True, slots=True)
 class RefusedJob:
-    """A job whose order upstream refuses while it accepts others, with its message.
+    """A job whose order upstream refuses while it accepts others.
 
-    It was refused `refusals` times in a row and is not submitted again before `next_attempt_at` (Unix seconds).
+    Attributes:
+        job_id: Id of the job.
+        stage: Stage that is refused.
+        message: Upstream's message.
+        refusals: Number of refusals in a row.
+        next_attempt_at: Time before which the order is not submitted again (Unix seconds).
     """
 
     job_id: str
@@ -129,11 +155,23 @@ class RefusedJob:
 class Status:
     """Overview of the queue or of one batch.
 
-    `failures` are failed jobs by code. `rejected_messages`, `callbacks` and `archive` are 0 in the status of a batch.
-    `in_flight_limit` is the number of jobs that may be in flight now; `jobs_per_minute` the number that recently
-    succeeded per minute; `seconds_left` the time to settle all jobs at that rate (None: unknown). `rejected_messages`
-    is the number of messages that did not become a job, and `refused_jobs` the first jobs that upstream refuses while
-    it accepts others. `at` is when the overview was read, by the queue's time.
+    Attributes:
+        states: Number of jobs by state.
+        gate: Holds that suspend charging; always those of the queue.
+        in_flight: Number of jobs in flight in the whole queue, also for a batch.
+        in_flight_limit: Number of jobs of the whole queue that may be in flight now; adjusted automatically.
+        credits: Credits spent by these jobs.
+        workers: Number of workers with a recent heartbeat.
+        account: The account by our count.
+        backlog: Queued jobs by priority and batch.
+        failures: Number of failed jobs by failure code; empty for a batch.
+        jobs_per_minute: Number of jobs of the whole queue that recently succeeded per minute.
+        seconds_left: Time to settle all jobs at that rate, in seconds; None if unknown.
+        rejected_messages: Number of stored messages that did not become a job; 0 for a batch.
+        callbacks: Number of callbacks by state; 0 for a batch.
+        archive: Number of jobs by archiving state; 0 for a batch.
+        refused_jobs: First jobs that upstream refuses while it accepts others.
+        at: Time when the overview was read (Unix seconds), by the queue's time.
     """
 
     states: dict[State, int]

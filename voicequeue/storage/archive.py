@@ -33,9 +33,16 @@ class _Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ArchiveEntry:
-    """A job whose songs are pending or failed to be archived. Times are Unix seconds.
+    """A job whose songs are pending or failed to be archived.
 
-    `last_error` is the error of the last attempt. `due_at` is the time of the next attempt; None if archiving failed.
+    Attributes:
+        job_id: Id of the job.
+        batch: Batch of the job; None if it has none.
+        since: Time when its songs could first be archived (Unix seconds).
+        attempts: Number of failed attempts.
+        last_error: Error of the last attempt; empty before the first failure.
+        due_at: Time of the next attempt (Unix seconds); None if archiving failed.
+        failed_at: Time when archiving was given up (Unix seconds); None until then.
     """
 
     job_id: str

@@ -36,10 +36,19 @@ class _Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """A callback that is not delivered. Times are Unix seconds.
+    """A callback that is not delivered.
 
-    `job_id` is None if it reports a batch. `last_error` is the error of the last attempt. `due_at` is the time of the
-    next attempt; None if it waits for an earlier callback of its job, or is undelivered.
+    Attributes:
+        id: Unique id; also the `webhook-id` header.
+        type: Event type, such as `job.succeeded`.
+        created_at: Time of the event (Unix seconds).
+        job_id: Id of the job; None if it reports a batch.
+        batch: Name of the batch; None if the job has none.
+        attempts: Number of failed attempts.
+        last_error: Error of the last attempt; empty before the first failure.
+        due_at: Time of the next attempt (Unix seconds); None if it waits for an earlier callback of its job, or is
+            undelivered.
+        undelivered_at: Time when delivery was given up (Unix seconds); None until then.
     """
 
     id: str

@@ -18,9 +18,14 @@ _PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class Persona:
-    """A voice stored by upstream, created at `created_at` (Unix seconds) by the job `job_id`.
+    """A voice stored by upstream.
 
-    `audio_url` is the recording that it was created from.
+    Attributes:
+        persona_id: Upstream's id of the voice.
+        name: Name of the voice; None if it is not known.
+        audio_url: URL of the recording that it was created from.
+        job_id: Id of the job that created it.
+        created_at: Time when it was created (Unix seconds).
     """
 
     persona_id: str

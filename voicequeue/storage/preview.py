@@ -13,7 +13,13 @@ from voicequeue.storage.connection.keyspace import Keyspace
 
 @dataclass(frozen=True, slots=True)
 class EnqueuePreview:
-    """The outcome of enqueueing one job: it is new and costs `credits`, or it exists, or it is rejected (`error`)."""
+    """The outcome of enqueueing one job: it is new, or it exists, or it is rejected.
+
+    Attributes:
+        is_new: True if the job would be created.
+        credits: Cost of the new job, in credits; 0 if it exists.
+        error: Reason of the rejection; None if the job is not rejected.
+    """
 
     is_new: bool = False
     credits: int = 0

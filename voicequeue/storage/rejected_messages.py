@@ -25,9 +25,14 @@ _NAME_MAX = 200
 
 @dataclass(frozen=True, slots=True)
 class RejectedMessage:
-    """A message that became no job: the time, the reason, and the job in it.
+    """A message that became no job.
 
-    `job` is the beginning of its text if it was not JSON, or longer than 16,000 characters.
+    Attributes:
+        rejected_at: Time of the rejection (Unix seconds).
+        message_id: Celery's id of the message.
+        task: Name of the Celery task.
+        reason: Reason of the rejection.
+        job: The job in the message; the beginning of its text if it was not JSON, or longer than 16,000 characters.
     """
 
     rejected_at: float

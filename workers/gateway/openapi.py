@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
 from voicequeue import InvalidJobError, Problem, VoiceJob
-from voicequeue.domain import operator_schemas
+from voicequeue.domain import operator_schemas, song, spec
 from voicequeue.domain import schemas as domain_schemas
 from voicequeue.domain.schemas import Event
 from voicequeue.errors import unencodable_fields
@@ -166,4 +166,4 @@ def _documented_fields(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
                 yield name, inspect.cleandoc(text).replace("\n", " ")
 
 
-_DESCRIPTIONS = _attribute_docstrings(domain_schemas, operator_schemas, schemas, problem_schemas)
+_DESCRIPTIONS = _attribute_docstrings(domain_schemas, operator_schemas, schemas, problem_schemas, song, spec)

@@ -16,11 +16,19 @@ SAMPLED = 15
 
 @dataclass(frozen=True, slots=True)
 class TimeBucket:
-    """An interval from `start` to `end` (Unix seconds) and the jobs that succeeded and failed in it.
+    """An interval and the jobs that succeeded and failed in it.
 
-    Jobs that have changed their state since then are not counted. Durations are in seconds, of a sample of the
-    succeeded jobs, and None without any: `p50_s` and `p90_s` are the median and the 90th percentile from enqueueing to
-    the result, `order_p50_s` is the median from the last submission to its result.
+    Jobs that have changed their state since then are not counted. Durations are those of a sample of the succeeded
+    jobs.
+
+    Attributes:
+        start: Start of the interval (Unix seconds).
+        end: End of the interval (Unix seconds).
+        succeeded: Number of jobs that succeeded in it.
+        failed: Number of jobs that failed in it.
+        p50_s: Median time from enqueueing to the result, in seconds; None if no job was sampled.
+        p90_s: 90th percentile of the time from enqueueing to the result, in seconds; None if no job was sampled.
+        order_p50_s: Median time from the last submission to its result, in seconds; None if no job was sampled.
     """
 
     start: float
