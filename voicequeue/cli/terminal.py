@@ -79,7 +79,7 @@ def argument(metavar: str, *, help: str) -> Any:
 AsJson = Annotated[bool, flag("--json", help="Print JSON, for scripts.")]
 Yes = Annotated[bool, flag("--yes", "-y", help="Do not ask for confirmation.")]
 BatchOption = Annotated[str | None, option("NAME", help="Only this batch.")]
-StateOption = Annotated[State | None, option("STATE", help="Only jobs in this state.")]
+StateOption = Annotated[State | None, option("STATE", help=f"Only jobs in this state: {', '.join(State)}.")]
 JobId = Annotated[str, argument("JOB_ID", help="Id of the job.")]
 Reuse = Annotated[
     bool | None,
