@@ -110,7 +110,7 @@ def test_flower_answers_only_its_own_pages_and_programs(
 
 
 def test_flower_executes_the_actions_of_its_own_pages(flower: str) -> None:
-    """If it is configured to allow actions."""
+    """Only where it is configured to allow actions."""
     own = {"Origin": flower, "Sec-Fetch-Site": "same-origin"}
 
     assert fetch(flower, "POST", "/api/task/revoke/x", own).status_code == 200

@@ -97,7 +97,7 @@ def test_the_counts_are_those_of_the_whole_file(command: Command, halfway: Path)
 
 
 def test_without_resume_it_starts_at_the_first_row(command: Command, halfway: Path) -> None:
-    """Which adds no job twice."""
+    """It adds no job twice."""
     output = command("ingest", halfway, "--batch", "spring", "--json").json()
 
     assert (output["existing"], output["rejected"], output["resumed_after"]) == (600, 2, None)

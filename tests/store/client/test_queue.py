@@ -278,7 +278,7 @@ def test_jobs_are_listed_by_batch_by_state_and_by_both(queue: VoiceQueue, store:
 
 
 def test_an_invalid_filter_raises_at_once(queue: VoiceQueue) -> None:
-    """When the method is called, not when the first job is read."""
+    """The call itself raises, not the first job that is read."""
     with pytest.raises(BatchNotFoundError, match="nosuchbatch"):
         queue.jobs(batch="nosuchbatch")
     with pytest.raises(ValueError, match="nosuchstate"):

@@ -29,7 +29,7 @@ def test_credits_are_counted_down_as_they_are_spent(store: JobStore, redis: Redi
 
 
 def test_credits_spent_during_the_request_are_subtracted(store: JobStore, redis: Redis, prefix: str) -> None:
-    """Whether the report includes them is unknown until the next one."""
+    """The next report shows whether this one included them."""
     job_in_state(store, State.PENDING, voice_with_song())
 
     assert store.flow_control.record_balance(100, spent_before=0, requested_at=NOW - 1, now=NOW) == 96
