@@ -229,35 +229,7 @@ class JobStore(JobQueries):
             others,
             *job_ids,
         )
-        return [
-            PollClaim(
-                job_id,
-                int(version),
-                State(state),
-                stage,
-                task_id,
-                submitted_at=float(submitted_at),
-                last_not_ready_at=float(not_ready_at) if not_ready_at else None,
-                next_stage=Stage(next_stage) if next_stage else None,
-                model=model,
-                clips=serialization.parse_clips(clips),
-                failure_report=serialization.parse_failure_report(report),
-                resubmits=bool(resubmits),
-            )
-            for (
-                job_id,
-                version,
-                state,
-                task_id,
-                submitted_at,
-                not_ready_at,
-                next_stage,
-                model,
-                clips,
-                report,
-                resubmits,
-            ) in rows(flat, 11)
-        ]
+        return [script_replies.parse_poll_claim(stage, reply) for reply in rows(flat, 11)]
 
     def reschedule_polls(self, reschedules: Iterable[PollReschedule]) -> list[str]:
         """Reschedule polls; return the ids of the jobs that were still at the given version."""

@@ -7,7 +7,7 @@ from math import inf
 from typing import Any
 
 from voicequeue.domain import serialization
-from voicequeue.domain.claims import EnqueueOutcome, PollReschedule, StalledJob, SubmitClaim, SubmitDeferred
+from voicequeue.domain.claims import EnqueueOutcome, PollClaim, PollReschedule, StalledJob, SubmitClaim, SubmitDeferred
 from voicequeue.domain.job import Transition
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.domain.stage import Stage
@@ -26,6 +26,25 @@ def parse_submit_claim(
         case [seconds]:
             return SubmitDeferred(float(seconds))
     return None
+
+
+def parse_poll_claim(stage: Stage, reply: Sequence[str]) -> PollClaim:
+    """Return one claim from the reply of scripts/claim_poll.lua."""
+    job_id, version, state, task_id, submitted_at, not_ready_at, next_stage, model, clips, report, resubmits = reply
+    return PollClaim(
+        job_id,
+        int(version),
+        State(state),
+        stage,
+        task_id,
+        submitted_at=float(submitted_at),
+        last_not_ready_at=float(not_ready_at) if not_ready_at else None,
+        next_stage=Stage(next_stage) if next_stage else None,
+        model=model,
+        clips=serialization.parse_clips(clips),
+        failure_report=serialization.parse_failure_report(report),
+        resubmits=bool(resubmits),
+    )
 
 
 def failure_report_argument(look: PollReschedule) -> str:

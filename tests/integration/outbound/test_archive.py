@@ -204,7 +204,7 @@ def test_a_link_into_an_internal_network_fails_without_a_retry(worker: ArchiveWo
     [entry] = worker.store.archive.failed()
 
     assert job.archive is ArchiveState.FAILED
-    assert "VOICEQUEUE_AUDIO_ALLOWED_HOSTS" in entry.last_error
+    assert "resolves to a loopback address, which VOICEQUEUE_AUDIO_ALLOWED_HOSTS does not allow" in entry.last_error
     assert "secret" not in entry.last_error
 
 

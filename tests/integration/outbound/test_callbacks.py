@@ -114,7 +114,7 @@ def test_without_a_secret_nothing_is_sent_and_the_reason_names_the_settings(
 
     assert receiver.accepted == 0
     [pending] = worker.store.callbacks.pending()
-    assert "VOICEQUEUE_CALLBACK_SECRET or VOICEQUEUE_SECRET" in pending.last_error
+    assert pending.last_error == "callbacks cannot be signed: set VOICEQUEUE_CALLBACK_SECRET or VOICEQUEUE_SECRET"
 
 
 def test_a_batch_callback_goes_to_the_url_of_the_batch(
@@ -243,8 +243,7 @@ def test_logs_name_the_callback_and_contain_neither_url_nor_secret(
 
     refused, undelivered = caplog.messages
     assert refused == "callback refused"
-    assert undelivered.startswith("callback undelivered: HTTP 410")
-    assert "secret" not in undelivered
+    assert undelivered == "callback undelivered: HTTP 410: the receiver is gone for good"
     for record in caplog.records:
         fields = vars(record)
         assert (fields["job"], fields["callback_id"], fields["event_type"]) == (

@@ -38,7 +38,7 @@ def test_a_balance_while_something_was_charged_tells_nothing() -> None:
 
 
 def test_a_balance_that_was_asked_for_meanwhile_is_neither_before_nor_after() -> None:
-    """Whether upstream answered before or after the charge is unknown."""
+    """It is unknown whether upstream answered before or after the charge."""
     assert balance_window([balance(20.2, 1000, 0), balance(70, 996, 0)], started_at=20, ended_at=50) is None
     assert balance_window([balance(10, 1000, 0), balance(50.3, 996, 0)], started_at=20, ended_at=50) is None
 
