@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from voicequeue.errors import VoiceQueueError
-from voicequeue.ingest.row_reader import UnreadableFileError
+from voicequeue.ingest.row import UnreadableFileError
 
 _HEAD = 65_536
 
@@ -38,7 +38,7 @@ class IngestCounts:
 
 @dataclass(slots=True)
 class IngestProgress:
-    """The progress of an ingestion: `lines` of `source` are done.
+    """The progress of an ingestion: `lines` of `source`, which are `rows` in a spreadsheet program, are done.
 
     `source` identifies a file by its size, time of change, and the digest of its beginning. `last_job`: the id of the
     job that was enqueued last. `rejected_bytes`: the length of the file of rejected rows.
@@ -47,6 +47,7 @@ class IngestProgress:
     batch: str
     source: dict[str, int | str]
     lines: int = 0
+    rows: int = 0
     last_job: str = ""
     rejected_bytes: int = 0
     counts: IngestCounts = field(default_factory=IngestCounts)

@@ -10,31 +10,27 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from voicequeue.domain.song import Song
-from voicequeue.domain.spec import VoiceJob, parse_spec
-from voicequeue.errors import InvalidJobError, Problem, VoiceQueueError, unencodable_fields
+from voicequeue.errors import unencodable_fields
 from voicequeue.ingest.cells import unguard
+from voicequeue.ingest.row import (
+    JOB_COLUMNS,
+    JSON_COLUMNS,
+    REJECTED_COLUMNS,
+    SONG_COLUMNS,
+    FileFormat,
+    FileKind,
+    Position,
+    ReadOptions,
+    Row,
+    UnreadableFileError,
+    is_metadata,
+)
 from voicequeue.texts import describe_json_error, replace_unencodable
 
-JOB_COLUMNS = (
-    "audio_url", "persona_id", "voice", "reuse", "audio_sha256", "name", "key", "priority", "callback_url",
-    "max_credits", "start_within_s",
-)  # fmt: skip
-SONG_COLUMNS = tuple(Song.model_fields)
-METADATA = "metadata."
-
-#: The first columns of a file of rejected rows, which can be corrected and ingested as it is. Its cells are guarded
-#: against spreadsheet programs (voicequeue/ingest/cells.py), and unguarded when they are read.
-REJECTED_COLUMNS = ("line", "reason")
-
 DELIMITERS = ",;\t|"
-
-#: The only column of a JSON Lines file, and of the file of its rejected rows.
-JSON_COLUMNS = ("row",)
 
 _COLUMNS = frozenset((*JOB_COLUMNS, *SONG_COLUMNS, *REJECTED_COLUMNS))
 
@@ -45,46 +41,6 @@ COLUMNS_LISTED_MAX = 20
 
 #: The most characters of one row, so that no file can exhaust the memory.
 ROW_MAX = 1_048_576
-
-
-class UnreadableFileError(VoiceQueueError, ValueError):
-    """The file as a whole is invalid; none of its rows was enqueued."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row as it is in the file; `line` is the number of its first line, from 1.
-
-    `error`: why the row is unreadable. `extra_cells`: the cells beyond the last column, kept for the file of rejected
-    rows.
-    """
-
-    line: int
-    cells: Mapping[str, str]
-    fields: Mapping[str, Any] | None  # None: the row is unreadable
-    error: str = ""
-    extra_cells: tuple[str, ...] = ()
-
-    @property
-    def length(self) -> int:
-        """Its number of characters. Each cell counts as one more, because empty cells take memory too."""
-        return sum(len(cell) + 1 for cell in (*self.cells.values(), *self.extra_cells))
-
-    def to_job(self, batch: str, *, start_within_s: float | None = None) -> VoiceJob:
-        """Return the job that the row describes, with a key derived from the row. Raises InvalidJobError.
-
-        `start_within_s` is the default for rows without it, and not part of the key.
-        """
-        if self.fields is None:
-            raise InvalidJobError([Problem("", self.error)])
-        try:
-            job = parse_spec(_nested(self.fields, batch)).with_row_key()
-        except InvalidJobError as error:
-            problems = [Problem(problem.field.removeprefix("song."), problem.message) for problem in error.problems]
-            raise InvalidJobError(problems) from None
-        if start_within_s is None or job.start_within_s is not None:
-            return job
-        return job.model_copy(update={"start_within_s": start_within_s})
 
 
 class _Borrowed(io.RawIOBase):
@@ -104,13 +60,17 @@ class _Borrowed(io.RawIOBase):
         return len(piece)
 
 
+_DEFAULT = ReadOptions()
+
+
 class RowReader:
     """The rows of an open file. Raises UnreadableFileError before the first row, if the file is invalid.
 
-    `columns` are the file's own; JSON Lines have one, the whole row.
+    `columns` are the file's own; JSON Lines have one, the whole row. `format` is how the file is written.
     """
 
-    def __init__(self, raw: BinaryIO) -> None:
+    def __init__(self, raw: BinaryIO, options: ReadOptions = _DEFAULT) -> None:
+        self.options = options
         stream = io.BufferedReader(_Borrowed(raw), _SNIFF_BYTES)
         start = stream.peek(_SNIFF_BYTES)
         _check_start(start)
@@ -119,21 +79,23 @@ class RowReader:
         self._lines = _Lines(text)
         if _starts_with(start, b"{"):
             self.columns: tuple[str, ...] = JSON_COLUMNS
+            self.format = FileFormat(FileKind.JSON)
             self._rows = _json_rows(self._lines)
         else:
             self.columns, self._rows = _csv_rows(text, self._lines)
+            self.format = FileFormat()
 
     def __iter__(self) -> Iterator[Row]:
         return self._rows
 
     @property
-    def lines_read(self) -> int:
-        """The number of lines read, without the header of a CSV file."""
-        return self._lines.number
+    def position(self) -> Position:
+        """The place after the last row."""
+        return Position(self._lines.number)
 
-    def skip_lines(self, lines: int) -> None:
-        """Skip a number of lines (a former value of `lines`) without parsing them."""
-        self._lines.skip(lines)
+    def skip_to(self, position: Position) -> None:
+        """Skip the rows before a former `position` without parsing them."""
+        self._lines.skip(position.lines)
 
 
 class _Lines:
@@ -222,7 +184,7 @@ def _names(header: str, delimiter: str) -> tuple[str, ...]:
 
 
 def _is_valid_column(column: str) -> bool:
-    return column in _COLUMNS or _is_metadata(column)
+    return column in _COLUMNS or is_metadata(column)
 
 
 def _check_columns(columns: tuple[str, ...]) -> None:
@@ -245,10 +207,6 @@ def _first(columns: list[str]) -> str:
     """Return the first names, quoted, and the number of the others."""
     named = ", ".join(repr(name[:60]) for name in columns[:COLUMNS_LISTED_MAX])
     return named if len(columns) <= COLUMNS_LISTED_MAX else f"{named} and {len(columns) - COLUMNS_LISTED_MAX:,} more"
-
-
-def _is_metadata(column: str) -> bool:
-    return column.startswith(METADATA) and len(column) > len(METADATA)
 
 
 def _read_csv(reader: Any, lines: _Lines, columns: tuple[str, ...]) -> Iterator[Row]:
@@ -311,24 +269,3 @@ def _json_row(line: int, text: str) -> Row:
     if isinstance(fields, dict):
         return Row(line, cells, fields)
     return Row(line, cells, None, "must be a JSON object")
-
-
-def _nested(fields: Mapping[str, Any], batch: str) -> dict[str, Any]:
-    """Return a flat row in the shape of `VoiceJob`; nested objects are kept."""
-    if fields.get("batch", batch) != batch:
-        raise InvalidJobError([Problem("batch", f"must be {batch!r}, the batch of this file")])
-    job: dict[str, Any] = {"batch": batch}
-    song: dict[str, Any] = {}
-    metadata: dict[str, Any] = {}
-    for name, value in fields.items():
-        if name in SONG_COLUMNS:
-            song[name] = value
-        elif _is_metadata(name):
-            metadata[name.removeprefix(METADATA)] = value
-        else:
-            job[name] = value
-    for name, flat in (("song", song), ("metadata", metadata)):
-        nested = job.get(name) or {}
-        if flat and isinstance(nested, Mapping):  # `parse` rejects other types
-            job[name] = {**nested, **flat}
-    return job

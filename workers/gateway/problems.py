@@ -29,7 +29,7 @@ from voicequeue import (
     VoiceQueueError,
 )
 from voicequeue.domain.schemas import Schema
-from voicequeue.ingest.row_reader import UnreadableFileError
+from voicequeue.ingest.row import UnreadableFileError
 
 log = logging.getLogger("voicequeue.gateway")
 

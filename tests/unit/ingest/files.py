@@ -8,7 +8,8 @@ from typing import BinaryIO
 import pytest
 
 from voicequeue import InvalidJobError, VoiceJob
-from voicequeue.ingest.row_reader import Row, RowReader, UnreadableFileError
+from voicequeue.ingest.row import Row, UnreadableFileError
+from voicequeue.ingest.row_reader import RowReader
 
 A, B, C = (f"https://recordings.example/{letter}.wav" for letter in "abc")
 

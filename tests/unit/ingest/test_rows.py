@@ -10,7 +10,8 @@ import pytest
 
 from tests.unit.ingest.files import A, B, C, file, file_error, jobs, row_error, rows
 from voicequeue import VoiceJob
-from voicequeue.ingest.row_reader import JOB_COLUMNS, SONG_COLUMNS, RowReader
+from voicequeue.ingest.row import JOB_COLUMNS, SONG_COLUMNS
+from voicequeue.ingest.row_reader import RowReader
 
 # ── CSV dialects ──────────────────────────────────────────────────────────────────────────────────
 
@@ -284,9 +285,9 @@ def test_reading_can_resume_after_any_row(lines: list[str]) -> None:
     """From the number of lines read so far, the remaining rows are the same as without an interruption, with the same
     line numbers."""
     whole = RowReader(file(*lines))
-    rows_and_lines = [(row, whole.lines_read) for row in whole]
+    rows_and_lines = [(row, whole.position) for row in whole]
 
-    for place, (_, lines_read) in enumerate(rows_and_lines):
+    for place, (_, position) in enumerate(rows_and_lines):
         rest = RowReader(file(*lines))
-        rest.skip_lines(lines_read)
-        assert [(row, rest.lines_read) for row in rest] == rows_and_lines[place + 1 :]
+        rest.skip_to(position)
+        assert [(row, rest.position) for row in rest] == rows_and_lines[place + 1 :]

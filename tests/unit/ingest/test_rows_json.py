@@ -13,7 +13,8 @@ from typing import Any, BinaryIO, cast
 import pytest
 
 from tests.unit.ingest.files import A, jobs, row_error, rows
-from voicequeue.ingest.row_reader import Row, RowReader
+from voicequeue.ingest.row import Row
+from voicequeue.ingest.row_reader import RowReader
 
 # ── JSON Lines ────────────────────────────────────────────────────────────────────────────────────
 

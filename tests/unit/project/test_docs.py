@@ -17,7 +17,7 @@ from config.settings import setting_names
 from voicequeue.domain.states import CANCELLING_TRANSITIONS, SHARED_VOICE_TRANSITIONS, TRANSITIONS, State
 from voicequeue.ingest.audio_settings import AUDIO_SETTINGS, rules_from
 from voicequeue.ingest.preflight import RecordingRules
-from voicequeue.ingest.row_reader import JOB_COLUMNS, SONG_COLUMNS
+from voicequeue.ingest.row import JOB_COLUMNS, SONG_COLUMNS
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"

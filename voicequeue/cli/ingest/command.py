@@ -40,7 +40,8 @@ from voicequeue.ingest.audio_settings import rules_from
 from voicequeue.ingest.checkpoint import CannotResumeError, IngestProgress
 from voicequeue.ingest.compression import decompressed
 from voicequeue.ingest.preflight import Preflight, RecordingRules
-from voicequeue.ingest.row_reader import RowReader, UnreadableFileError
+from voicequeue.ingest.row import Position, UnreadableFileError
+from voicequeue.ingest.row_reader import RowReader
 
 _READ_BYTES = 1_048_576
 _UPDATE_INTERVAL_S = 0.1
@@ -125,11 +126,11 @@ class Source:
         remaining = (bars.TimeRemainingColumn(),) if self.is_file else ()
         columns = (bars.SpinnerColumn(), bars.TextColumn("{task.description}"), bars.BarColumn(), counting, *remaining)
         with bars.Progress(*columns, console=err, transient=True) as bar:
-            task = bar.add_task("ingesting", total=self._lines(), completed=self.rows.lines_read, rows=0)
+            task = bar.add_task("ingesting", total=self._lines(), completed=self.rows.position.lines, rows=0)
             update_at = 0.0
             for rows, item in enumerate(items, start=1):
                 if (now := time.monotonic()) >= update_at:
-                    bar.update(task, completed=item.lines, rows=rows)
+                    bar.update(task, completed=item.end.lines, rows=rows)
                     update_at = now + _UPDATE_INTERVAL_S
                 yield item
 
@@ -170,7 +171,7 @@ def _ingest(
 ) -> int:
     progress = _progress(source, jobs, batch, resume=resume)
     resumed_after = progress.lines
-    source.rows.skip_lines(resumed_after)
+    source.rows.skip_to(Position(progress.lines, progress.rows))
     rejects = RejectsFile(
         source.path.with_name(f"{source.path.name}.rejected.csv"), source.rows.columns, kept=progress.rejected_bytes
     )

@@ -19,7 +19,8 @@ from voicequeue.ingest.audio import Audio
 from voicequeue.ingest.cells import guard
 from voicequeue.ingest.checkpoint import CannotResumeError, IngestProgress
 from voicequeue.ingest.preflight import Preflight
-from voicequeue.ingest.row_reader import REJECTED_COLUMNS, Row, RowReader
+from voicequeue.ingest.row import REJECTED_COLUMNS, Position, Row
+from voicequeue.ingest.row_reader import RowReader
 
 #: Rows between two checkpoints of a run with --preflight; fewer than without, because fetching again is expensive.
 PREFLIGHT_CHUNK = 100
@@ -36,11 +37,11 @@ def rejection_kind(error: VoiceQueueError) -> str:
 class Item:
     """A row with its job, or the error why it has none.
 
-    `lines` is how many lines of the file were read up to the end of the row. `is_known` is set by the preflight.
+    `end` is the place after the row. `is_known` is set by the preflight.
     """
 
     row: Row
-    lines: int
+    end: Position
     job: VoiceJob | None = None
     error: VoiceQueueError | None = None
     is_known: bool = False
@@ -71,11 +72,11 @@ class Item:
 def read_items(rows: RowReader, batch: str, start_within_s: float | None) -> Iterator[Item]:
     """Yield every row with its job or its error."""
     for row in rows:
-        lines = rows.lines_read
+        end = rows.position
         try:
-            yield Item(row, lines, row.to_job(batch, start_within_s=start_within_s))
+            yield Item(row, end, row.to_job(batch, start_within_s=start_within_s))
         except InvalidJobError as error:
-            yield Item(row, lines, error=without_traceback(error))
+            yield Item(row, end, error=without_traceback(error))
 
 
 def check_recordings(items: Iterator[Item], jobs: VoiceQueue, preflight: Preflight) -> Iterator[Item]:
@@ -188,10 +189,10 @@ class RowEnqueuer:
             self._rejects.add(chunk[index].row, error)
         accepted_ids = [job.job_id() for index, job in jobs if index not in errors]
         self._progress.last_job = accepted_ids[-1] if accepted_ids else self._progress.last_job
-        self._save_progress(chunk[-1].lines)
+        self._save_progress(chunk[-1].end)
 
-    def _save_progress(self, lines: int) -> None:
-        self._progress.lines = lines
+    def _save_progress(self, end: Position) -> None:
+        self._progress.lines, self._progress.rows = end
         self._progress.rejected_bytes = self._rejects.flush()
         if self._source is not None:
             self._progress.save(self._source)

@@ -16,7 +16,8 @@ from voicequeue import EnqueueSummary, InvalidJobError, VoiceJob, VoiceQueue, Vo
 from voicequeue.client.results import EnqueueItemResult
 from voicequeue.domain.portions import Portion, weight
 from voicequeue.errors import without_traceback
-from voicequeue.ingest.row_reader import Row, RowReader
+from voicequeue.ingest.row import Row
+from voicequeue.ingest.row_reader import RowReader
 from workers.gateway import problems
 from workers.gateway.api.upload_budget import MIN_RATE, UPLOAD_TIMEOUT_S, WINDOW_S, UploadBudget
 from workers.gateway.problems import ProblemError
