@@ -60,13 +60,14 @@ class ReadOptions:
 
     `encoding`: of a text file; None recognizes UTF-8 and UTF-16 and rejects others. `sheet`: of an Excel file; None
     reads the first. `accept_incomplete`: whether rows with fewer cells than the header, and a last line without a line
-    end, are read; they may be cut off.
+    end, are read; they may be cut off. `allow_excel`: whether Excel files are read, which needs a second pass.
     """
 
     encoding: str | None = None
     sheet: str | None = None
     extra_columns: ExtraColumns = ExtraColumns.ERROR
     accept_incomplete: bool = False
+    allow_excel: bool = True
 
 
 class Position(NamedTuple):

@@ -1,46 +1,30 @@
-"""Read jobs from a file as a stream: CSV with any usual delimiter, or JSON Lines.
+"""Read jobs from a file as a stream: CSV with any usual delimiter, Excel (.xlsx), or JSON.
 
 The columns are the fields of `VoiceJob` and, on the same level, those of its song.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
 import io
-import json
-from collections import Counter
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Protocol, cast
 
-from voicequeue.errors import unencodable_fields
-from voicequeue.ingest.cells import unguard
-from voicequeue.ingest.row import (
-    JOB_COLUMNS,
-    JSON_COLUMNS,
-    REJECTED_COLUMNS,
-    SONG_COLUMNS,
-    FileFormat,
-    FileKind,
-    Position,
-    ReadOptions,
-    Row,
-    UnreadableFileError,
-    is_metadata,
-)
-from voicequeue.texts import describe_json_error, replace_unencodable
+from voicequeue.ingest import encodings, file_types
+from voicequeue.ingest.compression import decompressed
+from voicequeue.ingest.csv_rows import CsvRows
+from voicequeue.ingest.json_rows import json_rows, starts_with_json
+from voicequeue.ingest.lines import ROW_MAX, Lines
+from voicequeue.ingest.row import FileFormat, Position, ReadOptions, Row, UnreadableFileError
 
-DELIMITERS = ",;\t|"
-
-_COLUMNS = frozenset((*JOB_COLUMNS, *SONG_COLUMNS, *REJECTED_COLUMNS))
+__all__ = ["ROW_MAX", "RowReader", "open_rows"]
 
 _SNIFF_BYTES = 65_536
-
-#: The most columns that an error names; the others are counted.
-COLUMNS_LISTED_MAX = 20
-
-#: The most characters of one row, so that no file can exhaust the memory.
-ROW_MAX = 1_048_576
 
 
 class _Borrowed(io.RawIOBase):
@@ -60,30 +44,85 @@ class _Borrowed(io.RawIOBase):
         return len(piece)
 
 
+class RowSource(Protocol):
+    """The rows of a file of one kind."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The file's own columns."""
+
+    @property
+    def format(self) -> FileFormat:
+        """How the file is written."""
+
+    @property
+    def position(self) -> Position:
+        """The place after the last row."""
+
+    def skip_to(self, position: Position) -> None:
+        """Skip the rows before a former `position`."""
+
+    def __iter__(self) -> Iterator[Row]: ...
+
+
 _DEFAULT = ReadOptions()
 
 
 class RowReader:
     """The rows of an open file. Raises UnreadableFileError before the first row, if the file is invalid.
 
-    `columns` are the file's own; JSON Lines have one, the whole row. `format` is how the file is written.
+    A seekable file is checked as a whole; of a pipe, invalid text rejects its own row only. `columns` are the file's
+    own; JSON has one, the whole row. `format` is how the file is written. The caller closes the file, and may close the
+    reader, which deletes its temporary file.
     """
 
     def __init__(self, raw: BinaryIO, options: ReadOptions = _DEFAULT) -> None:
         self.options = options
+        self._files = ExitStack()  # temporary ones
+        weakref.finalize(self, self._files.close)
         stream = io.BufferedReader(_Borrowed(raw), _SNIFF_BYTES)
-        start = stream.peek(_SNIFF_BYTES)
-        _check_start(start)
-        # Invalid UTF-8 is kept as surrogates, so that it invalidates its own row only.
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        self._lines = _Lines(text)
-        if _starts_with(start, b"{"):
-            self.columns: tuple[str, ...] = JSON_COLUMNS
-            self.format = FileFormat(FileKind.JSON)
-            self._rows = _json_rows(self._lines)
+        start_at = raw.tell() if _is_seekable(raw) else None
+        if not file_types.is_zip(stream.peek(_SNIFF_BYTES)):
+            self._source = self._text(raw, stream, start_at)
+        elif start_at is None:
+            self._source = self._workbook(cast(BinaryIO, stream))
         else:
-            self.columns, self._rows = _csv_rows(text, self._lines)
-            self.format = FileFormat()
+            raw.seek(start_at)
+            self._source = self._workbook(raw)
+        self.columns = self._source.columns
+        self.format = self._source.format
+        self._rows = iter(self._source)
+
+    def _workbook(self, file: BinaryIO) -> RowSource:
+        if not self.options.allow_excel:
+            raise UnreadableFileError(
+                "the file is an Excel workbook or a zip archive, which cannot be read here; send the rows as CSV UTF-8 "
+                "or JSON Lines, or ingest the file with voicequeue ingest"
+            )
+        from voicequeue.ingest.excel_rows import ExcelRows  # noqa: PLC0415 - XML and openpyxl take 100 ms to import
+
+        if not _is_seekable(file):
+            spool = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+            shutil.copyfileobj(file, spool)
+            file = cast(BinaryIO, spool)
+        file_types.check_zip(file)
+        rows = ExcelRows(file, self.options)
+        self._files.callback(rows.close)
+        return rows
+
+    def _text(self, raw: BinaryIO, stream: io.BufferedReader, start_at: int | None) -> RowSource:
+        start = stream.peek(_SNIFF_BYTES)
+        file_types.check_start(start)
+        encoding = encodings.recognize(start, self.options.encoding)
+        if encoding.is_ascii_based:
+            file_types.check_text(start)
+        if start_at is not None:
+            raw.seek(start_at)
+            encodings.check_whole(raw, encoding)
+            stream = io.BufferedReader(_Borrowed(raw), _SNIFF_BYTES)
+        lines = Lines(encoding.reader(stream))
+        read = json_rows if starts_with_json(lines) else CsvRows
+        return read(lines, self.options, has_bom=encoding.has_bom)
 
     def __iter__(self) -> Iterator[Row]:
         return self._rows
@@ -91,181 +130,39 @@ class RowReader:
     @property
     def position(self) -> Position:
         """The place after the last row."""
-        return Position(self._lines.number)
+        return self._source.position
 
     def skip_to(self, position: Position) -> None:
         """Skip the rows before a former `position` without parsing them."""
-        self._lines.skip(position.lines)
+        self._source.skip_to(position)
 
+    def close(self) -> None:
+        """Delete temporary files."""
+        self._files.close()
 
-class _Lines:
-    """The lines of a text, of which each row may take up to ROW_MAX characters. Call `start_row` before each row.
-
-    `number`: the lines read after the header. Raises _TooLong instead of returning further lines of a row that is too
-    long, and skips the rest of the line.
-    """
-
-    def __init__(self, text: io.TextIOWrapper) -> None:
-        self.number = 0
-        self._read = text.readline
-        self.start_row()
-
-    def start_row(self) -> None:
-        """Start a new row."""
-        self._remaining = ROW_MAX
-
-    def skip(self, count: int) -> None:
-        """Skip lines without parsing them."""
-        for _ in range(count):
-            line = self._read(ROW_MAX + 1)
-            while len(line) > ROW_MAX and not line.endswith("\n"):
-                line = self._read(ROW_MAX + 1)
-        self.number += count
-
-    def __iter__(self) -> _Lines:
+    def __enter__(self) -> RowReader:
         return self
 
-    def __next__(self) -> str:
-        line = self._read(ROW_MAX + 1)
-        if not line:
-            raise StopIteration
-        self.number += 1
-        self._remaining -= len(line)
-        if self._remaining < 0:
-            while line and not line.endswith("\n"):
-                line = self._read(ROW_MAX)
-            raise _TooLong
-        return line
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
 
 
-class _TooLong(csv.Error):
-    def __str__(self) -> str:
-        return f"a row has more than {ROW_MAX:,} characters"
+def _is_seekable(file: BinaryIO) -> bool:
+    is_seekable: Callable[[], bool] | None = getattr(file, "seekable", None)
+    return is_seekable is not None and is_seekable()
 
 
-def _starts_with(start: bytes, sign: bytes) -> bool:
-    return start.removeprefix(codecs.BOM_UTF8).lstrip().startswith(sign)
+@contextmanager
+def open_rows(path: Path, options: ReadOptions = _DEFAULT) -> Iterator[RowReader]:
+    """Open a file of rows, plain or gzip. Raises UnreadableFileError, which names a file that is missing or a folder.
 
-
-def _check_start(start: bytes) -> None:
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UnreadableFileError("the file is UTF-16; save it as UTF-8")
-    if _starts_with(start, b"["):
-        raise UnreadableFileError("the file is one JSON array; write each job as a JSON object on a line of its own")
-
-
-def _csv_rows(text: io.TextIOWrapper, lines: _Lines) -> tuple[tuple[str, ...], Iterator[Row]]:
-    header = text.readline(_SNIFF_BYTES)
-    if not header.strip():
-        raise UnreadableFileError("the file is empty: its first line must name the columns")
-    delimiter = _delimiter(header)
-    columns = _names(header, delimiter)
-    if _has_rejected_rows(columns):
-        columns = tuple(map(unguard, columns))
-    own_columns = tuple(name for name in columns if name not in REJECTED_COLUMNS)
-    if own_columns != JSON_COLUMNS:
-        _check_columns(columns)
-    # Strict: an unclosed quote must not take all following rows as one cell.
-    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
-    return own_columns, _read_csv(reader, lines, columns)
-
-
-def _has_rejected_rows(columns: tuple[str, ...]) -> bool:
-    return columns[: len(REJECTED_COLUMNS)] == REJECTED_COLUMNS
-
-
-def _delimiter(header: str) -> str:
-    """Return the delimiter that yields the most valid column names; a comma for a single column."""
-    return max(DELIMITERS, key=lambda delimiter: sum(map(_is_valid_column, _names(header, delimiter))))
-
-
-def _names(header: str, delimiter: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in next(csv.reader([header], delimiter=delimiter, skipinitialspace=True)))
-
-
-def _is_valid_column(column: str) -> bool:
-    return column in _COLUMNS or is_metadata(column)
-
-
-def _check_columns(columns: tuple[str, ...]) -> None:
-    for name in columns:
-        if broken := unencodable_fields(name):
-            raise UnreadableFileError(f"column {replace_unencodable(name)[:60]!r} {broken[0].message}")
-    unknown = [name for name in columns if not _is_valid_column(name)]
-    if any("://" in name for name in unknown):
-        raise UnreadableFileError("the first line must name the columns; it contains a URL")
-    if unknown:
-        allowed = ", ".join((*JOB_COLUMNS, *SONG_COLUMNS, "metadata.*"))
-        raise UnreadableFileError(f"unknown column {_first(unknown)}; allowed are {allowed}")
-    if duplicates := sorted(name for name, count in Counter(columns).items() if count > 1):
-        raise UnreadableFileError(f"column {_first(duplicates)} occurs twice")
-    if not {"audio_url", "persona_id"} & set(columns):
-        raise UnreadableFileError("a column audio_url or persona_id is required")
-
-
-def _first(columns: list[str]) -> str:
-    """Return the first names, quoted, and the number of the others."""
-    named = ", ".join(repr(name[:60]) for name in columns[:COLUMNS_LISTED_MAX])
-    return named if len(columns) <= COLUMNS_LISTED_MAX else f"{named} and {len(columns) - COLUMNS_LISTED_MAX:,} more"
-
-
-def _read_csv(reader: Any, lines: _Lines, columns: tuple[str, ...]) -> Iterator[Row]:
-    is_guarded = _has_rejected_rows(columns)
-    while True:
-        line = lines.number + 2  # after the header
-        lines.start_row()
+    Reading it may raise DamagedFileError.
+    """
+    if path.is_dir():
+        raise UnreadableFileError(f"{path} is a folder; name a file in it")
+    with ExitStack() as stack:
         try:
-            values = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield Row(line, {}, None, _csv_error(error, line, 1 + lines.number))
-            continue
-        if any(value.strip() for value in values):
-            yield _csv_row(line, columns, [unguard(value) for value in values] if is_guarded else values)
-
-
-def _csv_row(line: int, columns: tuple[str, ...], values: list[str]) -> Row:
-    pairs = dict(zip(columns, values, strict=False))
-    cells = {name: value for name, value in pairs.items() if name not in REJECTED_COLUMNS}
-    if len(values) > len(columns):
-        trouble = (
-            f"has {len(values)} cells, but the header names {len(columns)}; quote cells that contain the delimiter"
-        )
-        return Row(line, cells, None, trouble, tuple(values[len(columns) :]))
-    if any("\0" in value for value in values):
-        return Row(line, cells, None, "contains NUL bytes")
-    if tuple(cells) == JSON_COLUMNS:
-        return _json_row(line, cells["row"])
-    return Row(line, cells, {name: value.strip() for name, value in cells.items() if value.strip()})
-
-
-def _csv_error(error: csv.Error, first: int, last: int) -> str:
-    if last > first:
-        return f"lines {first} to {last} are not readable as CSV: {error}; is a quote opened and never closed?"
-    return f"not readable as CSV: {error}"
-
-
-def _json_rows(lines: _Lines) -> Iterator[Row]:
-    while True:
-        lines.start_row()
-        try:
-            row = next(lines).strip()
-        except StopIteration:
-            return
-        except _TooLong as error:
-            yield Row(lines.number, {}, None, str(error))
-            continue
-        if row:
-            yield _json_row(lines.number, row)
-
-
-def _json_row(line: int, text: str) -> Row:
-    cells = {"row": text}
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:  # RecursionError: nested too deeply
-        return Row(line, cells, None, f"not readable as JSON: {describe_json_error(error)}")
-    if isinstance(fields, dict):
-        return Row(line, cells, fields)
-    return Row(line, cells, None, "must be a JSON object")
+            file = stack.enter_context(path.open("rb"))
+        except OSError as error:
+            raise UnreadableFileError(f"{path}: {error.strerror}") from None
+        yield stack.enter_context(RowReader(decompressed(file), options))

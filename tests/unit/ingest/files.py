@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import pytest
 
@@ -17,6 +17,27 @@ A, B, C = (f"https://recordings.example/{letter}.wav" for letter in "abc")
 def rows(*lines: str | bytes, end: bytes = b"\n") -> list[Row]:
     """Return the rows of a file with these lines."""
     return list(RowReader(file(*lines, end=end)))
+
+
+def piped(*lines: str | bytes) -> list[Row]:
+    """Return the rows of a pipe with these lines."""
+    return list(RowReader(cast(BinaryIO, io.BufferedReader(Pipe(file(*lines).read())))))
+
+
+class Pipe(io.RawIOBase):
+    """A file that can be read once."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__()
+        self._content = io.BytesIO(content)
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read the next bytes."""
+        return self._content.readinto(buffer)
 
 
 def file(*lines: str | bytes, end: bytes = b"\n") -> BinaryIO:

@@ -16,13 +16,16 @@ from voicequeue import EnqueueSummary, InvalidJobError, VoiceJob, VoiceQueue, Vo
 from voicequeue.client.results import EnqueueItemResult
 from voicequeue.domain.portions import Portion, weight
 from voicequeue.errors import without_traceback
-from voicequeue.ingest.row import Row
+from voicequeue.ingest.row import ReadOptions, Row
 from voicequeue.ingest.row_reader import RowReader
 from workers.gateway import problems
 from workers.gateway.api.upload_budget import MIN_RATE, UPLOAD_TIMEOUT_S, WINDOW_S, UploadBudget
 from workers.gateway.problems import ProblemError
 from workers.gateway.response_spool import ResponseClosed, ResponseSpool
 from workers.gateway.server.limit_log import log
+
+#: A body cannot be read twice, as Excel files must be.
+_OPTIONS = ReadOptions(allow_excel=False)
 
 #: Pending rows are enqueued if no further row arrives for this long (seconds).
 IDLE_S = 0.05
@@ -144,7 +147,7 @@ class RowIntake:
 
     def _read_rows(self) -> None:
         try:
-            for row in RowReader(cast(BinaryIO, self._body)):
+            for row in RowReader(cast(BinaryIO, self._body), _OPTIONS):
                 self._add(row)
         except ProblemError:
             self._flush()

@@ -1,0 +1,88 @@
+"""Turn the cells of a table, from CSV or Excel, into rows. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from voicequeue.ingest.cells import unguard
+from voicequeue.ingest.header import Header
+from voicequeue.ingest.json_row import json_row
+from voicequeue.ingest.row import JSON_COLUMNS, REJECTED_COLUMNS, ReadOptions, Row
+from voicequeue.ingest.values import SUSPECT, converter, invalid_cell
+
+_SHOWN = 40
+_INCOMPLETE = "complete it, or pass --accept-incomplete if"
+
+
+class Table:
+    """The rows of a table with this header."""
+
+    def __init__(self, header: Header, options: ReadOptions) -> None:
+        self._header = header
+        self._options = options
+        self._width = len(header.names)
+        self._is_json = header.columns == JSON_COLUMNS
+        self._has_own_columns_only = len(header.columns) == self._width
+        self._nameless = [place for place, name in enumerate(header.names) if not name]
+        converters = ((field, converter(field)) for field in header.fields if field)
+        self._converters = {field: convert for field, convert in converters if convert}
+
+    def row(self, line: int, number: int, values: Sequence[str], error: str = "") -> Row:
+        """Return the row with these cells. `error`: why it is unreadable, if that is known already."""
+        if self._header.is_guarded:
+            values = [unguard(value) for value in values]
+        extra = _without_empty_end(values[self._width :])
+        cells = self._cells(values)
+        if problem := error or self._problem_of(values, extra):
+            return Row(line, cells, None, problem, extra, number)
+        if self._is_json:
+            return json_row(line, number, cells.get("row", ""), self._options)
+        return self._typed(line, number, cells, values)
+
+    def _cells(self, values: Sequence[str]) -> dict[str, str]:
+        pairs = zip(self._header.names, values, strict=False)
+        if self._has_own_columns_only:
+            return dict(pairs)
+        return {name: value for name, value in pairs if name and name not in REJECTED_COLUMNS}
+
+    def _problem_of(self, values: Sequence[str], extra: tuple[str, ...]) -> str:
+        width = self._width
+        if extra:
+            return (
+                f"has {width + len(extra)} cells, but the header names {width}; quote cells that contain the delimiter"
+            )
+        if len(values) < width and not self._options.accept_incomplete:
+            return (
+                f"has {len(values)} cells, but the header names {width}, so it may be cut off; {_INCOMPLETE} the "
+                "missing cells are empty"
+            )
+        if any("\0" in value for value in values):
+            return "contains NUL bytes"
+        for place in self._nameless:
+            if place < len(values) and (value := values[place].strip()):
+                return f"has {value[:_SHOWN]!r} in column {place + 1}, which has no name in the header; name it there"
+        return ""
+
+    def _typed(self, line: int, number: int, cells: dict[str, str], values: Sequence[str]) -> Row:
+        fields = {}
+        errors = []
+        for field, value in zip(self._header.fields, values, strict=False):
+            text = value.strip()
+            if not text or field is None:
+                continue
+            if text[0] in SUSPECT and (error := invalid_cell(text)):
+                errors.append(f"{field}: {error}")
+            fields[field] = text
+        if errors:
+            return Row(line, cells, None, "; ".join(errors), (), number)
+        for field, convert in self._converters.items():
+            if field in fields:
+                fields[field] = convert(fields[field])
+        return Row(line, cells, fields, "", (), number)
+
+
+def _without_empty_end(cells: Sequence[str]) -> tuple[str, ...]:
+    end = len(cells)
+    while end and not cells[end - 1].strip():
+        end -= 1
+    return tuple(cells[:end])

@@ -1,0 +1,170 @@
+"""Read the cells of an Excel workbook in bounded memory. openpyxl reads its structure and the formats of its dates."""
+
+from __future__ import annotations
+
+import re
+import warnings
+import zipfile
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from voicequeue.ingest.row import UnreadableFileError
+from voicequeue.ingest.workbook_cells import CellReader
+from voicequeue.ingest.workbook_xml import SharedStrings, elements
+
+#: The most bytes of a part: of sheets and texts, which are read as a stream, and of the others.
+_STREAMED_MAX, _PART_MAX = 2**30, 2**24
+_PARTS = ("[Content_Types].xml", "xl/workbook.xml", "xl/_rels/workbook.xml.rels", "xl/styles.xml")
+
+_MERGES_MAX = 100_000
+_MERGED = re.compile(rb"""<(?:\w+:)?mergeCell\s[^>]*?ref=["']\$?([A-Z]{1,3})\$?(\d+):\$?([A-Z]{1,3})\$?(\d+)["']""")
+_RECALCULATES = re.compile(rb"""fullCalcOnLoad=["'](1|true)["']""")
+_DECLARATION = re.compile(rb"<!(DOCTYPE|ENTITY)")
+_CHUNK = 262_144
+
+DAMAGED = "the Excel workbook is damaged, or not as Excel writes it; open it in Excel, and save it again as .xlsx"
+
+
+@dataclass(frozen=True, slots=True)
+class SheetRow:
+    """A row of a sheet: its number, and its cells as texts, without empty ones at the end."""
+
+    number: int
+    values: list[str]
+    is_hidden: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Merge:
+    first_row: int
+    last_row: int
+    first_column: int
+    range: str
+
+
+class Sheet:
+    """One sheet of a workbook. `close` deletes its temporary files."""
+
+    def __init__(self, archive: zipfile.ZipFile, part: str, *, name: str, cells: CellReader) -> None:
+        self.name = name
+        self._archive = archive
+        self._part = part
+        self._cells = cells
+        self._following = sorted(self._scan(), key=lambda merge: -merge.first_row)
+        self._current: list[_Merge] = []
+
+    def close(self) -> None:
+        """Close the workbook."""
+        self._cells.close()
+        self._archive.close()
+
+    def rows(self) -> Generator[SheetRow, None, None]:
+        """Yield the rows that the sheet has, in order. Raises DamagedSheet."""
+        number = 0
+        with self._archive.open(self._part) as source:
+            for row in elements(source, "row", container="sheetData"):
+                label = row.get("r", "")
+                number = int(label) if label.isdecimal() else number + 1
+                hidden = row.get("hidden") in ("1", "true")
+                yield SheetRow(number, self._cells.values(row), hidden)
+
+    def merged_at(self, row: int, width: int) -> str:
+        """Return the merged cells in the first `width` columns of a row; '' if there are none. Call it in order."""
+        while self._following and self._following[-1].first_row <= row:
+            self._current.append(self._following.pop())
+        self._current = [merge for merge in self._current if merge.last_row >= row]
+        return next((merge.range for merge in self._current if merge.first_column <= width), "")
+
+    def _scan(self) -> list[_Merge]:
+        """Return the merged cells, which follow the rows; all bytes are thus checked before the first row."""
+        merges: list[_Merge] = []
+        with self._archive.open(self._part) as source:
+            rest = b""
+            while chunk := source.read(_CHUNK):
+                text = rest + chunk
+                end = 0
+                for match in _MERGED.finditer(text):
+                    merges.append(_merge(match))
+                    end = match.end()
+                rest = text[max(end, len(text) - 200) :]
+                if len(merges) > _MERGES_MAX:
+                    raise UnreadableFileError(f"sheet {self.name!r} has more than {_MERGES_MAX:,} merged cells")
+        return merges
+
+
+def _merge(match: re.Match[bytes]) -> _Merge:
+    first_column, first_row, last_column, last_row = (group.decode() for group in match.groups())
+    name = f"{first_column}{first_row}:{last_column}{last_row}"
+    return _Merge(int(first_row), int(last_row), CellReader.column(first_column), name)
+
+
+def open_sheet(file: BinaryIO, name: str | None) -> Sheet:
+    """Return a sheet of a workbook, by default the first that is visible. Raises UnreadableFileError."""
+    try:
+        import openpyxl  # noqa: F401, PLC0415
+    except ImportError:
+        raise UnreadableFileError(
+            "reading Excel files needs the package openpyxl: pip install 'voicequeue[excel]'"
+        ) from None
+    archive = zipfile.ZipFile(file)
+    try:
+        _check_parts(archive)
+        with warnings.catch_warnings():  # of parts that openpyxl does not support
+            warnings.simplefilter("ignore")
+            return _sheet(archive, file, name)
+    except UnreadableFileError:
+        archive.close()
+        raise
+    except Exception:  # openpyxl raises errors of many types for damaged parts
+        archive.close()
+        raise UnreadableFileError(DAMAGED) from None
+
+
+def _check_parts(archive: zipfile.ZipFile) -> None:
+    for part in archive.infolist():
+        if part.filename in _PARTS:
+            if part.file_size > _PART_MAX or _DECLARATION.search(archive.read(part)):
+                raise UnreadableFileError(DAMAGED)
+        elif part.file_size > _STREAMED_MAX and part.filename.endswith(".xml"):
+            raise UnreadableFileError(
+                f"the Excel workbook has a part of {part.file_size:,} bytes; at most {_STREAMED_MAX:,} are read. "
+                "Save the sheet as CSV UTF-8"
+            )
+
+
+def _sheet(archive: zipfile.ZipFile, file: BinaryIO, name: str | None) -> Sheet:
+    from openpyxl.reader.excel import ExcelReader  # noqa: PLC0415
+    from openpyxl.styles.stylesheet import apply_stylesheet  # noqa: PLC0415
+    from openpyxl.xml.constants import SHARED_STRINGS  # noqa: PLC0415
+
+    reader = ExcelReader(file, read_only=True, keep_links=False)
+    reader.read_manifest()
+    reader.read_workbook()
+    apply_stylesheet(archive, reader.wb)
+    sheets = {
+        sheet.name: (rel.target, sheet.state)
+        for sheet, rel in reader.parser.find_sheets()
+        if rel.Type.endswith("/worksheet") and rel.target in archive.namelist()
+    }
+    chosen = _choose(sheets, name)
+    strings = SharedStrings()
+    if part := reader.package.find(SHARED_STRINGS):
+        with archive.open(part.PartName.removeprefix("/")) as source:
+            strings.read(source)
+    recalculates = bool(_RECALCULATES.search(archive.read("xl/workbook.xml")))
+    cells = CellReader(strings, reader.wb, has_certain_results=not recalculates)
+    return Sheet(archive, sheets[chosen][0], name=chosen, cells=cells)
+
+
+def _choose(sheets: dict[str, tuple[str, str]], name: str | None) -> str:
+    if not sheets:
+        raise UnreadableFileError("the Excel workbook has no sheet with cells")
+    if name is None:
+        return next((sheet for sheet, (_, state) in sheets.items() if state == "visible"), next(iter(sheets)))
+    if name in sheets:
+        return name
+    folded = [sheet for sheet in sheets if sheet.strip().casefold() == name.strip().casefold()]
+    if len(folded) != 1:
+        raise UnreadableFileError(f"there is no sheet {name[:40]!r}; the sheets are {', '.join(map(repr, sheets))}")
+    return folded[0]
