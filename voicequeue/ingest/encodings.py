@@ -26,10 +26,11 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
-#: Encodings that are named to the user, in order of preference, with the name that people know.
+#: Encodings that are named to the user, in order of preference, with the name that people know. What is certainly
+#: Western is recognized before (`_is_western`).
 _KNOWN = {
-    "cp1252": "Windows-1252 (Western European)",
     "cp1250": "Windows-1250 (Central European)",
+    "cp1252": "Windows-1252 (Western European)",
     "mac_roman": "Mac Roman",
     "cp1251": "Windows-1251 (Cyrillic)",
     "cp1253": "Windows-1253 (Greek)",

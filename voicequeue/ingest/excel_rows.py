@@ -9,7 +9,8 @@ from typing import BinaryIO
 from voicequeue.ingest.header import TITLE_ROWS_MAX, Header, looks_like_header, misplaced, read_header
 from voicequeue.ingest.row import FileFormat, FileKind, Position, ReadOptions, Row, UnreadableFileError
 from voicequeue.ingest.table_rows import Table
-from voicequeue.ingest.workbook import DamagedSheet, SheetRow, open_sheet
+from voicequeue.ingest.workbook import SheetRow, open_sheet
+from voicequeue.ingest.workbook_xml import DamagedSheet
 
 
 class ExcelRows:

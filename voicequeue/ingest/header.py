@@ -62,7 +62,6 @@ ALIASES = {
 _HINTS = {
     "audio_url": "url link file filename fileurl filelink path wav mp3 source download downloadurl",
     "prompt": "text words songtext",
-    "voice": "singer artist speaker",
 }
 
 _SIGNS = re.compile(r"[\W_]+")

@@ -49,11 +49,13 @@ class Table:
         width = self._width
         if extra:
             return (
-                f"has {width + len(extra)} cells, but the header names {width}; quote cells that contain the delimiter"
+                f"has {width + len(extra)} cells, but the header names {width}; quote cells that contain the delimiter, "
+                "or name the further columns"
             )
         if len(values) < width and not self._options.accept_incomplete:
+            cells = "1 cell" if len(values) == 1 else f"{len(values)} cells"
             return (
-                f"has {len(values)} cells, but the header names {width}, so it may be cut off; {_INCOMPLETE} the "
+                f"has {cells}, but the header names {width}, so it may be cut off; {_INCOMPLETE} the "
                 "missing cells are empty"
             )
         if any("\0" in value for value in values):

@@ -6,16 +6,18 @@ import re
 import warnings
 import zipfile
 from collections.abc import Generator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from voicequeue.ingest.file_types import EXCEL
 from voicequeue.ingest.row import UnreadableFileError
 from voicequeue.ingest.workbook_cells import CellReader
 from voicequeue.ingest.workbook_xml import SharedStrings, elements
 
 #: The most bytes of a part: of sheets and texts, which are read as a stream, and of the others.
 _STREAMED_MAX, _PART_MAX = 2**30, 2**24
-_PARTS = ("[Content_Types].xml", "xl/workbook.xml", "xl/_rels/workbook.xml.rels", "xl/styles.xml")
+_PARTS = ("[Content_Types].xml", EXCEL, "xl/_rels/workbook.xml.rels", "xl/styles.xml")
 
 _MERGES_MAX = 100_000
 _MERGED = re.compile(rb"""<(?:\w+:)?mergeCell\s[^>]*?ref=["']\$?([A-Z]{1,3})\$?(\d+):\$?([A-Z]{1,3})\$?(\d+)["']""")
@@ -148,13 +150,16 @@ def _sheet(archive: zipfile.ZipFile, file: BinaryIO, name: str | None) -> Sheet:
         if rel.Type.endswith("/worksheet") and rel.target in archive.namelist()
     }
     chosen = _choose(sheets, name)
-    strings = SharedStrings()
-    if part := reader.package.find(SHARED_STRINGS):
-        with archive.open(part.PartName.removeprefix("/")) as source:
-            strings.read(source)
-    recalculates = bool(_RECALCULATES.search(archive.read("xl/workbook.xml")))
-    cells = CellReader(strings, reader.wb, has_certain_results=not recalculates)
-    return Sheet(archive, sheets[chosen][0], name=chosen, cells=cells)
+    recalculates = bool(_RECALCULATES.search(archive.read(EXCEL)))
+    with ExitStack() as stack:
+        strings = stack.enter_context(closing(SharedStrings()))
+        if part := reader.package.find(SHARED_STRINGS):
+            with archive.open(part.PartName.removeprefix("/")) as source:
+                strings.read(source)
+        cells = CellReader(strings, reader.wb, has_certain_results=not recalculates)
+        sheet = Sheet(archive, sheets[chosen][0], name=chosen, cells=cells)
+        stack.pop_all()
+    return sheet
 
 
 def _choose(sheets: dict[str, tuple[str, str]], name: str | None) -> str:

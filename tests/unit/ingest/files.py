@@ -19,9 +19,9 @@ def rows(*lines: str | bytes, end: bytes = b"\n") -> list[Row]:
     return list(RowReader(file(*lines, end=end)))
 
 
-def piped(*lines: str | bytes) -> list[Row]:
+def piped(*lines: str | bytes, end: bytes = b"\n") -> list[Row]:
     """Return the rows of a pipe with these lines."""
-    return list(RowReader(cast(BinaryIO, io.BufferedReader(Pipe(file(*lines).read())))))
+    return list(RowReader(cast(BinaryIO, io.BufferedReader(Pipe(file(*lines, end=end).read())))))
 
 
 class Pipe(io.RawIOBase):

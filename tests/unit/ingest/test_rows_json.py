@@ -12,9 +12,9 @@ from typing import Any, BinaryIO, cast
 
 import pytest
 
-from tests.unit.ingest.files import A, jobs, row_error, rows
+from tests.unit.ingest.files import A, jobs, piped, row_error, rows
 from voicequeue.ingest.row import Row
-from voicequeue.ingest.row_reader import RowReader
+from voicequeue.ingest.row_reader import ROW_MAX, RowReader
 
 # ── JSON Lines ────────────────────────────────────────────────────────────────────────────────────
 
@@ -184,3 +184,160 @@ def test_the_sample_is_readable() -> None:
 
     assert len(samples) == 12
     assert all(job.song is not None for job in samples)
+
+
+# ── documents ─────────────────────────────────────────────────────────────────────────────────────
+
+OBJECTS = [{"audio_url": A, "name": f'n"{number}\\', "metadata": {"n": number}} for number in range(5)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(OBJECTS),
+        json.dumps(OBJECTS, indent=2),
+        json.dumps(OBJECTS, indent=None, separators=(",", ":")),
+        "\n\n  " + json.dumps(OBJECTS, indent="\t") + "\n\n",
+        "\n".join(json.dumps(item, indent=4) for item in OBJECTS),
+        " ".join(json.dumps(item) for item in OBJECTS),
+        "\n".join(json.dumps(item) for item in OBJECTS),
+        json.dumps(OBJECTS, indent=2).replace("\n", "\r\n"),
+    ],
+    ids=["array", "pretty array", "compact", "spaced", "pretty objects", "one line", "JSON Lines", "Windows"],
+)
+def test_json_in_any_layout_gives_the_same_jobs(text: str) -> None:
+    """With the same keys, numbered from 1, and from a pipe as from a file."""
+    expected = jobs(json_rows(*OBJECTS))
+    parsed = rows(text, end=b"")
+
+    assert jobs(parsed) == jobs(piped(text)) == expected
+    assert [row.number for row in parsed] == [1, 2, 3, 4, 5]
+
+
+def test_an_element_has_the_number_and_the_line_of_its_start() -> None:
+    """The line is that of an editor."""
+    parsed = rows(json.dumps(OBJECTS[:3], indent=1))
+
+    assert [(row.number, row.line) for row in parsed] == [(1, 2), (2, 9), (3, 16)]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_array_that_is_cut_off_gives_the_rows_before(indent: int | None) -> None:
+    """The cut one is rejected, and the error says so."""
+    whole = json.dumps(OBJECTS[:3], indent=indent)
+
+    first, second, cut = rows(whole[: whole.rindex("metadata")], end=b"")
+    *three, unclosed = rows(whole.rstrip("]\n"), end=b"")
+
+    assert jobs([first, second]) == jobs(json_rows(*OBJECTS[:2]))
+    assert "is not closed, so the file may be cut off" in row_error(cut)
+    assert jobs(three) == jobs(json_rows(*OBJECTS[:3]))
+    assert "the array is not closed by ']'" in row_error(unclosed)
+
+
+def test_a_pretty_object_that_is_cut_off_is_rejected() -> None:
+    """One alone."""
+    [cut] = rows(json.dumps(OBJECTS[0], indent=2)[:-30], end=b"")
+
+    assert "is not closed, so the file may be cut off" in row_error(cut)
+
+
+def test_a_last_line_of_json_that_is_cut_off_is_named_as_such() -> None:
+    """The lines before are fine."""
+    good, cut = rows(json.dumps(OBJECTS[0]) + "\n" + json.dumps(OBJECTS[1])[:-9], end=b"")
+
+    assert good.to_job("b").audio_url == A
+    assert row_error(cut).endswith("the file may be cut off here")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (f'[{{"audio_url": "{A}"}} {{"audio_url": "{A}"}}]', "'{' is not expected here"),
+        (f'[{{"audio_url": "{A}"}},]', "']' is not expected here"),
+        (f'[{{"audio_url": "{A}"}}] x', "continues after the end of its array"),
+        (f'[{{"audio_url": "{A}"}}, {{"name": "a\n"}}]', "a text is not closed on its line"),
+    ],
+)
+def test_damage_between_elements_ends_the_file_with_an_error(text: str, reason: str) -> None:
+    """What follows has no certain meaning, and the error says that it was not read."""
+    good, bad = rows(text)
+
+    assert good.to_job("b").audio_url == A
+    assert reason in row_error(bad)
+    assert row_error(bad).endswith("nothing after it was read")
+
+
+def test_an_element_that_is_no_object_rejects_only_itself() -> None:
+    """Texts, numbers, arrays, and objects with errors inside."""
+    parsed = rows(f'["a, ]", 1, null, [1, 2], {{"name": 1 2}}, {{"audio_url": "{A}"}}]')
+
+    assert [row.fields is None for row in parsed] == [True] * 5 + [False]
+    assert row_error(parsed[0]) == "must be a JSON object"
+
+
+def test_an_empty_array_has_no_rows() -> None:
+    """There is nothing to do, which is no error."""
+    assert rows("[]") == rows(" [ \n ] ") == []
+
+
+def test_an_element_that_is_too_long_ends_the_file() -> None:
+    """It is not kept in memory."""
+    good, bad = rows(json.dumps([OBJECTS[0], {"audio_url": "x" * (2 * ROW_MAX)}, OBJECTS[1]]))
+
+    assert good.to_job("b").audio_url == A
+    assert "more than 1,048,576 characters" in row_error(bad)
+
+
+def test_a_long_array_on_one_line_is_read_in_pieces() -> None:
+    """A hundred megabytes on one line would take no more memory than this."""
+    source = OneLine()
+    parsed = iter(RowReader(cast(BinaryIO, io.BufferedReader(source))))
+
+    assert [next(parsed).number for _ in range(1_000)][-1] == 1_000
+    assert source.bytes_read < 1_000_000
+
+
+def test_a_field_that_occurs_twice_rejects_its_row() -> None:
+    """One of the two values would be lost."""
+    twice, nested = rows(
+        f'{{"audio_url": "{A}", "audio_url": "{A}"}}', f'{{"audio_url": "{A}", "metadata": {{"a": "1", "a": "2"}}}}'
+    )
+
+    assert row_error(twice) == "the field 'audio_url' occurs twice"
+    assert row_error(nested) == "the field 'a' occurs twice"
+
+
+def test_numbers_and_booleans_in_the_metadata_are_texts() -> None:
+    """As they are written in JSON; null is no entry."""
+    metadata = {"a": 5, "b": 0.5, "c": True, "d": None, "e": "x"}
+    [nested, flat] = jobs(
+        json_rows({"audio_url": A, "metadata": metadata}, {"audio_url": A, "metadata.a": 5, "metadata.d": None})
+    )
+
+    assert nested.metadata == flat.metadata == {"a": "5", "b": "0.5", "c": "true", "e": "x"}
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_rejects_its_row(number: str) -> None:
+    """Python's JSON reads it, other programs do not."""
+    assert row_error(rows(f'{{"audio_url": "{A}", "metadata": {{"a": {number}}}}}')[0]) == f"{number} is not a number"
+
+
+class OneLine(io.RawIOBase):
+    """An array without an end, on one line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes_read = 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read the next elements."""
+        piece = (b"," if self.bytes_read else b"[") + b", ".join([json.dumps({"audio_url": A}).encode()] * 10)
+        buffer[: len(piece)] = piece
+        self.bytes_read += len(piece)
+        return len(piece)
