@@ -28,7 +28,7 @@ _BOMS = (
 
 #: Encodings that are named to the user, in order of preference, with the name that people know. What is certainly
 #: Western is recognized before (`_is_western`).
-_KNOWN = {
+_NAMES = {
     "cp1250": "Windows-1250 (Central European)",
     "cp1252": "Windows-1252 (Western European)",
     "mac_roman": "Mac Roman",
@@ -84,12 +84,12 @@ def recognize(start: bytes, encoding: str | None) -> Encoding:
 
     Raises UnreadableFileError.
     """
-    chosen = None if encoding is None else _lookup(encoding)
+    codec_name = None if encoding is None else _lookup(encoding)
     for bom, codec in _BOMS:
         if start.startswith(bom):
-            return _marked(codec, encoding, chosen)
-    if chosen is not None:
-        return Encoding("utf-8-sig" if chosen == "utf-8" else chosen, has_bom=False)
+            return _marked(codec, codec_name)
+    if codec_name is not None:
+        return Encoding("utf-8-sig" if codec_name == "utf-8" else codec_name, has_bom=False)
     if codec := _utf16_without_bom(start):
         raise UnreadableFileError(
             f"the file is UTF-16 without a byte order mark; save it as CSV UTF-8, or pass --encoding {codec}"
@@ -113,13 +113,13 @@ def _lookup(encoding: str) -> str:
 _NOT_OF_FILES = frozenset({"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "utf-7", "hz"})
 
 
-def _marked(codec: str, encoding: str | None, chosen: str | None) -> Encoding:
+def _marked(codec: str, expected: str | None) -> Encoding:
     if codec == "utf-32":
         raise UnreadableFileError("the file is UTF-32; save it as CSV UTF-8")
     family = codec.removesuffix("-sig")
-    if chosen is not None and not chosen.replace("_", "-").startswith(family):
+    if expected is not None and not expected.replace("_", "-").startswith(family):
         raise UnreadableFileError(
-            f"the file begins with the mark of {family.upper()}, so it is not {encoding}; leave out --encoding"
+            f"the file begins with the mark of {family.upper()}, so it is not {expected}; leave out --encoding"
         )
     return Encoding(codec, has_bom=True)
 
@@ -166,7 +166,7 @@ def _complaint(file: BinaryIO, start: int, offset: int, encoding: Encoding) -> s
         )
     if codec := _codec_of(sample):
         return (
-            f"line {line} is not UTF-8; it looks like {_KNOWN[codec]}: save the file as CSV UTF-8, or pass "
+            f"line {line} is not UTF-8; it looks like {_NAMES[codec]}: save the file as CSV UTF-8, or pass "
             f"--encoding {codec}"
         )
     return f"line {line} is not UTF-8; save the file as CSV UTF-8, or pass --encoding with the encoding of the file"
@@ -198,12 +198,12 @@ def _codec_of(sample: bytes) -> str | None:
         return "cp1252"
     from charset_normalizer import from_bytes  # noqa: PLC0415 - takes 50 ms, for invalid files only
 
-    preference = list(_KNOWN)
+    preference = list(_NAMES)
     candidates = [
-        (match.chaos, -match.coherence, preference.index(codec), codec)
+        (match.chaos, codec == "cp1252", -match.coherence, preference.index(codec), codec)
         for match in from_bytes(lines, cp_isolation=preference)
         for codec in match.could_be_from_charset
-        if codec in _KNOWN
+        if codec in _NAMES
     ]
     return min(candidates)[-1] if candidates else None
 

@@ -53,7 +53,7 @@ class RowSource(Protocol):
 
     @property
     def format(self) -> FileFormat:
-        """How the file is written."""
+        """The way the file is written."""
 
     @property
     def position(self) -> Position:

@@ -49,8 +49,8 @@ class Table:
         width = self._width
         if extra:
             return (
-                f"has {width + len(extra)} cells, but the header names {width}; quote cells that contain the delimiter, "
-                "or name the further columns"
+                f"has {width + len(extra)} cells, but the header names {width}; quote cells that contain the "
+                "delimiter, or name the further columns"
             )
         if len(values) < width and not self._options.accept_incomplete:
             cells = "1 cell" if len(values) == 1 else f"{len(values)} cells"

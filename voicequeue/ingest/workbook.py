@@ -149,7 +149,7 @@ def _sheet(archive: zipfile.ZipFile, file: BinaryIO, name: str | None) -> Sheet:
         for sheet, rel in reader.parser.find_sheets()
         if rel.Type.endswith("/worksheet") and rel.target in archive.namelist()
     }
-    chosen = _choose(sheets, name)
+    sheet_name = _choose(sheets, name)
     recalculates = bool(_RECALCULATES.search(archive.read(EXCEL)))
     with ExitStack() as stack:
         strings = stack.enter_context(closing(SharedStrings()))
@@ -157,7 +157,7 @@ def _sheet(archive: zipfile.ZipFile, file: BinaryIO, name: str | None) -> Sheet:
             with archive.open(part.PartName.removeprefix("/")) as source:
                 strings.read(source)
         cells = CellReader(strings, reader.wb, has_certain_results=not recalculates)
-        sheet = Sheet(archive, sheets[chosen][0], name=chosen, cells=cells)
+        sheet = Sheet(archive, sheets[sheet_name][0], name=sheet_name, cells=cells)
         stack.pop_all()
     return sheet
 

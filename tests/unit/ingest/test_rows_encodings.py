@@ -5,12 +5,13 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+from collections.abc import Callable
 
 import pytest
 
 from tests.unit.ingest.files import A, B, file, file_error, jobs, piped, row_error, rows
 from voicequeue.ingest.compression import DamagedFileError, decompressed
-from voicequeue.ingest.row import ReadOptions, UnreadableFileError
+from voicequeue.ingest.row import ReadOptions, Row, UnreadableFileError
 from voicequeue.ingest.row_reader import RowReader
 
 LINES = f"audio_url,name\n{A},Björn\n{B},Ωμέγα\n"
@@ -26,14 +27,10 @@ LINES = f"audio_url,name\n{A},Björn\n{B},Ωμέγα\n"
     ],
     ids=["UTF-8", "UTF-8 with BOM", "UTF-16 LE", "UTF-16 BE"],
 )
-@pytest.mark.parametrize(
-    "read", [lambda content: rows(content, end=b""), lambda content: piped(content, end=b"")], ids=["file", "pipe"]
-)
-def test_unicode_is_read_with_its_mark(content: bytes, has_bom: bool, read: object) -> None:
-    """Files and pipes; the format tells whether there is a mark."""
-    parsed = read(content) if callable(read) else []
-
-    assert [job.name for job in jobs(parsed)] == ["Björn", "Ωμέγα"]
+@pytest.mark.parametrize("read", [rows, piped])
+def test_unicode_is_read_with_its_mark(content: bytes, has_bom: bool, read: Callable[..., list[Row]]) -> None:
+    """Files and pipes; the format records the mark."""
+    assert [job.name for job in jobs(read(content, end=b""))] == ["Björn", "Ωμέγα"]
     assert RowReader(io.BytesIO(content)).format.has_bom is has_bom
 
 
