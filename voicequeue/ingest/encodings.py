@@ -42,8 +42,11 @@ _NAMES = {
     "cp850": "DOS (cp850)",
 }
 
+#: Encodings of Western letters, which other alphabets resemble: others with the same score are preferred.
+_LATIN = {"cp1254": 1, "cp1252": 2}
+
 _WESTERN = re.compile(r"[\x00-\x7f\xa0-\xff€‚„…‰Š‹ŒŽ‘’“”–—™š›œžŸ]*")
-_NOT_IN_WORDS = re.compile(r"[\xa2-\xa6\xa8-\xaa\xac-\xaf\xb1-\xb6\xb8-\xba\xbc-\xbe\xd7\xf7]")
+_NOT_IN_WORDS = re.compile(r"[\xa2-\xa6\xa8-\xaa\xac-\xaf\xb1-\xb6\xb8-\xba\xbc-\xbe\xd7\xf7\xd0\xdd\xde\xf0\xfd\xfe]")
 _RUN_OF_LETTERS = re.compile(r"[\xc0-\xff]{4}")
 
 
@@ -199,12 +202,10 @@ def _codec_of(sample: bytes) -> str | None:
     from charset_normalizer import from_bytes  # noqa: PLC0415 - takes 50 ms, for invalid files only
 
     preference = list(_NAMES)
-    candidates = [
-        (match.chaos, codec == "cp1252", -match.coherence, preference.index(codec), codec)
-        for match in from_bytes(lines, cp_isolation=preference)
-        for codec in match.could_be_from_charset
-        if codec in _NAMES
-    ]
+    candidates = []
+    for match in from_bytes(lines, cp_isolation=preference):
+        codec = min({*match.could_be_from_charset} & {*preference}, key=preference.index)
+        candidates.append((match.chaos, _LATIN.get(codec, 0), -match.coherence, preference.index(codec), codec))
     return min(candidates)[-1] if candidates else None
 
 

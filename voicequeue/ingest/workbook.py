@@ -23,6 +23,7 @@ _MERGES_MAX = 100_000
 _MERGED = re.compile(rb"""<(?:\w+:)?mergeCell\s[^>]*?ref=["']\$?([A-Z]{1,3})\$?(\d+):\$?([A-Z]{1,3})\$?(\d+)["']""")
 _RECALCULATES = re.compile(rb"""fullCalcOnLoad=["'](1|true)["']""")
 _DECLARATION = re.compile(rb"<!(DOCTYPE|ENTITY)")
+_ROW_NUMBER = re.compile(r"[0-9]{1,7}")
 _CHUNK = 262_144
 
 DAMAGED = "the Excel workbook is damaged, or not as Excel writes it; open it in Excel, and save it again as .xlsx"
@@ -67,9 +68,10 @@ class Sheet:
         with self._archive.open(self._part) as source:
             for row in elements(source, "row", container="sheetData"):
                 label = row.get("r", "")
-                number = int(label) if label.isdecimal() else number + 1
-                hidden = row.get("hidden") in ("1", "true")
-                yield SheetRow(number, self._cells.values(row), hidden)
+                previous, number = number, int(label) if _ROW_NUMBER.fullmatch(label) else number + 1
+                if number <= previous:
+                    raise DamagedSheet("the rows of the sheet are not in order; open it in Excel, and save it again")
+                yield SheetRow(number, self._cells.values(row), row.get("hidden") in ("1", "true"))
 
     def merged_at(self, row: int, width: int) -> str:
         """Return the merged cells in the first `width` columns of a row; '' if there are none. Call it in order."""

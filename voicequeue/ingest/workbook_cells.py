@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _COLUMNS_MAX = 16_384
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_INDEX = re.compile(r"\s*[0-9]{1,10}\s*")
 _LETTERS = re.compile(r"[A-Z]{1,3}")
 
 
@@ -63,9 +64,10 @@ class CellReader:
     def column(letters: str) -> int:
         """Return the number of a column, from 1. Raises DamagedSheet."""
         number = 0
-        for letter in letters:
-            number = number * 26 + ord(letter) - 64
-        if not _LETTERS.fullmatch(letters) or number > _COLUMNS_MAX:
+        if _LETTERS.fullmatch(letters):
+            for letter in letters:
+                number = number * 26 + ord(letter) - 64
+        if not 0 < number <= _COLUMNS_MAX:
             raise DamagedSheet("a cell has no valid column; open the file in Excel, and save it again")
         return number
 
@@ -81,7 +83,7 @@ class CellReader:
     def _plain(self, cell: Element, text: str) -> str:
         match cell.get("t", "n"):
             case "s":
-                return self._strings.get(int(text)) if text.isdecimal() else ""
+                return self._strings.get(int(text) if _INDEX.fullmatch(text) else -1)
             case "str":
                 return unescape(text)
             case "b":
@@ -96,11 +98,11 @@ class CellReader:
         if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
             return "#NUM!"
         style = cell.get("s", "0")
-        style_id = int(style) if style.isdecimal() else 0
+        style_id = int(style) if _INDEX.fullmatch(style) else 0
         if style_id in self._dates:
             return self._serial(float(text), is_duration=style_id in self._durations)
         # Fifteen digits, as spreadsheet programs calculate and show them: 0.30000000000000004 is 0.3.
-        return text if text.isdecimal() else format(float(text), ".15g")
+        return text if text.isascii() and text.isdigit() else format(float(text), ".15g")
 
     def _serial(self, number: float, *, is_duration: bool) -> str:
         from openpyxl.utils.datetime import from_excel  # noqa: PLC0415

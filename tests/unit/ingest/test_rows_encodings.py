@@ -38,6 +38,7 @@ TEXTS = {
     "cp1252": ["Björn", "Señor Ñandú", "l’été – “ça va”"],
     "cp1251": ["Привет мир. Это песня о доме"],
     "cp1250": ["Łukasz śpiewa żółtą piosenkę o święcie"],
+    "cp1254": ["Şarkı söyle güneş doğarken ışıkla gelsin"],
     "cp932": ["こんにちは世界、これは歌です"],
     "gb18030": ["你好世界这是一首关于家的歌曲"],
 }
