@@ -1,4 +1,4 @@
-"""A million rows through `voicequeue ingest`: rate, and memory of the process."""
+"""A million rows of CSV, and 100,000 of an Excel file, through `voicequeue ingest`: rate, and memory of the process."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.load import write_csv
+from benchmarks.load import write_csv, write_workbook
 
-ROWS = 1_000_000
+ROWS, EXCEL_ROWS = 1_000_000, 100_000
 
 
 def measure(url: str, folder: Path, rows: int = ROWS) -> dict[str, float]:
     """Return rows per second, and the memory (MB) after a tenth of the time and at its peak."""
-    file = folder / "rows.csv"
-    write_csv(file, rows)
-    command = [sys.executable, "-m", "voicequeue.cli", "ingest", str(file), "--batch", "million", "--json"]
+    csv_file, excel_file = folder / "rows.csv", folder / "rows.xlsx"
+    write_csv(csv_file, rows)
+    write_workbook(excel_file, min(rows, EXCEL_ROWS))
+    excel = _ingest(url, excel_file, min(rows, EXCEL_ROWS))
+    return _ingest(url, csv_file, rows) | {f"Excel: {name}": value for name, value in excel.items()}
+
+
+def _ingest(url: str, file: Path, rows: int) -> dict[str, float]:
+    batch = f"of{file.suffix}"
+    command = [sys.executable, "-m", "voicequeue.cli", "ingest", str(file), "--batch", batch, "--json"]
     started = time.perf_counter()
     with subprocess.Popen(command, env={**os.environ, "REDIS_URL": url}, stdout=subprocess.PIPE) as producer:
         sizes = _watch(psutil.Process(producer.pid))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import openpyxl
 
 from voicequeue import Song, VoiceJob
 
@@ -23,8 +26,20 @@ def jobs(count: int, batch: str) -> Iterator[VoiceJob]:
 def write_csv(path: Path, count: int) -> None:
     """Write a file with this many voices and songs."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["audio_url", "title", "prompt", "tags", "mv", "metadata.row"])
-        for number in range(count):
-            url = f"https://recordings.example/voices/{number:07}.wav"
-            rows.writerow([url, SONG.title, SONG.prompt, SONG.tags, SONG.mv, number])
+        csv.writer(file).writerows(_rows(count))
+
+
+def write_workbook(path: Path, count: int) -> None:
+    """Write an Excel workbook with this many voices and songs."""
+    workbook = openpyxl.Workbook(write_only=True)
+    sheet = workbook.create_sheet("Voices")
+    for row in _rows(count):
+        sheet.append(row)
+    workbook.save(path)
+
+
+def _rows(count: int) -> Iterator[list[Any]]:
+    yield ["audio_url", "title", "prompt", "tags", "mv", "metadata.row"]
+    for number in range(count):
+        url = f"https://recordings.example/voices/{number:07}.wav"
+        yield [url, SONG.title, SONG.prompt, SONG.tags, SONG.mv, number]

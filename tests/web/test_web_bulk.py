@@ -74,6 +74,14 @@ def test_csv_is_read_as_by_the_command_line(gateway: Gateway, queue: VoiceQueue)
     assert (first["new"], first["credits"], again["new"], again["existing"]) == (1, 19, 0, 1)
 
 
+def test_a_json_array_is_read_as_by_the_command_line(gateway: Gateway, queue: VoiceQueue) -> None:
+    """Indented or not; each element has the line of its start."""
+    outcomes, summary = sent(gateway, json.dumps([{"audio_url": URL}, {}], indent=1).encode())
+
+    assert [(outcome["line"], outcome["outcome"]) for outcome in outcomes] == [(2, "new"), (5, "rejected")]
+    assert (summary["complete"], len(list(queue.jobs(batch="b")))) == (True, 1)
+
+
 def test_results_can_be_limited_to_rejected_rows(gateway: Gateway) -> None:
     """The summary counts all rows."""
     outcomes, summary = sent(gateway, row(1) + b"{}\n", query="?outcomes=rejected")
@@ -90,7 +98,8 @@ def test_an_empty_body_is_unreadable(gateway: Gateway) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "headers", "status", "code"),
     [
-        ("b", b"[1]", NDJSON, 422, "unreadable"),
+        ("b", b"PK\x03\x04 a workbook", CSV, 422, "unreadable"),
+        ("b", b"%PDF-1.7", NDJSON, 422, "unreadable"),
         ("b", b"name\nAna\n", CSV, 422, "unreadable"),
         ("b", b"{}", {"Content-Type": "application/x-www-form-urlencoded"}, 415, "unsupported_media_type"),
         ("b", b"{}", {**NDJSON, "Content-Encoding": "gzip"}, 415, "unsupported_media_type"),

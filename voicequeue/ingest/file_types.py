@@ -26,13 +26,17 @@ _STARTS: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
         (rb".{257}ustar", "a tar archive", _UNPACK),
         (rb"%PDF", "a PDF", "open the spreadsheet that it was made from, and " + _AS_TABLE),
         (rb"SQLite format 3\0", "an SQLite database", "export the table as CSV UTF-8"),
-        (rb"PAR1", "a Parquet file", "export it as CSV UTF-8 or JSON Lines"),
+        (rb"PAR1[\x00-\x1f]", "a Parquet file", "export it as CSV UTF-8 or JSON Lines"),
         (rb"(\xef\xbb\xbf)?\s*<\?xml.{0,400}Excel\.Sheet", "an XML spreadsheet of Excel 2003", _AS_TABLE),
         (rb"\{\\rtf", "an RTF document", "copy the table into a spreadsheet, and " + _AS_TABLE),
         (rb"\x7fELF|MZ.{50,}This program", "a program", "name a CSV, Excel or JSON file"),
         (rb"BM.{4}\0{4}|II\*\0|MM\0\*|RIFF....WEBP|....ftyp(hei|avif)", "a picture", "name a CSV, Excel or JSON file"),
         (rb"RIFF....WAVE|RF64....WAVE", "a WAV recording", "name the file that lists the recordings"),
-        (rb"ID3|\xff[\xe2\xe3\xf2\xf3\xfa\xfb]", "an MP3 recording", "name the file that lists the recordings"),
+        (
+            rb"ID3[\x02-\x04]|\xff[\xe2\xe3\xf2\xf3\xfa\xfb]",
+            "an MP3 recording",
+            "name the file that lists the recordings",
+        ),
     )
 )
 

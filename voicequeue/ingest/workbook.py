@@ -13,7 +13,7 @@ from typing import BinaryIO
 from voicequeue.ingest.file_types import EXCEL
 from voicequeue.ingest.row import UnreadableFileError
 from voicequeue.ingest.workbook_cells import CellReader
-from voicequeue.ingest.workbook_xml import SharedStrings, elements
+from voicequeue.ingest.workbook_xml import DamagedSheet, SharedStrings, elements
 
 #: The most bytes of a part: of sheets and texts, which are read as a stream, and of the others.
 _STREAMED_MAX, _PART_MAX = 2**30, 2**24
@@ -21,6 +21,7 @@ _PARTS = ("[Content_Types].xml", EXCEL, "xl/_rels/workbook.xml.rels", "xl/styles
 
 _MERGES_MAX = 100_000
 _MERGED = re.compile(rb"""<(?:\w+:)?mergeCell\s[^>]*?ref=["']\$?([A-Z]{1,3})\$?(\d+):\$?([A-Z]{1,3})\$?(\d+)["']""")
+_VALUE = re.compile(rb"<(?:\w+:)?(?:v|is|f)[\s/>]")
 _RECALCULATES = re.compile(rb"""fullCalcOnLoad=["'](1|true)["']""")
 _DECLARATION = re.compile(rb"<!(DOCTYPE|ENTITY)")
 _ROW_NUMBER = re.compile(r"[0-9]{1,7}")
@@ -54,6 +55,7 @@ class Sheet:
         self._archive = archive
         self._part = part
         self._cells = cells
+        self._end = 0  # of the last value, in bytes; styled rows may follow
         self._following = sorted(self._scan(), key=lambda merge: -merge.first_row)
         self._current: list[_Merge] = []
 
@@ -66,7 +68,7 @@ class Sheet:
         """Yield the rows that the sheet has, in order. Raises DamagedSheet."""
         number = 0
         with self._archive.open(self._part) as source:
-            for row in elements(source, "row", container="sheetData"):
+            for row in elements(source, "row", container="sheetData", end=self._end):
                 label = row.get("r", "")
                 previous, number = number, int(label) if _ROW_NUMBER.fullmatch(label) else number + 1
                 if number <= previous:
@@ -87,6 +89,8 @@ class Sheet:
             rest = b""
             while chunk := source.read(_CHUNK):
                 text = rest + chunk
+                if _VALUE.search(text):
+                    self._end = source.tell()
                 end = 0
                 for match in _MERGED.finditer(text):
                     merges.append(_merge(match))

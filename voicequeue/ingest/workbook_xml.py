@@ -8,6 +8,7 @@ import tempfile
 from array import array
 from collections.abc import Iterator
 from functools import lru_cache
+from math import inf
 from typing import IO
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 
@@ -17,7 +18,7 @@ from voicequeue.ingest.lines import ROW_MAX
 #: The most bytes of XML of one row: tags and styles of cells take more than their texts.
 _XML_MAX = 8 * ROW_MAX
 _CHUNK = 65_536
-_CACHED = 1_024
+_CACHED = 256
 
 _ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
 
@@ -26,8 +27,12 @@ class DamagedSheet(VoiceQueueError, ValueError):
     """A sheet of which no further row can be read."""
 
 
-def elements(source: IO[bytes], tag: str, *, container: str) -> Iterator[Element]:
-    """Yield the elements `tag` of a part, up to the end of the `container`. Raises DamagedSheet."""
+def elements(source: IO[bytes], tag: str, *, container: str, end: float = inf) -> Iterator[Element]:
+    """Yield the elements `tag` of a part, up to the end of the `container`. Raises DamagedSheet.
+
+    Elements that begin more than a chunk after the byte `end` are not needed.
+    """
+    position = 0
     parser = XMLPullParser(("start", "end"))
     ancestors: list[Element] = []
     size = 0
@@ -47,10 +52,13 @@ def elements(source: IO[bytes], tag: str, *, container: str) -> Iterator[Element
                     size = 1
                     yield element
                     ancestors[-1].clear()
+                    if position > end:
+                        return
                 elif name == container:
                     return
         except (ParseError, IndexError) as error:
             raise DamagedSheet(f"the sheet is damaged, and nothing after this was read: {error}") from None
+        position += len(chunk)
         if size > _XML_MAX:
             raise DamagedSheet(f"the row has more than {ROW_MAX:,} characters, and nothing after it was read")
 

@@ -121,6 +121,14 @@ def test_a_row_belongs_to_the_batch_and_has_a_key() -> None:
     assert second.key == VoiceJob(audio_url=B, batch="spring").with_row_key().key
 
 
+def test_the_key_of_a_row_of_plain_csv_never_changes() -> None:
+    """A file that was ingested with an earlier release is not paid again."""
+    header = "audio_url,title,prompt,tags,style_weight,make_instrumental,max_credits,priority,metadata.n"
+    with_song, voice = jobs(rows(header, f'{A},T,"la', 'la",folk,0.50,yes,50,high,007', f"{A},,,,,,,,"))
+
+    assert (with_song.key, voice.key) == ("row-sn3oba6k5tsov32q", "row-67sfm556jzatp4di")
+
+
 # ── rejected files ────────────────────────────────────────────────────────────────────────────────
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tests.unit.ingest.files import A, B, file, file_error, jobs, row_error, rows
@@ -29,6 +32,16 @@ def test_an_alias_has_one_meaning() -> None:
     assert len(aliases) == len({*aliases})
     assert squashed.isdisjoint(aliases)
     assert {*ALIASES} <= {*JOB_COLUMNS, *SONG_COLUMNS}
+
+
+def test_the_documentation_lists_every_alias() -> None:
+    """And no other name."""
+    text = (Path(__file__).parents[3] / "docs" / "reference.md").read_text(encoding="utf-8")
+    table = text.partition("| column | aliases |\n|---|---|\n")[2].partition("\n\n")[0]
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines()]
+
+    documented = {name.strip("`"): {*re.sub(r"[^a-z0-9,]", "", names.lower()).split(",")} for name, names in lines}
+    assert documented == {field: {*aliases.split()} for field, aliases in ALIASES.items()}
 
 
 def test_usual_aliases_are_the_same_job_as_the_names_of_fields() -> None:

@@ -31,17 +31,8 @@ _CELLS = st.fixed_dictionaries(
 )
 _FIELDS = {"Audio URL": "audio_url", "Lyrics": "prompt", "style-weight": "style_weight",
            "Instrumental": "make_instrumental"}  # fmt: skip
-_AS_JSON = {
-    "0,5": 0.5,
-    "50 %": 0.5,
-    "1": 1,
-    "yes": True,
-    "ja": True,
-    "x": True,
-    "FALSE": False,
-    "50.0": 50,
-    "1 000": 1000,
-}
+_NUMBERS = {"0,5": 0.5, "50 %": 0.5, "1": 1, "50.0": 50, "1 000": 1000}
+_AS_JSON = {**_NUMBERS, "yes": True, "ja": True, "x": True, "FALSE": False}
 
 Table = list[dict[str, str]]
 TABLES = st.lists(_CELLS, min_size=1, max_size=4)

@@ -17,7 +17,8 @@ _TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml"
 
 _STYLES = (
     f'<styleSheet xmlns="{_NAMESPACE}"><fonts count="1"><font/></fonts>'
-    '<fills count="1"><fill><patternFill/></fill></fills><borders count="1"><border/></borders><cellStyleXfs count="1"><xf/></cellStyleXfs><cellXfs count="3">'
+    '<fills count="1"><fill><patternFill/></fill></fills>'
+    '<borders count="1"><border/></borders><cellStyleXfs count="1"><xf/></cellStyleXfs><cellXfs count="3">'
     '<xf numFmtId="0" xfId="0"/><xf numFmtId="14" xfId="0"/><xf numFmtId="9" xfId="0"/></cellXfs></styleSheet>'
 )
 
