@@ -87,15 +87,15 @@ def recognize(start: bytes, encoding: str | None) -> Encoding:
 
     Raises UnreadableFileError.
     """
-    codec_name = None if encoding is None else _lookup(encoding)
-    for bom, codec in _BOMS:
+    codec = None if encoding is None else _lookup(encoding)
+    for bom, marked_codec in _BOMS:
         if start.startswith(bom):
-            return _marked(codec, codec_name)
-    if codec_name is not None:
-        return Encoding("utf-8-sig" if codec_name == "utf-8" else codec_name, has_bom=False)
-    if codec := _utf16_without_bom(start):
+            return _marked(marked_codec, codec)
+    if codec is not None:
+        return Encoding("utf-8-sig" if codec == "utf-8" else codec, has_bom=False)
+    if utf16 := _utf16_without_bom(start):
         raise UnreadableFileError(
-            f"the file is UTF-16 without a byte order mark; save it as CSV UTF-8, or pass --encoding {codec}"
+            f"the file is UTF-16 without a byte order mark; save it as CSV UTF-8, or pass --encoding {utf16}"
         )
     return Encoding("utf-8-sig", has_bom=False)
 

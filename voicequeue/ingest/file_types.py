@@ -11,6 +11,7 @@ from voicequeue.ingest.audio.sniff import SNIFFED, UNKNOWN, describe
 from voicequeue.ingest.row import UnreadableFileError
 
 _AS_TABLE = "save it as .xlsx or as CSV UTF-8"
+_LIST = "name the file that lists the recordings"
 _UNPACK = "unpack it, and name the spreadsheet that is inside"
 
 #: The first bytes of files that are no rows, with their names and cures.
@@ -31,11 +32,11 @@ _STARTS: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
         (rb"\{\\rtf", "an RTF document", "copy the table into a spreadsheet, and " + _AS_TABLE),
         (rb"\x7fELF|MZ.{50,}This program", "a program", "name a CSV, Excel or JSON file"),
         (rb"BM.{4}\0{4}|II\*\0|MM\0\*|RIFF....WEBP|....ftyp(hei|avif)", "a picture", "name a CSV, Excel or JSON file"),
-        (rb"RIFF....WAVE|RF64....WAVE", "a WAV recording", "name the file that lists the recordings"),
+        (rb"RIFF....WAVE|RF64....WAVE", "a WAV recording", _LIST),
         (
             rb"ID3[\x02-\x04]|\xff[\xe2\xe3\xf2\xf3\xfa\xfb]",
             "an MP3 recording",
-            "name the file that lists the recordings",
+            _LIST,
         ),
     )
 )

@@ -80,7 +80,7 @@ class RowReader:
         self.options = options
         self._files = ExitStack()  # temporary ones
         weakref.finalize(self, self._files.close)
-        stream = io.BufferedReader(_Borrowed(raw), _SNIFF_BYTES)
+        stream: io.BufferedReader = io.BufferedReader(_Borrowed(raw), _SNIFF_BYTES)
         start_at = raw.tell() if _is_seekable(raw) else None
         if not file_types.is_zip(stream.peek(_SNIFF_BYTES)):
             self._source = self._text(raw, stream, start_at)
@@ -99,7 +99,7 @@ class RowReader:
                 "the file is an Excel workbook or a zip archive, which cannot be read here; send the rows as CSV UTF-8 "
                 "or JSON Lines, or ingest the file with voicequeue ingest"
             )
-        from voicequeue.ingest.excel_rows import ExcelRows  # noqa: PLC0415 - XML and openpyxl take 100 ms to import
+        from voicequeue.ingest.excel.rows import ExcelRows  # noqa: PLC0415 - XML and openpyxl take 100 ms to import
 
         if not _is_seekable(file):
             spool = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115

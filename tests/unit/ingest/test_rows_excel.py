@@ -312,7 +312,7 @@ def test_a_row_that_is_too_long_ends_the_sheet() -> None:
 def test_a_part_that_unpacks_to_gigabytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before it is unpacked: of sheets and texts, and of the small parts that are read as a whole."""
     content = written([xml_row("audio_url"), *[xml_row(" " * 1_000)] * 3_000])
-    monkeypatch.setattr("voicequeue.ingest.workbook._STREAMED_MAX", 1_000_000)
+    monkeypatch.setattr("voicequeue.ingest.excel.workbook._STREAMED_MAX", 1_000_000)
     assert "at most 1,000,000 are read. Save the sheet as CSV UTF-8" in excel_error(content)
 
     large = written([xml_row("audio_url")], workbook_part=" " * 2**24)

@@ -10,17 +10,19 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from voicequeue.ingest.excel.cells import CellReader
+from voicequeue.ingest.excel.xml import DamagedSheet, SharedStrings, elements
 from voicequeue.ingest.file_types import EXCEL
 from voicequeue.ingest.row import UnreadableFileError
-from voicequeue.ingest.workbook_cells import CellReader
-from voicequeue.ingest.workbook_xml import DamagedSheet, SharedStrings, elements
 
 #: The most bytes of a part: of sheets and texts, which are read as a stream, and of the others.
 _STREAMED_MAX, _PART_MAX = 2**30, 2**24
 _PARTS = ("[Content_Types].xml", EXCEL, "xl/_rels/workbook.xml.rels", "xl/styles.xml")
 
 _MERGES_MAX = 100_000
-_MERGED = re.compile(rb"""<(?:\w+:)?mergeCell\s[^>]*?ref=["']\$?([A-Z]{1,3})\$?(\d+):\$?([A-Z]{1,3})\$?(\d+)["']""")
+_MERGED = re.compile(
+    rb"""<(?:\w+:)?mergeCell\s[^>]*?ref=["']\$?([A-Z]{1,3})\$?(\d{1,7}):\$?([A-Z]{1,3})\$?(\d{1,7})["']"""
+)
 _VALUE = re.compile(rb"<(?:\w+:)?(?:v|is|f)[\s/>]")
 _RECALCULATES = re.compile(rb"""fullCalcOnLoad=["'](1|true)["']""")
 _DECLARATION = re.compile(rb"<!(DOCTYPE|ENTITY)")
@@ -151,7 +153,7 @@ def _sheet(archive: zipfile.ZipFile, file: BinaryIO, name: str | None) -> Sheet:
     reader.read_workbook()
     apply_stylesheet(archive, reader.wb)
     sheets = {
-        sheet.name: (rel.target, sheet.state)
+        sheet.name: (str(rel.target), sheet.state or "visible")
         for sheet, rel in reader.parser.find_sheets()
         if rel.Type.endswith("/worksheet") and rel.target in archive.namelist()
     }
@@ -159,7 +161,7 @@ def _sheet(archive: zipfile.ZipFile, file: BinaryIO, name: str | None) -> Sheet:
     recalculates = bool(_RECALCULATES.search(archive.read(EXCEL)))
     with ExitStack() as stack:
         strings = stack.enter_context(closing(SharedStrings()))
-        if part := reader.package.find(SHARED_STRINGS):
+        if part := reader.package.find(SHARED_STRINGS):  # type: ignore[no-untyped-call]
             with archive.open(part.PartName.removeprefix("/")) as source:
                 strings.read(source)
         cells = CellReader(strings, reader.wb, has_certain_results=not recalculates)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import BinaryIO
 
+from voicequeue.ingest.excel.workbook import SheetRow, open_sheet
+from voicequeue.ingest.excel.xml import DamagedSheet
 from voicequeue.ingest.header import TITLE_ROWS_MAX, Header, looks_like_header, misplaced, read_header
 from voicequeue.ingest.row import FileFormat, FileKind, Position, ReadOptions, Row, UnreadableFileError
 from voicequeue.ingest.table_rows import Table
-from voicequeue.ingest.workbook import SheetRow, open_sheet
-from voicequeue.ingest.workbook_xml import DamagedSheet
 
 
 class ExcelRows:
@@ -22,7 +22,11 @@ class ExcelRows:
     def __init__(self, file: BinaryIO, options: ReadOptions) -> None:
         self._sheet = open_sheet(file, options.sheet)
         self._rows = self._sheet.rows()
-        header, self._header_number = self._read_header(options)
+        try:
+            header, self._header_number = self._read_header(options)
+        except BaseException:
+            self.close()
+            raise
         self._table = Table(header, options)
         self._width = len(header.names)
         self._number = self._header_number

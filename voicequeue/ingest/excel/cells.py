@@ -8,8 +8,8 @@ from datetime import date, datetime, time
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element
 
+from voicequeue.ingest.excel.xml import DamagedSheet, SharedStrings, plain_text, unescape
 from voicequeue.ingest.values import invalid_cell
-from voicequeue.ingest.workbook_xml import DamagedSheet, SharedStrings, plain_text, unescape
 
 if TYPE_CHECKING:
     from openpyxl import Workbook
@@ -117,7 +117,7 @@ class CellReader:
         from openpyxl.utils.datetime import from_ISO8601  # noqa: PLC0415
 
         try:
-            return _shown(from_ISO8601(text))
+            return _shown(from_ISO8601(text))  # type: ignore[no-untyped-call]
         except ValueError:
             return text
 

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterator
 from functools import lru_cache
 from math import inf
-from typing import IO
+from typing import IO, Any, cast
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 
 from voicequeue.errors import VoiceQueueError
@@ -33,7 +33,7 @@ def elements(source: IO[bytes], tag: str, *, container: str, end: float = inf) -
     Elements that begin more than a chunk after the byte `end` are not needed.
     """
     position = 0
-    parser = XMLPullParser(("start", "end"))
+    parser: XMLPullParser[Any] = XMLPullParser(("start", "end"))
     ancestors: list[Element] = []
     size = 0
     while chunk := source.read(_CHUNK):
@@ -42,7 +42,7 @@ def elements(source: IO[bytes], tag: str, *, container: str, end: float = inf) -
         size += len(chunk)
         try:
             parser.feed(chunk)
-            for event, element in parser.read_events():
+            for event, element in cast(Iterator[tuple[str, Element]], parser.read_events()):
                 if event == "start":
                     ancestors.append(element)
                     continue
