@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 import zipfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -170,7 +170,7 @@ def _sheet(archive: zipfile.ZipFile, file: BinaryIO, name: str | None) -> Sheet:
     return sheet
 
 
-def _choose(sheets: dict[str, tuple[str, str]], name: str | None) -> str:
+def _choose(sheets: Mapping[str, tuple[str, str]], name: str | None) -> str:
     if not sheets:
         raise UnreadableFileError("the Excel workbook has no sheet with cells")
     if name is None:
