@@ -118,8 +118,10 @@ def _first_record(lines: Lines) -> tuple[str, int]:
 def _cells(line: str, delimiter: str) -> list[str]:
     try:
         return split_cells(line, delimiter)
-    except csv.Error as error:
-        raise UnreadableFileError(f"the first line must name the columns; it is not readable as CSV: {error}") from None
+    except csv.Error:
+        raise UnreadableFileError(
+            "the first line must name the columns; it is not readable as CSV: is a quote in it opened and never closed?"
+        ) from None
 
 
 def _check_title(lines: Lines) -> None:

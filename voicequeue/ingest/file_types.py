@@ -72,9 +72,9 @@ def check_start(start: bytes) -> None:
         if pattern.match(start):
             raise UnreadableFileError(f"the file is {name}; {cure}")
     kind = describe(start[:SNIFFED])
-    if kind == "an HTML page":
+    if kind in ("an HTML page", "XML or HTML"):
         raise UnreadableFileError(
-            "the file is an HTML page, perhaps a login page that was saved instead of the file; download it again, or "
+            f"the file is {kind}, perhaps a login page that was saved instead of the file; download it again, or "
             f"open it in a spreadsheet program and {_AS_TABLE}"
         )
     if kind not in ("", UNKNOWN, "JSON", "plain text", "MP3", "WAV"):

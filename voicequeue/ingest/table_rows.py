@@ -75,11 +75,14 @@ class Table:
             if text[0] in SUSPECT and (error := invalid_cell(text)):
                 errors.append(f"{field}: {error}")
             fields[field] = text
-        if errors:
-            return Row(line, cells, None, "; ".join(errors), (), number)
         for field, convert in self._converters.items():
             if field in fields:
-                fields[field] = convert(fields[field])
+                try:
+                    fields[field] = convert(fields[field])
+                except ValueError as error:
+                    errors.append(f"{field}: {error}")
+        if errors:
+            return Row(line, cells, None, "; ".join(errors), (), number)
         return Row(line, cells, fields, "", (), number)
 
 

@@ -86,7 +86,10 @@ def json_errors(value: Any, path: str = "") -> list[str]:
 
 
 def _boolean(text: str) -> str:
-    return _BOOLEANS.get(_unmarked(text).casefold(), text)
+    value = _BOOLEANS.get(_unmarked(text).casefold())
+    if value is None:
+        raise ValueError("must be yes or no, or blank")
+    return value
 
 
 def _word(text: str) -> str:
@@ -138,5 +141,5 @@ _BY_TYPE: dict[str, Callable[[str], str]] = {
 
 
 def converter(field: str) -> Callable[[str], str] | None:
-    """Return the function that reads the cells of a column; None for a column of text."""
+    """Return the function that reads the cells of a column; None for a column of text. It may raise ValueError."""
     return _BY_TYPE.get(field)

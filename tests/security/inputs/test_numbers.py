@@ -141,7 +141,7 @@ def test_rows_with_odd_numbers_in_cells_are_rejected_alone(command: Command, que
     """All cells are texts; only plain digits are numbers."""
     rows = [f"{URL},{place},{text},,la" for place, text in enumerate(ODD) if text and text != "+"]
     rows += [f"{URL},weight {text},,{text},la" for text in ("0_1", "٠", "nan")]
-    file = "\n".join(["audio_url,name,max_credits,style_weight,prompt", *rows, f"{URL},good, 50 ,0.5,la"])
+    file = "\n".join(["audio_url,name,max_credits,style_weight,prompt", *rows, f"{URL},good, 50 ,0.5,la\n"])
 
     ended = command("ingest", "-", "--batch", "b", "--json", stdin=file.encode())
 

@@ -177,7 +177,7 @@ def test_a_name_with_half_a_character_is_not_found(command: Command, arguments: 
 
 
 def test_a_file_with_columns_that_are_not_utf8_is_rejected(command: Command) -> None:
-    """Each of its rows would be rejected."""
+    """Before any of its rows."""
     ended = command("ingest", "-", "--batch", "b", stdin=f"audio_url,metadata.caf\xe9\n{URL},1\n".encode("latin-1"))
 
-    assert (ended.code, "half a character" in ended.err.replace("\n", " ")) == (2, True)
+    assert (ended.code, "line 1 is not UTF-8" in ended.err.replace("\n", " ")) == (2, True)

@@ -65,6 +65,13 @@ def test_booleans_are_read_in_their_usual_words(words: str) -> None:
     assert [cell("reuse", text).reuse for text in (yes, no, "")] == [True, False, None]
 
 
+def test_another_word_than_yes_or_no_is_rejected() -> None:
+    """The error says what is allowed."""
+    [row] = rows("audio_url;reuse", f"{A};maybe")
+
+    assert row_error(row) == "reuse: must be yes or no, or blank"
+
+
 @pytest.mark.parametrize("text", ["0,5", "50 %", "x", "Ja", "'quoted", "1 000", "50.0", "+1", "-", "E"])
 def test_a_text_is_kept_as_it_is(text: str) -> None:
     """Numbers, words and apostrophes are read in columns of their type only."""
