@@ -153,6 +153,12 @@ DAMAGES: dict[str, Callable[[Damaged], str]] = {
     "more was promised": counted(
         "counters", "reserved", 4, "counters: counts {found} reserved, the records say {right}"
     ),
+    "a batch will spend more": counted(
+        "batch:b", "queued_credits", 4, "batch b: counts {found} queued_credits, the records say {right}"
+    ),
+    "less will be spent": counted(
+        "backlog", "queued_credits", -4, "backlog: counts {found} queued_credits, the records say {right}"
+    ),
     "one too many has failed": counted(
         "counters", "failed.refused", 1, "counters: counts 1 failed.refused, the records say 0"
     ),

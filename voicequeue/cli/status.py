@@ -41,6 +41,7 @@ def _batch_limits(batch: Batch) -> str:
         "[red]is paused[/]": batch.is_paused,
         f"has reserved {batch.reserved_credits:,} credits for jobs in flight and lost orders": batch.reserved_credits
         > 0,
+        f"needs {batch.queued_credits:,} credits for queued jobs": batch.queued_credits > 0,
         f"may spend {batch.max_credits or 0:,} credits": batch.max_credits is not None,
         f"may have {batch.max_in_flight or 0:,} in flight at once": batch.max_in_flight is not None,
     }
@@ -109,5 +110,6 @@ def _until(hold: Hold) -> str:
 def _account(account: Account) -> str:
     if account.balance is None:
         return f"balance not known yet; {account.spent_today:,} spent today"
-    reserved = f" ({account.reserved:,} reserved for jobs in flight or unsure)" if account.reserved else ""
-    return f"{account.balance:,} left{reserved}; {account.spent_today:,} spent today"
+    uses = {"reserved for jobs in flight or unsure": account.reserved, "for queued jobs": account.queued_credits}
+    planned = in_brackets(", ".join(f"{credits:,} {use}" for use, credits in uses.items() if credits))
+    return f"{account.balance:,} left{planned}; {account.spent_today:,} spent today"

@@ -196,6 +196,8 @@ class BatchProgress(Schema):
     """Credits spent."""
     credits_reserved: int
     """Credits reserved for jobs in flight, unsure jobs, and lost orders that may have been charged."""
+    credits_queued: int
+    """Credits that queued and waiting jobs will take in addition, each shared voice once."""
 
 
 class BatchLimits(Schema):
@@ -309,6 +311,8 @@ class Status(Schema):
     """When MusicAPI last reported the balance."""
     credits_reserved: int
     """Credits reserved for jobs in flight and unsure jobs."""
+    credits_queued: int
+    """Credits that queued and waiting jobs of the whole queue will take in addition, each shared voice once."""
     credits_today: int
     """Credits spent since midnight UTC."""
     credits_unexplained: int

@@ -127,8 +127,16 @@ def parse_batch(name: str, record: Mapping[str, str]) -> Batch:
     """Return the batch of a record."""
     limits = {limit: int(record[limit]) for limit in ("max_credits", "max_in_flight") if limit in record}
     paused = record.get("paused", "0") == "1"
-    spent, reserved = int(record.get("credits", 0)), int(record.get("reserved", 0))
-    return Batch(name, parse_states(record), spent, is_paused=paused, reserved_credits=reserved, **limits)
+    spent, reserved, queued = (int(record.get(field, 0)) for field in ("credits", "reserved", "queued_credits"))
+    return Batch(
+        name,
+        parse_states(record),
+        spent,
+        is_paused=paused,
+        reserved_credits=reserved,
+        queued_credits=queued,
+        **limits,
+    )
 
 
 def parse_states(record: Mapping[str, str]) -> dict[State, int]:

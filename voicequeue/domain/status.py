@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from voicequeue.domain.gate import Account, Gate, Hold
 from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.spec import Priority
-from voicequeue.domain.stage import PRICES, Stage
+from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import INACTIVE, State
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Batch:
         max_credits: Maximum number of credits that the batch may spend; None for no limit.
         max_in_flight: Maximum number of jobs of the batch in flight at once; None for no limit.
         reserved_credits: Credits reserved for jobs in flight, unsure jobs, and lost orders that may have been charged.
+        queued_credits: Credits that its queued and waiting jobs will take in addition, each shared voice once.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Batch:
     max_credits: int | None = None
     max_in_flight: int | None = None
     reserved_credits: int = 0
+    queued_credits: int = 0
 
     @property
     def total(self) -> int:
@@ -77,6 +79,7 @@ class Batch:
             "settled": self.is_settled,
             "credits": self.credits,
             "credits_reserved": self.reserved_credits,
+            "credits_queued": self.queued_credits,
         }
 
     def limits_dict(self) -> schemas.BatchLimits:
@@ -191,11 +194,6 @@ class Status:
     refused_jobs: tuple[RefusedJob, ...] = ()
     at: float = 0.0
 
-    @property
-    def backlog_credits(self) -> int:
-        """The maximum cost of the queued jobs: each with a song, and with a voice unless it has one."""
-        return sum(line.count * sum(PRICES.values()) - line.with_voice * PRICES[Stage.VOICE] for line in self.backlog)
-
     def as_dict(self, batch: str | None) -> schemas.Status:
         """Return the JSON representation; `batch` is the name of the batch (None: the whole queue)."""
         return {
@@ -211,6 +209,7 @@ class Status:
             "balance": self.account.balance,
             "balance_at": to_iso8601(self.account.updated_at),
             "credits_reserved": self.account.reserved,
+            "credits_queued": self.account.queued_credits,
             "credits_today": self.account.spent_today,
             "credits_unexplained": self.account.uncounted.unexplained if self.account.uncounted else 0,
             "failed_by_code": self.failures,

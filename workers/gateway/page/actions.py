@@ -115,7 +115,7 @@ class Actions:
         context = {
             "stages": list(Stage),
             "limits": self._queue.limits(),
-            "credits": self._queue.status().backlog_credits,
+            "credits": self._queue.status().account.queued_credits,
         }
         return self._renderer.render(request, "controls.html", context)
 

@@ -34,6 +34,7 @@
 -- The backlog
 --   lane:<rank>:<batch> zset queued ids of one priority and batch ('' = none); the head has the lowest score
 --   lanes:<rank>   zset    batches with such a lane; score = turn order
+--   backlog        hash    queued_credits: what queued and waiting jobs will spend
 --   wake           list    one element while there may be a job to admit
 --
 -- Voices
@@ -46,8 +47,8 @@
 --
 -- Batches
 --   batches        zset    names of batches that have jobs; score = when the first one was created
---   batch:<name>   hash    number of jobs by state; credits; reserved: as in `counters`, plus the cost of lost orders that
---                          were given up or resubmitted; purged.credits: credits of purged jobs,
+--   batch:<name>   hash    number of jobs by state; credits; queued_credits: as in `backlog`; reserved: as in `counters`,
+--                          plus the cost of lost orders that were given up or resubmitted; purged.credits: credits of purged jobs,
 --                          included in credits; settings: max_credits, max_in_flight, paused, callback_url,
 --                          callback_source (who set it); settled_count: how many callbacks were created for it
 --   batch:<name>:jobs zset its ids; score = when they were created
@@ -153,6 +154,14 @@ local function reserved_credits(state, stage, next_stage, cancelling)
   if state == 'charging' or state == 'unsure' then return cost_from_stage(stage, not cancelling and next_stage) end
   if state == 'admitted' then return cost_from_stage(stage, next_stage) end
   if state == 'pending' then return cost_from_stage(stage, next_stage) - PRICE[stage] end
+  return 0
+end
+
+-- Return the credits that a job in the backlog, or one that waits for a voice, will spend. The voice is counted for the
+-- job that creates it.
+local function queued_credits(state, stage, next_stage)
+  if state == 'queued' then return cost_from_stage(stage, next_stage) end
+  if state == 'waiting' then return cost_from_stage(stage, next_stage) - PRICE[stage] end
   return 0
 end
 

@@ -47,6 +47,11 @@ local function reserve_credits(batch, change)
   if batch then add_to_counter('batch:' .. batch, 'reserved', change) end
 end
 
+local function add_queued_credits(batch, change)
+  add_to_counter('backlog', 'queued_credits', change)
+  if batch then add_to_counter('batch:' .. batch, 'queued_credits', change) end
+end
+
 -- Update the slot, the lane or the queue for a voice.
 local function update_position(id, from, job, t)
   local before, after = due_index(from), t.due and due_index(t.to)
@@ -81,6 +86,7 @@ local function transition(id, t, now, job)
   job = job or read_record(id)
   local from, stage, since = job.state, job.stage, job.updated or job.created or now
   local reserved = reserved_credits(from, stage, job.next_stage, job.cancelling)
+  local queued = queued_credits(from, stage, job.next_stage)
   local fields = { 'state', t.to, 'stage', t.stage, 'updated', now, 'version', job.version + 1 }
   for field, value in pairs(t.set or {}) do
     job[field] = value
@@ -97,6 +103,7 @@ local function transition(id, t, now, job)
     add_to_state_count(t.to, t.stage, 1)
   end
   reserve_credits(job.batch, reserved_credits(t.to, t.stage, job.next_stage, job.cancelling) - reserved)
+  add_queued_credits(job.batch, queued_credits(t.to, t.stage, job.next_stage) - queued)
   update_position(id, from, job, t)
   redis.call('RPUSH', key('timeline:' .. id), cjson.encode({
     at = now, state = t.to, stage = t.stage, reason = t.reason, task_id = t.task_id,
