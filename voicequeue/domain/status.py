@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import INACTIVE, State
+from voicequeue.domain.stop_loss import STOP_MIN, BatchStop
 
 if TYPE_CHECKING:
     from voicequeue.domain import schemas
@@ -44,11 +45,15 @@ class Batch:
         name: Name of the batch.
         states: Number of jobs by state.
         credits: Credits spent.
-        is_paused: True if the batch is paused.
+        is_paused: True if no orders of the batch are submitted: an operator paused it, or it has stopped itself.
         max_credits: Maximum number of credits that the batch may spend; None for no limit.
         max_in_flight: Maximum number of jobs of the batch in flight at once; None for no limit.
         reserved_credits: Credits reserved for jobs in flight, unsure jobs, and lost orders that may have been charged.
         queued_credits: Credits that its queued and waiting jobs will take in addition, each shared voice once.
+        failures: Number of failed jobs by failure code.
+        stop_after: Fraction of failed jobs at which the batch stops itself; None for no limit.
+        stop_min: Number of settled jobs without which `stop_after` does not apply.
+        stop: Why and when the batch has stopped itself; None if it has not, or was resumed.
     """
 
     name: str
@@ -59,6 +64,10 @@ class Batch:
     max_in_flight: int | None = None
     reserved_credits: int = 0
     queued_credits: int = 0
+    failures: Mapping[str, int] = field(default_factory=dict)
+    stop_after: float | None = None
+    stop_min: int = STOP_MIN
+    stop: BatchStop | None = None
 
     @property
     def total(self) -> int:
@@ -80,11 +89,19 @@ class Batch:
             "credits": self.credits,
             "credits_reserved": self.reserved_credits,
             "credits_queued": self.queued_credits,
+            "failed_by_code": dict(self.failures),
+            "stopped": self.stop.as_dict() if self.stop else None,
         }
 
     def limits_dict(self) -> schemas.BatchLimits:
         """Return the JSON representation of its pause and limits."""
-        return {"paused": self.is_paused, "max_credits": self.max_credits, "max_in_flight": self.max_in_flight}
+        return {
+            "paused": self.is_paused,
+            "max_credits": self.max_credits,
+            "max_in_flight": self.max_in_flight,
+            "stop_after": self.stop_after,
+            "stop_min": self.stop_min,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +184,7 @@ class Status:
         workers: Number of workers with a recent heartbeat.
         account: The account by our count.
         backlog: Queued jobs by priority and batch.
-        failures: Number of failed jobs by failure code; empty for a batch.
+        failures: Number of failed jobs by failure code.
         jobs_per_minute: Number of jobs of the whole queue that recently succeeded per minute.
         seconds_left: Time to settle all jobs at that rate, in seconds; None if unknown.
         rejected_messages: Number of stored messages that did not become a job; 0 for a batch.

@@ -97,6 +97,8 @@ def counter_amounts(record: Record) -> Iterator[tuple[str, str, int]]:
         yield f"batch:{record.batch}", "credits", record.credits
         yield f"batch:{record.batch}", "reserved", _reserved_credits(record) + record.unsettled
         yield f"batch:{record.batch}", "queued_credits", _queued_credits(record)
+        if record.code:
+            yield f"batch:{record.batch}", f"failed.{record.code}", 1
 
 
 def _reserved_credits(record: Record) -> int:
@@ -116,14 +118,17 @@ def _queued_credits(record: Record) -> int:
     return later + (0 if record.state == State.WAITING else PRICES[Stage(record.stage)])
 
 
-#: Fields of these hashes that are settings, not sums over jobs.
-_SETTINGS = frozenset({"paused", "max_credits", "max_in_flight", "callback_url", "callback_source", "settled_count"})
+#: Fields of these hashes that are no sums over the existing jobs: settings, and the sample of a batch, which counts
+#: outcomes of retried and purged jobs, too.
+_NO_SUM = re.compile(
+    r"paused|max_credits|max_in_flight|stop_after|stop_min|stopped|callback_url|callback_source|settled_count|sample\..+"
+).fullmatch
 
 
 def comparable(counters: str, values: dict[str, str]) -> dict[str, int]:
     """Return the amounts in counters for existing records, by the fields that `counter_amounts` yields; credits of all
     stages are one sum."""
-    amounts = {field: _number(amount) for field, amount in values.items() if field not in _SETTINGS}
+    amounts = {field: _number(amount) for field, amount in values.items() if not _NO_SUM(field)}
     purged = amounts.pop("purged.credits", 0)
     if counters != "counters":
         return amounts | ({"credits": amounts.get("credits", 0) - purged} if purged else {})

@@ -16,6 +16,7 @@
 --                          charged and were given up or resubmitted), failure_report (JSON: a failure that upstream
 --                          reported once), resubmit (1: submit again when that failure is confirmed),
 --                          upstream_response (start of an unreadable response to its last order),
+--                          sampled (the sample of its batch that counts its failure),
 --                          persona_id, voice_name, clips, failure, settled,
 --                          callback (id of its last callback); archive (pending, done, failed), until done
 --                          archive.since, archive.attempts, archive.reason, archive.holder (token of the claim);
@@ -46,11 +47,16 @@
 --   voices:decided set     voices that were created or failed and still have waiting jobs
 --
 -- Batches
+--   batches:stopped zset   names of batches that stopped themselves; score = when; batches:stopped:unlogged: set of those
+--                          whose stop was not logged yet
 --   batches        zset    names of batches that have jobs; score = when the first one was created
 --   batch:<name>   hash    number of jobs by state; credits; queued_credits: as in `backlog`; reserved: as in `counters`,
 --                          plus the cost of lost orders that were given up or resubmitted; purged.credits: credits of purged jobs,
---                          included in credits; settings: max_credits, max_in_flight, paused, callback_url,
---                          callback_source (who set it); settled_count: how many callbacks were created for it
+--                          included in credits; failed.<code>: number of failed jobs; settings: max_credits,
+--                          max_in_flight, stop_after, stop_min, paused, callback_url, callback_source (who set it);
+--                          settled_count: how many callbacks were created for it; sample.settled, sample.failed,
+--                          sample.failed.<code>: outcomes since the last stop (lib/stop_loss.lua); sample.round: number
+--                          of ended stops; stopped (JSON, while it is stopped: at, settled, failed_by_code, stop_after)
 --   batch:<name>:jobs zset its ids; score = when they were created
 --
 -- Flow control

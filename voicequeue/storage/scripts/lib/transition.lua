@@ -67,13 +67,16 @@ local function update_position(id, from, job, t)
   if FINAL[t.to] then redis.call('ZREM', key('start_by'), id) end
 end
 
-local function count_failure(failure, amount)
-  if failure then add_to_counter('counters', 'failed.' .. cjson.decode(failure).code, amount) end
+local function count_failure(failure, batch, amount)
+  if not failure then return end
+  local field = 'failed.' .. cjson.decode(failure).code
+  add_to_counter('counters', field, amount)
+  if batch then add_to_counter('batch:' .. batch, field, amount) end
 end
 
 -- The fields of a record that a transition depends on.
 local RECORD_FIELDS = { 'state', 'stage', 'version', 'batch', 'rank', 'created', 'updated', 'attempt', 'next_stage',
-  'requeued_at', 'shared_voice', 'failure', 'credits', 'orders', 'lost_orders', 'refused', 'cancelling' }
+  'requeued_at', 'shared_voice', 'failure', 'credits', 'orders', 'lost_orders', 'refused', 'cancelling', 'sampled' }
 local function read_record(id) return read_fields('job:' .. id, RECORD_FIELDS) end
 
 -- States from which the current order may still be sent.
