@@ -7,6 +7,7 @@ from enum import Enum
 from voicequeue.client.reading import ReadMethods
 from voicequeue.domain.gate import Limits
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.stop_loss import BatchLimitChanges
 from voicequeue.errors import check_field
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.texts import require_encodable
@@ -145,7 +146,7 @@ class ControlMethods(ReadMethods):
         Raises:
             ValueError: The name is invalid, or a value is out of range.
         """
-        limits = {
+        limits: BatchLimitChanges = {
             "max_credits": max_credits,
             "max_in_flight": max_in_flight,
             "stop_after": stop_after,
@@ -155,8 +156,9 @@ class ControlMethods(ReadMethods):
             return self._store.set_batch_limits(name, paused=paused, **limits)
 
     def set_batch_callback(self, name: str, url: str | None) -> None:
-        """Set the URL that receives a callback each time all jobs of the batch have settled or are unsure, and when
-        the batch has stopped itself.
+        """Set the URL that receives a callback each time all jobs of the batch have settled or are unsure.
+
+        It also receives one when the batch stops itself (`stop_after`).
 
         It can be set before the first job is enqueued.
 

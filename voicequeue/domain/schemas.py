@@ -182,7 +182,7 @@ class ChargeReview(Job):
 
 
 class BatchStop(Schema):
-    """Why a batch has stopped itself: too many of its jobs failed."""
+    """The stop of a batch of which too many jobs failed."""
 
     at: Timestamp
     """When it stopped."""

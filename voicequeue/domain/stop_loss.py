@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from voicequeue.domain.job import to_iso8601
 from voicequeue.texts import parse_float
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
 #: Settled jobs without which the limit does not apply, unless `stop_min` is set; the same as in
 #: scripts/lib/stop_loss.lua.
 STOP_MIN = 20
+
+
+class BatchLimitChanges(TypedDict, total=False):
+    """New limits of a batch: None leaves one unchanged, `math.inf` removes it."""
+
+    max_credits: float | None
+    max_in_flight: float | None
+    stop_after: float | None
+    stop_min: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +76,7 @@ def parse_stop(text: str | None) -> BatchStop | None:
     return BatchStop(float(line["at"]), int(line["settled"]), failures, float(line["stop_after"]))
 
 
-def failures_text(failures: dict[str, int]) -> str:
+def failures_text(failures: Mapping[str, int]) -> str:
     """Return the number of failures by code, the most frequent first."""
     by_count = sorted(failures.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{code} {count:,}" for code, count in by_count)
@@ -104,7 +114,7 @@ def limit_text(name: str, value: float) -> str:
             return repr(float(check_stop_after(value)))
         except ValueError as error:
             raise ValueError(f"stop_after: {error}, or math.inf for no limit") from None
-    least = 0 if name == "max_credits" else 1
+    least = 0 if name in ("max_credits", "paused") else 1
     if value != value // 1 or value < least:
         none = f"the default, {STOP_MIN}" if name == "stop_min" else "no limit"
         raise ValueError(f"{name}: {value:g} must be a whole number of at least {least}, or math.inf for {none}")

@@ -324,17 +324,16 @@ class JobStore(JobQueries):
             bool(is_marked) for is_marked in self._space.run_script("request_cancellation", f"{now:.6f}", *versions)
         ]
 
-    def set_batch_limits(self, name: str, *, paused: bool | None = None, **limits: float | None) -> bool:
-        """Pause a batch, end its pause or its stop, or set its limits: `max_credits`, `max_in_flight`, `stop_after` or
-        `stop_min`. Return False if nothing changed.
+    def set_batch_limits(self, name: str, **limits: float | None) -> bool:
+        """Pause a batch, end its pause or its stop (`paused`), or set its limits: `max_credits`, `max_in_flight`,
+        `stop_after` or `stop_min`. Return False if nothing changed.
 
         None leaves a value unchanged, `math.inf` removes the limit. Raises ValueError for an invalid name or limit.
         """
+        key_name = batch_name(name)
         fields = {field: limit_text(field, value) for field, value in limits.items() if value is not None}
-        if paused is not None:
-            fields["paused"] = str(int(paused))
         arguments = chain.from_iterable(fields.items())
-        return bool(self._space.run_script("set_batch_limits", f"{self.clock():.6f}", batch_name(name), *arguments))
+        return bool(self._space.run_script("set_batch_limits", f"{self.clock():.6f}", key_name, *arguments))
 
     # ── maintenance ────────────────────────────────────────────────────────────────────────────
 

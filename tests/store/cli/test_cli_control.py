@@ -156,6 +156,7 @@ def test_the_account_is_shown(command: Command, store: JobStore) -> None:
         "balance": 1_500,
         "balance_at": to_iso8601(now),
         "reserved": 15,
+        "queued": 0,
         "min_balance": 30,
         "today": 4,
         "spent": 4,
@@ -219,7 +220,7 @@ def test_the_status_as_text(command: Command, busy: JobStore) -> None:
         "backlog    high 1, oldest waiting 61 s",
         "backlog    normal 4, oldest waiting 2 h",
         "in flight  1 of 50; 0.2 jobs/min, about 30 min left",
-        "credits    1,500 left (15 reserved for jobs in flight or unsure); 12 spent today; 12 spent in total",
+        "credits    1,500 left (15 reserved for jobs in flight or unsure, 20 for queued jobs); 12 spent today; 12 spent in total",
         "failed     upstream_failed 1",
         "workers    1 alive",
     ):
@@ -227,7 +228,7 @@ def test_the_status_as_text(command: Command, busy: JobStore) -> None:
 
 
 def test_the_status_of_a_batch_covers_that_batch_only(command: Command, busy: JobStore) -> None:
-    """States, backlog, credits; failures by code are counted for all jobs only."""
+    """States, backlog, credits, and failures by code."""
     output = command("status", "--batch", "b", "--json").json()
 
     assert (output["batch"], output["credits"], output["failed_by_code"]) == ("b", 8, {})

@@ -11,11 +11,11 @@ from voicequeue.storage.job_store import JobStore
 def test_the_status_of_a_batch_shows_its_limits(command: Command, store: JobStore) -> None:
     """They explain why its jobs wait while the gate is open."""
     enqueue_jobs(store, *numbered_voices(3, batch="b"))
-    assert "the batch" not in command("status", "--batch", "b").out
+    assert "the batch  needs 12 credits for queued jobs\n" in command("status", "--batch", "b").out
 
     store.set_batch_limits("b", paused=True, max_credits=1_000, max_in_flight=2)
 
-    limits = "the batch  is paused, may spend 1,000 credits, may have 2 in flight at once"
+    limits = "the batch  is paused, needs 12 credits for queued jobs, may spend 1,000 credits, may have 2 in flight at once"
     assert limits in command("status", "--batch", "b").out
     assert "the batch" not in command("status").out
     status = command("status", "--batch", "b", "--json").json()
