@@ -158,9 +158,7 @@ class ControlMethods(ReadMethods):
     def set_batch_callback(self, name: str, url: str | None) -> None:
         """Set the URL that receives a callback each time all jobs of the batch have settled or are unsure.
 
-        It also receives one when the batch stops itself (`stop_after`).
-
-        It can be set before the first job is enqueued.
+        It also receives one when the batch stops itself (`stop_after`). It can be set before the first job is enqueued.
 
         Args:
             name: Name of the batch.

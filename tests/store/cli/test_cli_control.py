@@ -220,7 +220,8 @@ def test_the_status_as_text(command: Command, busy: JobStore) -> None:
         "backlog    high 1, oldest waiting 61 s",
         "backlog    normal 4, oldest waiting 2 h",
         "in flight  1 of 50; 0.2 jobs/min, about 30 min left",
-        "credits    1,500 left (15 reserved for jobs in flight or unsure, 20 for queued jobs); 12 spent today; 12 spent in total",
+        "credits    1,500 left (15 reserved for jobs in flight or unsure, 20 for queued jobs); ",
+        "; 12 spent today; 12 spent in total",
         "failed     upstream_failed 1",
         "workers    1 alive",
     ):

@@ -15,7 +15,9 @@ def test_the_status_of_a_batch_shows_its_limits(command: Command, store: JobStor
 
     store.set_batch_limits("b", paused=True, max_credits=1_000, max_in_flight=2)
 
-    limits = "the batch  is paused, needs 12 credits for queued jobs, may spend 1,000 credits, may have 2 in flight at once"
+    limits = (
+        "the batch  is paused, needs 12 credits for queued jobs, may spend 1,000 credits, may have 2 in flight at once"
+    )
     assert limits in command("status", "--batch", "b").out
     assert "the batch" not in command("status").out
     status = command("status", "--batch", "b", "--json").json()

@@ -7,7 +7,7 @@ local BATCH_SETTINGS = { 'max_credits', 'max_in_flight', 'stop_after', 'stop_min
 local function end_batch(batch)
   flush_counters()
   redis.call('ZREM', key('batches'), batch)
-  end_stop(batch)
+  if not end_stop(batch) then start_sample(batch) end
   local settings = redis.call('HMGET', key('batch:' .. batch), unpack(BATCH_SETTINGS))
   local is_paused = tonumber(redis.call('HGET', key('batch:' .. batch), 'paused') or 0) ~= 0
   for i = 1, #BATCH_SETTINGS do if settings[i] then return end end

@@ -64,15 +64,18 @@ local function stop_if_failing(batch, now)
   enqueue_stopped_callback(batch, now)
 end
 
--- End the stop of a batch and start a new sample. Returns whether the batch was stopped.
+local function start_sample(batch)
+  for _, field in ipairs(redis.call('HKEYS', key('batch:' .. batch))) do
+    if field:match('^sample%.[sf]') then redis.call('HDEL', key('batch:' .. batch), field) end
+  end
+  redis.call('HINCRBY', key('batch:' .. batch), 'sample.round', 1)
+end
+
+-- End the stop of a batch, with a new sample. Returns whether the batch was stopped.
 local function end_stop(batch)
-  local name = key('batch:' .. batch)
-  if redis.call('HDEL', name, 'stopped') == 0 then return false end
+  if redis.call('HDEL', key('batch:' .. batch), 'stopped') == 0 then return false end
   redis.call('ZREM', key('batches:stopped'), batch)
   redis.call('SREM', key('batches:stopped:unlogged'), batch)
-  for _, field in ipairs(redis.call('HKEYS', name)) do
-    if field:match('^sample%.[sf]') then redis.call('HDEL', name, field) end
-  end
-  redis.call('HINCRBY', name, 'sample.round', 1)
+  start_sample(batch)
   return true
 end
