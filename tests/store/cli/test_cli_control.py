@@ -141,6 +141,53 @@ def test_an_invalid_limit_is_rejected(command: Command, options: tuple[str, floa
     assert options[0] in ended.err
 
 
+def test_the_limits_of_a_batch_are_set_and_shown(command: Command, store: JobStore) -> None:
+    """Also before it has jobs; those that are not given stay unchanged."""
+    ended = command("limits", "--batch", "b", "--stop-after", "12.5%")
+    assert ended.out == "The limits of batch b are saved; it has no jobs yet.\n"
+    assert command("limits", "--batch", "b").err == "no batch 'b'\n"
+    enqueue_jobs(store, voice(batch="b"))
+
+    output = command("limits", "--batch", "b", "--stop-min", 50, "--max-credits", 9, "--max-in-flight", 3).out
+
+    assert output == (
+        "batch b: needs 4 credits for queued jobs, may spend 9 credits, may have 3 in flight at once, "
+        "stops when 12.5 % of at least 50 settled jobs failed\n"
+    )
+    assert command("limits", "--batch", "b", "--json").json() == {
+        "paused": False,
+        "max_credits": 9,
+        "max_in_flight": 3,
+        "stop_after": 0.125,
+        "stop_min": 50,
+    }
+    assert command("limits", "--batch", "b", "--reset").out == "batch b: needs 4 credits for queued jobs\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--batch", "b", "--stop-after", "20"), "'20' is above 1: write 20% for 20 %"),
+        (("--batch", "b", "--stop-after", "0%"), "0 must be above 0 and at most 1 (0.2 is 20 %)"),
+        (("--batch", "b", "--stop-after", "120%"), "1.2 must be above 0"),
+        (("--batch", "b", "--stop-after", "many"), "'many' is not a percentage such as 20%, nor a fraction such as"),
+        (("--batch", "b", "--stop-min", "0"), "greater than or equal to 1"),
+        (("--stop-after", "20%"), "--stop-after needs --batch NAME"),
+        (("--batch", "b", "--in-flight", "3"), "--in-flight limits the whole queue; leave out --batch"),
+        (("--batch", "b:c", "--stop-after", "20%"), "batch"),
+    ],
+)
+def test_an_invalid_limit_of_a_batch_is_rejected(
+    command: Command, store: JobStore, options: tuple[str, ...], problem: str
+) -> None:
+    """The message names the value and what is allowed, and nothing is set."""
+    ended = command("limits", *options)
+
+    assert ended.code == 2
+    assert problem in " ".join(ended.err.replace("│", " ").split())
+    assert store._redis.keys(store._space.key("batch:*")) == []
+
+
 # ── credits ───────────────────────────────────────────────────────────────────────────────────────
 
 
