@@ -136,7 +136,7 @@ def parse_batch(name: str, record: Mapping[str, str]) -> Batch:
         spent,
         is_paused=is_paused,
         reserved_credits=reserved,
-        queued_credits=queued,
+        queued_credits=max(0, queued),
         failures=parse_failures(record),
         stop_after=float(record["stop_after"]) if "stop_after" in record else None,
         stop=stop,
@@ -147,7 +147,7 @@ def parse_batch(name: str, record: Mapping[str, str]) -> Batch:
 def parse_failures(record: Mapping[str, str]) -> dict[str, int]:
     """Return the number of failed jobs by code, from the counters of the queue or of a batch."""
     by_code = {name.removeprefix("failed."): int(n) for name, n in record.items() if name.startswith("failed.")}
-    return {code: count for code, count in by_code.items() if count}
+    return {code: count for code, count in by_code.items() if count > 0}
 
 
 def parse_states(record: Mapping[str, str]) -> dict[State, int]:

@@ -206,7 +206,7 @@ class FlowControl:
             balance=None if balance is None else int(balance),
             updated_at=None if updated_at is None else float(updated_at),
             reserved=int(reserved or 0),
-            queued_credits=int(queued or 0),
+            queued_credits=max(0, int(queued or 0)),
             spent_today=int(spent_today or 0),
             uncounted=serialization.parse_uncounted_spending(uncounted),
         )
