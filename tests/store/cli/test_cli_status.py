@@ -26,7 +26,7 @@ def test_the_status_of_a_batch_shows_its_limits(command: Command, store: JobStor
 
 
 def test_a_batch_that_has_stopped_says_why(command: Command, store: JobStore) -> None:
-    """In the status and while it is watched; a pause by an operator is told apart."""
+    """In the status and while it is watched; a pause by an operator shows no such reason."""
     store.set_batch_limits("b", stop_after=1.0, stop_min=2)
     for _ in range(2):
         job_in_state(store, State.FAILED, voice(batch="b"))

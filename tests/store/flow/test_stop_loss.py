@@ -35,7 +35,7 @@ URL = "https://shop.example/batches"
 
 @pytest.fixture
 def _consistent(redis: Redis, prefix: str, store: JobStore) -> object:
-    """After each test, indexes and counters agree with the records."""
+    """Check that indexes and counters agree with the records after each test."""
     yield
     assert_consistent(redis, prefix)
     assert audit(redis, prefix) == []

@@ -41,9 +41,9 @@ class Outcomes:
                 del failed[job_id]  # purged: its outcome stays counted
         for job_id, record in records.items():
             entries = [json.loads(line) for line in timelines.get(job_id, [])]
-            known = self._versions.get(job_id, 1)
+            first = self._versions.get(job_id, 1) - 1
             self._versions[job_id] = int(record["version"])
-            for index in range(known - 1, len(entries)) if "batch" in record else ():
+            for index in range(first, len(entries)) if "batch" in record else ():
                 before = State(entries[index - 1]["state"] if index else State.QUEUED)
                 self._step(record["batch"], job_id, before, entries[index], json.loads(record.get("failure", "{}")))
 
