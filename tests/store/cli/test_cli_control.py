@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -19,7 +20,7 @@ from tests.store.life import (
     get_job,
     job_in_state,
 )
-from tests.support.jobs import numbered_voices, voice, voice_with_song
+from tests.support.jobs import URL, numbered_voices, voice, voice_with_song
 from voicequeue import BatchNotFoundError, FailureCode, Stage, State, VoiceQueue
 from voicequeue.diagnostics.checkup import Level, inspect, results
 from voicequeue.domain.balance import UncountedSpending
@@ -162,6 +163,18 @@ def test_the_limits_of_a_batch_are_set_and_shown(command: Command, store: JobSto
         "stop_min": 50,
     }
     assert command("limits", "--batch", "b", "--reset").out == "batch b: needs 4 credits for queued jobs\n"
+
+
+def test_a_file_is_ingested_with_stop_loss(command: Command, store: JobStore, tmp_path: Path) -> None:
+    """The limit is set before the first row is a job."""
+    file = tmp_path / "voices.csv"
+    file.write_text(f"audio_url\n{URL}\n", encoding="utf-8")
+
+    assert command("ingest", file, "--batch", "b", "--stop-after", "20%").code == 0
+
+    batch = store.batch("b")
+    assert batch is not None
+    assert (batch.stop_after, batch.stop_min, batch.total) == (0.2, 20, 1)
 
 
 @pytest.mark.parametrize(
