@@ -26,6 +26,7 @@ from benchmarks import (
     processes,
     scraping,
     steady,
+    stop_loss,
 )
 from benchmarks.peers import contestants, flight, race, report
 from config.settings import Settings
@@ -42,6 +43,7 @@ LONG: Mapping[str, Callable[[argparse.Namespace], Iterator[Table]]] = {
     "flight_ours": lambda options: in_flight.tables(options.up_to),
     "processes": lambda _: processes.tables(),
     "steady": lambda _: steady.tables(),
+    "stop_loss": lambda _: stop_loss.tables(),
 }
 NAMED_ONLY = ("preflight", "peers", "flight")
 

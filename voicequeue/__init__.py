@@ -21,6 +21,7 @@ from voicequeue.domain.spec import Priority, VoiceJob
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import ArchiveState, FailureCode, State
 from voicequeue.domain.status import ArchiveCounts, BacklogLane, Batch, CallbackCounts, RefusedJob, Status
+from voicequeue.domain.stop_loss import BatchStop
 from voicequeue.errors import (
     BatchNotFoundError,
     InvalidAudioError,
@@ -54,6 +55,7 @@ __all__ = [
     "BalanceWindow",
     "Batch",
     "BatchNotFoundError",
+    "BatchStop",
     "BulkAction",
     "BulkPlan",
     "BulkResult",

@@ -65,8 +65,12 @@ class Maintenance:
         self._balance_thread = ThreadPoolExecutor(1, thread_name_prefix="balance")
 
     def log_events(self) -> None:
-        """Log every transition that is not logged yet, of any process."""
-        self._services.store.event_log.log_new(log_transition)
+        """Log every transition, and every batch that stopped itself, that is not logged yet, of any process."""
+        if not self._services.store.event_log.log_new(log_transition):
+            return  # a batch stops with a transition
+        for batch in self._services.store.newly_stopped_batches():
+            reason = batch.stop.reason if batch.stop else ""
+            log.warning("batch stopped", extra={"batch": batch.name, "reason": reason})
 
     # ── the balance ────────────────────────────────────────────────────────────────────────────
 

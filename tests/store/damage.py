@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -96,6 +97,19 @@ def listed(store: Damaged) -> str:
     return "batches: batch empty does not belong there"
 
 
+def not_listed_as_stopped(store: Damaged) -> str:
+    """Stop a batch without listing it among the stopped ones."""
+    stop = {"at": "1", "settled": 20, "failed_by_code": {"refused": 20}, "stop_after": "0.2"}
+    store.redis.hset(store.key("batch:b"), "stopped", json.dumps(stop))
+    return "batches:stopped: batch b is missing"
+
+
+def listed_as_stopped(store: Damaged) -> str:
+    """List a batch among the stopped ones that is none."""
+    store.redis.zadd(store.key("batches:stopped"), {"calm": 1})
+    return "batches:stopped: batch calm does not belong there"
+
+
 def shared_voice(store: Damaged) -> str:
     """Return the voice that a job waits for."""
     return str(store.redis.hget(store.key(f"job:{store.jobs[State.WAITING]}"), "shared_voice"))
@@ -153,6 +167,15 @@ DAMAGES: dict[str, Callable[[Damaged], str]] = {
     "more was promised": counted(
         "counters", "reserved", 4, "counters: counts {found} reserved, the records say {right}"
     ),
+    "a batch will spend more": counted(
+        "batch:b", "queued_credits", 4, "batch b: counts {found} queued_credits, the records say {right}"
+    ),
+    "less will be spent": counted(
+        "backlog", "queued_credits", -4, "backlog: counts {found} queued_credits, the records say {right}"
+    ),
+    "a batch counts a failure too many": counted(
+        "batch:b", "failed.refused", 1, "batch b: counts 1 failed.refused, the records say 0"
+    ),
     "one too many has failed": counted(
         "counters", "failed.refused", 1, "counters: counts 1 failed.refused, the records say 0"
     ),
@@ -166,4 +189,6 @@ DAMAGES: dict[str, Callable[[Damaged], str]] = {
     "a batch has a turn and no line": also_turn,
     "a batch is not listed": unlisted,
     "an empty batch is listed": listed,
+    "a stopped batch is not listed": not_listed_as_stopped,
+    "a batch is listed as stopped": listed_as_stopped,
 }

@@ -204,8 +204,10 @@ class IndexSnapshot:
     members: dict[str, set[str]]
     batch_credits: Counter[str]
     batch_reserved: Counter[str]
+    batch_queued: Counter[str]
     credits: int
     reserved: int
+    queued: int
     failures: Counter[str]
 
 
@@ -219,6 +221,7 @@ def expected_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
     members: dict[str, set[str]] = {}
     credits: Counter[str] = Counter()
     reserved: Counter[str] = Counter()
+    queued: Counter[str] = Counter()
     for job_id, record in records.items():
         states.setdefault(record["state"], set()).add(job_id)
         if record["state"] == State.QUEUED:
@@ -232,6 +235,7 @@ def expected_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
             members.setdefault(batch, set()).add(job_id)
             credits[batch] += int(record.get("credits", 0))
             reserved[batch] += reserved_credits(record) + unsettled_credits(record)
+            queued[batch] += queued_credits(record)
     failed = [json.loads(record["failure"]) for record in records.values() if "failure" in record]
     states.pop(State.QUEUED, None)
     spent = sum(int(record.get("credits", 0)) for record in records.values())
@@ -245,8 +249,10 @@ def expected_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
         members=members,
         batch_credits=+credits,
         batch_reserved=+reserved,
+        batch_queued=+queued,
         credits=spent,
         reserved=sum(map(reserved_credits, records.values())),
+        queued=sum(map(queued_credits, records.values())),
         failures=Counter(failure["code"] for failure in failed),
     )
 
@@ -263,6 +269,14 @@ def reserved_credits(record: dict[str, str]) -> int:
     stages = begun if "next_stage" in record else begun[:1]
     ordered = stages[:1] if "cancelling" in record else stages
     still = {State.ADMITTED: stages, State.CHARGING: ordered, State.UNSURE: ordered, State.PENDING: stages[1:]}
+    return sum(PRICES[stage] for stage in still.get(State(record["state"]), []))
+
+
+def queued_credits(record: dict[str, str]) -> int:
+    """Return the credits that a queued or waiting job will spend; the voice is counted for the job that creates it."""
+    begun = list(Stage)[list(Stage).index(Stage(record["stage"])) :]
+    stages = begun if "next_stage" in record else begun[:1]
+    still = {State.QUEUED: stages, State.WAITING: stages[1:]}
     return sum(PRICES[stage] for stage in still.get(State(record["state"]), []))
 
 
@@ -299,9 +313,11 @@ def actual_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
             {name: int(counts["credits"]) - int(counts["purged.credits"]) for name, counts in counted.items()}
         ),
         batch_reserved=+Counter({name: int(counts["reserved"]) for name, counts in counted.items()}),
+        batch_queued=+Counter({name: int(counts["queued_credits"]) for name, counts in counted.items()}),
         credits=sum(counters.get(f"{stage}.credits", 0) for stage in (*Stage, "corrected"))
         - counters.get("purged.credits", 0),
         reserved=counters.get("reserved", 0),
+        queued=int(keys.get(f"{root}backlog", {}).get("queued_credits", 0)),
         failures=+Counter(failures),
     )
 

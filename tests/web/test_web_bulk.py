@@ -235,12 +235,13 @@ def test_an_outage_during_an_upload_is_reported_in_the_summary(
 def test_a_batch_is_configured_before_it_has_jobs(gateway: Gateway, queue: VoiceQueue) -> None:
     """Callback and limits are set; omitted fields keep their value."""
     url = "https://shop.example/told"
-    for settings in ({"callback_url": url, "max_credits": 100}, {"max_in_flight": 2}, {}):
+    for settings in ({"callback_url": url, "max_credits": 100}, {"max_in_flight": 2, "stop_after": 0.2}, {}):
         assert gateway("PATCH", "/v1/batches/spring", json=settings).status_code == 204
     queue.enqueue({"audio_url": "https://a.example/a.wav", "batch": "spring"})
 
     batch = queue.batch("spring")
     assert (batch.max_credits, batch.max_in_flight) == (100, 2)
+    assert (batch.stop_after, batch.stop_min, batch.stop) == (0.2, 20, None)
     queue.cancel(next(queue.jobs(batch="spring")).id)
     assert [callback.type for callback in queue.callbacks()] == ["batch.settled"]
 
@@ -251,7 +252,8 @@ def test_a_batch_is_configured_before_it_has_jobs(gateway: Gateway, queue: Voice
 
 def test_invalid_settings_of_a_batch_are_named(gateway: Gateway) -> None:
     """The errors name the fields."""
-    answer = gateway("PATCH", "/v1/batches/spring", json={"callback_url": "ftp://x", "max_in_flight": 0, "pace": 1})
+    settings = {"callback_url": "ftp://x", "max_in_flight": 0, "pace": 1, "stop_after": 20, "stop_min": 0}
+    answer = gateway("PATCH", "/v1/batches/spring", json=settings)
 
     assert answer.status_code == 422
-    assert {error["field"] for error in answer.json()["errors"]} == {"callback_url", "max_in_flight", "pace"}
+    assert {error["field"] for error in answer.json()["errors"]} == settings.keys()

@@ -270,6 +270,23 @@ def test_a_batch_is_paused_and_limited(person: PageUser, store: JobStore) -> Non
     assert (batch.is_paused, batch.max_credits, batch.max_in_flight) == (False, 500, None)
 
 
+def test_a_batch_that_has_stopped_is_shown_and_resumed(person: PageUser, store: JobStore) -> None:
+    """With its reason and its failures by code."""
+    for key in "abc":
+        job_in_state(store, State.FAILED, voice_with_song(batch="spring", key=key))
+    page = person.submit(person.page("/?batch=spring"), "Save limits", stop_after="12.5", stop_min="3")
+
+    reason = "stopped: 3 of 3 settled jobs failed (upstream_failed 3), limit 12.5 %"
+    assert reason in page.text
+    assert "stops when 12.5 % of at least 3 settled jobs failed" in page.text
+    assert "spring stopped" in " ".join(person.page("/batches").text.split())
+    page = person.submit(page, "Resume")
+    batch = store.batch("spring")
+    assert batch is not None
+    assert (batch.is_paused, batch.stop_after, batch.stop_min) == (False, 0.125, 3)
+    assert reason not in person.page("/?batch=spring").text
+
+
 def test_limits_are_set_for_all_workers(person: PageUser, store: JobStore) -> None:
     """An empty field returns to the settings."""
     before = store.flow_control.limits().in_flight
@@ -294,6 +311,7 @@ def test_limits_are_set_for_all_workers(person: PageUser, store: JobStore) -> No
         ),
         ("/controls", "Save limits", {"min_balance": "many"}, "min_balance: must be a number"),
         ("/?batch=spring", "Save limits", {"max_in_flight": "1.5"}, "max_in_flight: must be a whole number"),
+        ("/?batch=spring", "Save limits", {"stop_after": "200"}, "stop_after: must be a percentage above 0"),
         ("/?batch=spring", "Save limits", {"batch": "none"}, "no batch"),
         ("/controls", "Pause", {"stage": "bridge"}, "stage: must be voice or music"),
     ],

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import inf
 from typing import Annotated, Any
 
 import typer
 
-from voicequeue.cli.terminal import AsJson, flag, format_time, open_queue, option, out, print_json
+from voicequeue.cli.terminal import (
+    AsJson,
+    StopAfter,
+    escape_untrusted,
+    flag,
+    format_time,
+    open_queue,
+    option,
+    out,
+    print_json,
+)
 from voicequeue.domain.gate import SUBMIT_RATE_MIN, Limits
 from voicequeue.domain.job import to_iso8601
+from voicequeue.domain.spec import batch_name
+from voicequeue.domain.status import Batch
+from voicequeue.domain.stop_loss import STOP_MIN, BatchLimitChanges, percent
+from voicequeue.errors import BatchNotFoundError, check_field
 
 
 def _rate(value: float | None) -> float | None:
@@ -17,17 +33,40 @@ def _rate(value: float | None) -> float | None:
     return value
 
 
+_NO_LIMITS: BatchLimitChanges = {"max_credits": inf, "max_in_flight": inf, "stop_after": inf, "stop_min": inf}
+
+
 def limits(
+    batch: Annotated[str | None, option("NAME", help="Set the limits of this batch.")] = None,
     in_flight: Annotated[int | None, option("N", min=1, help="Jobs in flight at once.")] = None,
     submit_rate: Annotated[
         float | None, option("N", callback=_rate, help="Orders submitted per minute; 0: unlimited.")
     ] = None,
     min_balance: Annotated[int | None, option("N", min=0, help="Minimum balance; submission stops below it.")] = None,
-    reset: Annotated[bool, flag("--reset", help="Return to the workers' settings.")] = False,
+    max_credits: Annotated[int | None, option("N", min=0, help="Credits that the batch may spend.")] = None,
+    max_in_flight: Annotated[int | None, option("N", min=1, help="Jobs of the batch in flight at once.")] = None,
+    stop_after: StopAfter = None,
+    stop_min: Annotated[
+        int | None, option("N", min=1, help=f"Settled jobs that --stop-after needs; {STOP_MIN} if not set.")
+    ] = None,
+    reset: Annotated[bool, flag("--reset", help="Return to the workers' settings; for a batch, no limits.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the limits, or set them for all workers at once."""
+    """Show the limits, or set them for all workers at once.
+
+    With --batch: those of one batch, which need not have jobs yet.
+    """
     options = {"in_flight": in_flight, "submit_rate": submit_rate, "min_balance": min_balance}
+    of_batch: BatchLimitChanges = {
+        "max_credits": max_credits,
+        "max_in_flight": max_in_flight,
+        "stop_after": stop_after,
+        "stop_min": stop_min,
+    }
+    _check_scope(batch, options if batch is not None else of_batch)
+    if batch is not None:
+        _limit_batch(batch, _NO_LIMITS if reset else of_batch, as_json=as_json)
+        return
     changes = options if reset else {name: value for name, value in options.items() if value is not None}
     with open_queue() as jobs:
         current = jobs.set_limits(**changes) if changes else jobs.limits()
@@ -38,6 +77,54 @@ def limits(
     rate = f"{current.submit_rate:g} orders per minute" if current.submit_rate else "unlimited"
     out.print(f"in flight     {slots:,} now, at most {current.in_flight:,}\nsubmit rate   {rate}")
     out.print(f"min balance   {current.min_balance:,}\nLimits not set here are those of the workers' settings.")
+
+
+def _check_scope(batch: str | None, other_options: Mapping[str, object]) -> None:
+    """Raise BadParameter for an option of the other scope."""
+    for name, value in other_options.items():
+        if value is not None:
+            flag = f"--{name.replace('_', '-')}"
+            needs = "limits the whole queue; leave out --batch" if batch is not None else "needs --batch NAME"
+            raise typer.BadParameter(f"{flag} {needs}")
+
+
+def _limit_batch(name: str, limits: BatchLimitChanges, *, as_json: bool) -> None:
+    """Set these limits of a batch, and show all of them if it has jobs."""
+    check_field("batch", batch_name, name)
+    with open_queue() as jobs:
+        is_set = any(value is not None for value in limits.values())
+        if is_set:
+            jobs.set_batch_limits(name, **limits)
+        try:
+            batch = jobs.batch(name)
+        except BatchNotFoundError:
+            if not is_set:
+                raise
+            batch = None
+    if as_json:
+        print_json(batch.limits_dict() if batch else {})
+    elif batch is None:
+        out.print(escape_untrusted(f"The limits of batch {name} are saved; it has no jobs yet."))
+    else:
+        out.print(escape_untrusted(f"batch {name}: ") + (batch_limits(batch) or "no limits"))
+
+
+def batch_limits(batch: Batch) -> str:
+    """Return the pause, the reserved credits and the limits of a batch in words."""
+    is_stopped = batch.stop is not None
+    limits = {
+        f"[red]{batch.stop.reason}[/]" if batch.stop else "": is_stopped,
+        "[red]is paused[/]": batch.is_paused and not is_stopped,
+        f"has reserved {batch.reserved_credits:,} credits for jobs in flight and lost orders": batch.reserved_credits
+        > 0,
+        f"needs {batch.queued_credits:,} credits for queued jobs": batch.queued_credits > 0,
+        f"may spend {batch.max_credits or 0:,} credits": batch.max_credits is not None,
+        f"may have {batch.max_in_flight or 0:,} in flight at once": batch.max_in_flight is not None,
+        f"stops when {percent(batch.stop_after or 0)} of at least {batch.stop_min:,} settled jobs failed": (
+            batch.stop_after is not None
+        ),
+    }
+    return ", ".join(text for text, applies in limits.items() if applies)
 
 
 def _limits_json(limits: Limits) -> dict[str, Any]:
@@ -56,6 +143,7 @@ def credits(as_json: AsJson = False) -> None:
                 "balance": account.balance,
                 "balance_at": to_iso8601(account.updated_at),
                 "reserved": account.reserved,
+                "queued": account.queued_credits,
                 "min_balance": min_balance,
                 "today": account.spent_today,
                 "spent": status.credits,
@@ -68,6 +156,7 @@ def credits(as_json: AsJson = False) -> None:
         balance = f"{account.balance:,} (checked {format_time(account.updated_at)}, less what was spent since)"
     out.print(f"balance    {balance}")
     out.print(f"reserved   {account.reserved:,} for jobs in flight or unsure")
+    out.print(f"queued     {account.queued_credits:,} for jobs in the backlog")
     out.print(f"spent      {account.spent_today:,} today (UTC), {status.credits:,} in total")
     if account.uncounted:
         since = format_time(account.uncounted.since)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from voicequeue.cli.limits import batch_limits
 from voicequeue.cli.terminal import (
     AsJson,
     BatchOption,
@@ -18,6 +20,7 @@ from voicequeue.cli.terminal import (
 )
 from voicequeue.domain.gate import Account, Hold
 from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, RefusedJob, Status, by_priority
+from voicequeue.domain.stop_loss import failures_text
 
 #: Refused jobs that are listed; the others are counted.
 REFUSED_SHOWN = 5
@@ -29,22 +32,16 @@ def status(batch: BatchOption = None, as_json: AsJson = False) -> None:
         overview = jobs.status(batch)
         details = jobs.batch(batch) if batch else None
     if as_json:
-        print_json({**overview.as_dict(batch), **(details.limits_dict() if details else {})})
+        print_json({**overview.as_dict(batch), **(_batch_json(details) if details else {})})
         return
     print_status(overview, batch)
-    if details and (limits := _batch_limits(details)):
-        out.print(f"the batch  {limits}")
+    if details and (limits := batch_limits(details)):
+        out.print(f"the batch  {limits}", soft_wrap=True)
 
 
-def _batch_limits(batch: Batch) -> str:
-    limits = {
-        "[red]is paused[/]": batch.is_paused,
-        f"has reserved {batch.reserved_credits:,} credits for jobs in flight and lost orders": batch.reserved_credits
-        > 0,
-        f"may spend {batch.max_credits or 0:,} credits": batch.max_credits is not None,
-        f"may have {batch.max_in_flight or 0:,} in flight at once": batch.max_in_flight is not None,
-    }
-    return ", ".join(text for text, applies in limits.items() if applies)
+def _batch_json(batch: Batch) -> dict[str, Any]:
+    """Return what the status of a batch has in addition."""
+    return {**batch.limits_dict(), "stopped": batch.stop.as_dict() if batch.stop else None}
 
 
 def print_status(status: Status, batch: str | None) -> None:
@@ -68,7 +65,7 @@ def print_status(status: Status, batch: str | None) -> None:
     if status.account.uncounted:
         out.print(f"           [yellow]{status.account.uncounted}[/]", soft_wrap=True)
     if status.failures:
-        out.print("failed     " + ", ".join(f"{code} {count:,}" for code, count in sorted(status.failures.items())))
+        out.print(f"failed     {failures_text(status.failures)}")
     if status.rejected_messages:
         out.print(f"rejected   {status.rejected_messages:,} messages, see: voicequeue rejects")
     if status.callbacks.pending or status.callbacks.undelivered:
@@ -109,5 +106,6 @@ def _until(hold: Hold) -> str:
 def _account(account: Account) -> str:
     if account.balance is None:
         return f"balance not known yet; {account.spent_today:,} spent today"
-    reserved = f" ({account.reserved:,} reserved for jobs in flight or unsure)" if account.reserved else ""
-    return f"{account.balance:,} left{reserved}; {account.spent_today:,} spent today"
+    uses = {"reserved for jobs in flight or unsure": account.reserved, "for queued jobs": account.queued_credits}
+    planned = in_brackets(", ".join(f"{credits:,} {use}" for use, credits in uses.items() if credits))
+    return f"{account.balance:,} left{planned}; {account.spent_today:,} spent today"

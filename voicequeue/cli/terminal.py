@@ -19,6 +19,7 @@ from rich.table import Table
 from voicequeue.client.queue import DEFAULT_URL, VoiceQueue, with_source
 from voicequeue.domain.source import Source
 from voicequeue.domain.states import State
+from voicequeue.domain.stop_loss import parse_fraction
 from voicequeue.errors import VoiceQueueError
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 from voicequeue.texts import escape_controls, parse_float, terminal_safe_json
@@ -61,6 +62,14 @@ def parse_duration(text: str) -> float:
     return count * _UNITS[match[2]]
 
 
+def parse_percentage(text: str) -> float:
+    """Return the fraction of a text such as `20%` or `0.2`. Raises BadParameter."""
+    try:
+        return parse_fraction(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def option(metavar: str, *names: str, help: str, **settings: Any) -> Any:
     """Return an option whose help shows `metavar` for its value, instead of a Python type."""
     return typer.Option(*names, metavar=metavar, help=help, **settings)
@@ -84,6 +93,14 @@ JobId = Annotated[str, argument("JOB_ID", help="Id of the job.")]
 Reuse = Annotated[
     bool | None,
     flag("--reuse/--no-reuse", help="Share the voice with other jobs on the same recording."),
+]
+StopAfter = Annotated[
+    float | None,
+    typer.Option(
+        parser=parse_percentage,
+        metavar="PERCENT",
+        help="Stop the batch when this part of its settled jobs failed, for example 20%.",
+    ),
 ]
 StartWithin = Annotated[
     float | None,

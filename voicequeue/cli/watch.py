@@ -30,6 +30,7 @@ from voicequeue.cli.terminal import (
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.states import INACTIVE, State
 from voicequeue.domain.status import Batch
+from voicequeue.domain.stop_loss import failures_text
 from voicequeue.storage.connection.retry import retry_until
 
 #: The rate is the average over this many seconds.
@@ -132,7 +133,9 @@ def _settled(batch: Batch) -> int:
 
 def _line(batch: Batch) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in batch.states.items() if count)
-    return f"{escape_untrusted(batch.name)}: {counts}, {batch.credits:,} credits"
+    failed = f" ({failures_text(batch.failures)})" if batch.failures else ""
+    stop = f"; {batch.stop.reason}" if batch.stop else ""
+    return f"{escape_untrusted(batch.name)}: {counts}{failed}, {batch.credits:,} credits{stop}"
 
 
 def _view(batch: Batch, pace: SettleRate) -> RenderableType:
@@ -153,7 +156,9 @@ def _view(batch: Batch, pace: SettleRate) -> RenderableType:
             continue
         bar = Text("█" * round(30 * count / widest) or ("▏" if count else ""), style=COLOURS[state])
         table.add_row(coloured(state), f"{count:>7,}" if count else f"{'·':>7}", bar)
-    return Group(head, table, "")
+    failed = [f"failed: {failures_text(batch.failures)}"] if batch.failures else []
+    stop = [Text(batch.stop.reason, style="red")] if batch.stop else []
+    return Group(head, table, *failed, *stop, "")
 
 
 def _pace_text(pace: SettleRate, remaining: int) -> str:

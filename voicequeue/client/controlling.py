@@ -7,6 +7,7 @@ from enum import Enum
 from voicequeue.client.reading import ReadMethods
 from voicequeue.domain.gate import Limits
 from voicequeue.domain.stage import Stage
+from voicequeue.domain.stop_loss import BatchLimitChanges
 from voicequeue.errors import check_field
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.texts import require_encodable
@@ -63,7 +64,8 @@ class ControlMethods(ReadMethods):
 
         Args:
             stage: Resume only this stage, `voice` or `music`. None resumes both.
-            batch: Resume only this batch. None resumes the queue; batches that are paused stay paused.
+            batch: Resume only this batch, also if it has stopped itself. None resumes the queue; batches that are
+                paused or stopped stay so.
 
         Returns:
             True if something was resumed; False if nothing was paused or on hold.
@@ -116,32 +118,47 @@ class ControlMethods(ReadMethods):
         paused: bool | None = None,
         max_credits: float | None = None,
         max_in_flight: float | None = None,
+        stop_after: float | None = None,
+        stop_min: float | None = None,
     ) -> bool:
         """Set the limits of one batch, and return whether that changed anything.
 
         They apply to each order from now on. A batch can be limited before its first job is enqueued.
         None leaves a value unchanged.
 
+        With `stop_after`, the batch stops itself when that fraction of its settled jobs failed: orders in flight
+        finish, and nothing else is submitted until `resume`. Only outcomes of orders count: not cancelled jobs, nor
+        the failures `expired` and `abandoned`, nor jobs that fail or succeed with the voice of another job. A resumed
+        batch counts from the beginning; another limit does not resume it.
+
         Args:
             name: Name of the batch.
-            paused: True submits no orders of the batch; False submits them.
+            paused: True submits no orders of the batch; False submits them, also after it has stopped itself.
             max_credits: Maximum total spending of the batch, in credits; a whole number of 0 or more, or `math.inf` for
                 no limit.
             max_in_flight: Maximum number of jobs of the batch in flight; a whole number of 1 or more, or `math.inf`
                 for no limit.
+            stop_after: Fraction of settled jobs of which as many failed that the batch stops itself: above 0, at most
+                1 (0.2 is 20 %), or `math.inf` for no limit.
+            stop_min: Number of settled jobs without which `stop_after` does not apply; a whole number of 1 or more, or
+                `math.inf` for the default, 20.
 
         Raises:
             ValueError: The name is invalid, or a value is out of range.
         """
+        limits: BatchLimitChanges = {
+            "max_credits": max_credits,
+            "max_in_flight": max_in_flight,
+            "stop_after": stop_after,
+            "stop_min": stop_min,
+        }
         with translated_errors():
-            return self._store.set_batch_limits(
-                name, paused=paused, max_credits=max_credits, max_in_flight=max_in_flight
-            )
+            return self._store.set_batch_limits(name, paused=paused, **limits)
 
     def set_batch_callback(self, name: str, url: str | None) -> None:
         """Set the URL that receives a callback each time all jobs of the batch have settled or are unsure.
 
-        It can be set before the first job is enqueued.
+        It also receives one when the batch stops itself (`stop_after`). It can be set before the first job is enqueued.
 
         Args:
             name: Name of the batch.

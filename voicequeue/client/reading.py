@@ -172,7 +172,7 @@ class ReadMethods:
         """Return an overview of the queue: states, gate, slots, backlog, credits, workers.
 
         Args:
-            batch: Count states, backlog, credits and refused jobs of this batch only, and leave out failures, rejected
+            batch: Count states, failures, backlog, credits and refused jobs of this batch only, and leave out rejected
                 messages, callbacks and the archive. None counts all jobs.
 
         Raises:
@@ -195,7 +195,7 @@ class ReadMethods:
                 workers=len(store.heartbeats["worker"].alive(now)),
                 account=store.flow_control.account(now),
                 backlog=tuple(backlog),
-                failures=store.failures_by_code() if batch is None else {},
+                failures=store.failures_by_code(batch),
                 refused_jobs=tuple(store.flow_control.refused_jobs(batch)),
                 rejected_messages=store.rejected_messages.count() if batch is None else 0,
                 callbacks=store.callbacks.counts(now - HEARTBEAT_TIMEOUT_S) if batch is None else CallbackCounts(),

@@ -181,6 +181,21 @@ class ChargeReview(Job):
     """Credits that left the account in between and that no record explains; null if unknown."""
 
 
+class BatchStop(Schema):
+    """The stop of a batch of which too many jobs failed."""
+
+    at: Timestamp
+    """When it stopped."""
+    reason: str
+    """Why, in words."""
+    settled: int
+    """Number of settled jobs that were counted."""
+    failed: int
+    """Number of them that failed."""
+    failed_by_code: dict[str, int]
+    """Number of failed ones by `failure.code`."""
+
+
 class BatchProgress(Schema):
     """The progress of a batch."""
 
@@ -196,17 +211,27 @@ class BatchProgress(Schema):
     """Credits spent."""
     credits_reserved: int
     """Credits reserved for jobs in flight, unsure jobs, and lost orders that may have been charged."""
+    credits_queued: int
+    """Credits that queued and waiting jobs will take in addition, each shared voice once."""
+    failed_by_code: dict[str, int]
+    """Number of failed jobs by `failure.code`."""
+    stopped: BatchStop | None
+    """Why no more orders are submitted; null unless the batch has stopped itself by `stop_after`."""
 
 
 class BatchLimits(Schema):
     """The pause and the limits of a batch."""
 
     paused: bool
-    """True if the batch is paused."""
+    """True if no orders of the batch are submitted: an operator paused it, or it has `stopped` itself."""
     max_credits: int | None
     """The most credits that the batch may spend; null for no limit."""
     max_in_flight: int | None
     """The most jobs of the batch in flight at once; null for no limit."""
+    stop_after: float | None
+    """The fraction of failed jobs at which the batch stops itself, for example 0.2; null for no limit."""
+    stop_min: int
+    """Settled jobs without which `stop_after` does not apply."""
 
 
 class Batch(BatchProgress, BatchLimits):
@@ -282,8 +307,7 @@ class ArchiveCounts(Schema):
 
 
 class Status(Schema):
-    """An overview of the queue, or of one batch. `failed_by_code`, `rejected_messages`, `callbacks` and `archive` are
-    empty or 0 for a batch."""
+    """An overview of the queue, or of one batch. `rejected_messages`, `callbacks` and `archive` are 0 for a batch."""
 
     batch: str | None
     """Name of the batch; null for the whole queue."""
@@ -309,6 +333,8 @@ class Status(Schema):
     """When MusicAPI last reported the balance."""
     credits_reserved: int
     """Credits reserved for jobs in flight and unsure jobs."""
+    credits_queued: int
+    """Credits that queued and waiting jobs of the whole queue will take in addition, each shared voice once."""
     credits_today: int
     """Credits spent since midnight UTC."""
     credits_unexplained: int

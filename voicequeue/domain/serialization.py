@@ -15,6 +15,7 @@ from voicequeue.domain.spec import parse_stored_spec
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import ArchiveState, ClipPart, FailureCode, State
 from voicequeue.domain.status import Batch, RefusedJob
+from voicequeue.domain.stop_loss import parse_stop
 
 #: Fields of a clip that come from upstream.
 UPSTREAM_CLIP_FIELDS = tuple(field.name for field in fields(Clip) if not field.name.startswith("archived_"))
@@ -125,10 +126,28 @@ def failure_text(cause: Failure) -> str:
 
 def parse_batch(name: str, record: Mapping[str, str]) -> Batch:
     """Return the batch of a record."""
-    limits = {limit: int(record[limit]) for limit in ("max_credits", "max_in_flight") if limit in record}
-    paused = record.get("paused", "0") == "1"
-    spent, reserved = int(record.get("credits", 0)), int(record.get("reserved", 0))
-    return Batch(name, parse_states(record), spent, is_paused=paused, reserved_credits=reserved, **limits)
+    limits = {limit: int(record[limit]) for limit in ("max_credits", "max_in_flight", "stop_min") if limit in record}
+    stop = parse_stop(record.get("stopped"))
+    is_paused = stop is not None or record.get("paused", "0") == "1"
+    spent, reserved, queued = (int(record.get(field, 0)) for field in ("credits", "reserved", "queued_credits"))
+    return Batch(
+        name,
+        parse_states(record),
+        spent,
+        is_paused=is_paused,
+        reserved_credits=reserved,
+        queued_credits=max(0, queued),
+        failures=parse_failures(record),
+        stop_after=float(record["stop_after"]) if "stop_after" in record else None,
+        stop=stop,
+        **limits,
+    )
+
+
+def parse_failures(record: Mapping[str, str]) -> dict[str, int]:
+    """Return the number of failed jobs by code, from the counters of the queue or of a batch."""
+    by_code = {name.removeprefix("failed."): int(n) for name, n in record.items() if name.startswith("failed.")}
+    return {code: count for code, count in by_code.items() if count > 0}
 
 
 def parse_states(record: Mapping[str, str]) -> dict[State, int]:

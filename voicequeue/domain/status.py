@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from voicequeue.domain.gate import Account, Gate, Hold
 from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.spec import Priority
-from voicequeue.domain.stage import PRICES, Stage
+from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import INACTIVE, State
+from voicequeue.domain.stop_loss import STOP_MIN, BatchStop
 
 if TYPE_CHECKING:
     from voicequeue.domain import schemas
@@ -44,10 +45,15 @@ class Batch:
         name: Name of the batch.
         states: Number of jobs by state.
         credits: Credits spent.
-        is_paused: True if the batch is paused.
+        is_paused: True if no orders of the batch are submitted: an operator paused it, or it has stopped itself.
         max_credits: Maximum number of credits that the batch may spend; None for no limit.
         max_in_flight: Maximum number of jobs of the batch in flight at once; None for no limit.
         reserved_credits: Credits reserved for jobs in flight, unsure jobs, and lost orders that may have been charged.
+        queued_credits: Credits that its queued and waiting jobs will take in addition, each shared voice once.
+        failures: Number of failed jobs by failure code.
+        stop_after: Fraction of failed jobs at which the batch stops itself; None for no limit.
+        stop_min: Number of settled jobs without which `stop_after` does not apply.
+        stop: Why and when the batch has stopped itself; None if it has not, or was resumed.
     """
 
     name: str
@@ -57,6 +63,11 @@ class Batch:
     max_credits: int | None = None
     max_in_flight: int | None = None
     reserved_credits: int = 0
+    queued_credits: int = 0
+    failures: Mapping[str, int] = field(default_factory=dict)
+    stop_after: float | None = None
+    stop_min: int = STOP_MIN
+    stop: BatchStop | None = None
 
     @property
     def total(self) -> int:
@@ -77,11 +88,20 @@ class Batch:
             "settled": self.is_settled,
             "credits": self.credits,
             "credits_reserved": self.reserved_credits,
+            "credits_queued": self.queued_credits,
+            "failed_by_code": dict(self.failures),
+            "stopped": self.stop.as_dict() if self.stop else None,
         }
 
     def limits_dict(self) -> schemas.BatchLimits:
         """Return the JSON representation of its pause and limits."""
-        return {"paused": self.is_paused, "max_credits": self.max_credits, "max_in_flight": self.max_in_flight}
+        return {
+            "paused": self.is_paused,
+            "max_credits": self.max_credits,
+            "max_in_flight": self.max_in_flight,
+            "stop_after": self.stop_after,
+            "stop_min": self.stop_min,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +184,7 @@ class Status:
         workers: Number of workers with a recent heartbeat.
         account: The account by our count.
         backlog: Queued jobs by priority and batch.
-        failures: Number of failed jobs by failure code; empty for a batch.
+        failures: Number of failed jobs by failure code.
         jobs_per_minute: Number of jobs of the whole queue that recently succeeded per minute.
         seconds_left: Time to settle all jobs at that rate, in seconds; None if unknown.
         rejected_messages: Number of stored messages that did not become a job; 0 for a batch.
@@ -191,11 +211,6 @@ class Status:
     refused_jobs: tuple[RefusedJob, ...] = ()
     at: float = 0.0
 
-    @property
-    def backlog_credits(self) -> int:
-        """The maximum cost of the queued jobs: each with a song, and with a voice unless it has one."""
-        return sum(line.count * sum(PRICES.values()) - line.with_voice * PRICES[Stage.VOICE] for line in self.backlog)
-
     def as_dict(self, batch: str | None) -> schemas.Status:
         """Return the JSON representation; `batch` is the name of the batch (None: the whole queue)."""
         return {
@@ -211,6 +226,7 @@ class Status:
             "balance": self.account.balance,
             "balance_at": to_iso8601(self.account.updated_at),
             "credits_reserved": self.account.reserved,
+            "credits_queued": self.account.queued_credits,
             "credits_today": self.account.spent_today,
             "credits_unexplained": self.account.uncounted.unexplained if self.account.uncounted else 0,
             "failed_by_code": self.failures,

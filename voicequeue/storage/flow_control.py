@@ -200,11 +200,13 @@ class FlowControl:
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.hmget(self._space.key("account"), "credits", "at", "drift")
             pipe.hmget(self._space.key("counters"), "reserved", f"day.{int(now // DAY_S)}")
-            (balance, updated_at, uncounted), (reserved, spent_today) = pipe.execute()
+            pipe.hget(self._space.key("backlog"), "queued_credits")
+            (balance, updated_at, uncounted), (reserved, spent_today), queued = pipe.execute()
         return Account(
             balance=None if balance is None else int(balance),
             updated_at=None if updated_at is None else float(updated_at),
             reserved=int(reserved or 0),
+            queued_credits=max(0, int(queued or 0)),
             spent_today=int(spent_today or 0),
             uncounted=serialization.parse_uncounted_spending(uncounted),
         )

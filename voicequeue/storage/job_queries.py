@@ -162,11 +162,10 @@ class JobQueries:
         counts = self._redis.hmget(self._space.key("counters"), [f"purged.{state}" for state in states])
         return dict(zip(states, map(_integer, cast(list[str | None], counts)), strict=True))
 
-    def failures_by_code(self) -> dict[str, int]:
-        """Return the number of failed jobs by failure code."""
-        counters = cast(dict[str, str], self._redis.hgetall(self._space.key("counters")))
-        by_code = {name.removeprefix("failed."): int(n) for name, n in counters.items() if name.startswith("failed.")}
-        return {code: count for code, count in by_code.items() if count}
+    def failures_by_code(self, batch: str | None = None) -> dict[str, int]:
+        """Return the number of failed jobs by failure code, of one batch or of all."""
+        key = self._space.key("counters" if batch is None else f"batch:{batch}")
+        return serialization.parse_failures(cast(dict[str, str], self._redis.hgetall(key)))
 
     def count_succeeded(self, since: float) -> int:
         """Return the number of jobs that succeeded since then and are still in that state."""
@@ -196,6 +195,15 @@ class JobQueries:
         return serialization.parse_batch(
             name, cast(dict[str, str], self._redis.hgetall(self._space.key(f"batch:{name}")))
         )
+
+    def count_stopped_batches(self) -> int:
+        """Return the number of batches that have stopped themselves."""
+        return self._redis.zcard(self._space.key("batches:stopped"))
+
+    def newly_stopped_batches(self) -> list[Batch]:
+        """Return the batches that have stopped since the last call by any process."""
+        names = cast(list[str], self._redis.spop(self._space.key("batches:stopped:unlogged"), 100))
+        return [batch for batch in map(self.batch, sorted(names)) if batch is not None and batch.stop is not None]
 
     # ── events ─────────────────────────────────────────────────────────────────────────────────
 

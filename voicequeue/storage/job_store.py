@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from math import inf
 from typing import cast
 
 from redis import Redis
@@ -31,6 +30,7 @@ from voicequeue.domain.source import Source
 from voicequeue.domain.spec import VoiceJob, batch_name
 from voicequeue.domain.stage import PRICES, Stage
 from voicequeue.domain.states import SETTLED, State
+from voicequeue.domain.stop_loss import limit_text
 from voicequeue.storage import script_replies, scripts
 from voicequeue.storage.archive import ArchiveOutbox
 from voicequeue.storage.callbacks import CallbackOutbox
@@ -325,22 +325,15 @@ class JobStore(JobQueries):
         ]
 
     def set_batch_limits(self, name: str, **limits: float | None) -> bool:
-        """Set `paused`, `max_credits` or `max_in_flight` of a batch. Return False if nothing changed.
+        """Pause a batch, end its pause or its stop (`paused`), or set its limits: `max_credits`, `max_in_flight`,
+        `stop_after` or `stop_min`. Return False if nothing changed.
 
         None leaves a value unchanged, `math.inf` removes the limit. Raises ValueError for an invalid name or limit.
         """
-        key = self._space.key(f"batch:{batch_name(name)}")
-        script_replies.check_batch_limits(limits)
-        before = {"paused": "0"} | cast(dict[str, str], self._redis.hgetall(key))
-        after = {
-            field: None if value == inf else str(int(value)) for field, value in limits.items() if value is not None
-        }
-        for field, value in after.items():
-            if value is None:
-                self._redis.hdel(key, field)
-            else:
-                self._redis.hset(key, field, value)
-        return any(before.get(field) != value for field, value in after.items())
+        key_name = batch_name(name)
+        fields = {field: limit_text(field, value) for field, value in limits.items() if value is not None}
+        arguments = chain.from_iterable(fields.items())
+        return bool(self._space.run_script("set_batch_limits", f"{self.clock():.6f}", key_name, *arguments))
 
     # ── maintenance ────────────────────────────────────────────────────────────────────────────
 

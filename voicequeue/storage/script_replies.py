@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import inf
+from collections.abc import Sequence
 from typing import Any
 
 from voicequeue.domain import serialization
@@ -64,14 +63,6 @@ def is_applied(move: Transition, record: Sequence[str | None], now: float) -> bo
     if_refused = {State.FAILED} if move.refused else set()
     alternatives = {*SHARED_VOICE_TRANSITIONS.get(move.to_state, ()), *CANCELLING_TRANSITIONS.get(move.state, ())}
     return is_updated_now and state in {move.to_state, *alternatives, *if_refused}
-
-
-def check_batch_limits(limits: Mapping[str, float | None]) -> None:
-    """Raise ValueError unless the limits are whole numbers in their range, or `math.inf`."""
-    for name, least in (("max_credits", 0), ("max_in_flight", 1)):
-        value = limits.get(name)
-        if value is not None and value != inf and (value != value // 1 or value < least):
-            raise ValueError(f"{name}: {value:g} must be a whole number of at least {least}, or math.inf for no limit")
 
 
 def outcome_at_creation(spec: VoiceJob, stage: str, state: str) -> EnqueueOutcome:

@@ -10,6 +10,9 @@ import pytest
 from tests.acceptance.conftest import Build, System, jobs
 from tests.conftest import eventually
 from voicequeue import Filter, Stage, State, VoiceQueue
+from voicequeue.domain.stage import PRICES
+from voicequeue.domain.states import IN_FLIGHT
+from voicequeue.domain.stop_loss import STOP_MIN
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +91,26 @@ def test_a_pause_and_lower_credits_apply_to_the_songs_of_voices_in_progress(syst
 
     assert queue.batch("paused").credits == 62
     assert stages(queue, "paused") == {Stage.VOICE: 8, Stage.MUSIC: 2}
+
+
+def test_a_batch_that_fails_upstream_stops_before_it_costs_much(system: System, queue: VoiceQueue) -> None:
+    """Of 300 jobs of which 95 % fail, the sample and those in flight are paid; other batches continue."""
+    in_flight, most = 20, (STOP_MIN + 20) * sum(PRICES.values())
+    queue.set_batch_limits("bad", stop_after=0.2, max_in_flight=in_flight)
+    system.dial(voice_failure=0.95, seed=4)
+    queue.enqueue_many(jobs(300, "bad"))
+
+    eventually(lambda: queue.batch("bad").stop is not None, within_s=30)
+    eventually(lambda: not any(queue.batch("bad").states[state] for state in IN_FLIGHT), within_s=30)
+    system.dial(voice_failure=0, seed=None)
+    finish_other_jobs(system, queue, "good")
+
+    batch = queue.batch("bad")
+    assert batch.stop is not None
+    assert 0 < batch.credits == system.ledger()["credits_spent"] - 3 * 19 <= most
+    assert batch.states[State.QUEUED] + sum(batch.failures.values()) + batch.states[State.SUCCEEDED] == 300
+    assert batch.failures.keys() == {"upstream_failed"}
+    eventually(lambda: "batch stopped" in system.logs())
 
 
 def test_a_cancelled_batch_orders_no_song_for_voices_in_progress(system: System, queue: VoiceQueue) -> None:

@@ -63,8 +63,8 @@ COMMANDS: Mapping[str, int] = {
 }
 #: Commands that these scripts execute.
 INSIDE: Mapping[str, int] = {
-    "enqueue": 108,
-    "admit": 1_317,
+    "enqueue": 109,
+    "admit": 1_318,
     "claim_submit": 1_670,
     "apply_transitions": 4_435,
     "claim_poll": 600,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -19,7 +20,7 @@ from tests.store.life import (
     get_job,
     job_in_state,
 )
-from tests.support.jobs import numbered_voices, voice, voice_with_song
+from tests.support.jobs import URL, numbered_voices, voice, voice_with_song
 from voicequeue import BatchNotFoundError, FailureCode, Stage, State, VoiceQueue
 from voicequeue.diagnostics.checkup import Level, inspect, results
 from voicequeue.domain.balance import UncountedSpending
@@ -141,6 +142,65 @@ def test_an_invalid_limit_is_rejected(command: Command, options: tuple[str, floa
     assert options[0] in ended.err
 
 
+def test_the_limits_of_a_batch_are_set_and_shown(command: Command, store: JobStore) -> None:
+    """Also before it has jobs; those that are not given stay unchanged."""
+    ended = command("limits", "--batch", "b", "--stop-after", "12.5%")
+    assert ended.out == "The limits of batch b are saved; it has no jobs yet.\n"
+    assert command("limits", "--batch", "b").err == "no batch 'b'\n"
+    enqueue_jobs(store, voice(batch="b"))
+
+    output = command("limits", "--batch", "b", "--stop-min", 50, "--max-credits", 9, "--max-in-flight", 3).out
+
+    assert output == (
+        "batch b: needs 4 credits for queued jobs, may spend 9 credits, may have 3 in flight at once, "
+        "stops when 12.5 % of at least 50 settled jobs failed\n"
+    )
+    assert command("limits", "--batch", "b", "--json").json() == {
+        "paused": False,
+        "max_credits": 9,
+        "max_in_flight": 3,
+        "stop_after": 0.125,
+        "stop_min": 50,
+    }
+    assert command("limits", "--batch", "b", "--reset").out == "batch b: needs 4 credits for queued jobs\n"
+
+
+def test_a_file_is_ingested_with_stop_loss(command: Command, store: JobStore, tmp_path: Path) -> None:
+    """The limit is set before the first row is a job."""
+    file = tmp_path / "voices.csv"
+    file.write_text(f"audio_url\n{URL}\n", encoding="utf-8")
+
+    assert command("ingest", file, "--batch", "b", "--stop-after", "20%").code == 0
+
+    batch = store.batch("b")
+    assert batch is not None
+    assert (batch.stop_after, batch.stop_min, batch.total) == (0.2, 20, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--batch", "b", "--stop-after", "20"), "'20' is above 1: write 20% for 20 %"),
+        (("--batch", "b", "--stop-after", "0%"), "0 must be above 0 and at most 1 (0.2 is 20 %)"),
+        (("--batch", "b", "--stop-after", "120%"), "1.2 must be above 0"),
+        (("--batch", "b", "--stop-after", "many"), "'many' is not a percentage such as 20%, nor a fraction such as"),
+        (("--batch", "b", "--stop-min", "0"), "greater than or equal to 1"),
+        (("--stop-after", "20%"), "--stop-after needs --batch NAME"),
+        (("--batch", "b", "--in-flight", "3"), "--in-flight limits the whole queue; leave out --batch"),
+        (("--batch", "b:c", "--stop-after", "20%"), "batch"),
+    ],
+)
+def test_an_invalid_limit_of_a_batch_is_rejected(
+    command: Command, store: JobStore, options: tuple[str, ...], problem: str
+) -> None:
+    """The message names the value and what is allowed, and nothing is set."""
+    ended = command("limits", *options)
+
+    assert ended.code == 2
+    assert problem in " ".join(ended.err.replace("│", " ").split())
+    assert store._redis.keys(store._space.key("batch:*")) == []
+
+
 # ── credits ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -156,6 +216,7 @@ def test_the_account_is_shown(command: Command, store: JobStore) -> None:
         "balance": 1_500,
         "balance_at": to_iso8601(now),
         "reserved": 15,
+        "queued": 0,
         "min_balance": 30,
         "today": 4,
         "spent": 4,
@@ -219,7 +280,8 @@ def test_the_status_as_text(command: Command, busy: JobStore) -> None:
         "backlog    high 1, oldest waiting 61 s",
         "backlog    normal 4, oldest waiting 2 h",
         "in flight  1 of 50; 0.2 jobs/min, about 30 min left",
-        "credits    1,500 left (15 reserved for jobs in flight or unsure); 12 spent today; 12 spent in total",
+        "credits    1,500 left (15 reserved for jobs in flight or unsure, 20 for queued jobs); ",
+        "; 12 spent today; 12 spent in total",
         "failed     upstream_failed 1",
         "workers    1 alive",
     ):
@@ -227,7 +289,7 @@ def test_the_status_as_text(command: Command, busy: JobStore) -> None:
 
 
 def test_the_status_of_a_batch_covers_that_batch_only(command: Command, busy: JobStore) -> None:
-    """States, backlog, credits; failures by code are counted for all jobs only."""
+    """States, backlog, credits, and failures by code."""
     output = command("status", "--batch", "b", "--json").json()
 
     assert (output["batch"], output["credits"], output["failed_by_code"]) == ("b", 8, {})

@@ -72,6 +72,7 @@ def test_the_json_of_the_status(command: Command, store: JobStore) -> None:
         "balance": None,
         "balance_at": None,
         "credits_reserved": 0,
+        "credits_queued": 19,
         "credits_today": 0,
         "credits_unexplained": 0,
         "failed_by_code": {},

@@ -26,6 +26,16 @@ WRONG: list[tuple[Callable[[VoiceQueue], Any], str]] = [
     ),
     (lambda queue: queue.set_batch_limits("b", max_credits=-1), "max_credits: -1 must be a whole number of at least 0"),
     (lambda queue: queue.set_batch_limits("b", max_credits=0.5), "max_credits: 0.5 must be a whole number"),
+    (
+        lambda queue: queue.set_batch_limits("b", stop_after=20),
+        "stop_after: 20 must be above 0 and at most 1 (0.2 is 20 %), or math.inf for no limit",
+    ),
+    (lambda queue: queue.set_batch_limits("b", stop_after=0), "stop_after: 0 must be above 0"),
+    (lambda queue: queue.set_batch_limits("b", stop_after=math.nan), "stop_after: nan must be above 0"),
+    (
+        lambda queue: queue.set_batch_limits("b", stop_min=0),
+        "stop_min: 0 must be a whole number of at least 1, or math.inf for the default, 20",
+    ),
     (lambda queue: queue.pause(stage="voice", batch="b"), "give a stage or a batch, not both"),
     (lambda queue: queue.resume(stage="voice", batch="b"), "give a stage or a batch, not both"),
 ]
@@ -36,14 +46,16 @@ def test_a_value_out_of_range_is_rejected_with_what_is_allowed(
     queue: VoiceQueue, call: Callable[[VoiceQueue], Any], message: str
 ) -> None:
     """Before anything is read or written."""
-    with pytest.raises(ValueError, match="^.*" + message.replace("(", r"\(")):
+    with pytest.raises(ValueError, match="^.*" + message.replace("(", r"\(").replace(")", r"\)")):
         call(queue)
 
 
 def test_limits_of_a_batch_are_removed_with_infinity(queue: VoiceQueue) -> None:
     """The values at the edge are valid."""
-    assert queue.set_batch_limits("b", max_credits=0, max_in_flight=1)
-    assert queue.set_batch_limits("b", max_credits=math.inf, max_in_flight=math.inf)
+    assert queue.set_batch_limits("b", max_credits=0, max_in_flight=1, stop_after=1, stop_min=1)
+    assert queue.set_batch_limits(
+        "b", max_credits=math.inf, max_in_flight=math.inf, stop_after=math.inf, stop_min=math.inf
+    )
 
 
 def test_a_dry_run_of_cancelling_one_job_cancels_nothing(command: Command, queue: VoiceQueue) -> None:

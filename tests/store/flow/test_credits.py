@@ -7,6 +7,7 @@ from redis import Redis
 
 from tests.store.life import (
     NOW,
+    REACHABLE,
     accept_order,
     apply_transition,
     assert_consistent,
@@ -17,7 +18,7 @@ from tests.store.life import (
     job_in_state,
 )
 from tests.support.jobs import voice, voice_with_song
-from voicequeue import FailureCode, Stage, State, VoiceJob
+from voicequeue import FailureCode, Job, Stage, State, VoiceJob
 from voicequeue.domain.claims import Admitted
 from voicequeue.domain.gate import Account, Limits
 from voicequeue.domain.stage import PRICES
@@ -189,6 +190,49 @@ def test_reserved_credits_follow_from_the_state(
 
     assert store.flow_control.account().reserved == reserved
     assert_consistent(redis, prefix)
+
+
+@pytest.mark.parametrize(
+    ("state", "queued"), [(State.QUEUED, 19), *((state, 0) for state in REACHABLE if state is not State.QUEUED)]
+)
+def test_queued_credits_follow_from_the_state(
+    store: JobStore, redis: Redis, prefix: str, state: State, queued: int
+) -> None:
+    """Beyond the reserved credits only a job in the backlog takes more; its batch counts the same."""
+    job_in_state(store, state, voice_with_song(batch="b"))
+
+    batch = store.batch("b")
+    assert batch is not None
+    assert store.flow_control.account().queued_credits == batch.queued_credits == queued
+    assert_consistent(redis, prefix)
+
+
+def test_reserved_and_queued_credits_are_what_a_queue_will_spend(store: JobStore) -> None:
+    """Jobs that share a voice pay for it once, retried jobs pay only what is left, and marked jobs no further stage."""
+    enqueue_jobs(store, *songs(3, voice="ana", batch="b"), *songs(1), voice(key="only a voice"))
+    assert store.flow_control.account().queued_credits == (4 + 3 * 15) + 19 + 4
+
+    store.admit(NOW)  # one that creates the voice "ana", and the two others
+    account = store.flow_control.account()
+    assert (account.reserved, account.queued_credits) == (19 + 19 + 4, 2 * 15)
+    for job_id in list(store.list_ids(state=State.ADMITTED)):
+        finish_stage(store, job_id)
+    store.admit(NOW)
+    songs_in_flight = list(store.list_ids(state=State.ADMITTED))
+    assert store.flow_control.account().reserved == 4 * 15
+    failed = fail_job(store, accept_order_of(store, songs_in_flight[0]), FailureCode.UPSTREAM_FAILED)
+    apply_transition(store, failed, State.QUEUED, fields={"failure": None, "settled": None})
+    account = store.flow_control.account()
+    assert (account.reserved, account.queued_credits) == (3 * 15, 15)
+    claim_admitted(store, songs_in_flight[1])
+    store.request_cancellation([get_job(store, songs_in_flight[1])], NOW)
+    assert store.flow_control.account().queued_credits == 15
+
+
+def accept_order_of(store: JobStore, job_id: str) -> Job:
+    """Submit the order of an admitted job; upstream accepts it."""
+    claim_admitted(store, job_id)
+    return accept_order(store, job_id)
 
 
 def test_released_credits_are_available_to_others(store: JobStore) -> None:

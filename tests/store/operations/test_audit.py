@@ -340,6 +340,7 @@ def test_the_sums_follow_changes_during_the_audit(redis: Redis, store: JobStore,
     looked = expected_state.follow_changes(["batch:b"])
 
     expected = {"succeeded": 1, "queued": 300, "admitted": 1_200, "credits": 4, "reserved": 4_800}
+    expected["queued_credits"] = 300 * 4
     assert (+Counter(looked["batch:b"]), +expected_state.sums["batch:b"]) == (expected, expected)
 
 
@@ -352,8 +353,21 @@ def test_a_batch_is_compared_after_its_new_jobs_are_read(redis: Redis, store: Jo
     assert expected_state.follow_changes(["batch:b"]) == {}
     expected_state.read_new()
 
-    assert expected_state.follow_changes(["batch:b"]) == {"batch:b": {"queued": 3}}
+    assert expected_state.follow_changes(["batch:b"]) == {"batch:b": {"queued": 3, "queued_credits": 12}}
     assert expected_state.sums["batch:b"]["queued"] == 3
+
+
+def test_queued_credits_are_compared_after_new_jobs_are_read(redis: Redis, store: JobStore, prefix: str) -> None:
+    """Also those of jobs without a batch, whose event names nothing."""
+    expected_state = ExpectedState(redis, f"{{{prefix}}}:")
+    expected_state.read()
+    enqueue_jobs(store, *numbered_voices(3))
+
+    assert expected_state.follow_changes(["backlog"]) == {}
+    expected_state.read_new()
+
+    assert expected_state.follow_changes(["backlog"]) == {"backlog": {"queued_credits": 12}}
+    assert expected_state.sums["backlog"]["queued_credits"] == 12
 
 
 def test_lost_events_make_counters_unclear(

@@ -119,6 +119,9 @@ def test_a_batch_is_reported_when_its_last_job_settles(store: JobStore, queue: V
             "settled": True,
             "credits": 0,
             "credits_reserved": 0,
+            "credits_queued": 0,
+            "failed_by_code": {},
+            "stopped": None,
             "source": "library",
         },
     }

@@ -22,6 +22,7 @@ from voicequeue.cli.terminal import (
     CommandSetupError,
     Reuse,
     StartWithin,
+    StopAfter,
     argument,
     err,
     flag,
@@ -35,6 +36,7 @@ from voicequeue.cli.terminal import (
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.portions import PORTION_JOBS_MAX
 from voicequeue.domain.spec import batch_name, http_url
+from voicequeue.domain.stop_loss import BatchLimitChanges
 from voicequeue.errors import JobNotFoundError, check_field
 from voicequeue.ingest.audio_settings import rules_from
 from voicequeue.ingest.checkpoint import CannotResumeError, IngestProgress
@@ -61,6 +63,7 @@ def ingest(
     resume: Annotated[bool, flag("--resume", help="Continue an interrupted run.")] = False,
     max_credits: Annotated[int | None, option("N", min=0, help="Credits that the batch may spend.")] = None,
     max_in_flight: Annotated[int | None, option("N", min=1, help="Jobs in flight at once.")] = None,
+    stop_after: StopAfter = None,
     callback_url: Annotated[str | None, option("URL", help="Send a callback here when the batch has settled.")] = None,
     reuse: Reuse = None,
     start_within: StartWithin = None,
@@ -85,7 +88,8 @@ def ingest(
         if dry_run:
             rejected = _dry_run(source, jobs, items, as_json=as_json)
         else:
-            _limit(jobs, batch, callback_url, max_credits=max_credits, max_in_flight=max_in_flight)
+            limits = BatchLimitChanges(max_credits=max_credits, max_in_flight=max_in_flight, stop_after=stop_after)
+            _limit(jobs, batch, callback_url, limits)
             chunk = PREFLIGHT_CHUNK if checker else PORTION_JOBS_MAX
             rejected = _ingest(source, jobs, batch, items, chunk=chunk, resume=resume, as_json=as_json)
     raise typer.Exit(int(rejected > 0))
@@ -99,12 +103,10 @@ def _recording_rules() -> RecordingRules:
         raise CommandSetupError(str(error)) from None
 
 
-def _limit(
-    jobs: VoiceQueue, batch: str, callback_url: str | None, *, max_credits: int | None, max_in_flight: int | None
-) -> None:
+def _limit(jobs: VoiceQueue, batch: str, callback_url: str | None, limits: BatchLimitChanges) -> None:
     """Set the limits and the callback of the batch, before its first job is enqueued."""
-    if max_credits is not None or max_in_flight is not None:
-        jobs.set_batch_limits(batch, max_credits=max_credits, max_in_flight=max_in_flight)
+    if any(limit is not None for limit in limits.values()):
+        jobs.set_batch_limits(batch, **limits)
     if callback_url is not None:
         jobs.set_batch_callback(batch, callback_url)
 

@@ -33,6 +33,7 @@ from voicequeue.storage.audit.findings import (
     IndexMismatch,
     LaneTurnMismatch,
     NotComparable,
+    StoppedListMismatch,
     UndeliverableCallback,
     UnknownState,
     VoiceWithoutCreator,
@@ -55,6 +56,7 @@ def audit(redis: Redis, prefix: str) -> list[Finding]:
         for page in pages(sorted(job_ids)):
             findings += _index_mismatches(redis, root, index, page)
     findings += _batch_list_mismatches(redis, root, expected_state)
+    findings += _stopped_list_mismatches(redis, root, expected_state)
     incomplete = {item.index for item in findings if isinstance(item, IndexMismatch) and item.belongs}
     findings += _lane_turn_mismatches(redis, root, expected_state, incomplete)
     findings += _voices_without_creator(redis, root, expected_state)
@@ -104,6 +106,20 @@ def _batch_list_mismatches(redis: Redis, root: str, expected_state: ExpectedStat
                 yield BatchListMismatch(batch, belongs=True)
         elif is_listed and not expected_state.has_jobs(batch):
             yield BatchListMismatch(batch, belongs=False)
+
+
+def _stopped_list_mismatches(redis: Redis, root: str, expected_state: ExpectedState) -> Iterator[StoppedListMismatch]:
+    """Yield batches that have stopped themselves and are not listed, or vice versa; each is checked at one moment."""
+    having_jobs = {record.batch for record in expected_state.records.values() if record.batch}
+    for page in pages(sorted(having_jobs | expected_state.members("batches:stopped"))):
+        with redis.pipeline(transaction=True) as pipe:
+            for batch in page:
+                pipe.hexists(f"{root}batch:{batch}", "stopped")
+                pipe.zscore(f"{root}batches:stopped", batch)
+            replies = iter(pipe.execute())
+        for batch, (is_stopped, listed_at) in zip(page, zip(replies, replies, strict=True), strict=True):
+            if is_stopped != (listed_at is not None):
+                yield StoppedListMismatch(batch, belongs=is_stopped)
 
 
 def _lane_turn_mismatches(

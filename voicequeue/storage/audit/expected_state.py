@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from redis import Redis
 
+from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import PRICES, Stage
 from voicequeue.domain.states import IN_FLIGHT, MAY_HAVE_LATE_RESULT, ArchiveState, State
 from voicequeue.storage import scripts
@@ -58,7 +59,7 @@ IS_INDEX = re.compile(
 ).fullmatch
 
 #: Names of the hashes of counters.
-IS_COUNTED = re.compile(r"counters|state_counts|batch:[^:]+").fullmatch
+IS_COUNTED = re.compile(r"counters|state_counts|backlog|batch:[^:]+").fullmatch
 
 
 def required_indexes(record: Record) -> Iterator[str]:
@@ -86,6 +87,7 @@ def counter_amounts(record: Record) -> Iterator[tuple[str, str, int]]:
     """Yield the amounts of the job: counters, field, amount."""
     yield "counters", "credits", record.credits
     yield "counters", "reserved", _reserved_credits(record)
+    yield "backlog", "queued_credits", _queued_credits(record)
     if record.state != State.QUEUED:
         yield "state_counts", f"{record.state}:{record.stage}", 1
     if record.code:
@@ -94,6 +96,9 @@ def counter_amounts(record: Record) -> Iterator[tuple[str, str, int]]:
         yield f"batch:{record.batch}", record.state, 1
         yield f"batch:{record.batch}", "credits", record.credits
         yield f"batch:{record.batch}", "reserved", _reserved_credits(record) + record.unsettled
+        yield f"batch:{record.batch}", "queued_credits", _queued_credits(record)
+        if record.code:
+            yield f"batch:{record.batch}", f"failed.{record.code}", 1
 
 
 def _reserved_credits(record: Record) -> int:
@@ -105,14 +110,25 @@ def _reserved_credits(record: Record) -> int:
     return later + (0 if record.state == State.PENDING else PRICES[Stage(record.stage)])
 
 
-#: Fields of these hashes that are settings, not sums over jobs.
-_SETTINGS = frozenset({"paused", "max_credits", "max_in_flight", "callback_url", "callback_source", "settled_count"})
+def _queued_credits(record: Record) -> int:
+    """Return the credits that a queued or waiting job will spend; the same as in scripts/lib/keys.lua."""
+    if record.state not in (State.QUEUED, State.WAITING):
+        return 0
+    later = PRICES[Stage(record.next_stage)] if record.stage == Stage.VOICE and record.next_stage else 0
+    return later + (0 if record.state == State.WAITING else PRICES[Stage(record.stage)])
+
+
+#: Fields of these hashes that are no sums over the existing jobs: settings, and the sample of a batch, which counts
+#: outcomes of retried and purged jobs, too.
+_NO_SUM = re.compile(
+    r"paused|max_credits|max_in_flight|stop_after|stop_min|stopped|callback_url|callback_source|settled_count|sample\..+"
+).fullmatch
 
 
 def comparable(counters: str, values: dict[str, str]) -> dict[str, int]:
     """Return the amounts in counters for existing records, by the fields that `counter_amounts` yields; credits of all
     stages are one sum."""
-    amounts = {field: _number(amount) for field, amount in values.items() if field not in _SETTINGS}
+    amounts = {field: _number(amount) for field, amount in values.items() if not _NO_SUM(field)}
     purged = amounts.pop("purged.credits", 0)
     if counters != "counters":
         return amounts | ({"credits": amounts.get("credits", 0) - purged} if purged else {})
@@ -202,8 +218,10 @@ class ExpectedState:
         self._grown.clear()
 
     def has_jobs(self, batch: str) -> bool:
-        """Return whether a record is of this batch, after reading its new members."""
-        job_ids = self.members(f"batch:{batch}:jobs")
+        """Return whether a record is of this batch ('': of none), after reading its new members."""
+        # Jobs without a batch are listed in their lanes; those that left them are known by their event.
+        indexes = [f"batch:{batch}:jobs"] if batch else [f"lane:{rank}:" for rank in range(len(Priority))]
+        job_ids = set().union(*map(self.members, indexes))
         for page in pages(job_ids - self.records.keys()):
             self._read(page)
         return any(self.records[job_id].batch == batch for job_id in job_ids & self.records.keys())
@@ -211,12 +229,12 @@ class ExpectedState:
     def follow_changes(self, names: Sequence[str]) -> dict[str, dict[str, int]]:
         """Follow all changes and purges, and return those counters that can be compared with `sums` now.
 
-        Counters of a batch with new jobs cannot be compared yet.
+        Counters that include new jobs, of their batch and of the backlog, cannot be compared yet.
         """
         counters = None
         while counters is None and not self.has_lost_changes:
             counters = self._follow(names)
-        grown = {f"batch:{batch}" for batch in self._grown}
+        grown = {f"batch:{batch}" for batch in self._grown} | ({"backlog"} if self._grown else set())
         return {
             name: comparable(name, dict(_pairs(flat))) for name, flat in (counters or {}).items() if name not in grown
         }

@@ -61,6 +61,23 @@ class BatchListMismatch(Finding):
 
 
 @dataclass(frozen=True, slots=True)
+class StoppedListMismatch(Finding):
+    """A batch that has stopped itself and is missing in the list of such batches (`belongs`), or is listed and has
+    not."""
+
+    batch: str
+    belongs: bool
+
+    @property
+    def kind(self) -> str:
+        """One group for all batches."""
+        return f"batches:stopped: {_KINDS[self.belongs]}"
+
+    def __str__(self) -> str:
+        return f"batches:stopped: batch {self.batch} {_problem(self.belongs)}"
+
+
+@dataclass(frozen=True, slots=True)
 class LaneTurnMismatch(Finding):
     """A batch that has queued jobs of a priority and no turn (`belongs`), or has a turn without queued jobs."""
 

@@ -19,6 +19,7 @@ from voicequeue.storage.audit.findings import (
     Finding,
     IndexMismatch,
     LaneTurnMismatch,
+    StoppedListMismatch,
     UndeliverableCallback,
     VoiceWithoutCreator,
 )
@@ -41,6 +42,9 @@ def repair(redis: Redis, prefix: str, findings: Sequence[Finding], now: float) -
     for batches in _pages_of(BatchListMismatch, findings):
         codes = scripts.run(redis, "repair_batch_list", root, *(item.batch for item in batches))
         repaired += _repaired(batches, codes)
+    for stopped in _pages_of(StoppedListMismatch, findings):
+        codes = scripts.run(redis, "repair_stopped_batches", root, now, *(item.batch for item in stopped))
+        repaired += _repaired(stopped, codes)
     for turns in _pages_of(LaneTurnMismatch, findings):
         codes = scripts.run(redis, "repair_lanes", root, *_flat((item.rank, item.batch) for item in turns))
         repaired += _repaired(turns, codes)

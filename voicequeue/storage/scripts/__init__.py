@@ -32,6 +32,7 @@ _PARTS = (
     "transition",
     "cancellation",
     "shared_voices",
+    "stop_loss",
     "batches",
     "paging",
 )

@@ -28,9 +28,10 @@ for i, t in ipairs(transitions) do
     results[i] = t.refused and state == 'charging' and record_refusal(t.id, t, job, now, is_mixed) or 1
     has_responded = has_responded or (state == 'pending' and (t.to == 'succeeded' or t.to == 'admitted'))
     cancel_if_requested(job, t, now)
+    sample_outcome(job, t)
     transition(t.id, t, now, job)
-    count_failure(failure, -1)
-    count_failure(job.failure, 1)
+    count_failure(failure, job.batch, -1)
+    count_failure(job.failure, job.batch, 1)
     if t.archive then schedule_archiving(t.id, now) end
     if t.set.persona_id then
       voice_created(t.id, now)
@@ -41,4 +42,5 @@ for i, t in ipairs(transitions) do
 end
 if has_responded then upstream_responded() end
 if next(accepted) then upstream_accepted(limits, now, accepted) end
+for batch in pairs(sampled_batches) do stop_if_failing(batch, now) end
 return results

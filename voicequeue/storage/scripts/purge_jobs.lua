@@ -21,7 +21,7 @@ local function purge(id, job)
   redis.call('ZREM', key('state:' .. state), id)
   redis.call('ZREM', key('archive:failed'), id)
   add_to_state_count(state, job.stage, -1)
-  count_failure(job.failure, -1)
+  count_failure(job.failure, job.batch, -1)
   add_to_counter('counters', 'purged.' .. state, 1)
   add_to_counter('counters', 'purged.credits', credits)
   if job.shared_voice then leave_voice(job.shared_voice) end

@@ -4,7 +4,7 @@
 -- ARGV  id of the last event, of the last purge ('0-0' = there was none), maximum number of each to follow, number of
 --       record fields, these fields, then names of counters
 -- RETURNS  {ids of the last event and purge followed, 1 = there are no more, {id, {field, …}, …} of those jobs,
---          {batches with new jobs}, number of corrections of counters, {{field, amount, …} of each counters}};
+--          {batches with new jobs ('' = jobs without a batch)}, number of corrections of counters, {{field, amount, …} of each counters}};
 --          nil = such an entry is gone, and others may be missing
 local max, fields = tonumber(ARGV[3]), tonumber(ARGV[4])
 local changed, grown, seen, is_complete = {}, {}, { [''] = true }, true
@@ -22,7 +22,7 @@ local function follow(stream, known_id)
       changed[#changed + 1] = id
       changed[#changed + 1] = redis.call('HMGET', key('job:' .. id), unpack(ARGV, 5, 4 + fields))
     end
-    if id == '' and batch ~= '' then grown[#grown + 1] = batch end
+    if id == '' then grown[#grown + 1] = batch end
   end
   is_complete = is_complete and #entries < max
   return #entries > 0 and entries[#entries][1] or known_id

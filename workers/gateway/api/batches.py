@@ -56,7 +56,10 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
         },
         openapi_extra=json_body(
             "BatchSettings",
-            {"Callback and credit limit": {"callback_url": "https://shop.example/told", "max_credits": 500}},
+            {
+                "Callback and credit limit": {"callback_url": "https://shop.example/told", "max_credits": 500},
+                "Stop when 20 % fail": {"stop_after": 0.2, "stop_min": 50},
+            },
         ),
     )
     async def update_batch(request: Request, name: Annotated[schemas.BatchName, _NAME]) -> Response:
@@ -76,8 +79,6 @@ def _batch(batch: Batch) -> BatchSchema:
 
 
 def _update(queue: VoiceQueue, name: str, settings: schemas.BatchSettings) -> None:
-    queue.set_batch_limits(
-        name, max_credits=settings.limit("max_credits"), max_in_flight=settings.limit("max_in_flight")
-    )
+    queue.set_batch_limits(name, **settings.limits())
     if "callback_url" in settings.model_fields_set:
         queue.set_batch_callback(name, settings.callback_url)

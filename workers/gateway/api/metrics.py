@@ -108,6 +108,11 @@ def _jobs(store: JobStore, lines: list[BacklogLane]) -> Iterator[Metric]:
         (({"state": state, "stage": stage}, count) for (state, stage), count in counts.items()),
     )
     yield _gauge("failed_jobs", "Failed jobs by code.", (({"code": c}, n) for c, n in store.failures_by_code().items()))
+    yield _gauge(
+        "stopped_batches",
+        "Batches that have stopped themselves because too many of their jobs failed.",
+        [({}, store.count_stopped_batches())],
+    )
     purged = store.purged_by_state()
     yield _counter(
         "purged_jobs", "Jobs deleted after their retention period.", (({"state": s}, n) for s, n in purged.items())
@@ -159,6 +164,11 @@ def _credits(store: JobStore, now: float) -> Iterator[Metric]:
         "credits_spent", "Credits charged by MusicAPI.", (({"stage": stage}, n) for stage, (_, n) in charged.items())
     )
     yield _gauge("credits_reserved", "Credits reserved for jobs in flight and unsure jobs.", [({}, account.reserved)])
+    yield _gauge(
+        "credits_queued",
+        "Credits that queued and waiting jobs will take in addition to the reserved ones.",
+        [({}, account.queued_credits)],
+    )
     yield _gauge(
         "credits_unexplained",
         "Credits that left the account without a known order.",

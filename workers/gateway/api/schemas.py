@@ -13,6 +13,7 @@ from voicequeue.client.bulk_operations import BulkAction
 from voicequeue.domain import operator_schemas, schemas
 from voicequeue.domain.schemas import Schema, Timestamp
 from voicequeue.domain.spec import BATCH_PATTERN, HttpUrl
+from voicequeue.domain.stop_loss import BatchLimitChanges
 
 EXAMPLE_JOB: dict[str, Any] = {
     "id": "k5v2yj3q7m6xw4ra",
@@ -118,7 +119,8 @@ class BatchSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     callback_url: HttpUrl | None = Field(
-        None, description="URL to call each time the batch has settled; null for no callback."
+        None,
+        description="URL to call each time the batch has settled, and when it stops itself; null for no callback.",
     )
     max_credits: Annotated[int, Field(strict=True, ge=0, le=10**12)] | None = Field(
         None, description="The most credits that the batch may spend; null for no limit."
@@ -126,9 +128,24 @@ class BatchSettings(BaseModel):
     max_in_flight: Annotated[int, Field(strict=True, ge=1, le=10**6)] | None = Field(
         None, description="The most jobs of the batch in flight at once; null for no limit."
     )
+    stop_after: Annotated[float, Field(strict=True, gt=0, le=1)] | None = Field(
+        None,
+        description="The fraction of failed jobs at which the batch stops itself, for example 0.2; null for no limit.",
+    )
+    stop_min: Annotated[int, Field(strict=True, ge=1, le=10**9)] | None = Field(
+        None, description="Settled jobs without which `stop_after` does not apply; null for the default, 20."
+    )
 
-    def limit(self, name: str) -> float | None:
-        """Return a limit as the queue takes it: None to keep it, infinity for no limit."""
+    def limits(self) -> BatchLimitChanges:
+        """Return the limits as the queue takes them: None to keep one, infinity for none."""
+        return {
+            "max_credits": self._limit("max_credits"),
+            "max_in_flight": self._limit("max_in_flight"),
+            "stop_after": self._limit("stop_after"),
+            "stop_min": self._limit("stop_min"),
+        }
+
+    def _limit(self, name: str) -> float | None:
         if name not in self.model_fields_set:
             return None
         value: float | None = getattr(self, name)

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from voicequeue import BulkAction, InvalidJobError, Job, Problem, Stage, VoiceQueue
 from voicequeue.domain import transitions
 from voicequeue.domain.stage import PRICES
+from voicequeue.domain.stop_loss import BatchLimitChanges, parse_fraction
 from voicequeue.texts import parse_float
 from workers.gateway.page.base import Form, PageRenderer
 from workers.gateway.page.views import to_filter
@@ -115,7 +116,7 @@ class Actions:
         context = {
             "stages": list(Stage),
             "limits": self._queue.limits(),
-            "credits": self._queue.status().backlog_credits,
+            "credits": self._queue.status().account.queued_credits,
         }
         return self._renderer.render(request, "controls.html", context)
 
@@ -149,8 +150,13 @@ class Actions:
     def set_batch_limits(self, form: Form) -> Response:
         """Set the limits of one batch; an empty field removes a limit. Raises InvalidJobError, BatchNotFoundError."""
         batch = self._queue.batch(form.get("batch", "")).name
-        credits, in_flight = (_limit(form, name, least) for name, least in (("max_credits", 0), ("max_in_flight", 1)))
-        self._queue.set_batch_limits(batch, max_credits=credits, max_in_flight=in_flight)
+        limits: BatchLimitChanges = {
+            "max_credits": _limit(form, "max_credits", 0),
+            "max_in_flight": _limit(form, "max_in_flight", 1),
+            "stop_after": _stop_after(form),
+            "stop_min": _limit(form, "stop_min", 1),
+        }
+        self._queue.set_batch_limits(batch, **limits)
         return self._show_controls(batch, "The limits of the batch are saved.")
 
     def _show_controls(self, batch: str | None, notice: str) -> Response:
@@ -200,6 +206,16 @@ def _limit(form: Form, name: str, least: int) -> float:
     if not (least <= number <= 10**12 and number == int(number)):
         raise InvalidJobError([Problem(name, f"must be a whole number of {least} or more, or empty for no limit")])
     return number
+
+
+def _stop_after(form: Form) -> float:
+    """Return the limit of failed jobs, which the form takes as a percentage. Raises InvalidJobError."""
+    text = form.get("stop_after", "").strip().removesuffix("%")
+    try:
+        return parse_fraction(f"{text}%") if text else inf
+    except ValueError:
+        message = "must be a percentage above 0 and at most 100, or empty for no limit"
+        raise InvalidJobError([Problem("stop_after", message)]) from None
 
 
 def router(queue: VoiceQueue, renderer: PageRenderer) -> APIRouter:

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from voicequeue.domain.stop_loss import percent
+
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -63,6 +65,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
         format_duration_short,
         format_length,
         format_number,
+        percent,
     )
 }
 

@@ -3,7 +3,6 @@
 local REPORTED = { succeeded = true, failed = true, unsure = true }
 local RESTING = { succeeded = true, failed = true, cancelled = true, unsure = true }
 local UNSETTLED = { 'waiting', 'queued', 'admitted', 'charging', 'pending' }
-local ALL_STATES = { 'waiting', 'queued', 'admitted', 'charging', 'pending', 'unsure', 'succeeded', 'failed', 'cancelled' }
 
 -- Fields of a job's record that a callback copies, as they are at its transition. The spec never changes.
 local JOB_SNAPSHOT = { 'state', 'stage', 'version', 'created', 'updated', 'settled', 'attempt', 'credits', 'persona_id',
@@ -50,6 +49,15 @@ local function enqueue_job_callback(id, batch, to, version, now)
     snapshot = read_fields('job:' .. id, JOB_SNAPSHOT), batch = batch }, now)
 end
 
+-- Write a callback about a batch, with its counters as they are now.
+local function write_batch_callback(batch, type, now)
+  local seq = redis.call('HINCRBY', key('batch:' .. batch), 'settled_count', 1)
+  local snapshot, record = {}, redis.call('HGETALL', key('batch:' .. batch))
+  for f = 1, #record, 2 do snapshot[record[f]] = record[f] ~= 'callback_url' and record[f + 1] or nil end
+  write_callback('batch-' .. redis.sha1hex(batch):sub(1, 16) .. '-' .. seq .. '-' .. math.floor(now),
+    { subject = 'batch:' .. batch, seq = seq, type = type, snapshot = snapshot, batch = batch }, now)
+end
+
 local function enqueue_batch_callback(batch, from, now)
   if redis.call('HEXISTS', key('batch:' .. batch), 'callback_url') == 0 then return end
   flush_counters()
@@ -57,11 +65,14 @@ local function enqueue_batch_callback(batch, from, now)
   -- A callback already reported that the batch settled; report it again only when no job is unsure.
   if RESTING[from] and tonumber(counts[1] or 0) > 0 then return end
   for i = 2, #UNSETTLED + 1 do if tonumber(counts[i] or 0) > 0 then return end end
-  local settled_count = redis.call('HINCRBY', key('batch:' .. batch), 'settled_count', 1)
-  local snapshot = read_fields('batch:' .. batch, { 'credits', 'reserved', 'callback_source', unpack(ALL_STATES) })
-  write_callback('batch-' .. redis.sha1hex(batch):sub(1, 16) .. '-' .. settled_count .. '-' .. math.floor(now),
-    { subject = 'batch:' .. batch, seq = settled_count, type = 'batch.settled', snapshot = snapshot,
-      batch = batch }, now)
+  write_batch_callback(batch, 'batch.settled', now)
+end
+
+-- Report that a batch has stopped itself.
+local function enqueue_stopped_callback(batch, now)
+  if redis.call('HEXISTS', key('batch:' .. batch), 'callback_url') == 1 then
+    write_batch_callback(batch, 'batch.stopped', now)
+  end
 end
 
 -- Enqueue the callbacks that a job's transition causes. `version` is the job's version after it.

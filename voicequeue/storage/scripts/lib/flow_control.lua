@@ -187,7 +187,7 @@ end
 local batch_settings = {}
 local function settings_of(batch)
   batch_settings[batch] = batch_settings[batch]
-    or redis.call('HMGET', key('batch:' .. batch), 'paused', 'max_in_flight', 'max_credits')
+    or redis.call('HMGET', key('batch:' .. batch), 'paused', 'max_in_flight', 'max_credits', 'stopped')
   return batch_settings[batch]
 end
 
@@ -196,6 +196,7 @@ local function batch_limit_reason(batch, slots, cost)
   if batch == '' then return nil end
   local set = settings_of(batch)
   if tonumber(set[1] or 0) ~= 0 then return 'the batch is paused' end
+  if set[4] then return 'the batch is stopped, because too many of its jobs failed' end
   if not (set[2] or set[3]) then return nil end
   flush_counters()
   local counts = redis.call('HMGET', key('batch:' .. batch), 'admitted', 'charging', 'pending', 'credits', 'reserved')

@@ -16,6 +16,7 @@
 --                          charged and were given up or resubmitted), failure_report (JSON: a failure that upstream
 --                          reported once), resubmit (1: submit again when that failure is confirmed),
 --                          upstream_response (start of an unreadable response to its last order),
+--                          sampled (the sample of its batch that counts its failure),
 --                          persona_id, voice_name, clips, failure, settled,
 --                          callback (id of its last callback); archive (pending, done, failed), until done
 --                          archive.since, archive.attempts, archive.reason, archive.holder (token of the claim);
@@ -34,6 +35,7 @@
 -- The backlog
 --   lane:<rank>:<batch> zset queued ids of one priority and batch ('' = none); the head has the lowest score
 --   lanes:<rank>   zset    batches with such a lane; score = turn order
+--   backlog        hash    queued_credits: what queued and waiting jobs will spend
 --   wake           list    one element while there may be a job to admit
 --
 -- Voices
@@ -45,11 +47,16 @@
 --   voices:decided set     voices that were created or failed and still have waiting jobs
 --
 -- Batches
+--   batches:stopped zset   names of batches that stopped themselves; score = when; batches:stopped:unlogged: set of those
+--                          whose stop was not logged yet
 --   batches        zset    names of batches that have jobs; score = when the first one was created
---   batch:<name>   hash    number of jobs by state; credits; reserved: as in `counters`, plus the cost of lost orders that
---                          were given up or resubmitted; purged.credits: credits of purged jobs,
---                          included in credits; settings: max_credits, max_in_flight, paused, callback_url,
---                          callback_source (who set it); settled_count: how many callbacks were created for it
+--   batch:<name>   hash    number of jobs by state; credits; queued_credits: as in `backlog`; reserved: as in `counters`,
+--                          plus the cost of lost orders that were given up or resubmitted; purged.credits: credits of purged jobs,
+--                          included in credits; failed.<code>: number of failed jobs; settings: max_credits,
+--                          max_in_flight, stop_after, stop_min, paused, callback_url, callback_source (who set it);
+--                          settled_count: how many callbacks were created for it; sample.settled, sample.failed,
+--                          sample.failed.<code>: outcomes since the last stop (lib/stop_loss.lua); sample.round: number
+--                          of ended stops; stopped (JSON, while it is stopped: at, settled, failed_by_code, stop_after)
 --   batch:<name>:jobs zset its ids; score = when they were created
 --
 -- Flow control
@@ -153,6 +160,14 @@ local function reserved_credits(state, stage, next_stage, cancelling)
   if state == 'charging' or state == 'unsure' then return cost_from_stage(stage, not cancelling and next_stage) end
   if state == 'admitted' then return cost_from_stage(stage, next_stage) end
   if state == 'pending' then return cost_from_stage(stage, next_stage) - PRICE[stage] end
+  return 0
+end
+
+-- Return the credits that a job in the backlog, or one that waits for a voice, will spend. The voice is counted for the
+-- job that creates it.
+local function queued_credits(state, stage, next_stage)
+  if state == 'queued' then return cost_from_stage(stage, next_stage) end
+  if state == 'waiting' then return cost_from_stage(stage, next_stage) - PRICE[stage] end
   return 0
 end
 

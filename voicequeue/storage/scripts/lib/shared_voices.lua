@@ -40,8 +40,8 @@ end
 
 local function fail_with(id, failure, now)
   redis.call('HSET', key('job:' .. id), 'failure', failure, 'settled', now)
-  count_failure(failure, 1)
-  transition(id, { to = 'failed', stage = 'voice', reason = cjson.decode(failure).code }, now)
+  local batch = transition(id, { to = 'failed', stage = 'voice', reason = cjson.decode(failure).code }, now)
+  count_failure(failure, batch, 1)
 end
 
 -- Apply the outcome of a voice to the jobs that wait for it: they use it, fail with it, or the first of them creates

@@ -47,6 +47,11 @@ local function reserve_credits(batch, change)
   if batch then add_to_counter('batch:' .. batch, 'reserved', change) end
 end
 
+local function add_queued_credits(batch, change)
+  add_to_counter('backlog', 'queued_credits', change)
+  if batch then add_to_counter('batch:' .. batch, 'queued_credits', change) end
+end
+
 -- Update the slot, the lane or the queue for a voice.
 local function update_position(id, from, job, t)
   local before, after = due_index(from), t.due and due_index(t.to)
@@ -62,13 +67,16 @@ local function update_position(id, from, job, t)
   if FINAL[t.to] then redis.call('ZREM', key('start_by'), id) end
 end
 
-local function count_failure(failure, amount)
-  if failure then add_to_counter('counters', 'failed.' .. cjson.decode(failure).code, amount) end
+local function count_failure(failure, batch, amount)
+  if not failure then return end
+  local field = 'failed.' .. cjson.decode(failure).code
+  add_to_counter('counters', field, amount)
+  if batch then add_to_counter('batch:' .. batch, field, amount) end
 end
 
 -- The fields of a record that a transition depends on.
 local RECORD_FIELDS = { 'state', 'stage', 'version', 'batch', 'rank', 'created', 'updated', 'attempt', 'next_stage',
-  'requeued_at', 'shared_voice', 'failure', 'credits', 'orders', 'lost_orders', 'refused', 'cancelling' }
+  'requeued_at', 'shared_voice', 'failure', 'credits', 'orders', 'lost_orders', 'refused', 'cancelling', 'sampled' }
 local function read_record(id) return read_fields('job:' .. id, RECORD_FIELDS) end
 
 -- States from which the current order may still be sent.
@@ -81,6 +89,7 @@ local function transition(id, t, now, job)
   job = job or read_record(id)
   local from, stage, since = job.state, job.stage, job.updated or job.created or now
   local reserved = reserved_credits(from, stage, job.next_stage, job.cancelling)
+  local queued = queued_credits(from, stage, job.next_stage)
   local fields = { 'state', t.to, 'stage', t.stage, 'updated', now, 'version', job.version + 1 }
   for field, value in pairs(t.set or {}) do
     job[field] = value
@@ -97,6 +106,7 @@ local function transition(id, t, now, job)
     add_to_state_count(t.to, t.stage, 1)
   end
   reserve_credits(job.batch, reserved_credits(t.to, t.stage, job.next_stage, job.cancelling) - reserved)
+  add_queued_credits(job.batch, queued_credits(t.to, t.stage, job.next_stage) - queued)
   update_position(id, from, job, t)
   redis.call('RPUSH', key('timeline:' .. id), cjson.encode({
     at = now, state = t.to, stage = t.stage, reason = t.reason, task_id = t.task_id,
