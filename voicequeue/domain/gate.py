@@ -135,6 +135,7 @@ class Account:
         reserved: Credits reserved for jobs in flight and unsure jobs.
         spent_today: Credits spent in the current UTC day.
         uncounted: Spending that was not counted; None if there is none.
+        queued_credits: Credits that queued and waiting jobs will take in addition, each shared voice once.
     """
 
     balance: int | None = None
@@ -142,3 +143,4 @@ class Account:
     reserved: int = 0
     spent_today: int = 0
     uncounted: UncountedSpending | None = None
+    queued_credits: int = 0
