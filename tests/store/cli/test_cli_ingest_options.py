@@ -16,6 +16,7 @@ from redis import Redis
 from tests.store.cli.test_cli_ingest import rejected, write
 from tests.store.cli.test_cli_ingest_resume import kill_ingest
 from tests.store.conftest import Command
+from tests.store.life import dump_keys
 from tests.support.recordings import mp3, redirect, response, serving, wav, xing
 from tests.support.scripted import Request, ScriptedServer
 from voicequeue import VoiceQueue

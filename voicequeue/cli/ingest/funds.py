@@ -123,13 +123,17 @@ class Confirmation:
 
     def _ask(self, cost: int, budget: Budget, refusal: str) -> None:
         question = f"The new jobs cost up to {cost:,} credits; {budget.explanation(cost)}."
-        if not sys.stdin.isatty():
+        if not _is_interactive():
             raise NotAffordableError(
                 f"{question} {refusal}. Add credits to the account, limit the batch with --max-credits, or pass --yes: "
                 "the jobs then wait until the account can pay for them"
             )
         typer.confirm(f"{question} Jobs that cannot be paid for wait. Enqueue them?", abort=True, err=True)
         self.is_given = True
+
+
+def _is_interactive() -> bool:
+    return sys.stdin.isatty()
 
 
 def _credits_max(source: Source) -> int:
