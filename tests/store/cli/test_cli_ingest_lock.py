@@ -166,7 +166,7 @@ def test_a_kill_at_any_moment_loses_no_rejected_row(
 
     while True:
         target.write_bytes(b"earlier")
-        steps += 1
+        steps += chance.choice((1, 2, 3))
         if not kill.run(command, *arguments, at=steps):
             break
         assert target.read_bytes() in (b"earlier", expected)
@@ -176,7 +176,7 @@ def test_a_kill_at_any_moment_loses_no_rejected_row(
         assert target.read_bytes() == expected
         assert sorted(voices.parent.iterdir()) == [voices, target]
 
-    assert steps > 20
+    assert steps > 30
     assert queue.batch("spring").total == jobs
 
 

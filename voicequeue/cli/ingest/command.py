@@ -86,7 +86,7 @@ def ingest(
     check_field("batch", batch_name, batch)
     if callback_url is not None:
         check_field("callback_url", http_url, callback_url)
-    options = ReadOptions(encoding, sheet, extra, accept_incomplete)
+    options = ReadOptions(encoding=encoding, sheet=sheet, extra_columns=extra, accept_incomplete=accept_incomplete)
     with ExitStack() as stack:
         source, paths = stack.enter_context(sources.opened(file, options, is_dry_run=dry_run))
         jobs = stack.enter_context(open_queue(reuse=reuse))

@@ -61,10 +61,11 @@ class Source:
         return self.rows
 
     def pieces(self, size: int) -> Iterator[bytes]:
-        """Yield the whole content of a file."""
-        self._is_unread = False
+        """Yield the whole content of a file; the rows continue where they were."""
+        place = self.file.tell()
         self.file.seek(0)
         yield from iter(partial(decompressed(self.file).read, size), b"")
+        self.file.seek(place)
 
     def new_progress(self, batch: str) -> IngestProgress:
         """Return the progress of an ingestion that has not started."""
