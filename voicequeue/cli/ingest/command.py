@@ -12,8 +12,8 @@ from voicequeue.cli.ingest import source as sources
 from voicequeue.cli.ingest.enqueuer import StopRules
 from voicequeue.cli.ingest.funds import Confirmation
 from voicequeue.cli.ingest.intake import PREFLIGHT_CHUNK
+from voicequeue.cli.ingest.max_rejected import MaxRejected
 from voicequeue.cli.ingest.run import IngestRun, read_progress
-from voicequeue.cli.ingest.stop_loss import MaxRejected
 from voicequeue.cli.terminal import (
     AsJson,
     CommandSetupError,

@@ -9,11 +9,11 @@ from typing import Generic, TypeVar
 from voicequeue.cli.ingest.errors import TooManyRejectedError
 from voicequeue.cli.ingest.funds import Confirmation
 from voicequeue.cli.ingest.intake import Item, item_weight, rejection_kind
+from voicequeue.cli.ingest.max_rejected import MaxRejected
 from voicequeue.cli.ingest.notes import Notes
 from voicequeue.cli.ingest.outcomes import preview
 from voicequeue.cli.ingest.rejects import RejectsFile
 from voicequeue.cli.ingest.source import Source
-from voicequeue.cli.ingest.stop_loss import MaxRejected
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.portions import split_into_portions
 from voicequeue.errors import VoiceQueueError
