@@ -101,7 +101,7 @@ def test_the_same_file_again_adds_nothing(command: Command, queue: VoiceQueue, v
     counts["reasons"] = {"invalid_row": 9, "key_conflict": 1}
     assert ended.json() == {
         **counts,
-        "doubts": [],
+        "warned_rows": [],
         "rejected_file": f"{voices}.rejected.csv",
         "resumed_after": None,
         "file": counts,

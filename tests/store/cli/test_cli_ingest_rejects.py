@@ -46,7 +46,7 @@ def row_of(name: str, *, line: int = 2, number: int = 2) -> Row:
 @pytest.mark.parametrize("delimiter", SEPARATORS)
 @pytest.mark.parametrize("has_bom", [False, True])
 def test_it_has_the_delimiter_and_the_mark_of_the_input(tmp_path: Path, delimiter: str, has_bom: bool) -> None:
-    """So that the same program opens it; no cell is a formula, whichever separator a program splits at."""
+    """So that the same program opens it; no cell is a formula, at any separator."""
     attacks = list(dict.fromkeys(map(str.strip, (*ATTACKS, "a,=1", 'a,"=1'))))
     rows = [row_of(text) for text in attacks]
 
@@ -97,12 +97,12 @@ def test_rejected_rows_are_corrected_under_one_name_until_none_is_left(
     path = working_folder / "voices.csv.rejected.csv"
     assert _format(path) == _format(file)
 
-    for word, left in (("bad1", 1), ("bad2", 0)):
+    for word, remaining in (("bad1", 1), ("bad2", 0)):
         path.write_bytes(path.read_bytes().replace(word.encode(), f"https://a.example/{word}.wav".encode()))
         corrected = path.read_bytes()
         output = command("ingest", path, "--batch", "spring", "--json").json()
-        assert (output["new"], output["rejected"]) == (1, left)
-        assert output["rejected_file"] == (str(path) if left else None)
+        assert (output["new"], output["rejected"]) == (1, remaining)
+        assert output["rejected_file"] == (str(path) if remaining else None)
 
     assert path.read_bytes() == corrected  # a source is never deleted
     assert sorted(working_folder.iterdir()) == [file, path]

@@ -109,7 +109,7 @@ def _json(result: DryRunResult, budget: Budget) -> dict[str, Any]:
         "reasons": counts.reasons,
         "warnings": counts.warnings,
         "problems": [note.as_dict() for note in result.notes.problems],
-        "doubts": [note.as_dict() for note in result.notes.warnings],
+        "warned_rows": [note.as_dict() for note in result.notes.warnings],
         "rejected_file": str(result.rejected_file) if result.rejected_file else None,
         "stopped": result.stopped.reason if result.stopped else None,
         "credits": counts.credits,

@@ -76,7 +76,7 @@ class Budget:
 class Confirmation:
     """The caller's consent to rows that the account cannot pay for: `--yes`, or the answer on the terminal.
 
-    `max_credits` limits what the batch may spend, whichever rows are enqueued.
+    `max_credits` limits what the batch may spend, however many rows are enqueued.
     """
 
     def __init__(self, jobs: VoiceQueue, *, yes: bool, max_credits: int | None) -> None:
@@ -97,10 +97,10 @@ class Confirmation:
         outcomes = preview(source.shown(items(), "computing the cost"), self._jobs)
         cost = self._limited(sum(outcome.credits for outcome in outcomes))
         if cost > budget.spendable:
-            self._ask(cost, budget, "Nothing was enqueued")
+            self._ask(cost, budget)
 
     def check_chunk(self, chunk: Sequence[Item], counts: IngestCounts) -> None:
-        """Ask before rows of a stream are enqueued that cost more than the account can pay.
+        """Check rows of a stream before they are enqueued; a stream leaves no terminal to ask on.
 
         Raises NotAffordableError.
         """
@@ -115,21 +115,27 @@ class Confirmation:
             cost = counts.credits + sum(outcome.credits for outcome in preview(chunk, self._jobs))
             cost = self._limited(cost) - self._limited(counts.credits)
             if cost > budget.spendable:
-                self._ask(cost, budget, "These rows were not enqueued")
+                raise NotAffordableError(f"The next {len(chunk):,} rows {_costs(cost, budget)} {_CURES}")
         self._left = budget.spendable - cost_max
 
     def _limited(self, cost: int) -> int:
         return cost if self._max_credits is None else min(cost, self._max_credits)
 
-    def _ask(self, cost: int, budget: Budget, refusal: str) -> None:
-        question = f"The new jobs cost up to {cost:,} credits; {budget.explanation(cost)}."
+    def _ask(self, cost: int, budget: Budget) -> None:
+        question = f"The new jobs {_costs(cost, budget)}"
         if not _is_interactive():
-            raise NotAffordableError(
-                f"{question} {refusal}. Add credits to the account, limit the batch with --max-credits, or pass --yes: "
-                "the jobs then wait until the account can pay for them"
-            )
+            raise NotAffordableError(f"{question} {_CURES}")
         typer.confirm(f"{question} Jobs that cannot be paid for wait. Enqueue them?", abort=True, err=True)
-        self.is_given = True
+
+
+_CURES = (
+    "Add credits to the account, limit the batch with --max-credits, or pass --yes: the jobs then wait until the "
+    "account can pay for them"
+)
+
+
+def _costs(cost: int, budget: Budget) -> str:
+    return f"cost up to {cost:,} credits; {budget.explanation(cost)}."
 
 
 def _is_interactive() -> bool:

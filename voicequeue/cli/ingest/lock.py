@@ -1,4 +1,4 @@
-"""The lock of a file that is ingested. The operating system releases it when the process ends, in whatever way."""
+"""The lock of a file that is ingested. The operating system releases it when the process ends or is killed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _acquire(path: Path, name: str) -> int:
     """Return the descriptor of the locked file, with this process as its content."""
     while True:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise CommandSetupError(
                 f"{path.parent}: no file can be written here ({error.strerror}), but progress and rejected rows are "

@@ -59,7 +59,7 @@ class Report:
     def _json(self, counts: IngestCounts, stopped: IngestStoppedError | None) -> dict[str, Any]:
         return {
             **_counts(counts),
-            "doubts": [note.as_dict() for note in self.notes.warnings],
+            "warned_rows": [note.as_dict() for note in self.notes.warnings],
             "rejected_file": str(self.rejected_file) if self.rejected_file else None,
             "resumed_after": self._resumed_after or None,
             "file": _counts(self._progress.counts),

@@ -102,7 +102,7 @@ class IngestRun:
         progress, source = self._progress, self._source
         if source.is_file and not self._start.lines:
             IngestProgress.delete(source.path)
-        with self._rejects(kept=progress.rejected_bytes) as rejects, self._advise_to_resume():
+        with self._rejects(kept=progress.rejected_bytes) as rejects, self._advise(rejects):
             enqueuer = RowEnqueuer(self._jobs, source, progress, rejects)
             report.notes = enqueuer.notes
             try:
@@ -132,7 +132,8 @@ class IngestRun:
         return RejectsFile(self._paths, rows.columns, written, kept=kept)
 
     @contextmanager
-    def _advise_to_resume(self) -> Iterator[None]:
+    def _advise(self, rejects: RejectsFile) -> Iterator[None]:
+        """Print how to continue after a failure or Ctrl-C."""
         try:
             yield
         except IngestStoppedError:
@@ -140,6 +141,8 @@ class IngestRun:
         except BaseException:
             if self._source.is_file and self._progress.lines:
                 print_error("stopped; run the same command with --resume to continue")
+            elif not self._source.is_file and (path := rejects.stop()):
+                print_error(f"rejected rows so far: {path}")
             raise
 
 

@@ -123,7 +123,7 @@ def opened(name: str, options: ReadOptions, *, is_dry_run: bool) -> Iterator[tup
 
 
 def _open(name: str) -> OpenFile:
-    """Open a file under its real path, so that it has one lock and one progress, whichever name the caller uses."""
+    """Open a file under its real path, so that all its names share one lock and one progress."""
     if name == _STANDARD_INPUT:
         return OpenFile(Path(STDIN), cast(BinaryIO, sys.stdin.buffer), is_file=False)
     path = Path(name)
