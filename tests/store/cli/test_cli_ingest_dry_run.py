@@ -108,3 +108,16 @@ def test_a_dry_run_says_where_max_rejected_would_stop(command: Command, working_
 
     assert (ended.code, ended.json()["stopped"]) == (2, "max_rejected")
     assert f"{min(bad, 500)} of the first {min(bad, 500)} rows were rejected" in ended.err
+
+
+def test_every_field_of_the_output_is_documented(command: Command, working_folder: Path) -> None:
+    """In docs/reference.md, of a dry run and of a real one."""
+    reference = Path(__file__).parents[3] / "docs" / "reference.md"
+    lines = reference.read_text(encoding="utf-8").splitlines()
+    file = write(working_folder / "voices.csv", HEADER, *MIXED)
+
+    for options in ([], ["--dry-run"]):
+        name = " ".join(["voicequeue ingest", *options])
+        [documented] = [line for line in lines if line.startswith(f"| `{name}` |")]
+        output = command("ingest", file, "--batch", "spring", *options, "--json").json()
+        assert [field for field in output if not re.search(rf"`{field}\b", documented)] == []
