@@ -266,6 +266,15 @@ def test_an_invalid_file_or_batch_is_an_error(command: Command, arguments: list[
     assert "Traceback" not in ended.err
 
 
+def test_the_error_of_a_folder_names_it_once(command: Command, working_folder: Path) -> None:
+    """Nothing is written beside it."""
+    folder = working_folder / "voices"
+    folder.mkdir()
+
+    assert command("ingest", "voices", "--batch", "b").err == "voices is a folder; name one file in it\n"
+    assert list(working_folder.iterdir()) == [folder]
+
+
 def test_rejected_rows_that_cannot_be_written_stop_the_ingestion(command: Command, working_folder: Path) -> None:
     """They are not lost: exit code 2, and the file that has them is named."""
     file = write(working_folder / "voices.csv", "audio_url", A, "nowhere")

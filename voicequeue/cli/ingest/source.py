@@ -127,9 +127,9 @@ def _open(name: str) -> OpenFile:
     if name == _STANDARD_INPUT:
         return OpenFile(Path(STDIN), cast(BinaryIO, sys.stdin.buffer), is_file=False)
     path = Path(name)
+    if path.is_dir():
+        raise UnreadableFileError(f"{path} is a folder; name one file in it")
     try:
-        if path.is_dir():
-            raise UnreadableFileError(f"{path} is a folder; name one file in it")
         file = path.open("rb")
         if any(folder in path.absolute().parents for folder in _SYSTEM_FOLDERS):
             return OpenFile(Path(STDIN), file, is_file=False)
