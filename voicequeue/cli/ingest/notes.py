@@ -58,7 +58,7 @@ def print_notes(counts: IngestCounts, notes: Notes) -> None:
     print_reasons(counts.reasons)
     _print(notes.problems)
     if counts.warnings:
-        out.print(f"[yellow]{sum(counts.warnings.values()):,} warnings[/]; these rows are not rejected")
+        out.print(f"[yellow]doubtful rows: {sum(counts.warnings.values()):,}[/]; they are not rejected")
         print_reasons(counts.warnings)
         _print(notes.warnings)
 
