@@ -1,7 +1,7 @@
 """Guard the cells of a CSV file against evaluation as formulas by spreadsheet programs. Pure.
 
-A program that splits at `;` or tabs ignores the quotes of a comma-separated file, so a cell may begin after any of
-these characters. A `'` before a formula makes it a text; `unguard` removes exactly those.
+A program that splits at another separator than the file's ignores its quotes, so a cell may begin after each of them.
+A `'` before a formula makes it a text; `unguard` removes exactly those.
 """
 
 from __future__ import annotations
@@ -23,20 +23,26 @@ _BEFORE = rf"""(?:[^\S{_ENDS}]|["'{_HIDDEN}])*"""
 #: turns into one of them (wide, small, superscript, mathematical), because some programs treat them alike.
 _SIGN = r"[=+\-@\u207a-\u207c\u208a-\u208c\u2212\u2a75\u2a76\ufb29\ufe62\ufe63\ufe66\ufe6b\uff0b\uff0d\uff1d\uff20]"
 
-#: The beginning of a cell.
-_START = rf"(?<![^{_ENDS}])"
+#: The beginning of a cell: in a comma-separated file, and in a file with any separator.
+_START, _ANY_START = rf"(?<![^{_ENDS}])", rf"(?<![^,{_ENDS}])"
 
 _FORMULA = re.compile(f"{_START}(?={_BEFORE}{_SIGN})")
-_GUARDED = re.compile(f"{_START}'(?={_BEFORE}{_SIGN})")
+_ANY_FORMULA = re.compile(f"{_ANY_START}(?={_BEFORE}{_SIGN})")
+_GUARDED = re.compile(f"{_ANY_START}'(?={_BEFORE}{_SIGN})")
 
 
 def guard(text: str) -> str:
-    """Return `text` with a `'` before each part that a spreadsheet program would evaluate."""
+    """Return `text` with a `'` before each part that a spreadsheet program would evaluate, in a file with commas."""
     return _FORMULA.sub("'", text)
 
 
+def guard_for_any_separator(text: str) -> str:
+    """Return `text` with a `'` before each part that a spreadsheet program would evaluate, in any file."""
+    return _ANY_FORMULA.sub("'", text)
+
+
 def unguard(text: str) -> str:
-    """Return the original of a text that `guard` returned."""
+    """Return the original of a text that `guard_for_any_separator` returned."""
     return _GUARDED.sub("", text)
 
 

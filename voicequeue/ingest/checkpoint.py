@@ -6,9 +6,12 @@ It is written after the rows are in Redis. Losing it is harmless: jobs that exis
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+import os
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from voicequeue.errors import VoiceQueueError
 from voicequeue.ingest.row import UnreadableFileError
@@ -22,26 +25,57 @@ class CannotResumeError(VoiceQueueError):
 
 @dataclass(slots=True)
 class IngestCounts:
-    """Counts of a file's jobs by result; `reasons` counts the rejected ones by kind."""
+    """Counts of a file's jobs by result; `reasons` counts the rejected ones by kind, and `warnings` doubtful ones.
 
+    `rows` are those that are done.
+    """
+
+    rows: int = 0
     new: int = 0
     existing: int = 0
     rejected: int = 0
     credits: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    warnings: dict[str, int] = field(default_factory=dict)
 
     def reject(self, kind: str) -> None:
         """Count a rejected job."""
         self.rejected += 1
         self.reasons[kind] = self.reasons.get(kind, 0) + 1
 
+    def warn(self, kind: str) -> None:
+        """Count a warning."""
+        self.warnings[kind] = self.warnings.get(kind, 0) + 1
+
+    def since(self, earlier: IngestCounts) -> IngestCounts:
+        """Return what was counted after `earlier`."""
+        names = [field.name for field in fields(self)]
+        return IngestCounts(**{name: _difference(getattr(self, name), getattr(earlier, name)) for name in names})
+
+    def copy(self) -> IngestCounts:
+        """Return the counts as they are now."""
+        return deepcopy(self)
+
+
+def _difference(value: Any, earlier: Any) -> Any:
+    if isinstance(value, int):
+        return value - earlier
+    return {kind: count - earlier.get(kind, 0) for kind, count in value.items() if count > earlier.get(kind, 0)}
+
+
+def identify(file: BinaryIO, status: os.stat_result) -> dict[str, int | str]:
+    """Return what identifies an open file: its size, time of change, and the digest of its beginning."""
+    head = sha256(file.read(_HEAD)).hexdigest()
+    file.seek(0)
+    return {"size": status.st_size, "changed": status.st_mtime_ns, "head": head}
+
 
 @dataclass(slots=True)
 class IngestProgress:
     """The progress of an ingestion: `lines` of `source`, which are `rows` in a spreadsheet program, are done.
 
-    `source` identifies a file by its size, time of change, and the digest of its beginning. `last_job`: the id of the
-    job that was enqueued last. `rejected_bytes`: the length of the file of rejected rows.
+    `source` identifies a file (`identify`). `last_job`: the id of the job that was enqueued last. `rejected_bytes`: the
+    length of the unfinished file of rejected rows.
     """
 
     batch: str
@@ -55,20 +89,28 @@ class IngestProgress:
     @classmethod
     def start(cls, path: Path, batch: str) -> IngestProgress:
         """Return the progress of an ingestion that has not started."""
-        status = path.stat()
         with path.open("rb") as file:
-            head = sha256(file.read(_HEAD)).hexdigest()
-        return cls(batch, {"size": status.st_size, "changed": status.st_mtime_ns, "head": head})
+            return cls(batch, identify(file, os.fstat(file.fileno())))
 
     @staticmethod
     def path(source: Path) -> Path:
         """Return the path of the progress file."""
         return source.with_name(f"{source.name}.progress.json")
 
+    @classmethod
+    def delete(cls, source: Path) -> None:
+        """Delete the progress file. Raises UnreadableFileError."""
+        path = cls.path(source)
+        try:
+            path.unlink(missing_ok=True)
+            _unfinished(path).unlink(missing_ok=True)
+        except OSError as error:
+            raise UnreadableFileError(f"{path}: {error.strerror}") from None
+
     def save(self, source: Path) -> None:
         """Replace the progress file atomically. Raises UnreadableFileError."""
         path = self.path(source)
-        new = path.with_name(f"{path.name}.new")
+        new = _unfinished(path)
         try:
             new.write_text(json.dumps(asdict(self)), encoding="utf-8")
             new.replace(path)
@@ -90,6 +132,10 @@ class IngestProgress:
         if progress.batch != self.batch:
             raise CannotResumeError(f"{path} belongs to the batch {progress.batch}, not {self.batch}")
         return progress
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")
 
 
 def _advice(reason: str) -> str:

@@ -97,14 +97,15 @@ def test_the_same_file_again_adds_nothing(command: Command, queue: VoiceQueue, v
 
     ended = command("ingest", voices, "--batch", "spring", "--json")
 
+    counts = {"new": 0, "existing": 4, "rejected": 10, "credits": 0, "warnings": {}}
+    counts["reasons"] = {"invalid_row": 9, "key_conflict": 1}
     assert ended.json() == {
-        "new": 0,
-        "existing": 4,
-        "rejected": 10,
-        "reasons": {"invalid_row": 9, "key_conflict": 1},
-        "credits": 0,
+        **counts,
+        "warned_rows": [],
         "rejected_file": f"{voices}.rejected.csv",
         "resumed_after": None,
+        "file": counts,
+        "stopped": None,
     }
     assert list(queue.jobs()) == before
 
@@ -112,7 +113,7 @@ def test_the_same_file_again_adds_nothing(command: Command, queue: VoiceQueue, v
 def test_a_corrected_file_of_rejected_rows_can_be_ingested_directly(
     command: Command, queue: VoiceQueue, voices: Path
 ) -> None:
-    """Its first two columns are ignored; rows that are still bad are reported again."""
+    """Its first two columns are ignored; rows that are still bad replace it, under the same name."""
     command("ingest", voices, "--batch", "spring")
     file = voices.with_name("voices.csv.rejected.csv")
     text = file.read_text(encoding="utf-8").replace("chirp-v4", "sonic-v5").replace("loud", "0.5")
@@ -122,8 +123,11 @@ def test_a_corrected_file_of_rejected_rows_can_be_ingested_directly(
 
     assert (ended.code, ended.json()["new"], ended.json()["rejected"]) == (1, 2, 8)
     assert {job.spec.name for job in queue.jobs(batch="spring")} == {"Ana", "Abe", "Last", None, "Cy", "Fe"}
-    again = rejected(file.with_name(f"{file.name}.rejected.csv"))
+    assert ended.json()["rejected_file"] == str(file)
+    again = rejected(file)
+    assert len(again) == 8
     assert list(again[0]) == ["line", "reason", *HEADER.split(",")]
+    assert sorted(voices.parent.iterdir()) == [voices, file]
 
 
 def test_rejected_json_lines_can_be_corrected_and_ingested(
@@ -219,15 +223,8 @@ def test_a_file_without_rows_adds_nothing(command: Command, working_folder: Path
     ended = command("ingest", file, "--batch", "spring", "--json")
 
     assert ended.code == 0
-    assert ended.json() == {
-        "new": 0,
-        "existing": 0,
-        "rejected": 0,
-        "reasons": {},
-        "credits": 0,
-        "rejected_file": None,
-        "resumed_after": None,
-    }
+    output = ended.json()
+    assert (output["new"], output["existing"], output["rejected"], output["rejected_file"]) == (0, 0, 0, None)
     assert list(working_folder.iterdir()) == [file]
 
 
@@ -257,8 +254,8 @@ def test_an_unusable_file_is_rejected_as_a_whole(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nosuchfile.csv", "--batch", "b"], "nosuchfile.csv: No such file"),
-        ([".", "--batch", "b"], "Is a directory"),
+        (["nosuchfile.csv", "--batch", "b"], "nosuchfile.csv: there is no such file"),
+        ([".", "--batch", "b"], "is a folder; name one file in it"),
         (["-", "--batch", "a b"], "batch: must be 1 to 100"),
         (["-"], "--batch"),
         ([], "Missing argument"),
@@ -273,15 +270,25 @@ def test_an_invalid_file_or_batch_is_an_error(command: Command, arguments: list[
     assert "Traceback" not in ended.err
 
 
+def test_the_error_of_a_folder_names_it_once(command: Command, working_folder: Path) -> None:
+    """Nothing is written beside it."""
+    folder = working_folder / "voices"
+    folder.mkdir()
+
+    assert command("ingest", "voices", "--batch", "b").err == "voices is a folder; name one file in it\n"
+    assert list(working_folder.iterdir()) == [folder]
+
+
 def test_rejected_rows_that_cannot_be_written_stop_the_ingestion(command: Command, working_folder: Path) -> None:
-    """They are not dropped silently: exit code 2, and the file is named."""
+    """They are not lost: exit code 2, and the file that has them is named."""
     file = write(working_folder / "voices.csv", "audio_url", A, "nowhere")
     (working_folder / "voices.csv.rejected.csv").mkdir()
 
     ended = command("ingest", file, "--batch", "spring")
 
     assert ended.code == 2
-    assert "voices.csv.rejected.csv: Is a directory" in ended.err
+    assert "voices.csv.rejected.csv cannot be replaced: Is a directory" in ended.err
+    assert rejected(working_folder / "voices.csv.rejected.part.csv")[0]["audio_url"] == "nowhere"
 
 
 def test_a_repeated_row_is_one_job(command: Command, working_folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +16,10 @@ from redis import Redis
 from tests.store.cli.test_cli_ingest import rejected, write
 from tests.store.cli.test_cli_ingest_resume import kill_ingest
 from tests.store.conftest import Command
-from tests.store.life import dump_keys, job_in_state
-from tests.support.jobs import numbered_voices
+from tests.store.life import dump_keys
 from tests.support.recordings import mp3, redirect, response, serving, wav, xing
 from tests.support.scripted import Request, ScriptedServer
-from voicequeue import State, VoiceQueue
-from voicequeue.domain.spec import parse_spec
+from voicequeue import VoiceQueue
 from voicequeue.storage.job_store import JobStore
 
 # ── checks of recordings ──────────────────────────────────────────────────────────────────────
@@ -153,91 +150,22 @@ def test_recordings_of_rows_that_are_done_are_not_fetched_again(
         ended = command("ingest", file, "--batch", "spring", "--preflight", "--resume", "--json")
         fetched = Counter(request.path for request in server.requests)
 
-    assert (ended.json()["resumed_after"], ended.json()["new"], ended.json()["reasons"]) == (100, 249, {"too_short": 1})
+    output = ended.json()
+    assert (output["resumed_after"], output["new"], output["file"]["new"]) == (100, 150, 249)
+    assert output["file"]["reasons"] == {"too_short": 1}
     assert {fetched[f"/{n}.wav"] for n in range(100)} == {1}
     assert queue.batch("spring").total == 249
 
 
-# ── dry runs ──────────────────────────────────────────────────────────────────────────────────────
-
-EXISTING = {"audio_url": "https://a.example/2.wav", "batch": "spring"}
-HEADER = "audio_url,prompt,voice"
-MIXED = [
-    "https://a.example/1.wav,la,ana",
-    "https://a.example/1.wav,lo,ana",
-    f"{EXISTING['audio_url']},,",
-    *["bad,,"] * 7,
-]
-
-
-def set_balance(store: JobStore, credits: int) -> None:
-    """Set the balance that upstream reports."""
-    store.flow_control.record_balance(
-        credits, spent_before=store.credits_spent(), requested_at=time.time(), now=time.time()
-    )
-
-
-def test_a_dry_run_reports_and_changes_nothing(
-    command: Command, queue: VoiceQueue, store: JobStore, redis: Redis, prefix: str, working_folder: Path
-) -> None:
-    """New, known and rejected jobs, the first reasons, and the cost, in which a shared voice counts once."""
-    file = write(working_folder / "voices.csv", HEADER, *MIXED)
-    queue.enqueue(parse_spec(EXISTING).with_row_key())
-    set_balance(store, 34)
-    stale = write(working_folder / "voices.csv.rejected.csv", "of an earlier run")
-    before = dump_keys(redis, prefix)
-
-    ended = command("ingest", file, "--batch", "spring", "--dry-run", "--max-credits", "5", "--json")
-
-    output = ended.json()
-    assert ended.code == 1
-    assert (output["new"], output["existing"], output["rejected"], output["reasons"]) == (2, 1, 7, {"invalid_row": 7})
-    assert [problem["line"] for problem in output["problems"]] == [5, 6, 7, 8, 9]
-    assert (output["credits"], output["balance"], output["is_affordable"], output["unsettled"]) == (
-        19 + 15,
-        34,
-        True,
-        1,
-    )
-    assert dump_keys(redis, prefix) == before
-    assert (stale.read_text(), sorted(working_folder.iterdir())) == ("of an earlier run\n", [file, stale])
-
-
-def test_a_dry_run_says_whether_credits_suffice_and_how_long_it_takes(
-    command: Command, queue: VoiceQueue, store: JobStore, working_folder: Path
-) -> None:
-    """By the balance above the minimum and the current throughput; or that these are not known."""
-    file = write(working_folder / "voices.csv", HEADER, *MIXED)
-    output_before = command("ingest", file, "--batch", "spring", "--dry-run").out
-    assert "the balance is not known yet" in output_before
-    assert "no job has succeeded in the last minutes" in output_before
-
-    queue.set_limits(min_balance=10)
-    for spec in numbered_voices(5):
-        job_in_state(store, State.SUCCEEDED, spec, time.time())
-    set_balance(store, 20)
-    output = command("ingest", file, "--batch", "spring", "--dry-run").out
-
-    assert "the new jobs will cost 38; 20 were left" in output
-    assert "of which 10 are the minimum balance: 28 too few" in output
-    assert "about 3 min at the current 1.0 jobs/min" in output
-    assert "line 5: audio_url: must be an http" in output
-
-
 def test_a_dry_run_can_check_the_recordings(command: Command, redis: Redis, prefix: str, here: Path) -> None:
-    """Rejections are reported, and nothing is written."""
+    """Rejections are reported with their reasons; nothing is enqueued."""
     with serving(FILES) as server:
         file = table(server, here)
         ended = command("ingest", file, "--batch", "spring", "--preflight", "--dry-run", "--json")
 
     assert (ended.code, ended.json()["new"], ended.json()["rejected"]) == (1, 2, 6)
     assert dump_keys(redis, prefix) == {}
-    assert list(here.iterdir()) == [file]
-
-
-def test_a_dry_run_cannot_resume(command: Command, working_folder: Path) -> None:
-    """Exit code 2."""
-    assert command("ingest", "-", "--batch", "spring", "--dry-run", "--resume").code == 2
+    assert len(rejected(here / "voices.csv.dry-run.rejected.csv")) == 6
 
 
 # ── packed files ──────────────────────────────────────────────────────────────────────────────────

@@ -19,7 +19,7 @@ from voicequeue import VoiceQueue
 from voicequeue.ingest.checkpoint import IngestProgress
 from voicequeue.ingest.row_reader import RowReader
 
-VOICEQUEUE = str(Path(sys.executable).with_name("voicequeue"))
+VOICEQUEUE = (sys.executable, "-m", "voicequeue.cli")
 
 MANY = 20_000
 
@@ -27,7 +27,7 @@ MANY = 20_000
 def kill_ingest(file: Path, *options: str, after: int) -> None:
     """Ingest the file, and kill the process once that many lines are done."""
     kept = file.with_name(f"{file.name}.progress.json")
-    command = [VOICEQUEUE, "ingest", str(file), "--batch", "spring", *options]
+    command = [*VOICEQUEUE, "ingest", str(file), "--batch", "spring", *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         eventually(lambda: kept.exists() and json.loads(kept.read_text())["lines"] >= after)
         process.send_signal(signal.SIGKILL)
@@ -37,7 +37,7 @@ def kill_ingest(file: Path, *options: str, after: int) -> None:
 def test_an_interrupted_run_says_how_to_resume(working_folder: Path) -> None:
     """Ctrl-C ends it at once."""
     file = write(working_folder / "voices.csv", "audio_url", *(f"https://a.example/{n}.wav" for n in range(8_000)))
-    command = [VOICEQUEUE, "ingest", str(file), "--batch", "spring"]
+    command = [*VOICEQUEUE, "ingest", str(file), "--batch", "spring"]
 
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         eventually(IngestProgress.path(file).exists)
@@ -63,8 +63,8 @@ def test_a_killed_run_resumes_and_takes_each_row_once(
     kill_ingest(file, "--resume", after=12 * count // 10)  # two lines a row
     ended = command("ingest", file, "--batch", "spring", "--resume", "--json")
 
-    output = ended.json()
-    assert output["resumed_after"] >= 12 * count // 10
+    assert ended.json()["resumed_after"] >= 12 * count // 10
+    output = ended.json()["file"]
     assert (output["new"] + output["existing"], output["rejected"]) == (count * 0.99, count * 0.01)
     assert queue.batch("spring").total == count * 0.99
     lines = [int(row["line"]) for row in rejected(working_folder / "voices.csv.rejected.csv")]
@@ -88,12 +88,23 @@ def halfway(working_folder: Path, queue: VoiceQueue) -> Path:
     return file
 
 
-def test_the_counts_are_those_of_the_whole_file(command: Command, halfway: Path) -> None:
-    """Not only of the resumed part."""
+def test_the_counts_are_those_of_this_run(command: Command, halfway: Path) -> None:
+    """The totals of the whole file are shown beside them."""
     ended = command("ingest", halfway, "--batch", "spring", "--resume")
 
-    assert (ended.code, "600 new, 0 existing, 2 rejected" in ended.out) == (1, True)
+    assert (ended.code, "0 new, 0 existing, 2 rejected" in ended.out) == (1, True)
+    assert "the whole file, with the runs before: 600 new, 0 existing, 2 rejected" in ended.out
     assert "2  invalid row" in ended.out
+
+
+def test_a_dry_run_counts_only_the_rows_that_are_left(command: Command, halfway: Path) -> None:
+    """With --resume; the progress stays as it is."""
+    before = IngestProgress.path(halfway).read_bytes()
+
+    output = command("ingest", halfway, "--batch", "spring", "--dry-run", "--resume", "--json").json()
+
+    assert (output["new"], output["existing"], output["rejected"], output["credits"]) == (0, 0, 2, 0)
+    assert IngestProgress.path(halfway).read_bytes() == before
 
 
 def test_without_resume_it_starts_at_the_first_row(command: Command, halfway: Path) -> None:
@@ -132,7 +143,7 @@ def spoil(how: str, file: Path, queue: VoiceQueue) -> None:
     [
         ("changed", "has changed since; ingest it without --resume"),
         ("unreadable", "voices.csv.progress.json cannot be read; ingest it without --resume"),
-        ("rejected rows gone", "voices.csv.rejected.csv: No such file or directory; ingest without --resume"),
+        ("rejected rows gone", "voices.csv.rejected.part.csv: No such file or directory; ingest without --resume"),
         ("another queue", "this queue does not hold the jobs that"),
     ],
 )

@@ -1,0 +1,160 @@
+"""The file of rejected rows.
+
+Rows are appended to a partial file, which is renamed at the end: a run that is killed leaves the earlier file whole,
+and a resumed run cuts the partial file to the length of the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from voicequeue.cli.ingest.paths import IngestPaths
+from voicequeue.cli.terminal import CommandSetupError
+from voicequeue.errors import VoiceQueueError
+from voicequeue.ingest.cells import guard_for_any_separator as guard
+from voicequeue.ingest.checkpoint import CannotResumeError
+from voicequeue.ingest.row import REJECTED_COLUMNS, FileFormat, FileKind, Row
+
+_BOM = "\ufeff"
+
+#: The most characters of a cell of a workbook.
+_CELL_MAX = 32_767
+
+
+class RejectsFile:
+    """The rejected rows of one run, in the format of the source, so that they open in the same program.
+
+    `kept`: the bytes of the partial file that this run continues. Use it as a context; `finish` replaces the file of
+    an earlier run.
+    """
+
+    def __init__(self, paths: IngestPaths, columns: tuple[str, ...], written: FileFormat, *, kept: int = 0) -> None:
+        self.path = paths.rejected(written.kind)
+        self._paths = paths
+        self._columns = columns
+        self._format = written
+        self._is_input = self.path == paths.source
+        self._file: TextIO | None = None
+        if kept:
+            self._file = _continued(paths.partial, kept)
+        else:
+            self._delete(paths.partial)
+        self._delete(paths.partial_workbook)
+        self._writer: Any = self._new_writer() if self._file else None
+
+    def __enter__(self) -> RejectsFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, row: Row, error: VoiceQueueError) -> None:
+        """Write a row with its line and reason, so that it reads back unchanged (`ingest/row_reader.py`)."""
+        if self._file is None:
+            self._file = _opened(self._paths.partial, "w")
+            if self._format.has_bom or self._format.kind is FileKind.EXCEL:
+                self._file.write(_BOM)
+            self._writer = self._new_writer()
+            self._writer.writerow([*REJECTED_COLUMNS, *map(guard, self._columns)])
+        reason = f"row {row.number}: {error}" if row.number not in (0, row.line) else str(error)
+        cells = [reason, *(row.cells.get(column, "") for column in self._columns), *row.extra_cells]
+        self._writer.writerow([row.line, *map(guard, cells)])
+
+    def flush(self) -> int:
+        """Flush the partial file, and return its length in bytes; 0 if no row was rejected."""
+        if self._file is None:
+            return 0
+        self._file.flush()
+        return self._paths.partial.stat().st_size
+
+    def finish(self) -> Path | None:
+        """Replace the file of an earlier run, or delete it if this run rejected no row; return the path of the new one.
+
+        A source is never deleted, only replaced by its rows that were rejected again.
+        """
+        if self._file is None:
+            if not self._is_input:
+                self._delete(self.path)
+            return None
+        self._file.close()
+        try:
+            if self._format.kind is FileKind.EXCEL:
+                _write_workbook(self._paths.partial, self._paths.partial_workbook)
+                self._paths.partial_workbook.replace(self.path)
+                self._paths.partial.unlink()
+            else:
+                self._paths.partial.replace(self.path)
+        except OSError as error:
+            raise CommandSetupError(
+                f"{self.path} cannot be replaced: {error.strerror}; the rejected rows are in {self._paths.partial}"
+            ) from None
+        return self.path
+
+    def stop(self) -> Path | None:
+        """Return the path of the rejected rows of a run that did not reach its end; None if there are none."""
+        if self._file is None:
+            return None
+        self._file.close()
+        if self._format.kind is FileKind.EXCEL:
+            _write_workbook(self._paths.partial, self._paths.partial_workbook)
+            return self._paths.partial_workbook
+        return self._paths.partial
+
+    def _new_writer(self) -> Any:
+        return csv.writer(self._file, delimiter=self._format.delimiter) if self._file else None
+
+    def _delete(self, path: Path) -> None:
+        try:
+            if path.is_file():
+                path.unlink()
+        except OSError as error:
+            raise CommandSetupError(f"{path}, of an earlier run, cannot be removed: {error.strerror}") from None
+
+
+def _opened(path: Path, mode: str) -> TextIO:
+    try:
+        return path.open(mode, encoding="utf-8", errors="surrogateescape", newline="")  # type: ignore[return-value]
+    except OSError as error:
+        raise CommandSetupError(f"{path}: {error.strerror}") from None
+
+
+def _continued(path: Path, kept: int) -> TextIO:
+    """Open the partial file of an interrupted run, and cut off the rows after its last checkpoint."""
+    try:
+        with path.open("r+b") as file:
+            file.seek(kept - 1)
+            if file.read(1) != b"\n":
+                raise CannotResumeError(f"{path} was changed; ingest without --resume to write it again")
+            file.truncate(kept)
+    except OSError as error:
+        raise CannotResumeError(f"{path}: {error.strerror}; ingest without --resume to write it again") from None
+    return _opened(path, "a")
+
+
+def _write_workbook(partial: Path, path: Path) -> None:
+    """Write the rows of the partial file as a workbook, whose cells are texts, and never formulas."""
+    from openpyxl import Workbook  # noqa: PLC0415  the extra `excel`
+    from openpyxl.cell import WriteOnlyCell  # noqa: PLC0415
+    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE  # noqa: PLC0415
+
+    def cell(text: str) -> Any:
+        cell = WriteOnlyCell(sheet, value="")
+        cell.value = ILLEGAL_CHARACTERS_RE.sub("", text)[:_CELL_MAX]
+        cell.data_type = "s"
+        return cell
+
+    workbook = Workbook(write_only=True)
+    sheet = workbook.create_sheet(REJECTED_COLUMNS[0])
+    for cells in _rows(partial):
+        sheet.append([cell(text) for text in cells])
+    workbook.save(path)
+
+
+def _rows(partial: Path) -> Iterator[list[str]]:
+    with partial.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        yield from csv.reader(file)

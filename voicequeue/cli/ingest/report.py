@@ -1,0 +1,78 @@
+"""The report of a run of `ingest`: what this run did, and the totals of a file that several runs ingested."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from voicequeue.cli.ingest.errors import IngestStoppedError
+from voicequeue.cli.ingest.notes import Notes, print_notes
+from voicequeue.cli.terminal import out, print_error, print_json
+from voicequeue.ingest.checkpoint import IngestCounts, IngestProgress
+
+
+class Report:
+    """The result of a run that continues after `earlier` rows, the first `resumed_after` lines."""
+
+    def __init__(self, progress: IngestProgress, earlier: IngestCounts, resumed_after: int, *, as_json: bool) -> None:
+        self._progress = progress
+        self._earlier = earlier
+        self._resumed_after = resumed_after
+        self._as_json = as_json
+        self.notes = Notes()
+        self.rejected_file: Path | None = None
+
+    def finish(self, rejected_file: Path | None) -> None:
+        """Print the result of a run that reached the end of the file."""
+        self.rejected_file = rejected_file
+        self._print(None)
+
+    def stop(self, error: IngestStoppedError, *, can_resume: bool) -> None:
+        """Print the result of a run that was stopped, and how to continue."""
+        self._print(error)
+        print_error(f"stopped: {error}")
+        jobs = self._progress.counts.new + self._progress.counts.existing
+        if can_resume:
+            print_error(f"{jobs:,} jobs of this file are in the queue; --resume continues after them")
+        else:
+            print_error(f"{jobs:,} jobs of this file are in the queue" if jobs else "no row was enqueued")
+
+    def _print(self, stopped: IngestStoppedError | None) -> None:
+        counts = self._progress.counts.since(self._earlier)
+        if self._as_json:
+            print_json(self._json(counts, stopped))
+            return
+        out.print(
+            f"[green]{counts.new:,} new[/], {counts.existing:,} existing, {counts.rejected:,} rejected; "
+            f"the new jobs cost {counts.credits:,} credits"
+        )
+        print_notes(counts, self.notes)
+        if self._resumed_after:
+            total = self._progress.counts
+            out.print(
+                f"the whole file, with the runs before: {total.new:,} new, {total.existing:,} existing, "
+                f"{total.rejected:,} rejected; {total.credits:,} credits"
+            )
+        if self.rejected_file is not None:
+            print_error(f"rejected rows and reasons: {self.rejected_file}")
+
+    def _json(self, counts: IngestCounts, stopped: IngestStoppedError | None) -> dict[str, Any]:
+        return {
+            **_counts(counts),
+            "warned_rows": [note.as_dict() for note in self.notes.warnings],
+            "rejected_file": str(self.rejected_file) if self.rejected_file else None,
+            "resumed_after": self._resumed_after or None,
+            "file": _counts(self._progress.counts),
+            "stopped": stopped.reason if stopped else None,
+        }
+
+
+def _counts(counts: IngestCounts) -> dict[str, Any]:
+    return {
+        "new": counts.new,
+        "existing": counts.existing,
+        "rejected": counts.rejected,
+        "reasons": counts.reasons,
+        "warnings": counts.warnings,
+        "credits": counts.credits,
+    }
