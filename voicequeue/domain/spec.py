@@ -33,6 +33,7 @@ SONGS_MAX = 100
 CREDITS_MAX = 10**12
 #: More than thirty years, in seconds.
 START_WITHIN_MAX_S = 1e9
+SOURCE_ROW_MAX = 2**53 - 1
 
 #: More than the fields of a job or a song: a larger object is rejected as a whole, not field by field.
 FIELDS_MAX = 50
@@ -47,6 +48,9 @@ _NOT_IN_URLS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 BATCH_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 _BATCH = re.compile(BATCH_PATTERN)
+
+#: Fields that do not make another job.
+_NOT_CONTENT = {"audio_sha256", "source_row"}
 
 
 class Priority(StrEnum):
@@ -153,6 +157,9 @@ class VoiceJob(BaseModel):
     )
     """Seconds after enqueueing; a job that was not submitted by then fails with the code `expired`. By default no
     limit."""
+    source_row: Annotated[int, NumberOrText, Field(ge=1, le=SOURCE_ROW_MAX)] | None = None
+    """Row of the job in the caller's file, from 1, to join the results to it. Not part of the content: a job that
+    exists keeps the row it had first. A file sets it by itself."""
 
     @field_validator("metadata")
     @classmethod
@@ -229,9 +236,10 @@ class VoiceJob(BaseModel):
     def canonical_content(self) -> str:
         """Return canonical JSON: equal content gives equal text, in any process and release.
 
-        The hash of the recording is left out: a preflight may add it later without making another job.
+        The hash of the recording and the row in a file are left out: a preflight may add the one later, and rows may
+        change places, without making another job.
         """
-        return self.model_dump_json(exclude_defaults=True, exclude={"audio_sha256"})
+        return self.model_dump_json(exclude_defaults=True, exclude=_NOT_CONTENT)
 
     def job_id(self) -> str:
         """Return the job's id: 16 letters and digits, derived from the key if there is one, otherwise random.

@@ -109,7 +109,7 @@ class Row:
         if self.fields is None:
             raise InvalidJobError([Problem("", self.error)])
         try:
-            job = parse_spec(_nested(self.fields, batch)).with_row_key()
+            job = parse_spec({"source_row": self.number or None, **_nested(self.fields, batch)}).with_row_key()
         except InvalidJobError as error:
             problems = [Problem(problem.field.removeprefix("song."), problem.message) for problem in error.problems]
             raise InvalidJobError(problems) from None
