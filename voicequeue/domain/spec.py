@@ -18,12 +18,14 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from voicequeue.domain.song import STORED_CONTEXT, NumberOrText, Song
 from voicequeue.domain.stage import PRICES, Stage
+from voicequeue.domain.url_faults import INVISIBLE, describe_fault
 from voicequeue.errors import InvalidJobError, Problem
 from voicequeue.texts import require_encodable
 
@@ -72,8 +74,8 @@ _RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 def http_url(text: str) -> str:
     """Return `text` if it is an HTTP URL. Raises ValueError."""
     require_encodable(text)
-    if not (_PLAIN_URL.fullmatch(text) or _is_url(text)):
-        raise ValueError("must be an http:// or https:// URL")
+    if not (_PLAIN_URL.fullmatch(text) or (_is_url(text) and not INVISIBLE.search(text))):
+        raise ValueError(describe_fault(text))
     if len(text) > _URL_MAX:
         raise ValueError(f"has {len(text):,} characters; at most {_URL_MAX:,} are allowed")
     return text
@@ -88,6 +90,13 @@ def _is_url(text: str) -> bool:
     return fits and not _NOT_IN_URLS.search(text)
 
 
+def _stored_or_http_url(text: str, info: ValidationInfo) -> str:
+    """Return a URL; stored jobs keep those that earlier releases accepted. Raises ValueError."""
+    if info.context == STORED_CONTEXT and not _PLAIN_URL.fullmatch(text) and _is_url(text):
+        return text
+    return http_url(text)
+
+
 def batch_name(text: str) -> str:
     """Return `text` if it is a valid batch name: names are part of URLs and Redis keys. Raises ValueError."""
     if not _BATCH.fullmatch(text):
@@ -97,7 +106,7 @@ def batch_name(text: str) -> str:
     return text
 
 
-HttpUrl = Annotated[str, AfterValidator(http_url)]
+HttpUrl = Annotated[str, AfterValidator(_stored_or_http_url)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 

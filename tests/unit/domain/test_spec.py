@@ -88,8 +88,11 @@ def test_an_http_url_is_taken_as_it_is(url: str) -> None:
 @pytest.mark.parametrize("field", ["audio_url", "callback_url"])
 @pytest.mark.parametrize("url", BAD_URLS)
 def test_anything_else_is_no_url(field: str, url: str) -> None:
-    """The message names the field and the allowed form, and does not quote the value."""
-    assert problems(**{field: url}) == {field: "must be an http:// or https:// URL"}
+    """The message names the field and the allowed form."""
+    problem = problems(**{field: url})
+
+    assert problem.keys() == {field}
+    assert problem[field].startswith("must be an http:// or https:// URL")
 
 
 def test_a_url_has_at_most_2048_characters() -> None:
