@@ -22,18 +22,23 @@ class CannotResumeError(VoiceQueueError):
 
 @dataclass(slots=True)
 class IngestCounts:
-    """Counts of a file's jobs by result; `reasons` counts the rejected ones by kind."""
+    """Counts of a file's jobs by result; `reasons` counts the rejected ones by kind, and `warnings` doubtful ones."""
 
     new: int = 0
     existing: int = 0
     rejected: int = 0
     credits: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    warnings: dict[str, int] = field(default_factory=dict)
 
     def reject(self, kind: str) -> None:
         """Count a rejected job."""
         self.rejected += 1
         self.reasons[kind] = self.reasons.get(kind, 0) + 1
+
+    def warn(self, kind: str) -> None:
+        """Count a warning."""
+        self.warnings[kind] = self.warnings.get(kind, 0) + 1
 
 
 @dataclass(slots=True)

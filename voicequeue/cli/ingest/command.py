@@ -17,6 +17,7 @@ from rich import progress as bars
 
 from voicequeue.cli.ingest import dry_run as outlooks
 from voicequeue.cli.ingest.intake import PREFLIGHT_CHUNK, Item, RejectsFile, RowEnqueuer, check_recordings, read_items
+from voicequeue.cli.ingest.link_check import check_links
 from voicequeue.cli.terminal import (
     AsJson,
     CommandSetupError,
@@ -79,7 +80,7 @@ def ingest(
     with _opened(file) as source, ExitStack() as stack:
         jobs = stack.enter_context(open_queue(reuse=reuse))
         checker = stack.enter_context(Preflight(_recording_rules())) if preflight else None
-        items = read_items(source.rows, batch, start_within)
+        items = check_links(read_items(source.rows, batch, start_within), jobs)
         if checker is not None:
             items = check_recordings(items, jobs, checker)
         if dry_run:

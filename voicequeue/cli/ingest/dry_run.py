@@ -42,6 +42,8 @@ def run(items: Iterator[Item], jobs: VoiceQueue) -> DryRunResult:
         for item in items:
             if item.error is not None:
                 outlook.reject(item, item.error)
+            for warning in item.warnings:
+                outlook.counts.warn(warning.kind)
             for job in item.job.expand() if item.job else ():
                 previewed.append(item)
                 yield job

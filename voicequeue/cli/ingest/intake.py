@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from voicequeue.cli.terminal import CommandSetupError, open_for_writing
 from voicequeue.client.queue import VoiceQueue
@@ -33,6 +33,13 @@ def rejection_kind(error: VoiceQueueError) -> str:
     return "key_conflict" if isinstance(error, KeyConflictError) else "invalid_row"
 
 
+class ItemWarning(NamedTuple):
+    """A doubt about a row that does not reject it: the name under which it is counted, and a sentence."""
+
+    kind: str
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """A row with its job, or the error why it has none.
@@ -45,6 +52,7 @@ class Item:
     job: VoiceJob | None = None
     error: VoiceQueueError | None = None
     is_known: bool = False
+    warnings: tuple[ItemWarning, ...] = ()
 
     @property
     def audio_url(self) -> str | None:
@@ -86,14 +94,15 @@ def check_recordings(items: Iterator[Item], jobs: VoiceQueue, preflight: Preflig
 
 
 def _with_known(items: Iterator[Item], jobs: VoiceQueue) -> Iterator[Item]:
-    for chunk in split_into_portions(items, _weight, jobs=PREFLIGHT_CHUNK):
+    for chunk in split_into_portions(items, item_weight, jobs=PREFLIGHT_CHUNK):
         previews = jobs.preview([item.job for item in chunk if item.job])
         for item in chunk:
             preview = next(previews) if item.job else None
             yield item if preview is None else replace(item, is_known=not preview.is_new)
 
 
-def _weight(item: Item) -> Weight:
+def item_weight(item: Item) -> Weight:
+    """Return the weight of an item, by which items are grouped into chunks."""
     return item.weight
 
 
@@ -168,7 +177,7 @@ class RowEnqueuer:
 
     def run(self, items: Iterator[Item], *, chunk: int = PORTION_JOBS_MAX) -> None:
         """Enqueue all items, in chunks of at most that many jobs, and delete the saved progress at the end."""
-        for part in split_into_portions(items, _weight, jobs=chunk):
+        for part in split_into_portions(items, item_weight, jobs=chunk):
             self._enqueue(part)
         self._rejects.flush()
         if self._source is not None:
@@ -184,6 +193,8 @@ class RowEnqueuer:
         counts.new += summary.new
         counts.existing += summary.existing
         counts.credits += summary.credits
+        for warning in (warning for item in chunk for warning in item.warnings):
+            counts.warn(warning.kind)
         for index, error in sorted(errors.items(), key=lambda item: item[0]):
             counts.reject(rejection_kind(error))
             self._rejects.add(chunk[index].row, error)

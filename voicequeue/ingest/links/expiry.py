@@ -16,8 +16,10 @@ SOON_S = 3_600.0
 _PARAMETERS = ("x-amz-date", "x-amz-expires", "x-goog-date", "x-goog-expires", "se", "ex", "expires")
 #: Parameters of signatures, one of which must be there: `expires` alone is also a common word.
 _SIGNATURES = frozenset(
-    "x-amz-signature x-goog-signature signature sig hm key-pair-id awsaccesskeyid googleaccessid ossaccesskeyid token "
-    "hash".split()
+    (
+        *("x-amz-signature", "x-goog-signature", "signature", "sig", "hm", "token", "hash", "key-pair-id"),
+        *("awsaccesskeyid", "googleaccessid", "ossaccesskeyid"),
+    )
 )
 
 

@@ -10,16 +10,17 @@ from voicequeue.ingest.links.finding import Finding, Link
 _ENDING = re.compile(r"[^/.][^/]*\.([a-z0-9]{1,5})/?", re.IGNORECASE)
 
 #: Other recordings and videos: the content decides, and it may be MP3 under a wrong name.
-_OTHER_MEDIA = frozenset(
+_OTHER_MEDIA_ENDINGS = (
     "m4a m4b m4p mp4 m4v mov aac flac ogg oga opus wma aif aiff aifc alac amr ape caf webm avi mkv mpg mpeg wmv flv "
-    "3gp mka ac3 dts au".split()
+    "3gp mka ac3 dts au"
 )
 #: Never a recording.
-_NO_MEDIA = frozenset(
+_NO_MEDIA_ENDINGS = (
     "zip rar 7z gz tgz tar pdf doc docx odt rtf txt md csv tsv xls xlsx ods ppt pptx json xml html htm xhtml mhtml jpg "
     "jpeg png gif webp heic svg bmp tif tiff ico mid midi m3u m3u8 pls cue exe dmg apk iso torrent als flp logicx aup "
-    "css js".split()
+    "css js"
 )
+_OTHER_MEDIA, _NO_MEDIA = (frozenset(endings.split()) for endings in (_OTHER_MEDIA_ENDINGS, _NO_MEDIA_ENDINGS))
 
 
 def file_type_findings(link: Link) -> Iterator[Finding]:
@@ -29,7 +30,7 @@ def file_type_findings(link: Link) -> Iterator[Finding]:
     if ending in _OTHER_MEDIA:
         yield Finding(
             "other_format",
-            f"ends with .{ending}, but only MP3 and WAV are accepted: convert the file, unless it only has a wrong name",
+            f"ends with .{ending}, but only MP3 and WAV are accepted: convert the file, unless only its name is wrong",
             is_certain=False,
         )
     elif ending in _NO_MEDIA:

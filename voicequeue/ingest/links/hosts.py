@@ -13,7 +13,7 @@ from voicequeue.net.address_policy import AddressPolicy
 
 #: Last labels of names that the public DNS does not have.
 _LOCAL_ZONES = frozenset(
-    "local localhost localdomain internal intranet lan home corp private test invalid onion".split()
+    ("local", "localhost", "localdomain", "internal", "intranet", "lan", "home", "corp", "private", "test", "invalid")
 )
 _NUMERIC = re.compile(r"(?:0x[0-9a-f]*|\d+)(?:\.(?:0x[0-9a-f]*|\d+)){0,3}")
 #: Domains that exist for documentation; those under `.example` are left out, because the samples use them.

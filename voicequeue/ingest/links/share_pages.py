@@ -89,7 +89,9 @@ def _wetransfer(link: Link) -> Finding | None:
 
 
 def _transfer(_link: Link) -> Finding:
-    return _page("opens a page with a button for the download, not the file: upload the file to a storage with direct links")
+    return _page(
+        "opens a page with a button for the download, not the file: upload the file to a storage with direct links"
+    )
 
 
 def _stream(_link: Link) -> Finding:
