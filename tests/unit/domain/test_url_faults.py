@@ -30,7 +30,7 @@ FAULTS = {
     r"%USERPROFILE%\ana.wav": COMPUTER,
     r"Music\ana.wav": COMPUTER,
     "music/ana.wav": COMPUTER,
-    "/Users/ana/ana.mp3": COMPUTER,
+    "/Music/ana.mp3": COMPUTER,
     "~/ana.mp3": COMPUTER,
     "../ana.mp3": COMPUTER,
     r"\\server\share\ana.wav": ", not a path in a local network: upload the file and use its public link",

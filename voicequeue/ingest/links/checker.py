@@ -61,12 +61,12 @@ class LinkChecker:
             yield from expiry_findings(link, self._clock())
 
     def _of_host(self, host: str) -> tuple[Finding | None, Rule | None]:
-        known = self._hosts.get(host)
-        if known is None:
+        judgement = self._hosts.get(host)
+        if judgement is None:
             if len(self._hosts) >= _HOSTS_MAX:
                 self._hosts.clear()
                 self._plain_hosts.clear()
-            known = self._hosts[host] = (host_finding(host, self._policy), share_rule(host))
-            if known == (None, None):
+            judgement = self._hosts[host] = (host_finding(host, self._policy), share_rule(host))
+            if judgement == (None, None):
                 self._plain_hosts.add(host)
-        return known
+        return judgement

@@ -1,4 +1,4 @@
-"""The end of a signed URL, as far as its query tells it. Pure."""
+"""The end of a signed URL, as far as its query names it. Pure."""
 
 from __future__ import annotations
 
