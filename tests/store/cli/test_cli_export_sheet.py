@@ -211,7 +211,7 @@ def test_an_export_for_spreadsheets_takes_constant_memory(store: JobStore, worki
         jobs: Iterator[Any] = (replace(job, id=f"{number:016}") for number in range(count))
         tracemalloc.start()
         with sheet.temporary_rows() as spool, (working_folder / name).open("wb") as file:
-            names, rows = sheet.collected(jobs, spool)
+            names, rows = sheet.collected(jobs, spool, first=sheet.CSV_FIRST)
             if name.endswith("xlsx"):
                 sheet.write_excel(names, rows, file)
             else:

@@ -28,12 +28,12 @@ CSV_COLUMNS = (
     "failure_code", "failure_stage", "failure_message", "credits", "created_at", "settled_at", "metadata", "song",
 )  # fmt: skip
 
-#: Columns of a spreadsheet before the metadata: the place in the caller's file and the columns of that file.
-_INPUT_COLUMNS = ("row", *JOB_COLUMNS, *SONG_COLUMNS)
-#: Columns after the metadata: the results. `voice_id` is the voice that was created; `persona_id` is one of the input.
+#: Columns of a spreadsheet before the metadata: those of the caller's file.
+_INPUT_COLUMNS = (*JOB_COLUMNS, *SONG_COLUMNS)
+#: Columns after the metadata: the results. `result_voice_id` is the voice that was created; `persona_id` and `name` are those of the input.
 _RESULT_COLUMNS = (
-    "id", "batch", "state", "stage", "failure_code", "failure_stage", "failure_message", "credits", "voice_id",
-    "voice_name", "incomplete", "archive", "source", "created_at", "settled_at",
+    "id", "batch", "state", "stage", "failure_code", "failure_stage", "failure_message", "credits", "result_voice_id",
+    "result_voice_name", "incomplete", "archive", "source", "created_at", "settled_at",
 )  # fmt: skip
 #: The metadata of a job that has no column, as JSON.
 MORE_METADATA = "more_metadata"
@@ -65,7 +65,8 @@ def sheet_record(job: Job) -> dict[str, Any]:
         **{f"{METADATA}{name}": value for name, value in spec.metadata.items()},
         "row": job.source_row,
         **{name: value for name, value in job.as_dict().items() if name in _RESULT_COLUMNS},
-        "voice_id": job.persona_id,
+        "result_voice_id": job.persona_id,
+        "result_voice_name": job.voice_name,
     }
     cells = {name: _plain(value) for name, value in (record | _results(job, SONGS_MAX)).items()}
     return {name: value for name, value in cells.items() if value not in (None, "")}
@@ -94,9 +95,10 @@ def _plain(value: Any) -> Any:
 
 
 class SheetColumns:
-    """The columns of a spreadsheet, known when all of its records were seen."""
+    """The columns of a spreadsheet, complete when all of its records were added. `first` are those at its beginning."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: tuple[str, ...]) -> None:
+        self._first = first
         self._metadata: dict[str, None] = {}
         self._songs = 2
         self._has_more = False
@@ -113,14 +115,15 @@ class SheetColumns:
             self._songs += 1
 
     def names(self) -> tuple[str, ...]:
-        """Return all columns: those of the input, the metadata, the results, the songs."""
+        """Return all columns: the first ones, those of the input, the metadata, the results, the songs."""
+        results = (name for name in _RESULT_COLUMNS if name not in self._first)
         more = (MORE_METADATA,) if self._has_more else ()
         songs = (
             f"song_{number}_{field}"
             for number in range(1, self._songs + 1)
             for field in (*_FIRST_CLIP_FIELDS, *_MORE_CLIP_FIELDS)
         )
-        return (*_INPUT_COLUMNS, *self._metadata, *more, *_RESULT_COLUMNS, *songs)
+        return (*self._first, *_INPUT_COLUMNS, *self._metadata, *more, *results, *songs)
 
     def rows(self, records: Iterable[Mapping[str, Any]]) -> Iterable[list[Any]]:
         """Yield the cells of each record, in the order of the columns."""

@@ -77,14 +77,16 @@ def export(
         jobs = chain([first] if first is not None else [], jobs)
         if kind is Format.XLSX and output is not None:
             workbook = stack.enter_context(sheet.open_workbook(output))
-            columns, rows = sheet.collected(jobs, stack.enter_context(sheet.temporary_rows()))
+            spool = stack.enter_context(sheet.temporary_rows())
+            columns, rows = sheet.collected(jobs, spool, first=sheet.EXCEL_FIRST)
             sheet.write_excel(columns, rows, workbook)
             return
         file = stack.enter_context(nullcontext(sys.stdout) if output is None else open_for_writing(output))
         if kind is Format.JSONL:
             file.writelines(terminal_safe_json(exported(job)) + "\n" for job in jobs)
         elif excel:
-            columns, rows = sheet.collected(jobs, stack.enter_context(sheet.temporary_rows()))
+            spool = stack.enter_context(sheet.temporary_rows())
+            columns, rows = sheet.collected(jobs, spool, first=sheet.CSV_FIRST)
             sheet.write_csv(columns, rows, file, delimiter)
         else:
             _write_csv(jobs, file, delimiter)

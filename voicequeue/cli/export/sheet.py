@@ -18,11 +18,15 @@ from voicequeue.cli.export.columns import SheetColumns, sheet_record
 from voicequeue.cli.terminal import CommandSetupError
 from voicequeue.domain.job import Job
 from voicequeue.ingest.cells import guard
+from voicequeue.ingest.row import EXPORT_COLUMNS
 from voicequeue.texts import escape_controls
 
 #: The most rows of a sheet, and characters of a cell, that Excel reads.
 SHEET_ROWS_MAX = 1_048_576
 CELL_MAX = 32_767
+
+#: The first columns. Those of CSV mark a file whose cells are guarded, so that it reads back as it was.
+CSV_FIRST, EXCEL_FIRST = EXPORT_COLUMNS, ("row",)
 
 _BOM = "\ufeff"
 _NO_CHARACTERS = str.maketrans({"\ufffe": "\ufffd", "\uffff": "\ufffd"})
@@ -30,9 +34,9 @@ _NO_CHARACTERS = str.maketrans({"\ufffe": "\ufffd", "\uffff": "\ufffd"})
 Table = Iterable[list[Any]]
 
 
-def collected(jobs: Iterable[Job], rows: TextIO) -> tuple[tuple[str, ...], Table]:
-    """Write the jobs to a temporary file, and return the columns and the rows in it."""
-    columns = SheetColumns()
+def collected(jobs: Iterable[Job], rows: TextIO, *, first: tuple[str, ...]) -> tuple[tuple[str, ...], Table]:
+    """Write the jobs to a temporary file, and return the columns and the rows in it; `first` are the first columns."""
+    columns = SheetColumns(first)
     for job in jobs:
         record = sheet_record(job)
         columns.add(record)
