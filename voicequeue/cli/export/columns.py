@@ -30,7 +30,7 @@ CSV_COLUMNS = (
 
 #: Columns of a spreadsheet before the metadata: those of the caller's file.
 _INPUT_COLUMNS = (*JOB_COLUMNS, *SONG_COLUMNS)
-#: Columns after the metadata: the results. `result_voice_id` is the voice that was created; `persona_id` and `name` are those of the input.
+#: Columns after the metadata: the results. No name of them is an alias of an input column (`voice_name` is one).
 _RESULT_COLUMNS = (
     "id", "batch", "state", "stage", "failure_code", "failure_stage", "failure_message", "credits", "result_voice_id",
     "result_voice_name", "incomplete", "archive", "source", "created_at", "settled_at",
