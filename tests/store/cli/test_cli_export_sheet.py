@@ -43,11 +43,12 @@ def exported(command: Command, folder: Path, options: list[str]) -> list[dict[st
     ended = command("export", *options)
     assert (ended.code, ended.err) == (0, "")
     if "-o" in options:
-        header, *rows = load_workbook(folder / options[-1])["jobs"].iter_rows(values_only=True)
+        table: list[Any] = list(load_workbook(folder / options[-1])["jobs"].iter_rows(values_only=True))
     else:
         delimiter = {";": ";", "tab": "\t"}.get(options[-1], ",")
         assert ended.out.startswith("\ufeff")
-        header, *rows = csv.reader(io.StringIO(ended.out.removeprefix("\ufeff")), delimiter=delimiter)
+        table = list(csv.reader(io.StringIO(ended.out.removeprefix("\ufeff")), delimiter=delimiter))
+    header, *rows = table
     return [
         {str(name): value for name, value in zip(header, row, strict=True) if value not in (None, "")} for row in rows
     ]

@@ -12,8 +12,8 @@ from voicequeue.cli.ingest.intake import PREFLIGHT_CHUNK, Item, ItemWarning, ite
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.portions import split_into_portions
 from voicequeue.errors import InvalidAudioError
-from voicequeue.ingest.audio_settings import ALLOWED_HOSTS_SETTING
 from voicequeue.ingest.links import LinkChecker
+from voicequeue.ingest.preflight import ALLOWED_HOSTS_SETTING
 from voicequeue.net.address_policy import AddressPolicy
 
 
