@@ -294,8 +294,8 @@ class ArchiveSettings(SettingGroup):
     audio_allowed_hosts: Annotated[str, AfterValidator(_check_hosts_and_networks)] = Field(
         "",
         description="Hosts, addresses and networks (`10.1.0.0/16`), separated by commas or spaces, from which songs "
-        "are [archived](archive.md) and recordings are [checked](bulk.md#preflight) although they are "
-        "not public.",
+        "are [archived](archive.md) and recordings are [checked](bulk.md#preflight) and ingested although they "
+        "are not public.",
     )
     archive_retry_window_s: Seconds = Field(
         259_200.0,

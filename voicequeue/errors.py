@@ -43,7 +43,7 @@ FIELD_MAX = 60
 FIELDS = frozenset(
     (
         *("job", "id", "audio_url", "persona_id", "song", "songs", "voice", "reuse", "audio_sha256", "name", "batch"),
-        *("priority", "key", "callback_url", "metadata", "max_credits", "start_within_s"),
+        *("priority", "key", "callback_url", "metadata", "max_credits", "start_within_s", "source_row"),
         *("mv", "custom_mode", "title", "prompt", "description", "tags", "negative_tags", "make_instrumental"),
         *("auto_lyrics", "vocal_gender", "style_weight", "weirdness_constraint", "audio_weight"),
     )

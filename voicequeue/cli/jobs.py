@@ -123,6 +123,7 @@ def print_job(job: Job, *, as_json: bool) -> None:
         "name": job.spec.name,
         "batch": job.spec.batch,
         "source": job.source,
+        "row": job.source_row,
         "recording": job.spec.audio_url,
         "voice": f"{job.persona_id} {job.voice_name or ''}".strip() if job.persona_id else None,
         "failure": f"{job.failure.code} ({job.failure.stage}): {job.failure.message}" if job.failure else None,

@@ -234,6 +234,7 @@ class Job:
             known; no further stage is submitted.
         source: Interface that enqueued the job and the name of the caller, such as `http:shop`
             (voicequeue/domain/source.py); None if it was not recorded.
+        source_row: Row of the job in the caller's file, from 1; None if it was not recorded.
     """
 
     id: str
@@ -259,6 +260,7 @@ class Job:
     lost_stages: Mapping[int, Stage] = field(default_factory=dict)
     is_cancelling: bool = False
     source: str | None = None
+    source_row: int | None = None
 
     @property
     def is_final(self) -> bool:
@@ -292,6 +294,7 @@ class Job:
             "key": self.spec.key,
             "batch": self.spec.batch,
             "source": self.source,
+            "source_row": self.source_row,
             "name": self.spec.name,
             "priority": self.spec.priority,
             "state": self.state,

@@ -92,6 +92,8 @@ class Job(Schema):
     """Name of the batch that the job belongs to."""
     source: str | None
     """How the job was submitted and by which API key or app, for example `http:shop`."""
+    source_row: int | None
+    """Row of the job in the file that it came from, from 1."""
     name: str | None
     """Name of the voice to create."""
     priority: Priority

@@ -51,6 +51,7 @@ def parse_job(job_id: str, record: Mapping[str, str]) -> Job:
         },
         is_cancelling="cancelling" in record,
         source=record.get("source"),
+        source_row=int(row) if (row := record.get("source_row")) else None,
     )
 
 

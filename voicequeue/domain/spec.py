@@ -18,12 +18,14 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from voicequeue.domain.song import STORED_CONTEXT, NumberOrText, Song
 from voicequeue.domain.stage import PRICES, Stage
+from voicequeue.domain.url_faults import INVISIBLE, describe_fault
 from voicequeue.errors import InvalidJobError, Problem
 from voicequeue.texts import require_encodable
 
@@ -33,6 +35,7 @@ SONGS_MAX = 100
 CREDITS_MAX = 10**12
 #: More than thirty years, in seconds.
 START_WITHIN_MAX_S = 1e9
+SOURCE_ROW_MAX = 2**53 - 1
 
 #: More than the fields of a job or a song: a larger object is rejected as a whole, not field by field.
 FIELDS_MAX = 50
@@ -47,6 +50,9 @@ _NOT_IN_URLS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 BATCH_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 _BATCH = re.compile(BATCH_PATTERN)
+
+#: Fields that do not make another job.
+_NOT_CONTENT = {"audio_sha256", "source_row"}
 
 
 class Priority(StrEnum):
@@ -68,8 +74,8 @@ _RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 def http_url(text: str) -> str:
     """Return `text` if it is an HTTP URL. Raises ValueError."""
     require_encodable(text)
-    if not (_PLAIN_URL.fullmatch(text) or _is_url(text)):
-        raise ValueError("must be an http:// or https:// URL")
+    if not (_PLAIN_URL.fullmatch(text) or (_is_url(text) and not INVISIBLE.search(text))):
+        raise ValueError(describe_fault(text))
     if len(text) > _URL_MAX:
         raise ValueError(f"has {len(text):,} characters; at most {_URL_MAX:,} are allowed")
     return text
@@ -84,6 +90,13 @@ def _is_url(text: str) -> bool:
     return fits and not _NOT_IN_URLS.search(text)
 
 
+def _stored_or_http_url(text: str, info: ValidationInfo) -> str:
+    """Return a URL; stored jobs keep those that earlier releases accepted. Raises ValueError."""
+    if info.context == STORED_CONTEXT and not _PLAIN_URL.fullmatch(text) and _is_url(text):
+        return text
+    return http_url(text)
+
+
 def batch_name(text: str) -> str:
     """Return `text` if it is a valid batch name: names are part of URLs and Redis keys. Raises ValueError."""
     if not _BATCH.fullmatch(text):
@@ -93,7 +106,7 @@ def batch_name(text: str) -> str:
     return text
 
 
-HttpUrl = Annotated[str, AfterValidator(http_url)]
+HttpUrl = Annotated[str, AfterValidator(_stored_or_http_url)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
@@ -153,6 +166,9 @@ class VoiceJob(BaseModel):
     )
     """Seconds after enqueueing; a job that was not submitted by then fails with the code `expired`. By default no
     limit."""
+    source_row: Annotated[int, NumberOrText, Field(ge=1, le=SOURCE_ROW_MAX)] | None = None
+    """Row of the job in the caller's file, from 1, to join the results to it. Not part of the content: a job that
+    exists keeps the row it had first. A file sets it by itself."""
 
     @field_validator("metadata")
     @classmethod
@@ -229,9 +245,10 @@ class VoiceJob(BaseModel):
     def canonical_content(self) -> str:
         """Return canonical JSON: equal content gives equal text, in any process and release.
 
-        The hash of the recording is left out: a preflight may add it later without making another job.
+        The hash of the recording and the row in a file are left out: a preflight may add the one later, and rows may
+        change places, without making another job.
         """
-        return self.model_dump_json(exclude_defaults=True, exclude={"audio_sha256"})
+        return self.model_dump_json(exclude_defaults=True, exclude=_NOT_CONTENT)
 
     def job_id(self) -> str:
         """Return the job's id: 16 letters and digits, derived from the key if there is one, otherwise random.

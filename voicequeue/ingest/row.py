@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -21,6 +21,9 @@ METADATA = "metadata."
 #: The first columns of a file of rejected rows, which can be corrected and ingested as it is. Its cells are guarded
 #: against spreadsheet programs (voicequeue/ingest/cells.py), and unguarded when they are read.
 REJECTED_COLUMNS = ("line", "reason")
+
+#: The first columns of an export to CSV for spreadsheet programs, whose cells are guarded too.
+EXPORT_COLUMNS = ("row", "id")
 
 #: The only column of a JSON Lines file, and of the file of its rejected rows.
 JSON_COLUMNS = ("row",)
@@ -110,13 +113,18 @@ class Row:
         if self.fields is None:
             raise InvalidJobError([Problem("", self.error)])
         try:
-            job = parse_spec(_nested(self.fields, batch)).with_row_key()
+            job = parse_spec({"source_row": self.number or None, **_nested(self.fields, batch)}).with_row_key()
         except InvalidJobError as error:
             problems = [Problem(problem.field.removeprefix("song."), problem.message) for problem in error.problems]
             raise InvalidJobError(problems) from None
         if start_within_s is None or job.start_within_s is not None:
             return job
         return job.model_copy(update={"start_within_s": start_within_s})
+
+
+def has_guarded_cells(columns: Sequence[str]) -> bool:
+    """Return whether the columns are those of a file whose cells `guard` wrote: rejected rows, or an export."""
+    return tuple(columns[:2]) in (REJECTED_COLUMNS, EXPORT_COLUMNS)
 
 
 def _nested(fields: Mapping[str, Any], batch: str) -> dict[str, Any]:

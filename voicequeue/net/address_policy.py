@@ -48,6 +48,10 @@ class AddressPolicy:
                 hosts.add(_normalized(entry))
         return cls(setting, frozenset(hosts), tuple(networks))
 
+    def allows_name(self, host: str) -> bool:
+        """Return whether the operator allows this name."""
+        return _normalized(host) in self.hosts
+
     def objection(self, host: str, address: str) -> str | None:
         """Return why no request is sent to `address`, to which the name `host` resolves; None if it is allowed.
 
@@ -64,7 +68,7 @@ class AddressPolicy:
                 return None
             kind = objection or "an address of a cloud's own services"
             return f"its host resolves to {kind}, which {self.setting} does not allow by its address"
-        if objection is None or networks or _normalized(host) in self.hosts:
+        if objection is None or networks or self.allows_name(host):
             return None
         return f"its host resolves to {objection}, which {self.setting} does not allow"
 

@@ -137,7 +137,8 @@ class JobStore(JobQueries):
         kinds: dict[tuple[str | int | float, ...], int] = {}
         arguments: list[str | int] = []
         for job_id, spec in jobs:
-            arguments += (job_id, spec.canonical_content(), kinds.setdefault((*self._kind(spec), source), len(kinds)))
+            kind = kinds.setdefault((*self._kind(spec), source), len(kinds))
+            arguments += (job_id, spec.canonical_content(), kind, spec.source_row or "")
         call = self._space.prepare_script("enqueue", f"{now:.6f}", len(kinds), *chain.from_iterable(kinds), *arguments)
 
         def after_retry(outcomes: list[EnqueueOutcome]) -> list[EnqueueOutcome]:

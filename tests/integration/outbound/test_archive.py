@@ -18,6 +18,7 @@ from tasks.archive.task import archive_jobs
 from tests.conftest import eventually
 from tests.integration.outbound.archive_worker import ALLOWED, ArchiveWorker, archiving_store, files_in, served
 from tests.store.life import apply_transition, get_job, job_with_song
+from tests.support.clips import clip_values, full_clip
 from tests.support.scripted import ScriptedServer
 from voicequeue import ArchiveState, Clip, State
 from voicequeue.domain import serialization
@@ -41,6 +42,15 @@ def worker(store: JobStore, simulator: Simulator, tmp_path: Path) -> ArchiveWork
 # ── complete ──────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_every_field_that_musicapi_gives_of_a_song_is_beside_its_audio(worker: ArchiveWorker, tmp_path: Path) -> None:
+    """It was paid for, and the archive outlives the job. A new field of `Clip` is covered by itself."""
+    song = full_clip(audio_url=f"{worker.links}/0.mp3", image_url=None, archived_audio=None, archived_image=None)
+    [job] = worker.archive(job_with_song(worker.store, (song,), batch="spring"))
+
+    metadata = json.loads((tmp_path / "songs" / "spring" / job.id / f"{song.clip_id}.json").read_text(encoding="utf-8"))
+    assert {name: metadata[name] for name in clip_values(song)} == clip_values(song)
+
+
 def test_the_metadata_of_a_song_is_stored_beside_its_audio(worker: ArchiveWorker, tmp_path: Path) -> None:
     """With its job, so that it outlives the job's record."""
     more: dict[str, Any] = {
@@ -58,6 +68,7 @@ def test_the_metadata_of_a_song_is_stored_beside_its_audio(worker: ArchiveWorker
     assert metadata == {
         **{"job": job.id, "key": None, "batch": "spring", "name": "Ana", "metadata": {"customer": "17"}},
         **{
+            "source_row": None,
             "persona_id": "p-1",
             "voice_name": "ana",
             "clip_id": "c",

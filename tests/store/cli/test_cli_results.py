@@ -109,7 +109,7 @@ def test_a_csv_export_has_one_row_for_each_job(command: Command, store: JobStore
 
     assert json.loads(done.pop("song")) == {"mv": "sonic-v5", "custom_mode": True, "title": "A song", "prompt": LYRICS}
     assert done == {
-        "id": job.id, "key": "k", "batch": "b", "name": "Ana", "priority": "normal", "state": "succeeded",
+        "id": job.id, "key": "k", "batch": "b", "row": "", "name": "Ana", "priority": "normal", "state": "succeeded",
         "stage": "music", "audio_url": URL, "persona_id": "p-1", "voice_name": "ana",
         "song_1_url": "https://cdn.example/1.mp3", "song_1_title": "First, take", "song_1_duration": "61.5",
         "song_1_archived": "", "song_1_cover_archived": "", "song_2_archived": "", "song_2_cover_archived": "",

@@ -49,6 +49,18 @@ def test_a_job_is_new_once_and_known_from_then_on(store: JobStore) -> None:
     assert enqueue(store, job, now=NOW + 1) == [EnqueueOutcome.EXISTING]
 
 
+def test_a_job_keeps_the_first_row_that_it_came_from(store: JobStore) -> None:
+    """The record has the row in the caller's file, and the same row at another place changes nothing."""
+    first, moved, unnumbered = voice(key="k", source_row=7), voice(key="k", source_row=9), voice(key="none")
+
+    assert enqueue(store, first, unnumbered) == [EnqueueOutcome.NEW, EnqueueOutcome.NEW]
+    assert enqueue(store, moved, voice(key="none", source_row=4)) == [EnqueueOutcome.EXISTING] * 2
+
+    assert get_job(store, first.job_id()).source_row == 7
+    assert get_job(store, first.job_id()).as_dict()["source_row"] == 7
+    assert get_job(store, unnumbered.job_id()).source_row is None
+
+
 def test_the_same_key_with_other_content_is_a_conflict(store: JobStore) -> None:
     """Any difference counts: the recording, the song, the batch, the metadata."""
     enqueue(store, voice_with_song(key="k"))

@@ -200,6 +200,7 @@ def test_the_shape_of_a_job_is_one_that_scripts_may_rely_on() -> None:
         settled_at=1_760_000_005.4567,
         credits=19,
         source="http:shop",
+        source_row=7,
         persona_id="p-1",
         voice_name="ana",
         clips=(
@@ -224,6 +225,7 @@ def test_the_shape_of_a_job_is_one_that_scripts_may_rely_on() -> None:
         "key": "k",
         "batch": "b",
         "source": "http:shop",
+        "source_row": 7,
         "name": "Ana",
         "priority": "normal",
         "state": "failed",

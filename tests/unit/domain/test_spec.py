@@ -88,8 +88,11 @@ def test_an_http_url_is_taken_as_it_is(url: str) -> None:
 @pytest.mark.parametrize("field", ["audio_url", "callback_url"])
 @pytest.mark.parametrize("url", BAD_URLS)
 def test_anything_else_is_no_url(field: str, url: str) -> None:
-    """The message names the field and the allowed form, and does not quote the value."""
-    assert problems(**{field: url}) == {field: "must be an http:// or https:// URL"}
+    """The message names the field and the allowed form."""
+    problem = problems(**{field: url})
+
+    assert problem.keys() == {field}
+    assert problem[field].startswith("must be an http:// or https:// URL")
 
 
 def test_a_url_has_at_most_2048_characters() -> None:
@@ -335,6 +338,20 @@ def test_a_row_gets_a_key_of_its_batch_and_content() -> None:
     assert job.key == voice_with_song(batch="spring").with_row_key().key
     assert job.key != voice_with_song(batch="summer").with_row_key().key
     assert job.key != voice_with_song(batch="spring", name="Ana").with_row_key().key
+
+
+def test_the_place_in_a_file_is_no_part_of_the_content() -> None:
+    """A row that moves, because others were added or deleted above it, is the same job."""
+    here, there = (voice(batch="b", source_row=row).with_row_key() for row in (2, 3))
+
+    assert here.key == there.key == voice(batch="b").with_row_key().key
+    assert here.canonical_content() == there.canonical_content()
+
+
+@pytest.mark.parametrize("row", [0, -1, 1.5, 2**53, "x"])
+def test_rows_are_counted_from_one(row: object) -> None:
+    """Other values are rejected, and the message names the field."""
+    assert problems(source_row=row).keys() == {"source_row"}
 
 
 def test_a_row_keeps_a_key_of_its_own() -> None:

@@ -12,6 +12,7 @@ from voicequeue.cli.ingest.enqueuer import RowEnqueuer, StopRules
 from voicequeue.cli.ingest.errors import FileChangedError, IngestStoppedError
 from voicequeue.cli.ingest.funds import Budget
 from voicequeue.cli.ingest.intake import Item, check_recordings, read_items
+from voicequeue.cli.ingest.link_check import check_links
 from voicequeue.cli.ingest.paths import IngestPaths
 from voicequeue.cli.ingest.rejects import RejectsFile
 from voicequeue.cli.ingest.report import Report
@@ -119,7 +120,8 @@ class IngestRun:
 
     def _read(self) -> Iterator[Item]:
         """Yield the rows to ingest, from where the earlier run stopped."""
-        return read_items(self._source.read(self._start), self._progress.batch, self._start_within_s)
+        items = read_items(self._source.read(self._start), self._progress.batch, self._start_within_s)
+        return check_links(items, self._jobs)
 
     def _checked(self) -> Iterator[Item]:
         items = self._read()

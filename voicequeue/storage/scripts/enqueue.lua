@@ -2,7 +2,8 @@
 -- KEYS  root
 -- ARGV  now, number of kinds of jobs; for each kind: rank, batch ('' = none), stage, next stage ('' = none), seconds in
 --       which it must start ('' = no deadline), shared voice ('' = none), voice by its URL, hash of the recording
---       ('' = unknown), source; then for each job: id, spec (canonical JSON), its kind (counted from 0)
+--       ('' = unknown), source; then for each job: id, spec (canonical JSON), its kind (counted from 0), row in
+--       the caller's file ('' = unknown)
 -- RETURNS  for each job 1 = new, 2 = new and uses or waits for the voice of another job, 0 = exists with the same
 --          content, -1 = the id exists with other content, -2 = the name of the voice denotes another recording
 local FIELDS, KINDS = 9, 3
@@ -12,8 +13,8 @@ local outcomes, count, by_batch, by_lane, sharing = {}, 0, {}, {}, {}
 local first = KINDS + FIELDS * tonumber(ARGV[2])
 local stored_spec, written = stored_specs(first), {}
 
-for a = first, #ARGV, 3 do
-  local id, spec, kind = ARGV[a], ARGV[a + 1], KINDS + FIELDS * tonumber(ARGV[a + 2])
+for a = first, #ARGV, 4 do
+  local id, spec, kind, source_row = ARGV[a], ARGV[a + 1], KINDS + FIELDS * tonumber(ARGV[a + 2]), ARGV[a + 3]
   local rank, batch, stage, next_stage, within, voice, url, sha256, source = unpack(ARGV, kind, kind + FIELDS - 1)
   local existing = written[id] or stored_spec(id)
   local outcome = is_other_recording(voice, url) and -2 or existing and (existing == spec and 0 or -1) or 1
@@ -22,7 +23,7 @@ for a = first, #ARGV, 3 do
     written[id] = spec
     local at = now + count * 1e-6 -- microseconds apart, so that jobs of one call keep their order
     local created = string.format('%.6f', at)
-    create_record(id, spec, created, rank, batch, stage, next_stage, voice, sha256, source)
+    create_record(id, spec, created, rank, batch, stage, next_stage, voice, sha256, source, source_row)
     add_queued_credits(batch ~= '' and batch, cost_from_stage(stage, next_stage ~= '' and next_stage))
     append_to(by_lane, rank .. ':' .. batch, lane_score(stage, tonumber(created)), id)
     append_to(by_batch, batch, created, id)

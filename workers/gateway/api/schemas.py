@@ -20,6 +20,7 @@ EXAMPLE_JOB: dict[str, Any] = {
     "key": "customer-17-take-3",
     "batch": "spring",
     "source": "http:shop",
+    "source_row": None,
     "name": "Ana",
     "priority": "normal",
     "state": "queued",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import fields as fields_of
 from functools import partial
 from typing import Annotated
 from urllib.parse import urlencode
@@ -13,7 +14,17 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
-from voicequeue import FailureCode, Filter, State, StoreUnavailableError, VoiceQueue, VoiceQueueError, charges
+from voicequeue import (
+    ArchivedFile,
+    Clip,
+    FailureCode,
+    Filter,
+    State,
+    StoreUnavailableError,
+    VoiceQueue,
+    VoiceQueueError,
+    charges,
+)
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.transitions import can_be_cancelled
 from workers.gateway.api.events import HEARTBEAT_S, EventBroadcaster, EventStream
@@ -82,6 +93,7 @@ class Views:
             "creator": self._queue.voice_creator(job),
             "callback": self._queue.callback(job.callback_id) if job.callback_id else None,
             "is_cancellable": can_be_cancelled(job),
+            "more_fields": more_fields,
         }
         return self._renderer.render(request, "job.html", context, clips=job.clips)
 
@@ -96,6 +108,23 @@ class Views:
         span = PERIODS.get(over, PERIODS["hour"])
         chart = draw(self._queue.throughput(span_s=span.seconds, buckets=span.buckets))
         return self._renderer.render(request, "throughput.html", {"chart": chart, "span": span, "spans": PERIODS})
+
+
+#: Fields of a song that the page of its job shows by themselves.
+_SHOWN_CLIP_FIELDS = frozenset(
+    ("title", "duration", "audio_url", "video_url", "tags", "mv", "created_at", "gpt_description_prompt", "lyrics")
+)
+
+
+def more_fields(clip: Clip) -> dict[str, str]:
+    """Return all other fields of a song that have a value, by name, so that a page shows everything about it."""
+    names = (field.name for field in fields_of(Clip) if field.name not in _SHOWN_CLIP_FIELDS)
+    values = {name: value for name in names if (value := getattr(clip, name)) is not None}
+    return {name: _file(value) if isinstance(value, ArchivedFile) else str(value) for name, value in values.items()}
+
+
+def _file(file: ArchivedFile) -> str:
+    return f"{file.url} ({file.size:,} bytes, SHA-256 {file.sha256})"
 
 
 def to_filter(fields: Mapping[str, str]) -> Filter:

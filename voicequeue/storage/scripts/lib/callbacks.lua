@@ -6,7 +6,7 @@ local UNSETTLED = { 'waiting', 'queued', 'admitted', 'charging', 'pending' }
 
 -- Fields of a job's record that a callback copies, as they are at its transition. The spec never changes.
 local JOB_SNAPSHOT = { 'state', 'stage', 'version', 'created', 'updated', 'settled', 'attempt', 'credits', 'persona_id',
-  'voice_name', 'clips', 'failure', 'cancelling', 'source' }
+  'voice_name', 'clips', 'failure', 'cancelling', 'source', 'source_row' }
 
 -- Add a callback to its subject (a job or a batch). Only the first callback of a subject is due; the next waits for it.
 local function add_callback(id, subject, seq, now)

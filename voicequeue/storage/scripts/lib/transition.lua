@@ -11,19 +11,20 @@ end
 -- of them exists, which one command checks.
 local function stored_specs(a)
   local keys = {}
-  for i = a, #ARGV, 3 do keys[#keys + 1] = key('job:' .. ARGV[i]) end
+  for i = a, #ARGV, 4 do keys[#keys + 1] = key('job:' .. ARGV[i]) end
   local has_any = #keys > 0 and redis.call('EXISTS', unpack(keys)) > 0
   return function(id) return has_any and redis.call('HGET', key('job:' .. id), 'spec') end
 end
 
 -- Write the first record of a job; fields with the value '' are omitted.
-local function create_record(id, spec, created, rank, batch, stage, next_stage, shared_voice, sha256, source)
+local function create_record(id, spec, created, rank, batch, stage, next_stage, shared_voice, sha256, source, source_row)
   local fields = { 'spec', spec, 'state', 'queued', 'stage', stage, 'version', 1, 'rank', rank, 'created', created,
     'source', source }
   if batch ~= '' then fields[15] = 'batch'; fields[16] = batch end
   if next_stage ~= '' then fields[#fields + 1] = 'next_stage'; fields[#fields + 1] = next_stage end
   if shared_voice ~= '' then fields[#fields + 1] = 'shared_voice'; fields[#fields + 1] = shared_voice end
   if sha256 ~= '' then fields[#fields + 1] = 'sha256'; fields[#fields + 1] = sha256 end
+  if source_row ~= '' then fields[#fields + 1] = 'source_row'; fields[#fields + 1] = source_row end
   redis.call('HSET', key('job:' .. id), unpack(fields))
 end
 
