@@ -190,6 +190,20 @@ class JobSettings(SettingGroup):
         description="Default of `reuse` for jobs that do not set it: [share the voice](voices.md) with other jobs of "
         "the same recording, earlier ones included.",
     )
+    check_recordings: bool = Field(
+        False,
+        description="Whether workers [check each recording](operations.md#checked-recordings) just before its order is "
+        "sent: reachable, MP3 or WAV, longer than 10 s. A job whose recording fails costs nothing. The same for every "
+        "worker. Workers need access to the hosts of the recordings.",
+    )
+    check_retry_window_s: Seconds = Field(
+        1800.0,
+        description="Seconds during which a check that failed temporarily (no answer, 429, 5xx) is repeated; after "
+        "that the job fails with `recording_unreachable`.",
+    )
+    check_backoff_initial_s: Seconds = Field(
+        10.0, description="Seconds until a check is first repeated. Each further delay is three times as long."
+    )
     voice_deadline_s: Seconds = Field(
         900.0, description="Seconds that MusicAPI may take for a voice; after that the job fails with `deadline`."
     )

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from tasks.musicapi import MusicApi
 from tasks.poll_scheduler import PollScheduler
+from tasks.recordings import RecordingChecks
 from tasks.upstream_health import UpstreamHealth
 from tasks.webhooks import Webhooks
 from voicequeue.domain.poll_schedule import PollSchedulePolicy
@@ -40,6 +41,8 @@ class TaskContext:
     clock: Clock
     #: None where upstream cannot reach the gateway.
     webhooks: Webhooks | None = None
+    #: None where recordings are not checked before their order is sent.
+    recordings: RecordingChecks | None = None
     #: Whether the process is stopping: it finishes requests in flight and sends no new ones.
     is_stopping: Callable[[], bool] = lambda: False
     #: Context of one request, a trace span where tracing is enabled.

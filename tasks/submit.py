@@ -19,6 +19,7 @@ from tasks.context import TaskContext, defer_to_reconciler, job_span
 from tasks.musicapi import Completed, InvalidRequest, RequestPool, UpstreamError, requests
 from tasks.musicapi.requests import ApiRequest
 from tasks.poll_scheduler import duration_kind
+from tasks.recording_gate import RecordingGate
 from voicequeue.client.orders import OrderEffect, record_charged_order
 from voicequeue.domain.claims import ChargedOrder, PollReschedule, StalledJob, SubmitClaim, SubmitDeferred
 from voicequeue.domain.gate import Refusal
@@ -32,6 +33,9 @@ log = logging.getLogger("voicequeue")
 
 #: Seconds between two checks for a stopping process while jobs wait for free request slots.
 STOP_CHECK_S = 0.5
+
+#: Seconds after which a checked recording is seen at the latest while answers are awaited.
+RECORDING_CHECK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +77,29 @@ class AcceptedJob:
 def submit_orders(services: TaskContext, stage: Stage, job_ids: Sequence[str]) -> SubmitResult:
     """Send the POST of `stage` once for each job that is admitted to it.
 
-    Only as many jobs are claimed as can be sent at once. Answers are written as they arrive, those that arrive
-    together in one call, and free the slots of the next claims. When the process stops, the remaining jobs are queued
-    again and only the answers to sent requests are awaited.
+    Recordings are checked first where that is configured, while the orders of other jobs are sent. Only as many jobs
+    are claimed as can be sent at once. Answers are written as they arrive, those that arrive together in one call, and
+    free the slots of the next claims. When the process stops, the remaining jobs are queued again and only the answers
+    to sent requests are awaited.
     """
     job_ids, jitter = list(dict.fromkeys(job_ids)), services.polls.jitter()
     claim_deadline = services.clock() + services.timeouts.submit_s
     orders = RequestPool[Order, str](services.upstream, partial(job_span, services, stage, "order"))
-    waiting, retry_in_s, accepted = deque(job_ids), dict[str, float](), dict[str, AcceptedJob]()
-    while waiting or orders.is_open:
+    recordings, retry_in_s, accepted = RecordingGate(services, stage), dict[str, float](), dict[str, AcceptedJob]()
+    waiting = deque(recordings.enter(job_ids))
+    while waiting or recordings.is_open or orders.is_open:
         if services.is_stopping():
-            _requeue(services, stage, waiting)
+            _requeue(services, stage, [*waiting, *recordings.leave()])
             waiting.clear()
+        waiting.extend(recordings.collect(0.0 if waiting or orders.is_open else STOP_CHECK_S))
         if services.clock() > claim_deadline:
             retry_in_s |= dict.fromkeys(waiting, 0.0)
             waiting.clear()
         batch = [waiting.popleft() for _ in range(min(orders.free_slots, len(waiting)))]
         with defer_to_reconciler(batch):
             retry_in_s |= _send_orders(services, stage, batch, orders)
-        completed = orders.collect(timeout=STOP_CHECK_S if waiting else None)
+        timeout_s = RECORDING_CHECK_S if recordings.is_open else STOP_CHECK_S if waiting else None
+        completed = orders.collect(timeout_s)
         accepted |= {job.job_id: job for job in _record_answers(services, jitter, completed)}
     # One message polls all of them, so they share the earliest due time.
     poll_in_s = min((job.poll_in_s for job in accepted.values()), default=0.0)

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 from urllib.parse import urljoin
 
 from voicequeue.errors import InvalidAudioError
@@ -85,7 +85,7 @@ class TemporaryFailure(Exception):
 class RecordingChecker:
     """Download and check one recording at a time. Safe to share between threads."""
 
-    _headers: Mapping[str, str] = HEADERS
+    _headers: ClassVar[Mapping[str, str]] = HEADERS
     _accepted = frozenset({200})
 
     def __init__(self, rules: RecordingRules) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import ClassVar
 
 from voicequeue.errors import InvalidAudioError
 from voicequeue.ingest.audio import ACCEPTED, WAV, Audio, AudioReader
@@ -26,7 +27,7 @@ _CONTENT_RANGE = re.compile(r"bytes 0-[0-9]{1,15}/([0-9]{1,15})")
 class HeadChecker(RecordingChecker):
     """Check the beginning of one recording at a time, by the rules of a preflight. Safe to share between threads."""
 
-    _headers = {**HEADERS, "Range": f"bytes=0-{HEAD_BYTES - 1}"}
+    _headers: ClassVar = {**HEADERS, "Range": f"bytes=0-{HEAD_BYTES - 1}"}
     # 206: the range; 416: there is no first byte.
     _accepted = frozenset({200, 206, 416})
 

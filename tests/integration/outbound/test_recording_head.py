@@ -113,4 +113,4 @@ def test_little_of_a_long_recording_is_read() -> None:
     """The header of a WAV decides; a server that sends without end is left."""
     endless = (bytes(65_536) for _ in range(10**9))
     head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + wav(100, declared=0xFFFFFFFF)
-    assert check((piece for pieces in ([head], endless) for piece in pieces)) == ""
+    assert check(piece for pieces in ([head], endless) for piece in pieces) == ""
