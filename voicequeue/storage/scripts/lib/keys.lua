@@ -9,6 +9,7 @@
 --                          was last not ready; 0 = unknown), model, credits,
 --                          requeued_at (when it went back to the backlog), refused (JSON, while upstream refuses its
 --                          order with an error that may concern every order: count, own_count, accepted, at, message),
+--                          earlier_specs (JSON: SHA-1 of each spec that it had before its recording was corrected),
 --                          recheck (JSON, while the check of its recording has not succeeded: since, checked_at, count),
 --                          cancelling (time of the cancellation request, while charging or unsure),
 --                          shared_voice (id of the voice that it shares), sha256 (of the recording),

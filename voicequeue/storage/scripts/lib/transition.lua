@@ -16,6 +16,12 @@ local function stored_specs(a)
   return function(id) return has_any and redis.call('HGET', key('job:' .. id), 'spec') end
 end
 
+-- Return whether this was the content of a job before its recording was corrected.
+local function was_enqueued_as(id, spec)
+  local earlier = redis.call('HGET', key('job:' .. id), 'earlier_specs')
+  return earlier and earlier:find(redis.sha1hex(spec), 1, true) ~= nil
+end
+
 -- Write the first record of a job; fields with the value '' are omitted.
 local function create_record(id, spec, created, rank, batch, stage, next_stage, shared_voice, sha256, source)
   local fields = { 'spec', spec, 'state', 'queued', 'stage', stage, 'version', 1, 'rank', rank, 'created', created,
