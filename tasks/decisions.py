@@ -32,6 +32,9 @@ from voicequeue.domain.states import FailureCode, State
 #: longest is shorter than the time for which outcomes are kept (voicequeue/storage/recordings.py).
 CHECK_REST_MIN_S, CHECK_REST_MAX_S = 3.0, 60.0
 
+#: The time (seconds) for which a job rests whose link could not be signed.
+SOURCE_REST_S = 30.0
+
 #: Reason for queueing jobs that a stopping worker did not start.
 STOPPING = "its worker is stopping; nothing was sent"
 
@@ -111,6 +114,18 @@ def check_failed(job: UncheckedJob, outcome: CheckOutcome, now: float, policy: t
     failure = Failure(code, Stage.VOICE, f"its recording cannot be used: {outcome.message}; {sent}")
     fields = _failure_fields(failure, now)
     return _checked_transition(job)(State.FAILED, reason=code, fields=fields)
+
+
+def source_failed(claim: SubmitClaim, message: str, now: float, *, is_temporary: bool) -> Transition:
+    """Fail a claimed job whose recording has no link; after a temporary failure, queue it for a while."""
+    if is_temporary:
+        recheck = recording_check.recheck_text(recording_check.Recheck(now, now, 0))
+        rests_until = now + SOURCE_REST_S
+        return _submit_transition(claim)(
+            State.QUEUED, reason=message, fields={"recheck": recheck}, rests_until=rests_until
+        )
+    failure = Failure(FailureCode.RECORDING_UNREACHABLE, claim.stage, f"{message}; nothing was sent")
+    return _submit_transition(claim)(State.FAILED, reason=failure.code, fields=_failure_fields(failure, now))
 
 
 def check_in_progress(job: UncheckedJob, now: float) -> Transition:

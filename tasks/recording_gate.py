@@ -57,9 +57,9 @@ class RecordingGate:
             jobs = self._checks.recordings.unchecked(job_ids)
             passed = list(set(job_ids) - {job.job_id for job in jobs})
             outcomes = self._checks.recordings.outcomes({job.url for job in jobs})
-            known = [(job, outcome) for job in jobs if (outcome := outcomes.get(job.url)) and job.accepts(outcome)]
-            passed += self._settle(known)
-            settled = {job.job_id for job, _ in known}
+            checked = [(job, outcome) for job in jobs if (outcome := outcomes.get(job.url)) and job.accepts(outcome)]
+            passed += self._settle(checked)
+            settled = {job.job_id for job, _ in checked}
             self._start(self._checks, [job for job in jobs if job.job_id not in settled])
         return sorted(passed, key=job_ids.index)
 

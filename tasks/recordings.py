@@ -17,7 +17,9 @@ from functools import partial
 
 from redis.exceptions import RedisError
 
+from tasks.sources import RecordingSources, SourceError
 from voicequeue.domain.recording_check import CheckOutcome
+from voicequeue.domain.spec import is_object_url
 from voicequeue.domain.states import FailureCode
 from voicequeue.domain.timeouts import CheckTimeouts
 from voicequeue.errors import InvalidAudioError
@@ -61,11 +63,12 @@ class RecordingChecks:
         recordings: Recordings,
         metrics: MetricsCounter,
         *,
+        sources: RecordingSources,
         clock: Clock | Callable[[], float],
         timeouts: CheckTimeouts,
     ) -> None:
         self.recordings, self.timeouts = recordings, timeouts
-        self._checker, self._metrics, self._clock = checker, metrics, clock
+        self._checker, self._sources, self._metrics, self._clock = checker, sources, metrics, clock
         self._executors = {
             has_answered: PerHostExecutor(max_workers=MAX_CONCURRENT, per_host=MAX_PER_HOST)
             for has_answered in (True, False)
@@ -103,7 +106,11 @@ class RecordingChecks:
 
     def _attempt(self, url: str) -> CheckOutcome:
         try:
-            self._checker.attempt(url)
+            self._checker.attempt(self._sources.link(url))
+        except SourceError as error:
+            if error.is_temporary:
+                return self._temporary(str(error))
+            return CheckOutcome(self._clock(), FailureCode.RECORDING_UNREACHABLE, str(error))
         except TemporaryFailure as error:
             return self._temporary(error.unfit.reason)
         except InvalidAudioError as error:
@@ -142,6 +149,8 @@ class RecordingChecks:
 
 
 def _host(url: str) -> str:
+    if is_object_url(url):
+        return url.removeprefix("s3://").partition("/")[0]
     try:
         target = Target.parse(url)
     except UrlNotAllowed:

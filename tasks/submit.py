@@ -20,6 +20,7 @@ from tasks.musicapi import Completed, InvalidRequest, RequestPool, UpstreamError
 from tasks.musicapi.requests import ApiRequest
 from tasks.poll_scheduler import duration_kind
 from tasks.recording_gate import RecordingGate
+from tasks.sources import SourceError, hide_signature
 from voicequeue.client.orders import OrderEffect, record_charged_order
 from voicequeue.domain.claims import ChargedOrder, PollReschedule, StalledJob, SubmitClaim, SubmitDeferred
 from voicequeue.domain.gate import Refusal
@@ -131,6 +132,8 @@ def _send_orders(
                     posts.append(_post(services, claim))
                 except InvalidRequest as error:
                     transitions.append((claim, decisions.not_accepted(claim, error, now)))
+                except SourceError as error:
+                    transitions.append((claim, _without_source(claim, error, now)))
     if reason := _reason_not_to_send(services, claimed_at=now):
         transitions += [(order.claim, decisions.not_sent(order.claim, reason)) for order, _ in posts]
         posts.clear()
@@ -162,15 +165,20 @@ def _requeue(services: TaskContext, stage: Stage, job_ids: Collection[str]) -> N
 
 
 def _post(services: TaskContext, claim: SubmitClaim) -> tuple[Order, ApiRequest[str]]:
-    """Return the POST of a claim. Raises InvalidRequest for a record that it cannot be made from."""
+    """Return the POST of a claim. Raises InvalidRequest for a record that it cannot be made from, and SourceError."""
     spec = _read_spec(claim)
     webhook = services.webhooks.for_order(claim) if services.webhooks else None
     if claim.stage is Stage.VOICE and spec.audio_url is not None:
-        return Order(claim), requests.create_voice(spec.audio_url, webhook)
+        return Order(claim), requests.create_voice(services.sources.link(spec.audio_url), webhook)
     persona_id = claim.persona_id or spec.persona_id
     if claim.stage is Stage.MUSIC and persona_id is not None and spec.song is not None:
         return Order(claim, spec.song.mv), requests.create_music(persona_id, spec.song, webhook)
     raise InvalidRequest(f"the record lacks what the {claim.stage} stage needs")
+
+
+def _without_source(claim: SubmitClaim, error: SourceError, now: float) -> Transition:
+    log.warning("not submitted: %s", error, extra={"job": claim.job_id, "stage": str(claim.stage)})
+    return decisions.source_failed(claim, str(error), now, is_temporary=error.is_temporary)
 
 
 def _read_spec(claim: SubmitClaim) -> VoiceJob:
@@ -193,6 +201,8 @@ def _record_answers(
 
 def _transition_for(services: TaskContext, jitter: float, post: Completed[Order, str]) -> Transition:
     claim, result = post.key.claim, post.result
+    if isinstance(result, UpstreamError):
+        hide_signature(result)
     refusal = _report_health(services, claim, result)
     if isinstance(result, UpstreamError):
         transition = decisions.not_accepted(claim, result, services.clock(), refusal)

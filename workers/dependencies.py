@@ -18,6 +18,7 @@ from tasks.callbacks.sender import Sender
 from tasks.context import TaskContext
 from tasks.musicapi import MusicApi
 from tasks.recordings import RecordingChecks
+from tasks.sources import RecordingSources
 from tasks.webhooks import Webhooks
 from voicequeue.auth import signatures
 from voicequeue.domain.gate import Limits
@@ -92,6 +93,7 @@ def build_services(configured: Settings) -> TaskContext:
         reuse=configured.reuse_voices,
         archives=bool(configured.archive_url.get_secret_value()),
     )
+    sources = build_sources(configured)
     return TaskContext(
         store=store,
         upstream=MusicApi(
@@ -107,13 +109,23 @@ def build_services(configured: Settings) -> TaskContext:
         timeouts=_timeouts(configured),
         chunk_size=configured.task_chunk_size,
         webhooks=build_webhooks(configured),
-        recordings=build_recording_checks(configured, store) if configured.check_recordings else None,
+        sources=sources,
+        recordings=build_recording_checks(configured, store, sources) if configured.check_recordings else None,
         span=tracing.span_factory(),
         deadlines={Stage.VOICE: configured.voice_deadline_s, Stage.MUSIC: configured.music_deadline_s},
     )
 
 
-def build_recording_checks(configured: Settings, store: JobStore) -> RecordingChecks:
+def build_sources(configured: Settings) -> RecordingSources:
+    """Build the links to recordings from the settings."""
+    return RecordingSources(
+        tuple(configured.s3_buckets.replace(",", " ").split()),
+        configured.s3_link_ttl_s,
+        AddressPolicy.parse(configured.audio_allowed_hosts, setting=ALLOWED_HOSTS_SETTING),
+    )
+
+
+def build_recording_checks(configured: Settings, store: JobStore, sources: RecordingSources) -> RecordingChecks:
     """Build the checks of recordings from the settings. Raises SettingsError."""
     try:
         rules = rules_from(os.environ)
@@ -125,6 +137,7 @@ def build_recording_checks(configured: Settings, store: JobStore) -> RecordingCh
         HeadChecker(replace(rules, policy=policy, timeouts=times)),
         store.recordings,
         store.metrics,
+        sources=sources,
         clock=store.clock,
         timeouts=CheckTimeouts(
             backoff_initial_s=configured.check_backoff_initial_s, give_up_after_s=configured.check_retry_window_s

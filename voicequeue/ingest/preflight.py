@@ -5,6 +5,7 @@ Each recording is read to its end, as upstream reads it, but never from the oper
 
 from __future__ import annotations
 
+import logging
 import ssl
 import threading
 import time
@@ -18,6 +19,7 @@ from importlib.metadata import version
 from typing import ClassVar, TypeVar
 from urllib.parse import urljoin
 
+from voicequeue.domain.spec import is_object_url
 from voicequeue.errors import InvalidAudioError
 from voicequeue.ingest.audio import ACCEPTED, Audio, AudioReader
 from voicequeue.net.address_policy import AddressPolicy
@@ -33,6 +35,8 @@ from voicequeue.net.http_types import (
     UrlNotAllowed,
 )
 from voicequeue.net.per_host_executor import PerHostExecutor
+
+log = logging.getLogger("voicequeue")
 
 T = TypeVar("T")
 
@@ -256,6 +260,7 @@ class Preflight:
     _recordings: RecordingChecker = field(init=False)
     _executor: PerHostExecutor = field(init=False)
     _outcomes: OrderedDict[str, _Outcome] = field(init=False, default_factory=OrderedDict)
+    _has_skipped: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self._recordings = RecordingChecker(self.rules)
@@ -276,16 +281,24 @@ class Preflight:
     ) -> Iterator[tuple[T, Audio | InvalidAudioError | None]]:
         """Yield each item with the result for its URL, in order; None for an item without a URL.
 
-        Reads at most 1,000 items ahead.
+        Reads at most 1,000 items ahead. An `s3://` URL is not checked: only workers can sign it.
         """
         ahead: deque[tuple[T, _Outcome | None]] = deque()
         for item in items:
             address = url(item)
+            if address is not None and is_object_url(address):
+                address = self._skip()
             ahead.append((item, None if address is None else self._look(address)))
             if len(ahead) >= WINDOW:
                 yield _with_outcome(*ahead.popleft())
         while ahead:
             yield _with_outcome(*ahead.popleft())
+
+    def _skip(self) -> None:
+        """Note once that recordings are not checked here."""
+        if not self._has_skipped:
+            log.warning("recordings with s3:// URLs are not checked here, because only workers can sign them")
+        self._has_skipped = True
 
     def _look(self, url: str) -> _Outcome:
         outcome = self._outcomes.get(url)

@@ -104,7 +104,7 @@ def test_a_connection_that_ends_early_is_tried_again() -> None:
 
 
 def test_an_answer_whose_place_in_the_file_is_unknown_passes() -> None:
-    """What cannot be told from the beginning is left to upstream."""
+    """What the beginning does not show is left to upstream."""
     assert check(response(bytes(1000), status="206 Partial Content")) == ""
     assert check(response(bytes(1000), "Content-Range: bytes 5-1004/2000", status="206 Partial Content")) == ""
 

@@ -38,6 +38,7 @@ def checking(bench: Bench, **timeouts: float) -> Bench:
         HeadChecker(RecordingRules(policy=HERE, timeouts=TIMES)),
         store.recordings,
         store.metrics,
+        sources=bench.services.sources,
         clock=bench.clock,
         timeouts=CheckTimeouts(**{"give_up_after_s": WINDOW_S, "hold_s": 0.3, **timeouts}),
     )
@@ -197,7 +198,7 @@ def test_a_recording_that_stays_away_fails_its_job(
 
 
 def test_a_slow_host_is_waited_for_by_the_check_and_not_by_the_slot(build: Build, upstream: ScriptedServer) -> None:
-    """A check that outlasts its slot leaves its outcome to whichever worker gets the job next."""
+    """A check that outlasts its slot leaves its outcome to the worker that gets the job next."""
     go_on = threading.Event()
 
     def script(_: Request) -> Iterable[bytes]:
@@ -287,9 +288,9 @@ def test_the_same_recording_at_another_url_is_tried_by_the_job_that_has_it(
     with serving({"/there.wav": GOOD}) as server:
         bench = checking(build(upstream.url))
         sharing = {"reuse": True, "audio_sha256": "0" * 64}
-        gone, there = (recording(server, name, **sharing) for name in ("gone.wav", "there.wav"))
-        bench.submit(Stage.VOICE, bench.admitted(gone, there)[:1])
-        assert bench.states([gone.job_id(), there.job_id()]) == [State.FAILED, State.QUEUED]
+        absent, there = (recording(server, name, **sharing) for name in ("gone.wav", "there.wav"))
+        bench.submit(Stage.VOICE, bench.admitted(absent, there)[:1])
+        assert bench.states([absent.job_id(), there.job_id()]) == [State.FAILED, State.QUEUED]
         for job_ids in bench.admit().values():
             bench.submit(Stage.VOICE, job_ids)
     assert bench.states([there.job_id()]) == [State.PENDING]

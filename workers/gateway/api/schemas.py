@@ -113,7 +113,7 @@ class BulkRetryRequest(BulkRequest):
 
 
 class RetryRequest(BaseModel):
-    """What changes with a retry. The body may be omitted."""
+    """Changes that a retry makes to its job. The body may be omitted."""
 
     model_config = ConfigDict(extra="forbid")
 
