@@ -198,13 +198,13 @@ class JobSettings(SettingGroup):
         description="Default of `reuse` for jobs that do not set it: [share the voice](voices.md) with other jobs of "
         "the same recording, earlier ones included.",
     )
-    s3_buckets: Annotated[str, AfterValidator(_check_buckets)] = Field(
+    signed_buckets: Annotated[str, AfterValidator(_check_buckets)] = Field(
         "",
         description="Buckets, or folders in them (`recordings, archive/voices`), separated by commas or spaces, for "
         "whose objects workers may [sign links](operations.md#recordings-on-s3) that MusicAPI fetches. Unset: jobs "
         "with an `s3://` recording fail.",
     )
-    s3_link_ttl_s: float = Field(
+    signed_link_ttl_s: float = Field(
         3600.0, ge=60, le=604_800, description="Seconds for which a signed link to a recording is valid."
     )
     check_recordings: bool = Field(

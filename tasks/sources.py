@@ -21,7 +21,7 @@ from voicequeue.net.address_policy import AddressPolicy
 from voicequeue.net.http_types import Target, UrlNotAllowed
 from voicequeue.net.per_host_executor import PerHostExecutor
 
-BUCKETS_SETTING = "VOICEQUEUE_S3_BUCKETS"
+BUCKETS_SETTING = "VOICEQUEUE_SIGNED_BUCKETS"
 
 #: The longest time (seconds) for signing a link: credentials may have to be fetched. After a timeout no other link is
 #: signed for a while, so that the other jobs of the process are not delayed again.

@@ -119,8 +119,8 @@ def build_services(configured: Settings) -> TaskContext:
 def build_sources(configured: Settings) -> RecordingSources:
     """Build the links to recordings from the settings."""
     return RecordingSources(
-        tuple(configured.s3_buckets.replace(",", " ").split()),
-        configured.s3_link_ttl_s,
+        tuple(configured.signed_buckets.replace(",", " ").split()),
+        configured.signed_link_ttl_s,
         AddressPolicy.parse(configured.audio_allowed_hosts, setting=ALLOWED_HOSTS_SETTING),
     )
 

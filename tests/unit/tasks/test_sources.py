@@ -55,7 +55,7 @@ def test_an_object_of_an_allowed_bucket_is_signed(bucket: str) -> None:
 @pytest.mark.parametrize("bucket", ["voice", "voices-of-others", "voices/2025", "voices/202"])
 def test_no_object_of_another_bucket_is_signed(bucket: str) -> None:
     """Callers must not read what only the operator may read; the error names the cure."""
-    with pytest.raises(SourceError, match="add voices to VOICEQUEUE_S3_BUCKETS") as raised:
+    with pytest.raises(SourceError, match="add voices to VOICEQUEUE_SIGNED_BUCKETS") as raised:
         signing(bucket).link("s3://voices/2026/a.mp3")
     assert not raised.value.is_temporary
     with pytest.raises(SourceError):
