@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -49,7 +50,7 @@ _UNFIT = frozenset({"wrong_format", "too_short", "too_long", "truncated"})
 @dataclass(slots=True)
 class _Host:
     failures: int = 0
-    paused_until: float = 0.0
+    paused_until: float = 0.0  # by the monotonic clock
     has_answered: bool = False
     message: str = ""
 
@@ -92,8 +93,8 @@ class RecordingChecks:
     def _check(self, name: str, url: str) -> CheckOutcome:
         """Check a recording and share the outcome with other workers."""
         try:
-            if (paused := self._pause_of(name)) is not None:
-                return paused
+            if (reason := self._reason_to_pause(name)) is not None:
+                return self._temporary(reason)
             outcome = self._attempt(url)
             self._record_host(name, outcome)
             self._metrics.increment("recording_check", outcome.result)
@@ -126,11 +127,11 @@ class RecordingChecks:
     def _temporary(self, message: str) -> CheckOutcome:
         return CheckOutcome(self._clock(), FailureCode.RECORDING_UNREACHABLE, message, is_temporary=True)
 
-    def _pause_of(self, name: str) -> CheckOutcome | None:
+    def _reason_to_pause(self, name: str) -> str | None:
         with self._lock:
             host = self._host(name)
-            is_paused = host.failures >= FAILURES_MAX and self._clock() < host.paused_until
-            return self._temporary(host.message) if is_paused else None
+            is_paused = host.failures >= FAILURES_MAX and time.monotonic() < host.paused_until
+            return host.message if is_paused else None
 
     def _record_host(self, name: str, outcome: CheckOutcome) -> None:
         with self._lock:
@@ -138,7 +139,7 @@ class RecordingChecks:
             host.has_answered = not outcome.is_temporary
             host.failures = host.failures + 1 if outcome.is_temporary else 0
             host.message = outcome.message
-            host.paused_until = self._clock() + self.timeouts.host_pause_s
+            host.paused_until = time.monotonic() + self.timeouts.host_pause_s
 
     def _host(self, name: str) -> _Host:
         host = self._hosts.setdefault(name, _Host())
