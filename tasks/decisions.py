@@ -38,6 +38,9 @@ SOURCE_REST_S = 30.0
 #: Reason for queueing jobs that a stopping worker did not start.
 STOPPING = "its worker is stopping; nothing was sent"
 
+#: Its recording may have been corrected meanwhile.
+CHANGED_SINCE_CHECK = "it has changed since its recording was checked; nothing was sent"
+
 #: The process was suspended after its claim. Another worker may have resubmitted the job, so this one must not.
 CLAIM_EXPIRED = "the claim expired before anything was sent"
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 
 from tasks import decisions
 from tasks.context import TaskContext, defer_to_reconciler
 from tasks.recordings import RecordingChecks
+from voicequeue.domain.claims import SubmitClaim
 from voicequeue.domain.job import Transition
 from voicequeue.domain.recording_check import CheckOutcome, UncheckedJob
 from voicequeue.domain.stage import Stage
@@ -42,6 +43,7 @@ class RecordingGate:
         self._services = services
         self._checks: RecordingChecks | None = services.recordings if stage is Stage.VOICE else None
         self._open: list[_Check] = []
+        self._versions: dict[str, int] = {}
 
     @property
     def is_open(self) -> bool:
@@ -49,25 +51,36 @@ class RecordingGate:
         return bool(self._open)
 
     def enter(self, job_ids: Sequence[str]) -> list[str]:
-        """Start the checks of these jobs; return the jobs that pass already."""
+        """Start the checks of these jobs; return the jobs that pass already.
+
+        A job that is not admitted does not pass: it might be admitted, unchecked, before it is claimed. Another message
+        follows its admission.
+        """
         if self._checks is None:
             return list(job_ids)
         passed: list[str] = []
         with defer_to_reconciler(job_ids):
             jobs = self._checks.recordings.unchecked(job_ids)
-            passed = list(set(job_ids) - {job.job_id for job in jobs})
-            outcomes = self._checks.recordings.outcomes({job.url for job in jobs})
-            checked = [(job, outcome) for job in jobs if (outcome := outcomes.get(job.url)) and job.accepts(outcome)]
+            self._versions = {job.job_id: job.version for job in jobs}
+            outcomes = self._checks.recordings.outcomes({job.url for job in jobs if job.url is not None})
+            checked: list[tuple[UncheckedJob, CheckOutcome]] = []
+            for job in jobs:
+                if job.url is None:
+                    passed.append(job.job_id)
+                elif (outcome := outcomes.get(job.url)) is not None and job.accepts(outcome):
+                    checked.append((job, outcome))
+                else:
+                    self._start(self._checks, job, job.url)
             passed += self._settle(checked)
-            settled = {job.job_id for job, _ in checked}
-            self._start(self._checks, [job for job in jobs if job.job_id not in settled])
-        return sorted(passed, key=job_ids.index)
+        return passed
 
-    def _start(self, checks: RecordingChecks, jobs: Iterable[UncheckedJob]) -> None:
-        now = time.monotonic()
-        for job in jobs:
-            hold_s = min(HOLD_AGAIN_S, checks.timeouts.hold_s) if job.has_waited else checks.timeouts.hold_s
-            self._open.append(_Check(job, checks.start(job.url), now + hold_s))
+    def _start(self, checks: RecordingChecks, job: UncheckedJob, url: str) -> None:
+        hold_s = min(HOLD_AGAIN_S, checks.timeouts.hold_s) if job.has_waited else checks.timeouts.hold_s
+        self._open.append(_Check(job, checks.start(url), time.monotonic() + hold_s))
+
+    def is_current(self, claim: SubmitClaim) -> bool:
+        """Return whether the claimed job has not changed since its recording was checked."""
+        return self._checks is None or claim.version == self._versions.get(claim.job_id, claim.version) + 1
 
     def collect(self, timeout_s: float) -> list[str]:
         """Return the jobs whose recordings were found fit; wait up to `timeout_s` seconds for the first check.

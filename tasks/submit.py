@@ -98,7 +98,7 @@ def submit_orders(services: TaskContext, stage: Stage, job_ids: Sequence[str]) -
             waiting.clear()
         batch = [waiting.popleft() for _ in range(min(orders.free_slots, len(waiting)))]
         with defer_to_reconciler(batch):
-            retry_in_s |= _send_orders(services, stage, batch, orders)
+            retry_in_s |= _send_orders(services, stage, batch, orders, recordings)
         timeout_s = RECORDING_CHECK_S if recordings.is_open else STOP_CHECK_S if waiting else None
         completed = orders.collect(timeout_s)
         accepted |= {job.job_id: job for job in _record_answers(services, jitter, completed)}
@@ -114,7 +114,11 @@ def submit_orders(services: TaskContext, stage: Stage, job_ids: Sequence[str]) -
 
 
 def _send_orders(
-    services: TaskContext, stage: Stage, job_ids: list[str], orders: RequestPool[Order, str]
+    services: TaskContext,
+    stage: Stage,
+    job_ids: list[str],
+    orders: RequestPool[Order, str],
+    recordings: RecordingGate,
 ) -> dict[str, float]:
     """Claim jobs and send their POSTs; return the jobs to submit later, each with its delay in seconds."""
     if not job_ids:
@@ -126,7 +130,9 @@ def _send_orders(
     posts: list[tuple[Order, ApiRequest[str]]] = []
     transitions: list[tuple[SubmitClaim, Transition]] = []
     for claim in claims:
-        if isinstance(claim, SubmitClaim):
+        if isinstance(claim, SubmitClaim) and not recordings.is_current(claim):
+            transitions.append((claim, decisions.not_sent(claim, decisions.CHANGED_SINCE_CHECK)))
+        elif isinstance(claim, SubmitClaim):
             with defer_to_reconciler([claim.job_id]):
                 try:
                     posts.append(_post(services, claim))

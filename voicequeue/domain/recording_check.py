@@ -41,14 +41,14 @@ class Recheck:
 
 @dataclass(frozen=True, slots=True)
 class UncheckedJob:
-    """An admitted job whose recording is to be checked.
+    """An admitted job whose recording is to be checked; without a `url` its record is wrong, and no order will be sent.
 
     `may_be_charged`: an order of it was lost.
     """
 
     job_id: str
     version: int
-    url: str
+    url: str | None
     recheck: Recheck | None = None
     may_be_charged: bool = False
 

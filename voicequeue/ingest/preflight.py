@@ -287,14 +287,15 @@ class Preflight:
         for item in items:
             address = url(item)
             if address is not None and is_object_url(address):
-                address = self._skip()
+                self._note_skipped()
+                address = None
             ahead.append((item, None if address is None else self._look(address)))
             if len(ahead) >= WINDOW:
                 yield _with_outcome(*ahead.popleft())
         while ahead:
             yield _with_outcome(*ahead.popleft())
 
-    def _skip(self) -> None:
+    def _note_skipped(self) -> None:
         """Note once that recordings are not checked here."""
         if not self._has_skipped:
             log.warning("recordings with s3:// URLs are not checked here, because only workers can sign them")

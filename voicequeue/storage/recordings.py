@@ -48,7 +48,7 @@ class Recordings:
         self._redis = keyspace.redis
 
     def unchecked(self, job_ids: Sequence[str]) -> list[UncheckedJob]:
-        """Return those of the jobs that are admitted to the voice stage and have a recording."""
+        """Return those of the jobs that are admitted to the voice stage."""
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.hmget(self._space.key(f"job:{job_id}"), *_FIELDS)
@@ -103,6 +103,4 @@ def _unchecked(
     if state != State.ADMITTED or stage != Stage.VOICE or version is None or content is None:
         return None
     url = json.loads(content).get("audio_url")
-    if url is None:
-        return None
     return UncheckedJob(job_id, int(version), url, parse_recheck(recheck), may_be_charged=bool(lost_orders))

@@ -41,6 +41,8 @@ def test_a_dead_host_and_a_killed_worker_cost_nothing_and_delay_no_other_host(bu
             assert not queue.batch("dead").is_settled
             eventually(lambda: queue.batch("dead").is_settled, within_s=60)
             states = {name: queue.batch(name).states for name in ("dead", "healthy")}
+            others = [job for job in queue.jobs(batch="dead") if job.state is not State.FAILED]
+            assert others == [], [list(queue.timeline(job.id)) for job in others]
             assert (states["healthy"][State.SUCCEEDED], states["dead"][State.FAILED]) == (12, 60)
             failures = [job.failure for job in queue.jobs(batch="dead")]
             assert {failure and failure.code for failure in failures} == {FailureCode.RECORDING_UNREACHABLE}

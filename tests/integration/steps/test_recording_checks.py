@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 from redis import Redis
 
+from tasks.recording_gate import RecordingGate
 from tasks.recordings import RecordingChecks
 from tests.integration.conftest import Bench, Build, voice
 from tests.store.life import assert_consistent
@@ -18,6 +19,7 @@ from tests.support.recordings import mp3, response, serving, wav
 from tests.support.scripted import Request, Script, ScriptedServer, answer
 from voicequeue import FailureCode, Limits, Song, Stage, State, VoiceJob
 from voicequeue.domain import transitions
+from voicequeue.domain.job import Transition
 from voicequeue.domain.timeouts import CheckTimeouts
 from voicequeue.ingest.preflight import RecordingRules
 from voicequeue.ingest.recording_head import HeadChecker
@@ -136,6 +138,36 @@ def test_a_job_is_admitted_until_its_recording_was_checked(build: Build, upstrea
         bench.submit(Stage.VOICE, bench.admitted(spec))
         assert bench.job(spec.job_id()).state is State.PENDING
     assert states == [State.ADMITTED]
+
+
+def test_a_job_that_is_not_admitted_when_its_chunk_is_read_does_not_pass(
+    build: Build, upstream: ScriptedServer
+) -> None:
+    """After a late message it could be admitted a moment later, and be claimed without a check."""
+    bench, spec = checking(build(upstream.url)), voice()
+    bench.store.enqueue([(spec.job_id(), spec)], bench.clock.now)
+    gate = RecordingGate(bench.services, Stage.VOICE)
+    assert (gate.enter([spec.job_id()]), gate.is_open) == ([], False)
+
+
+def test_a_job_that_was_corrected_after_its_check_is_checked_again(build: Build, upstream: ScriptedServer) -> None:
+    """It is claimed for the recording that was checked, or not at all."""
+    files: dict[str, Script] = {}
+    with serving(files) as server:
+        bench, spec = checking(build(upstream.url)), recording(server, "a.wav")
+
+        def script(_: Request) -> Iterable[bytes]:
+            job = bench.job(spec.job_id())
+            queued = Transition(job.id, job.version, job.state, job.stage, State.QUEUED)
+            bench.store.apply_transitions([queued], bench.clock.now)
+            bench.admit()
+            yield GOOD
+
+        files["/a.wav"] = script
+        bench.submit(Stage.VOICE, bench.admitted(spec))
+    assert ordered(upstream) == []
+    assert bench.states([spec.job_id()]) == [State.QUEUED]
+    assert "has changed since its recording was checked" in bench.store.timeline(spec.job_id())[-1].reason
 
 
 def test_the_same_recording_is_checked_once(build: Build, upstream: ScriptedServer) -> None:
