@@ -5,6 +5,7 @@ The descriptions are the tables of docs/configuration.md (`make docs`).
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode
 from ipaddress import ip_network
 from math import inf
@@ -46,6 +47,13 @@ def _check_hosts_and_networks(entries: str) -> str:
         except ValueError:
             if set(entry) & set("/:@%*[]"):
                 raise ValueError("must be host names, addresses or networks such as 10.1.0.0/16") from None
+    return entries
+
+
+def _check_buckets(entries: str) -> str:
+    for entry in entries.replace(",", " ").split():
+        if not re.fullmatch(r"(s3://)?[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/]+)*/?", entry):
+            raise ValueError("must be buckets or folders in them, such as recordings or archive/voices")
     return entries
 
 
@@ -189,6 +197,29 @@ class JobSettings(SettingGroup):
         False,
         description="Default of `reuse` for jobs that do not set it: [share the voice](voices.md) with other jobs of "
         "the same recording, earlier ones included.",
+    )
+    signed_buckets: Annotated[str, AfterValidator(_check_buckets)] = Field(
+        "",
+        description="Buckets, or folders in them (`recordings, archive/voices`), separated by commas or spaces, for "
+        "whose objects workers may [sign links](operations.md#recordings-on-s3) that MusicAPI fetches. Unset: jobs "
+        "with an `s3://` recording fail.",
+    )
+    signed_link_ttl_s: float = Field(
+        3600.0, ge=60, le=604_800, description="Seconds for which a signed link to a recording is valid."
+    )
+    check_recordings: bool = Field(
+        False,
+        description="Whether workers [check each recording](operations.md#checked-recordings) just before its order is "
+        "sent: reachable, MP3 or WAV, longer than 10 s. A job whose recording fails costs nothing. The same for every "
+        "worker. Workers need access to the hosts of the recordings.",
+    )
+    check_retry_window_s: Seconds = Field(
+        1800.0,
+        description="Seconds during which a check that failed temporarily (no answer, 429, 5xx) is repeated; after "
+        "that the job fails with `recording_unreachable`.",
+    )
+    check_backoff_initial_s: Seconds = Field(
+        10.0, description="Seconds until a check is first repeated. Each further delay is three times as long."
     )
     voice_deadline_s: Seconds = Field(
         900.0, description="Seconds that MusicAPI may take for a voice; after that the job fails with `deadline`."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -13,6 +13,8 @@ from redis.exceptions import RedisError
 
 from tasks.musicapi import MusicApi
 from tasks.poll_scheduler import PollScheduler
+from tasks.recordings import RecordingChecks
+from tasks.sources import RecordingSources
 from tasks.upstream_health import UpstreamHealth
 from tasks.webhooks import Webhooks
 from voicequeue.domain.poll_schedule import PollSchedulePolicy
@@ -40,6 +42,9 @@ class TaskContext:
     clock: Clock
     #: None where upstream cannot reach the gateway.
     webhooks: Webhooks | None = None
+    sources: RecordingSources = field(default_factory=RecordingSources)
+    #: None where recordings are not checked before their order is sent.
+    recordings: RecordingChecks | None = None
     #: Whether the process is stopping: it finishes requests in flight and sends no new ones.
     is_stopping: Callable[[], bool] = lambda: False
     #: Context of one request, a trace span where tracing is enabled.

@@ -19,16 +19,27 @@ from tasks.musicapi import (
     UpstreamError,
     VoiceReady,
 )
-from voicequeue.domain import serialization, timeouts, transitions
+from voicequeue.domain import recording_check, serialization, timeouts, transitions
 from voicequeue.domain.claims import PollClaim, StalledJob, SubmitClaim
 from voicequeue.domain.clip import Clip, merge_clips
 from voicequeue.domain.gate import Refusal
 from voicequeue.domain.job import Failure, FailureReport, Job, Transition
+from voicequeue.domain.recording_check import CheckOutcome, UncheckedJob
 from voicequeue.domain.stage import PRICES, Stage
 from voicequeue.domain.states import FailureCode, State
 
+#: The time (seconds) for which a job rests whose check takes long: as long as it has waited for it, between these. The
+#: longest is shorter than the time for which outcomes are kept (voicequeue/storage/recordings.py).
+CHECK_REST_MIN_S, CHECK_REST_MAX_S = 3.0, 60.0
+
+#: The time (seconds) for which a job rests whose link could not be signed.
+SOURCE_REST_S = 30.0
+
 #: Reason for queueing jobs that a stopping worker did not start.
 STOPPING = "its worker is stopping; nothing was sent"
+
+#: Its recording may have been corrected meanwhile.
+CHANGED_SINCE_CHECK = "it has changed since its recording was checked; nothing was sent"
 
 #: The process was suspended after its claim. Another worker may have resubmitted the job, so this one must not.
 CLAIM_EXPIRED = "the claim expired before anything was sent"
@@ -85,6 +96,57 @@ def not_sent(claim: SubmitClaim, reason: str) -> Transition:
 def not_started(job: Job) -> Transition:
     """Queue an admitted job of a stopping worker, so that another worker can claim it at once."""
     return Transition(job.id, job.version, State.ADMITTED, job.stage, State.QUEUED, reason=STOPPING)
+
+
+def check_failed(job: UncheckedJob, outcome: CheckOutcome, now: float, policy: timeouts.RetryPolicy) -> Transition:
+    """Fail an admitted job whose recording cannot be used; after a temporary failure, queue it for another check.
+
+    Nothing was sent. The job holds no slot until the next check.
+    """
+    earlier = job.recheck
+    since = earlier.since if earlier and earlier.count else now
+    count = (earlier.count if earlier else 0) + 1
+    due = policy.next_attempt_at(since, count, now) if outcome.is_temporary else None
+    if due is not None:
+        recheck = recording_check.Recheck(since, now, count)
+        reason = f"check {count} of its recording failed: {outcome.message}; checked again in {due - now:.0f} s"
+        # Behind the jobs that are not checked yet, so that a host that is down does not keep them from their turn.
+        return _rests(job, due, reason, recheck, requeued_at=f"{due:.6f}")
+    code = outcome.code or FailureCode.RECORDING_UNREACHABLE
+    sent = "its first order, which was lost, may have been charged" if job.may_be_charged else "nothing was ordered"
+    failure = Failure(code, Stage.VOICE, f"its recording cannot be used: {outcome.message}; {sent}")
+    fields = _failure_fields(failure, now)
+    return _checked_transition(job)(State.FAILED, reason=code, fields=fields)
+
+
+def source_failed(claim: SubmitClaim, message: str, now: float, *, is_temporary: bool) -> Transition:
+    """Fail a claimed job whose recording has no link; after a temporary failure, queue it for a while."""
+    if is_temporary:
+        recheck = recording_check.recheck_text(recording_check.Recheck(now, now, 0))
+        rests_until = now + SOURCE_REST_S
+        return _submit_transition(claim)(
+            State.QUEUED, reason=message, fields={"recheck": recheck}, rests_until=rests_until
+        )
+    failure = Failure(FailureCode.RECORDING_UNREACHABLE, claim.stage, f"{message}; nothing was sent")
+    return _submit_transition(claim)(State.FAILED, reason=failure.code, fields=_failure_fields(failure, now))
+
+
+def check_in_progress(job: UncheckedJob, now: float) -> Transition:
+    """Queue an admitted job whose check takes long; it keeps its place, and no failure is counted."""
+    recheck = job.recheck or recording_check.Recheck(now, 0.0, 0)
+    rest_s = min(CHECK_REST_MAX_S, max(CHECK_REST_MIN_S, now - max(recheck.since, recheck.checked_at)))
+    return _rests(job, now + rest_s, "its recording is being checked", recheck)
+
+
+def _rests(
+    job: UncheckedJob, until: float, reason: str, recheck: recording_check.Recheck, **fields: str | None
+) -> Transition:
+    fields["recheck"] = recording_check.recheck_text(recheck)
+    return _checked_transition(job)(State.QUEUED, reason=reason, fields=fields, rests_until=until)
+
+
+def _checked_transition(job: UncheckedJob) -> partial[Transition]:
+    return partial(Transition, job.job_id, job.version, State.ADMITTED, Stage.VOICE)
 
 
 def worker_died(job_id: str, version: int, stage: Stage) -> Transition:

@@ -19,6 +19,8 @@ from tasks.context import TaskContext, defer_to_reconciler, job_span
 from tasks.musicapi import Completed, InvalidRequest, RequestPool, UpstreamError, requests
 from tasks.musicapi.requests import ApiRequest
 from tasks.poll_scheduler import duration_kind
+from tasks.recording_gate import RecordingGate
+from tasks.sources import SourceError, hide_signature
 from voicequeue.client.orders import OrderEffect, record_charged_order
 from voicequeue.domain.claims import ChargedOrder, PollReschedule, StalledJob, SubmitClaim, SubmitDeferred
 from voicequeue.domain.gate import Refusal
@@ -32,6 +34,9 @@ log = logging.getLogger("voicequeue")
 
 #: Seconds between two checks for a stopping process while jobs wait for free request slots.
 STOP_CHECK_S = 0.5
+
+#: Seconds after which a checked recording is seen at the latest while answers are awaited.
+RECORDING_CHECK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +78,29 @@ class AcceptedJob:
 def submit_orders(services: TaskContext, stage: Stage, job_ids: Sequence[str]) -> SubmitResult:
     """Send the POST of `stage` once for each job that is admitted to it.
 
-    Only as many jobs are claimed as can be sent at once. Answers are written as they arrive, those that arrive
-    together in one call, and free the slots of the next claims. When the process stops, the remaining jobs are queued
-    again and only the answers to sent requests are awaited.
+    Recordings are checked first where that is configured, while the orders of other jobs are sent. Only as many jobs
+    are claimed as can be sent at once. Answers are written as they arrive, those that arrive together in one call, and
+    free the slots of the next claims. When the process stops, the remaining jobs are queued again and only the answers
+    to sent requests are awaited.
     """
     job_ids, jitter = list(dict.fromkeys(job_ids)), services.polls.jitter()
     claim_deadline = services.clock() + services.timeouts.submit_s
     orders = RequestPool[Order, str](services.upstream, partial(job_span, services, stage, "order"))
-    waiting, retry_in_s, accepted = deque(job_ids), dict[str, float](), dict[str, AcceptedJob]()
-    while waiting or orders.is_open:
+    recordings, retry_in_s, accepted = RecordingGate(services, stage), dict[str, float](), dict[str, AcceptedJob]()
+    waiting = deque(recordings.enter(job_ids))
+    while waiting or recordings.is_open or orders.is_open:
         if services.is_stopping():
-            _requeue(services, stage, waiting)
+            _requeue(services, stage, [*waiting, *recordings.leave()])
             waiting.clear()
+        waiting.extend(recordings.collect(0.0 if waiting or orders.is_open else STOP_CHECK_S))
         if services.clock() > claim_deadline:
             retry_in_s |= dict.fromkeys(waiting, 0.0)
             waiting.clear()
         batch = [waiting.popleft() for _ in range(min(orders.free_slots, len(waiting)))]
         with defer_to_reconciler(batch):
-            retry_in_s |= _send_orders(services, stage, batch, orders)
-        completed = orders.collect(timeout=STOP_CHECK_S if waiting else None)
+            retry_in_s |= _send_orders(services, stage, batch, orders, recordings)
+        timeout_s = RECORDING_CHECK_S if recordings.is_open else STOP_CHECK_S if waiting else None
+        completed = orders.collect(timeout_s)
         accepted |= {job.job_id: job for job in _record_answers(services, jitter, completed)}
     # One message polls all of them, so they share the earliest due time.
     poll_in_s = min((job.poll_in_s for job in accepted.values()), default=0.0)
@@ -105,7 +114,11 @@ def submit_orders(services: TaskContext, stage: Stage, job_ids: Sequence[str]) -
 
 
 def _send_orders(
-    services: TaskContext, stage: Stage, job_ids: list[str], orders: RequestPool[Order, str]
+    services: TaskContext,
+    stage: Stage,
+    job_ids: list[str],
+    orders: RequestPool[Order, str],
+    recordings: RecordingGate,
 ) -> dict[str, float]:
     """Claim jobs and send their POSTs; return the jobs to submit later, each with its delay in seconds."""
     if not job_ids:
@@ -117,12 +130,16 @@ def _send_orders(
     posts: list[tuple[Order, ApiRequest[str]]] = []
     transitions: list[tuple[SubmitClaim, Transition]] = []
     for claim in claims:
-        if isinstance(claim, SubmitClaim):
+        if isinstance(claim, SubmitClaim) and not recordings.is_current(claim):
+            transitions.append((claim, decisions.not_sent(claim, decisions.CHANGED_SINCE_CHECK)))
+        elif isinstance(claim, SubmitClaim):
             with defer_to_reconciler([claim.job_id]):
                 try:
                     posts.append(_post(services, claim))
                 except InvalidRequest as error:
                     transitions.append((claim, decisions.not_accepted(claim, error, now)))
+                except SourceError as error:
+                    transitions.append((claim, _without_source(claim, error, now)))
     if reason := _reason_not_to_send(services, claimed_at=now):
         transitions += [(order.claim, decisions.not_sent(order.claim, reason)) for order, _ in posts]
         posts.clear()
@@ -154,15 +171,20 @@ def _requeue(services: TaskContext, stage: Stage, job_ids: Collection[str]) -> N
 
 
 def _post(services: TaskContext, claim: SubmitClaim) -> tuple[Order, ApiRequest[str]]:
-    """Return the POST of a claim. Raises InvalidRequest for a record that it cannot be made from."""
+    """Return the POST of a claim. Raises InvalidRequest for a record that it cannot be made from, and SourceError."""
     spec = _read_spec(claim)
     webhook = services.webhooks.for_order(claim) if services.webhooks else None
     if claim.stage is Stage.VOICE and spec.audio_url is not None:
-        return Order(claim), requests.create_voice(spec.audio_url, webhook)
+        return Order(claim), requests.create_voice(services.sources.link(spec.audio_url), webhook)
     persona_id = claim.persona_id or spec.persona_id
     if claim.stage is Stage.MUSIC and persona_id is not None and spec.song is not None:
         return Order(claim, spec.song.mv), requests.create_music(persona_id, spec.song, webhook)
     raise InvalidRequest(f"the record lacks what the {claim.stage} stage needs")
+
+
+def _without_source(claim: SubmitClaim, error: SourceError, now: float) -> Transition:
+    log.warning("not submitted: %s", error, extra={"job": claim.job_id, "stage": str(claim.stage)})
+    return decisions.source_failed(claim, str(error), now, is_temporary=error.is_temporary)
 
 
 def _read_spec(claim: SubmitClaim) -> VoiceJob:
@@ -185,6 +207,8 @@ def _record_answers(
 
 def _transition_for(services: TaskContext, jitter: float, post: Completed[Order, str]) -> Transition:
     claim, result = post.key.claim, post.result
+    if isinstance(result, UpstreamError):
+        hide_signature(result)
     refusal = _report_health(services, claim, result)
     if isinstance(result, UpstreamError):
         transition = decisions.not_accepted(claim, result, services.clock(), refusal)

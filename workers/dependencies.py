@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 
 from config import tracing
-from config.settings import Settings, settings
+from config.settings import Settings, SettingsError, settings
 from tasks.archive.downloader import Downloader, DownloadLimits
 from tasks.archive.storage import ArchiveStorage
 from tasks.archive.task import ArchiveServices
@@ -17,12 +17,17 @@ from tasks.callbacks.host_limiter import HostLimiter
 from tasks.callbacks.sender import Sender
 from tasks.context import TaskContext
 from tasks.musicapi import MusicApi
+from tasks.recordings import RecordingChecks
+from tasks.sources import RecordingSources
 from tasks.webhooks import Webhooks
 from voicequeue.auth import signatures
 from voicequeue.domain.gate import Limits
 from voicequeue.domain.poll_schedule import PollSchedulePolicy
 from voicequeue.domain.stage import Stage
-from voicequeue.domain.timeouts import ArchiveTimeouts, CallbackTimeouts, Timeouts
+from voicequeue.domain.timeouts import ArchiveTimeouts, CallbackTimeouts, CheckTimeouts, Timeouts
+from voicequeue.ingest.audio_settings import rules_from
+from voicequeue.ingest.preflight import ALLOWED_HOSTS_SETTING
+from voicequeue.ingest.recording_head import HeadChecker
 from voicequeue.net.address_policy import AddressPolicy
 from voicequeue.net.http_types import HttpTimeouts
 from voicequeue.storage.connection.client import connect
@@ -33,6 +38,9 @@ from workers.lifeline import lifeline
 #: Seconds for which each call retries while Redis is unavailable: a task id that was paid for must not be lost.
 #: Threads outlive the time limit of their task; only further work waits.
 REDIS_RETRY_S = 600.0
+
+#: The longest time for the check of one recording, in seconds.
+CHECK_TOTAL_S = 30.0
 
 #: The number of callbacks that one process sends at once.
 CALLBACK_THREADS = 32
@@ -85,6 +93,7 @@ def build_services(configured: Settings) -> TaskContext:
         reuse=configured.reuse_voices,
         archives=bool(configured.archive_url.get_secret_value()),
     )
+    sources = build_sources(configured)
     return TaskContext(
         store=store,
         upstream=MusicApi(
@@ -100,8 +109,39 @@ def build_services(configured: Settings) -> TaskContext:
         timeouts=_timeouts(configured),
         chunk_size=configured.task_chunk_size,
         webhooks=build_webhooks(configured),
+        sources=sources,
+        recordings=build_recording_checks(configured, store, sources) if configured.check_recordings else None,
         span=tracing.span_factory(),
         deadlines={Stage.VOICE: configured.voice_deadline_s, Stage.MUSIC: configured.music_deadline_s},
+    )
+
+
+def build_sources(configured: Settings) -> RecordingSources:
+    """Build the links to recordings from the settings."""
+    return RecordingSources(
+        tuple(configured.signed_buckets.replace(",", " ").split()),
+        configured.signed_link_ttl_s,
+        AddressPolicy.parse(configured.audio_allowed_hosts, setting=ALLOWED_HOSTS_SETTING),
+    )
+
+
+def build_recording_checks(configured: Settings, store: JobStore, sources: RecordingSources) -> RecordingChecks:
+    """Build the checks of recordings from the settings. Raises SettingsError."""
+    try:
+        rules = rules_from(os.environ)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    policy = AddressPolicy.parse(configured.audio_allowed_hosts, setting=ALLOWED_HOSTS_SETTING)
+    times = replace(rules.timeouts, total_s=min(rules.timeouts.total_s, CHECK_TOTAL_S))
+    return RecordingChecks(
+        HeadChecker(replace(rules, policy=policy, timeouts=times)),
+        store.recordings,
+        store.metrics,
+        sources=sources,
+        clock=store.clock,
+        timeouts=CheckTimeouts(
+            backoff_initial_s=configured.check_backoff_initial_s, give_up_after_s=configured.check_retry_window_s
+        ),
     )
 
 

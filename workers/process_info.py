@@ -20,6 +20,7 @@ _OF_WORKERS = frozenset(
         "MUSICAPI_BASE_URL",
         "MUSICAPI_KEY",
         "VOICEQUEUE_ARCHIVE_URL",
+        "VOICEQUEUE_CHECK_RECORDINGS",
         "VOICEQUEUE_RETENTION_DAYS",
         "VOICEQUEUE_PUBLIC_URL",
         "VOICEQUEUE_REUSE_VOICES",
@@ -58,6 +59,7 @@ def _marks(configured: Settings) -> dict[str, str]:
     public = {
         "MUSICAPI_BASE_URL": masked(configured.musicapi_base_url),
         "VOICEQUEUE_ARCHIVE_URL": masked(configured.archive_url.get_secret_value()),
+        "VOICEQUEUE_CHECK_RECORDINGS": str(configured.check_recordings),
         "VOICEQUEUE_RETENTION_DAYS": str(configured.retention_days),
         "VOICEQUEUE_PUBLIC_URL": masked(configured.public_url or ""),
         "VOICEQUEUE_REUSE_VOICES": str(configured.reuse_voices),

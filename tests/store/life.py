@@ -335,6 +335,8 @@ def assert_consistent(redis: Redis, prefix: str) -> None:
     doubted = {job_id for job_id, record in records.items() if "refused" in record}
     assert doubted == set(keys.get(f"{{{prefix}}}:refused", ()))
     assert all(records[job_id]["state"] in ("queued", "admitted", "charging") for job_id in doubted)
+    resting = set(keys.get(f"{{{prefix}}}:resting", ()))
+    assert all(records[job_id]["state"] == State.QUEUED and "recheck" in records[job_id] for job_id in resting)
     for index in ("pending", "failed"):
         stand = {job_id for job_id, record in records.items() if record.get("archive") == index}
         assert stand == set(keys.get(f"{{{prefix}}}:archive:{index}", ()))

@@ -44,6 +44,19 @@ def test_a_failed_job_is_retried_after_its_cost_was_confirmed(person: PageUser, 
     assert "The job is now queued." not in person.page(f"/job/{job.id}").text
 
 
+def test_the_recording_is_corrected_with_a_retry(person: PageUser, store: JobStore) -> None:
+    """The form has the URL that failed. It is offered only where nothing was paid for it."""
+    job = refused(store)
+    paid = fail_job(store, job_in_state(store, State.PENDING, voice_with_song(key="paid")), FailureCode.DEADLINE)
+    question = person.page(f"/job/{job.id}/retry")
+
+    person.submit(question, "Retry with this recording", audio_url="https://recordings.example/corrected.wav")
+
+    assert get_job(store, job.id).spec.audio_url == "https://recordings.example/corrected.wav"
+    assert get_job(store, job.id).state is State.QUEUED
+    assert "Retry with this recording" not in person.page(f"/job/{paid.id}/retry").text
+
+
 def test_a_retry_names_the_credits_that_are_charged_again(person: PageUser, store: JobStore) -> None:
     """It also says whether MusicAPI is polled first, which it is if it has the order."""
     job = fail_job(store, job_in_state(store, State.PENDING), FailureCode.UPSTREAM_FAILED)

@@ -40,6 +40,21 @@ def test_a_failed_job_is_polled_again_or_resubmitted(gateway: Gateway, store: Jo
     problem(gateway.post(f"/v1/jobs/{polled.id}/retry?resubmit=maybe"), 422, "invalid")
 
 
+def test_a_retry_corrects_the_recording(gateway: Gateway, queue: VoiceQueue, store: JobStore) -> None:
+    """With the fields of the body; a URL that is none, or a voice that was paid, is an error and changes nothing."""
+    refused = fail_job(store, job_in_state(store, State.CHARGING, voice(key="k")), FailureCode.REFUSED)
+    paid = fail_job(store, job_in_state(store, State.PENDING, voice(key="paid")), FailureCode.DEADLINE)
+    url = "https://recordings.example/corrected.wav"
+
+    problem(gateway.post(f"/v1/jobs/{refused.id}/retry", {"audio_url": "ana.wav"}), 422, "invalid")
+    problem(gateway.post(f"/v1/jobs/{refused.id}/retry", {"audio": url}), 422, "invalid")
+    problem(gateway.post(f"/v1/jobs/{paid.id}/retry", {"audio_url": url}), 409, "invalid_state")
+    answer = gateway.post(f"/v1/jobs/{refused.id}/retry", {"audio_url": url})
+
+    assert (answer.status_code, answer.json()["state"], answer.json()["audio_url"]) == (200, "queued", url)
+    assert queue.timeline(refused.id)[-2].reason.startswith("audio_url corrected by http")
+
+
 # ── many jobs ──────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -12,9 +12,10 @@ from voicequeue.client.bulk_operations import BulkAction
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.client.search import Filter
 from voicequeue.domain import transitions
+from voicequeue.domain.spec import recording_url
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.states import FailureCode
-from voicequeue.errors import InvalidStateError
+from voicequeue.errors import InvalidStateError, check_field
 
 
 def retry(
@@ -26,27 +27,39 @@ def retry(
     resubmit: Annotated[
         bool, flag("--resubmit", help="Submit and pay for a new order, even if the last can be polled again.")
     ] = False,
+    audio_url: Annotated[
+        str | None,
+        option("URL", help="URL that replaces the recording of JOB_ID. Only if its voice was never ordered or paid."),
+    ] = None,
     dry_run: Annotated[bool, flag("--dry-run", help="Print jobs and cost; change nothing.")] = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Retry failed jobs from the stage that failed.
 
-    Stages that have a result are not paid for again.
+    Stages that have a result are not paid for again. With `--audio-url` the job, and all jobs that share its voice by
+    name, get another recording; their keys stay.
     """
     if (job_id is None) == (batch is None and code is None):
         raise typer.BadParameter("give a job id, or --batch, --code or both")
+    if audio_url is not None and job_id is None:
+        raise typer.BadParameter("give the id of the job that --audio-url is for; it corrects one job at a time")
     with open_queue() as jobs:
         if job_id is not None:
-            _retry_one(jobs, job_id, resubmit=resubmit, dry_run=dry_run, yes=yes, as_json=as_json)
+            _retry_one(jobs, job_id, audio_url=audio_url, resubmit=resubmit, dry_run=dry_run, yes=yes, as_json=as_json)
         else:
             matching = Filter(batch=batch, code=code)
             _retry_many(jobs, matching, resubmit=resubmit, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
-def _retry_one(jobs: VoiceQueue, job_id: str, *, resubmit: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
+def _retry_one(
+    jobs: VoiceQueue, job_id: str, *, audio_url: str | None, resubmit: bool, dry_run: bool, yes: bool, as_json: bool
+) -> None:
     job = jobs.get(job_id)
     transitions.retry(job, job.updated_at)  # raises InvalidStateError
+    if audio_url is not None:
+        check_field("audio_url", recording_url, audio_url.strip())
+        transitions.require_correctable(job)
     cost = transitions.retry_cost(job, resubmit=resubmit)
     if dry_run:
         _report(1, 0, cost, as_json=as_json)
@@ -55,7 +68,7 @@ def _retry_one(jobs: VoiceQueue, job_id: str, *, resubmit: bool, dry_run: bool, 
         _confirm(1, cost, PRICES[job.stage])
         if jobs.get(job_id).version != job.version:
             raise InvalidStateError(f"job {job_id} has changed since you were asked; run the command again")
-    print_job(jobs.retry(job_id, resubmit=resubmit), as_json=as_json)
+    print_job(jobs.retry(job_id, resubmit=resubmit, audio_url=audio_url), as_json=as_json)
 
 
 def _retry_many(jobs: VoiceQueue, matching: Filter, *, resubmit: bool, dry_run: bool, yes: bool, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 
 from voicequeue.client import bulk_operations
 from voicequeue.client.bulk_operations import BulkAction, BulkPlan, BulkResult
+from voicequeue.client.correcting import correct_recording
 from voicequeue.client.orders import record_charged_order
 from voicequeue.client.reading import ReadMethods
 from voicequeue.client.search import Filter
@@ -20,6 +21,8 @@ from voicequeue.storage.connection.errors import translated_errors
 
 class ChangeMethods(ReadMethods):
     """Methods of `VoiceQueue` that change jobs."""
+
+    _source: str
 
     # ── one job ────────────────────────────────────────────────────────────────────────────────
 
@@ -49,7 +52,7 @@ class ChangeMethods(ReadMethods):
             if is_applied:
                 return self.get(job_id)
 
-    def retry(self, job_id: str, *, resubmit: bool = False) -> Job:
+    def retry(self, job_id: str, *, resubmit: bool = False, audio_url: str | None = None) -> Job:
         """Retry a failed job from the first stage that has no result, and return it.
 
         Stages that have a result are not paid for again. If upstream has the order, it is polled again, free of charge.
@@ -58,12 +61,23 @@ class ChangeMethods(ReadMethods):
         Args:
             job_id: Id of the job.
             resubmit: Submit a new order, and pay for it, even if the last one can be polled again. Failed jobs only.
+            audio_url: URL of the recording that replaces the one of the job, and of all jobs that share its voice by
+                name. Only for a job whose voice was never ordered or paid. Its key stays.
 
         Raises:
             JobNotFoundError: No job has this id.
             InvalidStateError: The job has not failed, and has no missing songs that can be polled.
         """
+        if audio_url is not None:
+            self._correct_recording(job_id, audio_url)
         return self._change(job_id, partial(transitions.retry, resubmit=resubmit))
+
+    def _correct_recording(self, job_id: str, audio_url: str) -> None:
+        is_corrected = False
+        while not is_corrected:
+            job = self.get(job_id)
+            with translated_errors():
+                is_corrected = correct_recording(self._store, job, audio_url, self._now(), source=self._source)
 
     # ── many jobs ──────────────────────────────────────────────────────────────────────────────
 

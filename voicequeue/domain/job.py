@@ -51,7 +51,8 @@ class Transition:
     result, or a part of it, may still arrive. `fields` are written to the record; None removes one. `credits` were
     certainly spent on the order of that `attempt` (None: the latest); each order is counted once. If upstream `refused`
     the order, the store decides whether the job is queued again or fails. `released_credits` are the credits of a lost
-    order that may have been charged and that this transition gives up.
+    order that may have been charged and that this transition gives up. A job that is queued again is not admitted
+    before `rests_until` (Unix seconds).
     """
 
     job_id: str
@@ -67,6 +68,7 @@ class Transition:
     refused: Refusal | None = None
     attempt: int | None = None
     released_credits: int = 0
+    rests_until: float | None = None
 
     def __post_init__(self) -> None:
         if self.to_state not in TRANSITIONS[self.state]:

@@ -241,6 +241,7 @@ def transition_arguments(move: Transition, *, archive: bool = False) -> dict[str
         "task_id": move.fields.get(task_field(move.stage)),
         "due": move.due,
         "reason": move.reason or None,
+        "rests_until": move.rests_until,
         "archive": True
         if archive and any(clip.is_finished for clip in parse_clips(move.fields.get("clips")))
         else None,

@@ -46,6 +46,8 @@ _KEY_MAX_OF_SONGS = 190
 _URL_MAX = 2_048
 #: Matches most URLs; the others are parsed, which takes ten times as long.
 _PLAIN_URL = re.compile(r"https?://[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*(/[!-~]*)?")
+#: A bucket as S3 names it, and a key without line breaks and empty or relative parts at its beginning and end.
+_OBJECT_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/(?!/)[^\x00-\x1f\x7f-\x9f]*[^/\s\x00-\x1f\x7f-\x9f]")
 _NOT_IN_URLS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 BATCH_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
@@ -81,6 +83,23 @@ def http_url(text: str) -> str:
     return text
 
 
+def recording_url(text: str) -> str:
+    """Return `text` if it is the URL of a recording: an HTTP URL, or `s3://bucket/key`. Raises ValueError."""
+    if not is_object_url(text):
+        return http_url(text)
+    require_encodable(text)
+    if not _OBJECT_URL.fullmatch(text):
+        raise ValueError("must be s3://bucket/key, with the name of a bucket and of a file in it")
+    if len(text) > _URL_MAX:
+        raise ValueError(f"has {len(text):,} characters; at most {_URL_MAX:,} are allowed")
+    return text
+
+
+def is_object_url(text: str) -> bool:
+    """Return whether this is the URL of an object, which has to be signed before it can be fetched."""
+    return text.startswith("s3://")
+
+
 def _is_url(text: str) -> bool:
     try:
         parts = urlsplit(text)
@@ -97,6 +116,10 @@ def _stored_or_http_url(text: str, info: ValidationInfo) -> str:
     return http_url(text)
 
 
+def _stored_or_recording_url(text: str, info: ValidationInfo) -> str:
+    return recording_url(text) if is_object_url(text) else _stored_or_http_url(text, info)
+
+
 def batch_name(text: str) -> str:
     """Return `text` if it is a valid batch name: names are part of URLs and Redis keys. Raises ValueError."""
     if not _BATCH.fullmatch(text):
@@ -106,6 +129,7 @@ def batch_name(text: str) -> str:
     return text
 
 
+RecordingUrl = Annotated[str, AfterValidator(_stored_or_recording_url)]
 HttpUrl = Annotated[str, AfterValidator(_stored_or_http_url)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
@@ -125,9 +149,9 @@ class VoiceJob(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
-    audio_url: HttpUrl | None = None
-    """URL (http or https, at most 2,048 characters) of a public MP3 or WAV of one clear speaker, longer than 10 s. A
-    job has exactly one of `audio_url` and `persona_id`."""
+    audio_url: RecordingUrl | None = None
+    """URL (http or https, at most 2,048 characters) of a public MP3 or WAV of one clear speaker, longer than 10 s; or
+    `s3://bucket/key`, for which workers sign a URL. A job has exactly one of `audio_url` and `persona_id`."""
     persona_id: Name | None = None
     """Id of an existing voice, instead of `audio_url`: the voice stage is skipped, and a song is required."""
     song: Song | None = None

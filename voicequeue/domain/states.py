@@ -75,6 +75,8 @@ class FailureCode(StrEnum):
     UPSTREAM_FAILED = "upstream_failed"  # upstream charged the order and then failed; a late result is kept
     DEADLINE = "deadline"  # upstream took too long; a late result is kept
     EXPIRED = "expired"  # not started in time
+    RECORDING_UNREACHABLE = "recording_unreachable"  # the recording could not be fetched when its order was to go
+    RECORDING_UNFIT = "recording_unfit"  # the recording was fetched, and is too short or no MP3 or WAV
     ABANDONED = "abandoned"  # an operator gave up an unsure charge
 
 

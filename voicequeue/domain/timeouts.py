@@ -58,6 +58,19 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckTimeouts(RetryPolicy):
+    """Timeouts of checks of a recording."""
+
+    backoff_initial_s: float = 10.0
+    backoff_max_s: float = 600.0
+    give_up_after_s: float = 1800.0
+    #: Time for which a job keeps its slot during a check.
+    hold_s: float = 2.0
+    #: Time without checks at a host after three failed ones in a row.
+    host_pause_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
 class CallbackTimeouts(RetryPolicy):
     """Timeouts of callbacks."""
 

@@ -81,6 +81,41 @@ def retry(job: Job, now: float, *, resubmit: bool = False) -> Transition:
     return _transition(job)(State.QUEUED, reason=reason, fields=fields)
 
 
+def require_correctable(job: Job) -> Job:
+    """Return the job if a retry may give it another recording. Raises InvalidStateError."""
+    if job.spec.audio_url is None:
+        raise InvalidStateError(f"job {job.id} has no recording to correct: it uses the voice {job.spec.persona_id}")
+    if job.stage is not Stage.VOICE or job.persona_id is not None:
+        raise InvalidStateError(f"the voice of job {job.id} exists already: a retry uses it, and needs no recording")
+    if job.state is not State.FAILED:
+        raise InvalidStateError(f"only a failed job can be retried; job {job.id} is {job.state}")
+    return require_unordered(job)
+
+
+def is_correctable(job: Job) -> bool:
+    """Return whether a retry may give the job another recording."""
+    try:
+        require_correctable(job)
+    except InvalidStateError:
+        return False
+    return True
+
+
+def require_unordered(job: Job) -> Job:
+    """Return the job if no order for its voice was charged, or may have been. Raises InvalidStateError."""
+    if job.stage in job.task_ids or job.credits:
+        raise InvalidStateError(
+            f"the voice of job {job.id} was ordered from its recording and paid already; retry it without a new "
+            "recording, or enqueue a new job"
+        )
+    if job.stage in job.lost_stages.values():
+        raise InvalidStateError(
+            f"an order for the voice of job {job.id} was lost and may have been charged; retry it without a new "
+            "recording, or enqueue a new job"
+        )
+    return job
+
+
 def _poll_missing_songs(job: Job, now: float) -> Transition:
     fields = {"submitted_at": f"{now:.6f}", "not_ready_at": UNKNOWN_TIME}
     return _transition(job)(job.state, due=now, reason="retry: poll for missing songs", fields=fields)

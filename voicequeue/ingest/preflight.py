@@ -5,19 +5,21 @@ Each recording is read to its end, as upstream reads it, but never from the oper
 
 from __future__ import annotations
 
+import logging
 import ssl
 import threading
 import time
 import zlib
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 from urllib.parse import urljoin
 
+from voicequeue.domain.spec import is_object_url
 from voicequeue.errors import InvalidAudioError
 from voicequeue.ingest.audio import ACCEPTED, Audio, AudioReader
 from voicequeue.net.address_policy import AddressPolicy
@@ -34,6 +36,8 @@ from voicequeue.net.http_types import (
 )
 from voicequeue.net.per_host_executor import PerHostExecutor
 
+log = logging.getLogger("voicequeue")
+
 T = TypeVar("T")
 
 #: Recordings must be longer. Source: upstream's page on creating a voice.
@@ -49,7 +53,7 @@ WINDOW, CACHED_MAX = 1_000, 10_000
 
 _REDIRECTED = frozenset({301, 302, 303, 307, 308})
 _MEANINGS = {401: ": not public", 403: ": not public", 404: ": not found", 410: ": gone"}
-_HEADERS = {"User-Agent": f"voicequeue/{version('voicequeue')}", "Accept": "audio/*,*/*", "Accept-Encoding": "identity"}
+HEADERS = {"User-Agent": f"voicequeue/{version('voicequeue')}", "Accept": "audio/*,*/*", "Accept-Encoding": "identity"}
 
 
 ALLOWED_HOSTS_SETTING = "VOICEQUEUE_AUDIO_ALLOWED_HOSTS"
@@ -74,7 +78,7 @@ class RecordingRules:
     max_per_host: int = 4
 
 
-class _Temporary(Exception):
+class TemporaryFailure(Exception):
     """A failure to retry after `retry_after_s` seconds; `unfit` is the error if the retry fails as well."""
 
     def __init__(self, unfit: InvalidAudioError, retry_after_s: float = 0.0) -> None:
@@ -84,6 +88,9 @@ class _Temporary(Exception):
 
 class RecordingChecker:
     """Download and check one recording at a time. Safe to share between threads."""
+
+    _headers: ClassVar[Mapping[str, str]] = HEADERS
+    _accepted = frozenset({200})
 
     def __init__(self, rules: RecordingRules) -> None:
         self._rules = rules
@@ -104,15 +111,16 @@ class RecordingChecker:
     def check(self, url: str) -> Audio:
         """Return the recording behind the URL. Raises InvalidAudioError."""
         try:
-            return self._look(url)
-        except _Temporary as error:
+            return self.attempt(url)
+        except TemporaryFailure as error:
             self._closed.wait(max(self._rules.retry_delay_s, min(error.retry_after_s, RETRY_AFTER_MAX_S)))
         try:
-            return self._look(url)
-        except _Temporary as error:
+            return self.attempt(url)
+        except TemporaryFailure as error:
             raise error.unfit from None
 
-    def _look(self, url: str) -> Audio:
+    def attempt(self, url: str) -> Audio:
+        """Like `check`, once. Raises InvalidAudioError, and TemporaryFailure for what may pass at a later attempt."""
         deadline = time.monotonic() + self._rules.timeouts.total_s
         redirected = ""
         for _ in range(REDIRECTS_MAX + 1):
@@ -123,9 +131,9 @@ class RecordingChecker:
             except ResponseTooSlow as error:
                 raise InvalidAudioError("too_slow", f"too slow: {error}") from None
             except RequestFailed as error:
-                raise _Temporary(InvalidAudioError("unreachable", f"{redirected}{error}")) from None
+                raise TemporaryFailure(InvalidAudioError("unreachable", f"{redirected}{error}")) from None
             if isinstance(received, Audio):
-                return self._checked(received)
+                return received
             url, redirected = received, "redirected: "
         raise InvalidAudioError("redirects", f"more than {REDIRECTS_MAX} redirects")
 
@@ -134,13 +142,22 @@ class RecordingChecker:
         times = replace(self._rules.timeouts, total_s=max(0.01, deadline - time.monotonic()))
         target = Target.parse(url)
         with request(
-            "GET", target, headers=_HEADERS, policy=self._rules.policy, timeouts=times, tls=self._tls
+            "GET", target, headers=self._headers, policy=self._rules.policy, timeouts=times, tls=self._tls
         ) as response:
             location = response.headers.get("Location")
             if response.status in _REDIRECTED and location:
                 return _redirected(url, location)
-            _check_status(response)
+            self._check_status(response)
             return self._read(response)
+
+    def _check_status(self, response: Response) -> None:
+        status = response.status
+        if status in self._accepted:
+            return
+        unfit = InvalidAudioError("http_error", f"HTTP {status}{_MEANINGS.get(status, '')}")
+        if status >= 500 or status in (408, 425, 429):
+            raise TemporaryFailure(unfit, response.retry_after_s())
+        raise unfit
 
     def _read(self, response: Response) -> Audio:
         reader = AudioReader()
@@ -148,7 +165,7 @@ class RecordingChecker:
         try:
             if (response.integer_header("Content-Length") or 0) > self._rules.max_bytes:
                 raise ResponseTooLarge
-            for piece in _decoded(response, self._rules.max_bytes):
+            for piece in decoded(response, self._rules.max_bytes):
                 reader.feed(piece)
                 size += len(piece)
                 # A recording of another format is not read further.
@@ -157,22 +174,23 @@ class RecordingChecker:
         except ResponseTooLarge:
             raise InvalidAudioError("too_large", f"larger than {self._rules.max_bytes:,} bytes") from None
         except TruncatedResponse:
-            raise _Temporary(InvalidAudioError("truncated", _truncated_after(size, response))) from None
-        return reader.finish()
+            raise TemporaryFailure(InvalidAudioError("truncated", _truncated_after(size, response))) from None
+        return self._checked(reader.finish())
 
     def _checked(self, audio: Audio) -> Audio:
-        max_s = self._rules.max_s
         if not audio.is_accepted:
             raise InvalidAudioError("wrong_format", f"not MP3 or WAV: it is {audio.format}")
         if audio.missing:
             raise InvalidAudioError("truncated", f"truncated {audio.format}: {audio.missing}")
-        if audio.seconds <= LONGER_THAN_S:
-            raise InvalidAudioError(
-                "too_short", f"{audio.seconds:.1f} s long; more than {LONGER_THAN_S:g} s are required"
-            )
-        if max_s is not None and audio.seconds > max_s:
-            raise InvalidAudioError("too_long", f"{audio.seconds:.1f} s long; at most {max_s:g} s are accepted")
+        self._check_duration(audio.seconds)
         return audio
+
+    def _check_duration(self, seconds: float) -> None:
+        max_s = self._rules.max_s
+        if seconds <= LONGER_THAN_S:
+            raise InvalidAudioError("too_short", f"{seconds:.1f} s long; more than {LONGER_THAN_S:g} s are required")
+        if max_s is not None and seconds > max_s:
+            raise InvalidAudioError("too_long", f"{seconds:.1f} s long; at most {max_s:g} s are accepted")
 
 
 def _redirected(url: str, location: str) -> str:
@@ -182,23 +200,13 @@ def _redirected(url: str, location: str) -> str:
         raise UrlNotAllowed("the URL cannot be read") from None
 
 
-def _check_status(response: Response) -> None:
-    status = response.status
-    if status == 200:
-        return
-    unfit = InvalidAudioError("http_error", f"HTTP {status}{_MEANINGS.get(status, '')}")
-    if status >= 500 or status in (408, 425, 429):
-        raise _Temporary(unfit, response.retry_after_s())
-    raise unfit
-
-
 def _truncated_after(size: int, response: Response) -> str:
     length = response.integer_header("Content-Length")
     of_length = "" if length is None else f" of {length:,}"
     return f"truncated: the connection ended after {size:,}{of_length} bytes"
 
 
-def _decoded(response: Response, at_most: int) -> Iterator[bytes]:
+def decoded(response: Response, at_most: int) -> Iterator[bytes]:
     """Return the pieces of the body without its Content-Encoding. Raises ResponseTooLarge, TruncatedResponse."""
     encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
     pieces = response.iter_body(max_bytes=at_most)
@@ -252,6 +260,7 @@ class Preflight:
     _recordings: RecordingChecker = field(init=False)
     _executor: PerHostExecutor = field(init=False)
     _outcomes: OrderedDict[str, _Outcome] = field(init=False, default_factory=OrderedDict)
+    _has_skipped: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self._recordings = RecordingChecker(self.rules)
@@ -272,16 +281,25 @@ class Preflight:
     ) -> Iterator[tuple[T, Audio | InvalidAudioError | None]]:
         """Yield each item with the result for its URL, in order; None for an item without a URL.
 
-        Reads at most 1,000 items ahead.
+        Reads at most 1,000 items ahead. An `s3://` URL is not checked: only workers can sign it.
         """
         ahead: deque[tuple[T, _Outcome | None]] = deque()
         for item in items:
             address = url(item)
+            if address is not None and is_object_url(address):
+                self._note_skipped()
+                address = None
             ahead.append((item, None if address is None else self._look(address)))
             if len(ahead) >= WINDOW:
                 yield _with_outcome(*ahead.popleft())
         while ahead:
             yield _with_outcome(*ahead.popleft())
+
+    def _note_skipped(self) -> None:
+        """Note once that recordings are not checked here."""
+        if not self._has_skipped:
+            log.warning("recordings with s3:// URLs are not checked here, because only workers can sign them")
+        self._has_skipped = True
 
     def _look(self, url: str) -> _Outcome:
         outcome = self._outcomes.get(url)

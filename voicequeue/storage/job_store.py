@@ -48,6 +48,7 @@ from voicequeue.storage.monitoring.metrics import MetricsCounter
 from voicequeue.storage.personas import Personas
 from voicequeue.storage.poll_history import PollHistory
 from voicequeue.storage.preview import EnqueuePreviewer
+from voicequeue.storage.recordings import Recordings
 from voicequeue.storage.rejected_messages import RejectedMessages
 from voicequeue.storage.sessions import Sessions
 
@@ -101,6 +102,7 @@ class JobStore(JobQueries):
         self.archive = ArchiveOutbox(self._space)
         self.rejected_messages = RejectedMessages(self._space)
         self.personas = Personas(self._space)
+        self.recordings = Recordings(self._space)
         self.metrics = MetricsCounter(self._space)
         self.sessions = Sessions(self._space)
         self.login_attempts = LoginAttempts(self._space)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha1
 
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.domain.stage import PRICES, Stage
@@ -33,6 +34,8 @@ class _Stored:
     job_id: str
     shared_voice: str
     content: str | None
+    #: The SHA-1 of each content that the job had before its recording was corrected.
+    earlier_contents: str = ""
     recording: str | None = None
     has_voice: bool = False
 
@@ -61,7 +64,7 @@ class EnqueuePreviewer:
         keys = [(spec.job_id(), spec.shared_voice(reuse=self._reuse)) for spec in specs]
         with self._space.redis.pipeline(transaction=False) as pipe:
             for spec, (job_id, shared_voice) in zip(specs, keys, strict=True):
-                pipe.hget(self._space.key(f"job:{job_id}"), "spec")
+                pipe.hmget(self._space.key(f"job:{job_id}"), "spec", "earlier_specs")
                 if shared_voice:
                     pipe.hmget(self._space.key(f"voice:{shared_voice}"), "persona_id", "creator", "recording")
                     # A named voice is not one that others created from the same recording.
@@ -75,6 +78,8 @@ class EnqueuePreviewer:
 
     def _outcome(self, spec: VoiceJob, stored: _Stored) -> EnqueuePreview:
         job_id, shared_voice, content = stored.job_id, stored.shared_voice, spec.canonical_content()
+        if stored.content is not None and (stored.content == content or _digest(content) in stored.earlier_contents):
+            return EnqueuePreview()
         if shared_voice.startswith("named-"):
             recording = stored.recording or self._recordings.setdefault(shared_voice, spec.recording_voice())
             if recording != spec.recording_voice():
@@ -94,14 +99,19 @@ class EnqueuePreviewer:
 def _stored(
     job_id: str,
     shared_voice: str,
-    content: str | None,
+    contents: list[str | None],
     voice: list[str | None] | None = None,
     by_url: str | None = None,
 ) -> _Stored:
+    content, earlier = contents[0], contents[1] or ""
     if voice is None:
-        return _Stored(job_id, shared_voice, content)
+        return _Stored(job_id, shared_voice, content, earlier)
     persona_id, creator, recording = voice
-    return _Stored(job_id, shared_voice, content, recording, bool(persona_id or creator or by_url))
+    return _Stored(job_id, shared_voice, content, earlier, recording, bool(persona_id or creator or by_url))
+
+
+def _digest(content: str) -> str:
+    return sha1(content.encode(), usedforsecurity=False).hexdigest()
 
 
 def _combined(parts: list[EnqueuePreview]) -> EnqueuePreview:

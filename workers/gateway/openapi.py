@@ -34,6 +34,7 @@ _HIDDEN: tuple[type[Any], ...] = (
     schemas.BatchSettings,
     schemas.BulkRequest,
     schemas.BulkRetryRequest,
+    schemas.RetryRequest,
     ProblemDetails,
     Event,
 )
@@ -83,13 +84,13 @@ def _problem(status: int) -> dict[str, Any]:
     return {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: body}}
 
 
-def json_body(model: str, examples: Mapping[str, Any]) -> dict[str, Any]:
+def json_body(model: str, examples: Mapping[str, Any], *, is_required: bool = True) -> dict[str, Any]:
     """Return the `openapi_extra` of a request body of that shape."""
     body = {
         "schema": {"$ref": _REF.format(model=model)},
         "examples": {name: {"value": value} for name, value in examples.items()},
     }
-    return {"requestBody": {"required": True, "content": {"application/json": body}}}
+    return {"requestBody": {"required": is_required, "content": {"application/json": body}}}
 
 
 def reject_unknown_query(request: Request) -> None:

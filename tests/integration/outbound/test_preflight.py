@@ -232,6 +232,14 @@ def test_results_keep_the_order_of_the_items() -> None:
     ]  # fmt: skip
 
 
+def test_objects_on_s3_are_left_to_the_workers(caplog: pytest.LogCaptureFixture) -> None:
+    """Producers cannot sign a link to them; one line says that they were not checked."""
+    urls = ["s3://voices/a.wav", "s3://voices/b.wav"]
+    with caplog.at_level("WARNING", "voicequeue"), Preflight(RULES) as preflight:
+        assert [result for _, result in preflight.check_all(urls, lambda url: url)] == [None, None]
+    assert caplog.text.count("are not checked here, because only workers can sign them") == 1
+
+
 def test_concurrent_requests_to_one_host_are_limited() -> None:
     """There are at most `per_host` of them."""
     counter = ConcurrencyCounter()

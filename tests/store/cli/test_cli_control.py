@@ -27,6 +27,24 @@ from voicequeue.domain.balance import UncountedSpending
 from voicequeue.domain.job import to_iso8601
 from voicequeue.storage.job_store import JobStore
 
+# ── retry with a corrected recording ──────────────────────────────────────────────────────────────
+
+
+def test_a_recording_is_corrected_by_the_retry_of_its_job(command: Command, store: JobStore) -> None:
+    """A dry run says what it would cost. A wrong URL, or none that belongs to a job, ends with an error."""
+    job = fail_job(store, job_in_state(store, State.CHARGING, voice(key="k")), FailureCode.REFUSED)
+    url = "https://recordings.example/corrected.wav"
+
+    assert "must be an http:// or https:// URL" in command("retry", job.id, "--audio-url", "ana.wav").err
+    assert "one job at a time" in command("retry", "--batch", "b", "--audio-url", url).err
+    assert command("retry", job.id, "--audio-url", url, "--dry-run", "--json").json()["max_credits"] == 4
+    assert get_job(store, job.id) == job
+
+    command("retry", job.id, "--audio-url", url)
+    assert (get_job(store, job.id).spec.audio_url, get_job(store, job.id).state) == (url, State.QUEUED)
+    assert store.timeline(job.id)[-2].reason == "audio_url corrected by cli"
+
+
 # ── pause, resume ─────────────────────────────────────────────────────────────────────────────────
 
 

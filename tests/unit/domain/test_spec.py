@@ -85,6 +85,23 @@ def test_an_http_url_is_taken_as_it_is(url: str) -> None:
     assert voice(audio_url=url, callback_url=url).audio_url == url
 
 
+@pytest.mark.parametrize("url", ["s3://voices/anna.mp3", "s3://my.bucket-1/2026/an na/ü.wav", "s3://voices/a?b#c"])
+def test_a_recording_may_be_an_object_on_s3(url: str) -> None:
+    """Every interface accepts it, because only workers know whether they can sign it. A callback cannot go there."""
+    assert voice(audio_url=url).audio_url == url
+    assert "callback_url" in problems(callback_url=url)
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://", "s3://voices", "s3://voices/", "s3:///a", "s3://v/a/", "s3://A/a", "s3://voices/a\nb"]
+)
+def test_an_object_url_without_bucket_or_key_is_named(url: str) -> None:
+    """The error shows the form."""
+    assert problems(audio_url=url) == {
+        "audio_url": "must be s3://bucket/key, with the name of a bucket and of a file in it"
+    }
+
+
 @pytest.mark.parametrize("field", ["audio_url", "callback_url"])
 @pytest.mark.parametrize("url", BAD_URLS)
 def test_anything_else_is_no_url(field: str, url: str) -> None:

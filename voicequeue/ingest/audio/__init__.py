@@ -46,6 +46,8 @@ class _Parser(Protocol):
 
     def seconds(self) -> float: ...
 
+    def expected_seconds(self, file_size: float) -> float | None: ...
+
     def missing(self) -> str: ...
 
 
@@ -74,6 +76,17 @@ class AudioReader:
         self._start += piece
         if len(self._start) >= SNIFFED:
             self._start_parser()
+
+    def seconds(self) -> float:
+        """Return the duration of the sound that was fed."""
+        return self._parser.seconds() if self._parser else 0.0
+
+    def expected_seconds(self, file_size: float) -> float | None:
+        """Return the duration that the beginning of a file of this size announces; None while it announces none.
+
+        Exact for WAV, an estimate for MP3. The size is infinite if it is not known.
+        """
+        return self._parser.expected_seconds(file_size) if self._parser else None
 
     def finish(self) -> Audio:
         """Return the properties of the file, after its last byte."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -112,7 +113,7 @@ class Mp3:
         self._rest = b""
         self._skip = 0  # bytes of the current frame or tag that were not fed yet
         self._in_frame = False
-        self._frames = self._bytes = self._garbage = self._tags = 0
+        self._frames = self._bytes = self._garbage = self._tags = self._tag_bytes = 0
 
     def feed(self, piece: bytes) -> None:
         """Process the next bytes."""
@@ -157,6 +158,7 @@ class Mp3:
         if length:
             self._in_frame = False
             self._tags += 1
+            self._tag_bytes += length
         return length
 
     def _resync(self, data: bytes, start: int) -> tuple[int, bool]:
@@ -207,6 +209,16 @@ class Mp3:
     def seconds(self) -> float:
         """Return the duration of the sound that is present."""
         return self._whole_frames * self._kind.frame_s if self._kind else 0.0
+
+    def expected_seconds(self, file_size: float) -> float | None:
+        """Return the duration of a file of this size: as its first frame announces it, or by the mean length of the
+        frames so far, the shorter of both; None if neither is known. The frames that follow may differ."""
+        if self._kind is None or not self._frames:
+            return None
+        announced = self._announced.frames or math.inf
+        sound = file_size - self._tag_bytes - self._garbage
+        frames = min(announced, sound / self._bytes * self._frames)
+        return None if math.isinf(frames) else frames * self._kind.frame_s
 
     def missing(self) -> str:
         """Return a description of the missing part, '' if the file is complete."""

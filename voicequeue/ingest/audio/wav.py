@@ -29,9 +29,11 @@ class Wav:
         self._announced: float | None = None  # bytes of sound; infinite: until the end
         self._remaining = 0.0  # bytes of sound that were not fed yet
         self._sound = 0
+        self._fed = self._sound_at = 0  # bytes, and the position of the sound
 
     def feed(self, piece: bytes) -> None:
         """Process the next bytes."""
+        self._fed += len(piece)
         rest = self._after_skipped(self._buffer + piece)
         while len(rest) >= 8 and self._chunks < _CHUNKS_MAX:
             name, size = rest[:4], int.from_bytes(rest[4:8], "little")
@@ -40,6 +42,7 @@ class Wav:
             self._chunks += 1
             if name == b"data" and self._announced is None:
                 self._announced = self._remaining = self._size_of_sound(size)
+                self._sound_at = self._fed - len(rest) + 8
                 self._skip = 8
             else:
                 self._read(name, rest[8 : 8 + min(size, _READ_MAX)])
@@ -76,6 +79,13 @@ class Wav:
     def seconds(self) -> float:
         """Return the duration of the sound that is present."""
         return self._sound / self._bytes_a_second if self._bytes_a_second else 0.0
+
+    def expected_seconds(self, file_size: float) -> float | None:
+        """Return the duration of a file of this size by its header; None while that is not known."""
+        if self._announced is None or not self._bytes_a_second:
+            return None
+        sound = min(self._announced, max(0.0, file_size - self._sound_at))
+        return None if math.isinf(sound) else sound / self._bytes_a_second
 
     def missing(self) -> str:
         """Return a description of the missing part, '' if the file is complete."""

@@ -55,7 +55,7 @@ class Record(NamedTuple):
 
 #: Names of the sorted sets of ids.
 IS_INDEX = re.compile(
-    r"lane:\d:.*|in_flight|late_results|refused|state:.+|waiting:.+|archive:(?:pending|failed)|batch:[^:]+:jobs"
+    r"lane:\d:.*|in_flight|late_results|refused|resting|state:.+|waiting:.+|archive:(?:pending|failed)|batch:[^:]+:jobs"
 ).fullmatch
 
 #: Names of the hashes of counters.
@@ -81,6 +81,8 @@ def allowed_indexes(record: Record) -> Iterator[str]:
     """Yield the indexes that may contain it in addition."""
     if record.state in MAY_HAVE_LATE_RESULT:
         yield "late_results"
+    if record.state == State.QUEUED:
+        yield "resting"
 
 
 def counter_amounts(record: Record) -> Iterator[tuple[str, str, int]]:

@@ -2,7 +2,8 @@
 -- KEYS  root
 -- ARGV  now, JSON list of transitions, then the limits. A transition is {id, version, to, stage, due, reason,
 --       set = {field: value}, unset = [field], credits, task_id, attempt = the order of these two, archive = archive its
---       songs, refused = upstream refused its order (lib/refusals.lua), unsettled = cost of a lost order that is given up}
+--       songs, refused = upstream refused its order (lib/refusals.lua), unsettled = cost of a lost order that is given up,
+--       rests_until = when a job that is queued again may be admitted}
 -- RETURNS  for each transition 1 = written (for a job to be cancelled perhaps another one), 0 = the version has changed,
 --          or the job is to be cancelled and may not be resubmitted; for a refused order 2 = a trial has started,
 --          3 = submission is held
@@ -30,6 +31,7 @@ for i, t in ipairs(transitions) do
     cancel_if_requested(job, t, now)
     sample_outcome(job, t)
     transition(t.id, t, now, job)
+    if t.rests_until and t.to == 'queued' then redis.call('ZADD', key('resting'), t.rests_until, t.id) end
     count_failure(failure, job.batch, -1)
     count_failure(job.failure, job.batch, 1)
     if t.archive then schedule_archiving(t.id, now) end

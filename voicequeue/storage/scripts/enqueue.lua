@@ -17,7 +17,8 @@ for a = first, #ARGV, 4 do
   local id, spec, kind, source_row = ARGV[a], ARGV[a + 1], KINDS + FIELDS * tonumber(ARGV[a + 2]), ARGV[a + 3]
   local rank, batch, stage, next_stage, within, voice, url, sha256, source = unpack(ARGV, kind, kind + FIELDS - 1)
   local existing = written[id] or stored_spec(id)
-  local outcome = is_other_recording(voice, url) and -2 or existing and (existing == spec and 0 or -1) or 1
+  local is_same = existing and (existing == spec or was_enqueued_as(id, spec))
+  local outcome = is_same and 0 or is_other_recording(voice, url) and -2 or existing and -1 or 1
   outcomes[#outcomes + 1] = outcome
   if outcome == 1 then
     written[id] = spec

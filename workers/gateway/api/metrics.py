@@ -202,6 +202,11 @@ def _requests(store: JobStore) -> Iterator[Metric]:
         "Attempts to deliver callbacks, by outcome.",
         (({"outcome": outcome}, n) for (outcome,), n in counters.counters_under("callback_attempt")),
     )
+    yield _counter(
+        "recording_checks",
+        "Checks of recordings before their order, by result.",
+        (({"result": result}, n) for (result,), n in counters.counters_under("recording_check")),
+    )
     for what, label, name, description in HISTOGRAMS:
         family = HistogramMetricFamily(PREFIX + name, description, labels=[label])
         for value, histogram in counters.histograms_of(what):

@@ -11,13 +11,14 @@ from starlette.concurrency import run_in_threadpool
 
 from voicequeue import BulkAction, BulkPlan, BulkResult, InvalidJobError, Problem, Stage, VoiceQueue
 from voicequeue.auth.api_keys import Scope
+from voicequeue.client.queue import with_source
 from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.schemas import Job
 from workers.gateway.api import schemas
 from workers.gateway.api.jobs import JobId
-from workers.gateway.api.schemas import BulkRequest, BulkRetryRequest
+from workers.gateway.api.schemas import BulkRequest, BulkRetryRequest, RetryRequest
 from workers.gateway.openapi import json_body, problems, response_of
-from workers.gateway.security.access import AccessControl
+from workers.gateway.security.access import AccessControl, source_of
 from workers.gateway.server import bodies
 
 _EXAMPLES = {
@@ -25,6 +26,8 @@ _EXAMPLES = {
     "Execute": {"token": "c2Vla3JpdC10b2tlbi0wMQ"},
 }
 _JOB = {200: response_of(Job, "The job as it is now."), **problems(401, 403, 404, 409, 422, 503)}
+_RETRY = _JOB | problems(400, 408, 413, 415)
+_CORRECTION = {"Corrected recording": {"audio_url": "https://recordings.example.com/ana.wav"}}
 _PAUSE = {200: response_of(schemas.PauseResult, "The pause is set, or lifted."), **problems(401, 403, 404, 422, 503)}
 _BULK: dict[int | str, dict[str, Any]] = {
     200: response_of(schemas.BulkPlan | schemas.BulkResult, "The plan for a filter, or the result for a token."),
@@ -56,8 +59,14 @@ def _add_job_routes(routes: APIRouter, queue: VoiceQueue) -> None:
         """
         return JSONResponse((await run_in_threadpool(queue.cancel, job_id)).as_dict())
 
-    @routes.post("/v1/jobs/{job_id}/retry", tags=["Jobs"], responses=_JOB)
+    @routes.post(
+        "/v1/jobs/{job_id}/retry",
+        tags=["Jobs"],
+        responses=_RETRY,
+        openapi_extra=json_body("RetryRequest", _CORRECTION, is_required=False),
+    )
     async def retry_job(
+        request: Request,
         job_id: JobId,
         resubmit: Annotated[
             bool, Query(description="Submit, and pay for, the stage again, even if its result may still arrive.")
@@ -66,9 +75,13 @@ def _add_job_routes(routes: APIRouter, queue: VoiceQueue) -> None:
         """Retry a failed job.
 
         The job continues with the first stage that has no result. If the stage was paid and its result may still
-        arrive, MusicAPI is polled again, which is free.
+        arrive, MusicAPI is polled again, which is free. With an `audio_url` the job gets another recording; its key
+        stays, and the job is still found by it.
         """
-        return JSONResponse((await run_in_threadpool(queue.retry, job_id, resubmit=resubmit)).as_dict())
+        retry = bodies.validate(RetryRequest, await bodies.read_optional_json(request))
+        sourced = with_source(queue, source_of(request))
+        job = await run_in_threadpool(sourced.retry, job_id, resubmit=resubmit, audio_url=retry.audio_url)
+        return JSONResponse(job.as_dict())
 
 
 def _add_bulk_routes(routes: APIRouter, queue: VoiceQueue) -> None:

@@ -114,6 +114,18 @@ class BulkRetryRequest(BulkRequest):
     )
 
 
+class RetryRequest(BaseModel):
+    """Changes that a retry makes to its job. The body may be omitted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    audio_url: str | None = Field(
+        None,
+        description="URL of the recording that replaces the one of the job, and of all jobs that share its voice by "
+        "name. Only for a job whose voice was never ordered or paid.",
+    )
+
+
 class BatchSettings(BaseModel):
     """Settings of a batch. Omitted fields keep their value."""
 

@@ -9,12 +9,14 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from voicequeue import BulkAction, InvalidJobError, Job, Problem, Stage, VoiceQueue
+from voicequeue.client.queue import with_source
 from voicequeue.domain import transitions
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.stop_loss import BatchLimitChanges, parse_fraction
 from voicequeue.texts import parse_float
 from workers.gateway.page.base import Form, PageRenderer
 from workers.gateway.page.views import to_filter
+from workers.gateway.security.access import source_of
 
 #: Form fields that select jobs.
 _FILTER = ("state", "batch", "code", "q")
@@ -47,15 +49,17 @@ class Actions:
             "has_order": job.may_have_late_result,
             "resubmit_credits": transitions.retry_cost(job, resubmit=True),
             "price": PRICES[job.stage],
+            "is_correctable": transitions.is_correctable(job),
         }
         return self._renderer.render(request, "retry.html", context)
 
-    def apply(self, form: Form, job_id: str, action: BulkAction) -> Response:
-        """Retry or cancel this job. Raises JobNotFoundError, InvalidStateError."""
+    def apply(self, form: Form, job_id: str, action: BulkAction, source: str) -> Response:
+        """Retry or cancel this job. Raises InvalidJobError, JobNotFoundError, InvalidStateError."""
         if action is BulkAction.CANCEL:
             job = self._queue.cancel(job_id)
         else:
-            job = self._queue.retry(job_id, resubmit="resubmit" in form)
+            queue = with_source(self._queue, source)
+            job = queue.retry(job_id, resubmit="resubmit" in form, audio_url=form.get("audio_url"))
         if job.is_cancelling:
             return self._show_job(job, f"The job is {job.state}: {_CANCELLING}")
         return self._show_job(job, f"The job is now {job.state}.")
@@ -259,7 +263,7 @@ def _job_routes(actions: Actions, renderer: PageRenderer) -> APIRouter:
 
     @routes.post("/{action}")
     async def apply(request: Request, job_id: str, action: BulkAction) -> Response:
-        return await run_in_threadpool(actions.apply, await renderer.form(request), job_id, action)
+        return await run_in_threadpool(actions.apply, await renderer.form(request), job_id, action, source_of(request))
 
     return routes
 

@@ -84,6 +84,13 @@ async def read_json(request: Request) -> Any:
     return _valid_unicode(document)
 
 
+async def read_optional_json(request: Request) -> Any:
+    """Return the JSON document of the body like `read_json`, an empty object for a request without a body."""
+    headers = request.headers
+    has_body = headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in headers
+    return await read_json(request) if has_body else {}
+
+
 async def read_form(request: Request, at_most: int) -> dict[str, str]:
     """Return the fields of a form. Raises ProblemError, and InvalidJobError for texts that are not valid Unicode."""
     require_content_type(request, "application/x-www-form-urlencoded")

@@ -62,7 +62,9 @@ local function lane_heads(paused, is_skipped, from_end)
       local count = position > 0 and PAGE or 1 -- jobs are rarely skipped
       ids = redis.call(command, lane, low, high, 'LIMIT', position, count)
       for _, id in ipairs(ids) do
-        if not is_skipped(id) then return id end
+        local is_resting, ends_lane = is_skipped(id)
+        if not is_resting then return id end
+        if ends_lane then return nil end
         position = position + 1
         skipped[lane] = position
       end

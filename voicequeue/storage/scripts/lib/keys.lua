@@ -10,6 +10,8 @@
 --                          was last not ready; 0 = unknown), model, credits,
 --                          requeued_at (when it went back to the backlog), refused (JSON, while upstream refuses its
 --                          order with an error that may concern every order: count, own_count, accepted, at, message),
+--                          earlier_specs (JSON: SHA-1 of each spec that it had before its recording was corrected),
+--                          recheck (JSON, while the check of its recording has not succeeded: since, checked_at, count),
 --                          cancelling (time of the cancellation request, while charging or unsure),
 --                          shared_voice (id of the voice that it shares), sha256 (of the recording),
 --                          voice.task, music.task (upstream's current task), orders (JSON: upstream's task by attempt,
@@ -26,6 +28,9 @@
 --   state:<state>  zset    ids in any state but queued; score = when they entered it
 --   in_flight      zset    ids that hold a slot; score = when they are due
 --   late_results   zset    ids of settled jobs whose charged order may still deliver; score = when the poll is due
+--   resting        zset    queued ids whose recording is to be checked again; score = when they may be admitted
+--   recording_check:<hash> string JSON: the outcome of the check of the recording whose URL has this SHA-1; expires after
+--                          two minutes
 --   start_by       zset    ids with a deadline for their start, until they are settled or seen to have started
 --   state_counts   hash    <state>:<stage>: number of jobs; queued jobs are counted by their lanes
 --   events         stream  every transition: id, batch, state, stage, reason, took (seconds since the previous one);

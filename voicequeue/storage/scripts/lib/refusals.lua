@@ -7,12 +7,22 @@ local LONG = 4
 -- The longest hold (seconds) if upstream rate-limits two jobs: its longer wait may concern only those two.
 local AGREED_MAX_S = 60
 
--- Return a predicate for jobs to skip: those that rest after a refusal, or (`refused_too`) every refused one.
+-- The most jobs that rest until their recording is checked again that are passed over in one lane, and the longest that
+-- they rest (seconds): a later time was written before Redis's clock was set back.
+local RESTING_MAX, REST_MAX_S = 1000, 3600
+
+-- Return a predicate for jobs to skip: those that rest after a refusal or a check of their recording, or
+-- (`refused_too`) every refused one. Its second value is true where the rest of the lane is to be skipped, too.
 local function skips_refused(now, refused_too)
-  if redis.call('EXISTS', key('refused')) == 0 then return function() return false end end
+  if redis.call('EXISTS', key('refused'), key('resting')) == 0 then return function() return false end end
+  local resting = 0
   return function(id)
-    local rests_until = redis.call('ZSCORE', key('refused'), id)
-    return rests_until and (refused_too or tonumber(rests_until) > now)
+    local refused_until = redis.call('ZSCORE', key('refused'), id)
+    if refused_until and (refused_too or tonumber(refused_until) > now) then return true end
+    local rests_until = tonumber(redis.call('ZSCORE', key('resting'), id) or 0)
+    if rests_until <= now or rests_until > now + REST_MAX_S then return false end
+    resting = resting + 1
+    return true, resting > RESTING_MAX
   end
 end
 

@@ -171,7 +171,9 @@ local function voice_stage_changed(id, voice, t, now)
     redis.call('HDEL', voice_key(voice), 'creator')
     local failure = t.to == 'failed' and cjson.decode(redis.call('HGET', key('job:' .. id), 'failure'))
     -- A job marked for cancellation and then given up leaves the voice to the next, too.
-    local is_own = failure and (failure.code == 'expired' or (t.was_cancelling and failure.code == 'abandoned'))
+    -- Jobs with the same recording may have another URL of it.
+    local is_own = failure and (failure.code == 'expired' or (t.was_cancelling and failure.code == 'abandoned')
+      or (voice:sub(1, 7) == 'sha256-' and failure.code:sub(1, 10) == 'recording_'))
     if failure and not is_own then
       failure.message = 'shared voice from job ' .. id .. ': ' .. failure.message
       redis.call('HSET', voice_key(voice), 'failure', cjson.encode(failure))

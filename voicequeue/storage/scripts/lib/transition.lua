@@ -16,6 +16,12 @@ local function stored_specs(a)
   return function(id) return has_any and redis.call('HGET', key('job:' .. id), 'spec') end
 end
 
+-- Return whether this was the content of a job before its recording was corrected.
+local function was_enqueued_as(id, spec)
+  local earlier = redis.call('HGET', key('job:' .. id), 'earlier_specs')
+  return earlier and earlier:find(redis.sha1hex(spec), 1, true) ~= nil
+end
+
 -- Write the first record of a job; fields with the value '' are omitted.
 local function create_record(id, spec, created, rank, batch, stage, next_stage, shared_voice, sha256, source, source_row)
   local fields = { 'spec', spec, 'state', 'queued', 'stage', stage, 'version', 1, 'rank', rank, 'created', created,
@@ -59,6 +65,7 @@ local function update_position(id, from, job, t)
   if before and before ~= after then redis.call('ZREM', before, id) end
   if after then redis.call('ZADD', after, t.due, id) end
   if from == 'queued' then leave_lane(job.rank, job.batch, id) end
+  if from == 'queued' and job.recheck then redis.call('ZREM', key('resting'), id) end
   if from == 'waiting' and job.shared_voice then redis.call('ZREM', key('waiting:' .. job.shared_voice), id) end
   local since = job.requeued_at or job.created
   if t.to == 'waiting' then redis.call('ZADD', key('waiting:' .. job.shared_voice), since, id) end
@@ -77,7 +84,8 @@ end
 
 -- The fields of a record that a transition depends on.
 local RECORD_FIELDS = { 'state', 'stage', 'version', 'batch', 'rank', 'created', 'updated', 'attempt', 'next_stage',
-  'requeued_at', 'shared_voice', 'failure', 'credits', 'orders', 'lost_orders', 'refused', 'cancelling', 'sampled' }
+  'requeued_at', 'shared_voice', 'failure', 'credits', 'orders', 'lost_orders', 'refused', 'cancelling', 'sampled',
+  'recheck' }
 local function read_record(id) return read_fields('job:' .. id, RECORD_FIELDS) end
 
 -- States from which the current order may still be sent.
@@ -101,6 +109,9 @@ local function transition(id, t, now, job)
   for _, field in ipairs(t.unset or {}) do job[field] = nil end
   if t.unset and t.unset[1] then redis.call('HDEL', key('job:' .. id), unpack(t.unset)) end
   if job.refused and not (BEFORE_SUBMISSION[t.to] and t.stage == stage) then clear_refusal(id) end
+  -- Once its recording was accepted, or its order is not to be sent, earlier failures of the check no longer count.
+  local is_unchecked = t.stage == stage and (t.to == 'queued' or t.to == 'admitted')
+  if job.recheck and not is_unchecked then redis.call('HDEL', key('job:' .. id), 'recheck') end
   update_state_indexes(id, job.batch, from, t.to, now)
   if from ~= t.to or stage ~= t.stage then
     add_to_state_count(from, stage, -1)

@@ -1,0 +1,343 @@
+"""Recordings are checked before their order is sent: nothing is paid for a recording that cannot be used."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+from redis import Redis
+
+from tasks.recording_gate import RecordingGate
+from tasks.recordings import RecordingChecks
+from tests.integration.conftest import Bench, Build, voice
+from tests.store.life import assert_consistent
+from tests.support.recordings import mp3, response, serving, wav
+from tests.support.scripted import Request, Script, ScriptedServer, answer
+from voicequeue import FailureCode, Limits, Song, Stage, State, VoiceJob
+from voicequeue.domain import transitions
+from voicequeue.domain.job import Transition
+from voicequeue.domain.timeouts import CheckTimeouts
+from voicequeue.ingest.preflight import RecordingRules
+from voicequeue.ingest.recording_head import HeadChecker
+from voicequeue.net.address_policy import AddressPolicy
+from voicequeue.net.http_types import HttpTimeouts
+from voicequeue.storage.job_store import JobStore
+
+HERE = AddressPolicy.parse("127.0.0.1", setting="VOICEQUEUE_AUDIO_ALLOWED_HOSTS")
+TIMES = HttpTimeouts(connect_s=1, response_s=5, total_s=5)
+WINDOW_S = 100.0
+GOOD = response(wav(20))
+
+
+def checking(bench: Bench, **timeouts: float) -> Bench:
+    """Return the bench as a worker that checks recordings, with no outcome in its memory."""
+    store = bench.store
+    checks = RecordingChecks(
+        HeadChecker(RecordingRules(policy=HERE, timeouts=TIMES)),
+        store.recordings,
+        store.metrics,
+        sources=bench.services.sources,
+        clock=bench.clock,
+        timeouts=CheckTimeouts(**{"give_up_after_s": WINDOW_S, "hold_s": 0.3, **timeouts}),
+    )
+    return replace(bench, services=replace(bench.services, recordings=checks))
+
+
+@pytest.fixture
+def upstream() -> Iterator[ScriptedServer]:
+    """Return an upstream that accepts every order."""
+    with ScriptedServer(lambda request: [answer({"task_id": f"task of {request.json()['audio_url']}"})]) as server:
+        yield server
+
+
+def ordered(upstream: ScriptedServer) -> list[str]:
+    """Return the names of the recordings that were ordered."""
+    return sorted(request.json()["audio_url"].rpartition("/")[2] for request in upstream.requests)
+
+
+def recording(server: ScriptedServer, name: str, **fields: object) -> VoiceJob:
+    """Return a job for a recording of the server."""
+    return VoiceJob.model_validate({"audio_url": f"{server.url}/{name}", "key": f"{server.url}{name}", **fields})
+
+
+@contextmanager
+def hanging() -> Iterator[ScriptedServer]:
+    """Give a server of recordings that never answers."""
+    is_over = threading.Event()
+
+    def script(_: Request) -> Iterable[bytes]:
+        is_over.wait(30)
+        yield GOOD
+
+    with ScriptedServer(script) as server:
+        try:
+            yield server
+        finally:
+            is_over.set()
+
+
+FILES: dict[str, tuple[bytes, FailureCode | None, str]] = {
+    "good.wav": (GOOD, None, ""),
+    "good.mp3": (response(mp3(15)), None, ""),
+    "gone.wav": (response(b"", status="410 Gone"), FailureCode.RECORDING_UNREACHABLE, "HTTP 410: gone"),
+    "expired.wav": (response(b"", status="403 Forbidden"), FailureCode.RECORDING_UNREACHABLE, "HTTP 403: not public"),
+    "short.wav": (response(wav(4)), FailureCode.RECORDING_UNFIT, "4.0 s long; more than 10 s are required"),
+    "login.mp3": (
+        response(b"<!doctype html><p>Sign in" + bytes(9000)),
+        FailureCode.RECORDING_UNFIT,
+        "not MP3 or WAV: it is an HTML page",
+    ),
+}
+
+
+def test_only_fit_recordings_are_ordered(build: Build, upstream: ScriptedServer, redis: Redis, prefix: str) -> None:
+    """The others fail with the code that says why, in words without the URL, and cost nothing."""
+    with serving({f"/{name}?signature=secret": reply for name, (reply, *_) in FILES.items()}) as server:
+        bench = checking(build(upstream.url))
+        job_ids = bench.admitted(*(recording(server, f"{name}?signature=secret") for name in FILES))
+        bench.submit(Stage.VOICE, job_ids)
+
+    assert [name.partition("?")[0] for name in ordered(upstream)] == ["good.mp3", "good.wav"]
+    for job_id, (_, code, reason) in zip(job_ids, FILES.values(), strict=True):
+        job = bench.job(job_id)
+        if code is None:
+            assert job.state is State.PENDING
+        else:
+            assert (job.state, job.failure and job.failure.code, job.credits) == (State.FAILED, code, 0)
+            assert job.failure is not None
+            assert job.failure.message == f"its recording cannot be used: {reason}; nothing was ordered"
+            assert State.CHARGING not in bench.state_history(job_id)
+    assert bench.store.credits_spent() == 8
+    assert_consistent(redis, prefix)
+
+
+def test_jobs_without_a_recording_are_not_checked(build: Build) -> None:
+    """A song with an existing voice has nothing to check."""
+    spec = VoiceJob(persona_id="p1", song=Song(prompt="[Verse]\nla la"), key="k")
+    with ScriptedServer(lambda _: [answer({"task_id": "t"})]) as upstream:
+        bench = checking(build(upstream.url))
+        assert bench.submit(Stage.MUSIC, bench.admitted(spec)).pending == [spec.job_id()]
+
+
+def test_a_job_is_admitted_until_its_recording_was_checked(build: Build, upstream: ScriptedServer) -> None:
+    """A worker that is killed during a check has neither claimed nor paid for anything."""
+    states: list[State] = []
+    files: dict[str, Script] = {}
+    with serving(files) as server:
+        bench, spec = checking(build(upstream.url)), recording(server, "a.wav")
+
+        def script(_: Request) -> Iterable[bytes]:
+            states.append(bench.job(spec.job_id()).state)
+            yield GOOD
+
+        files["/a.wav"] = script
+        bench.submit(Stage.VOICE, bench.admitted(spec))
+        assert bench.job(spec.job_id()).state is State.PENDING
+    assert states == [State.ADMITTED]
+
+
+def test_a_job_that_is_not_admitted_when_its_chunk_is_read_does_not_pass(
+    build: Build, upstream: ScriptedServer
+) -> None:
+    """After a late message it could be admitted a moment later, and be claimed without a check."""
+    bench, spec = checking(build(upstream.url)), voice()
+    bench.store.enqueue([(spec.job_id(), spec)], bench.clock.now)
+    gate = RecordingGate(bench.services, Stage.VOICE)
+    assert (gate.enter([spec.job_id()]), gate.is_open) == ([], False)
+
+
+def test_a_job_that_was_corrected_after_its_check_is_checked_again(build: Build, upstream: ScriptedServer) -> None:
+    """It is claimed for the recording that was checked, or not at all."""
+    files: dict[str, Script] = {}
+    with serving(files) as server:
+        bench, spec = checking(build(upstream.url)), recording(server, "a.wav")
+
+        def script(_: Request) -> Iterable[bytes]:
+            job = bench.job(spec.job_id())
+            queued = Transition(job.id, job.version, job.state, job.stage, State.QUEUED)
+            bench.store.apply_transitions([queued], bench.clock.now)
+            bench.admit()
+            yield GOOD
+
+        files["/a.wav"] = script
+        bench.submit(Stage.VOICE, bench.admitted(spec))
+    assert ordered(upstream) == []
+    assert bench.states([spec.job_id()]) == [State.QUEUED]
+    assert "has changed since its recording was checked" in bench.store.timeline(spec.job_id())[-1].reason
+
+
+def test_the_same_recording_is_checked_once(build: Build, upstream: ScriptedServer) -> None:
+    """By all workers, for two minutes."""
+    with serving({"/a.wav": GOOD}) as server:
+        bench = checking(build(upstream.url))
+        specs = [recording(server, "a.wav", key=f"k{number}") for number in range(6)]
+        job_ids = bench.admitted(*specs)
+        bench.submit(Stage.VOICE, job_ids[:3])
+        checking(bench).submit(Stage.VOICE, job_ids[3:])
+        assert len(server.requests) == 1
+    assert bench.states(job_ids) == [State.PENDING] * 6
+
+
+# ── temporary failures ─────────────────────────────────────────────────────────────────────────
+
+
+def test_a_temporary_failure_is_checked_again_without_a_slot(
+    build: Build, upstream: ScriptedServer, redis: Redis, prefix: str
+) -> None:
+    """The job rests in the backlog, and is ordered when its recording is there."""
+    files = {"/a.wav": response(b"", status="503 Service Unavailable")}
+    with serving(files) as server:
+        bench, spec = checking(build(upstream.url)), recording(server, "a.wav")
+        bench.submit(Stage.VOICE, bench.admitted(spec))
+        assert bench.states([spec.job_id()]) == [State.QUEUED]
+        assert bench.store.count_in_flight() == 0
+        assert bench.store.timeline(spec.job_id())[-1].reason == (
+            "check 1 of its recording failed: HTTP 503; checked again in 10 s"
+        )
+        assert bench.admit() == {}
+        assert_consistent(redis, prefix)
+
+        files["/a.wav"] = GOOD
+        bench.clock.now += 11
+        assert bench.admit() == {Stage.VOICE: [spec.job_id()]}
+        bench.submit(Stage.VOICE, [spec.job_id()])
+    assert bench.states([spec.job_id()]) == [State.PENDING]
+    assert_consistent(redis, prefix)
+
+
+def test_a_recording_that_stays_away_fails_its_job(
+    build: Build, upstream: ScriptedServer, redis: Redis, prefix: str
+) -> None:
+    """The checks are bounded in number and time; nothing was ordered."""
+    with serving({"/a.wav": response(b"", status="503 Service Unavailable")}) as server:
+        bench, spec = checking(build(upstream.url)), recording(server, "a.wav")
+        bench.submit(Stage.VOICE, bench.admitted(spec))
+        for _ in range(50):
+            bench.clock.now += 5
+            for job_ids in bench.admit().values():
+                bench.submit(Stage.VOICE, job_ids)
+        assert 3 <= len(server.requests) <= 6
+    job = bench.job(spec.job_id())
+    assert job.failure is not None
+    assert job.failure.code is FailureCode.RECORDING_UNREACHABLE
+    assert job.failure.message == "its recording cannot be used: HTTP 503; nothing was ordered"
+    assert ordered(upstream) == []
+    assert_consistent(redis, prefix)
+
+
+def test_a_slow_host_is_waited_for_by_the_check_and_not_by_the_slot(build: Build, upstream: ScriptedServer) -> None:
+    """A check that outlasts its slot leaves its outcome to the worker that gets the job next."""
+    go_on = threading.Event()
+
+    def script(_: Request) -> Iterable[bytes]:
+        go_on.wait(10)
+        yield GOOD
+
+    with serving({"/a.wav": script}) as server:
+        bench, spec = checking(build(upstream.url)), recording(server, "a.wav")
+        bench.submit(Stage.VOICE, bench.admitted(spec))
+        assert bench.states([spec.job_id()]) == [State.QUEUED]
+        assert bench.store.timeline(spec.job_id())[-1].reason == "its recording is being checked"
+        go_on.set()
+        wait_until(lambda: bool(bench.store.recordings.outcomes([spec.audio_url or ""])))
+        bench.clock.now += 4
+        bench.admit()
+        checking(bench).submit(Stage.VOICE, [spec.job_id()])
+        assert len(server.requests) == 1
+    assert bench.states([spec.job_id()]) == [State.PENDING]
+
+
+def test_a_stopping_worker_leaves_the_jobs_that_it_checks(build: Build, upstream: ScriptedServer) -> None:
+    """They are queued again at once, for another worker."""
+    with hanging() as server:
+        bench, spec = checking(build(upstream.url), hold_s=20), recording(server, "a.wav")
+        services = replace(bench.services, is_stopping=lambda: bool(server.requests))
+        job_ids = bench.admitted(spec)
+        started = time.monotonic()
+        replace(bench, services=services).submit(Stage.VOICE, job_ids)
+        assert time.monotonic() - started < 3
+    assert bench.states(job_ids) == [State.QUEUED]
+
+
+# ── other jobs ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_host_that_hangs_does_not_delay_others_of_its_chunk(build: Build, upstream: ScriptedServer) -> None:
+    """The orders of the other host are sent while the first one is waited for."""
+    with hanging() as dead, serving({f"/{number}.wav": GOOD for number in range(8)}) as healthy:
+        bench = checking(build(upstream.url), hold_s=2)
+        specs = [recording(dead, f"{number}.wav") for number in range(20)]
+        specs += [recording(healthy, f"{number}.wav") for number in range(8)]
+        job_ids = bench.admitted(*specs)
+        started = time.monotonic()
+        thread = threading.Thread(target=bench.submit, args=(Stage.VOICE, job_ids))
+        thread.start()
+        wait_until(lambda: len(upstream.requests) == 8)
+        assert time.monotonic() - started < 1.5
+        thread.join(5)
+        assert not thread.is_alive()
+    assert set(bench.states(job_ids[:20])) == {State.QUEUED}
+    assert ordered(upstream) == [f"{number}.wav" for number in range(8)]
+
+
+def test_a_batch_of_a_dead_host_leaves_the_slots_to_others(
+    redis: Redis, prefix: str, build: Build, upstream: ScriptedServer
+) -> None:
+    """Four slots, and a thousand jobs of a host that hangs: the jobs of another batch are ordered in a few turns."""
+    with hanging() as dead, serving({f"/{number}.wav": GOOD for number in range(10)}) as healthy:
+        bench = checking(build(upstream.url), hold_s=0.1)
+        bench = replace(
+            bench,
+            services=replace(
+                bench.services, store=JobStore(redis, prefix, limits=Limits(in_flight=4, initial_in_flight=4))
+            ),
+        )
+        first = [recording(dead, f"{number}.wav", batch="dead") for number in range(1000)]
+        others = [recording(healthy, f"{number}.wav", batch="healthy") for number in range(10)]
+        bench.store.enqueue([(spec.job_id(), spec) for spec in (*first, *others)], bench.clock.now)
+        for _ in range(8):  # five without the dead host, which has half of the turns
+            bench.clock.now += 1
+            for job_ids in bench.admit().values():
+                bench.submit(Stage.VOICE, job_ids)
+            pending = [spec.job_id() for spec in others if bench.job(spec.job_id()).state is State.PENDING]
+            # Their voices are ready at once.
+            bench.store.apply_transitions(
+                [transitions.cancel(bench.job(job_id), bench.clock.now) for job_id in pending], bench.clock.now
+            )
+        assert len(upstream.requests) == 10
+    assert bench.store.count_in_flight() == 0
+    assert_consistent(redis, prefix)
+
+
+def test_the_same_recording_at_another_url_is_tried_by_the_job_that_has_it(
+    build: Build, upstream: ScriptedServer, redis: Redis, prefix: str
+) -> None:
+    """A dead link of one job is not the failure of others that share its voice by content."""
+    with serving({"/there.wav": GOOD}) as server:
+        bench = checking(build(upstream.url))
+        sharing = {"reuse": True, "audio_sha256": "0" * 64}
+        absent, there = (recording(server, name, **sharing) for name in ("gone.wav", "there.wav"))
+        bench.submit(Stage.VOICE, bench.admitted(absent, there)[:1])
+        assert bench.states([absent.job_id(), there.job_id()]) == [State.FAILED, State.QUEUED]
+        for job_ids in bench.admit().values():
+            bench.submit(Stage.VOICE, job_ids)
+    assert bench.states([there.job_id()]) == [State.PENDING]
+    assert_consistent(redis, prefix)
+
+
+def test_checks_are_off_unless_configured(build: Build, upstream: ScriptedServer) -> None:
+    """Workers may have no access to the recordings."""
+    bench, spec = build(upstream.url), voice()
+    assert bench.submit(Stage.VOICE, bench.admitted(spec)).pending == [spec.job_id()]
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    """Wait up to ten seconds for a condition."""
+    deadline = time.monotonic() + 10
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -1,0 +1,86 @@
+"""The check of a recording before its order is sent: what it found, and what a job remembers of earlier ones. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from voicequeue.domain.states import FailureCode
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOutcome:
+    """The outcome of a check that was made `at` that time (Unix seconds).
+
+    `code` is the failure of the job, None if the recording is fit. `message` is the reason, without the URL. A
+    temporary failure may pass at a later check.
+    """
+
+    at: float
+    code: FailureCode | None = None
+    message: str = ""
+    is_temporary: bool = False
+
+    @property
+    def result(self) -> str:
+        """The outcome as one word, for logs and metrics."""
+        if self.code is None:
+            return "fit"
+        return "retry" if self.is_temporary else self.code.removeprefix("recording_")
+
+
+@dataclass(frozen=True, slots=True)
+class Recheck:
+    """Checks of a job's recording that failed temporarily: `count` of them, the first `since` that time, the last one
+    `checked_at` (Unix seconds). Zero failed if the job only waits for a check in progress."""
+
+    since: float
+    checked_at: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class UncheckedJob:
+    """An admitted job whose recording is to be checked; without a `url` its record is wrong, and no order will be sent.
+
+    `may_be_charged`: an order of it was lost.
+    """
+
+    job_id: str
+    version: int
+    url: str | None
+    recheck: Recheck | None = None
+    may_be_charged: bool = False
+
+    @property
+    def has_waited(self) -> bool:
+        """True if the job has held a slot for a check that is still in progress."""
+        return self.recheck is not None and not self.recheck.count
+
+    def accepts(self, outcome: CheckOutcome) -> bool:
+        """Return whether the outcome of an earlier check applies; each temporary failure counts once."""
+        return not outcome.is_temporary or self.recheck is None or outcome.at > self.recheck.checked_at
+
+
+def outcome_text(outcome: CheckOutcome) -> str:
+    """Return an outcome as text for Redis."""
+    return json.dumps(asdict(outcome), ensure_ascii=False)
+
+
+def parse_outcome(text: str | None) -> CheckOutcome | None:
+    """Return an outcome from Redis."""
+    if not text:
+        return None
+    fields = json.loads(text)
+    code = fields["code"]
+    return CheckOutcome(fields["at"], FailureCode(code) if code else None, fields["message"], fields["is_temporary"])
+
+
+def recheck_text(recheck: Recheck) -> str:
+    """Return failed checks as a record field."""
+    return json.dumps(asdict(recheck))
+
+
+def parse_recheck(text: str | None) -> Recheck | None:
+    """Return the failed checks in a record field."""
+    return Recheck(**json.loads(text)) if text else None
