@@ -6,13 +6,13 @@ commands first, and all plugins: each worker would load Flower, Tornado and prom
 
 from __future__ import annotations
 
-import gc
-import sys
 from importlib import import_module
 from typing import Any
 
 import click
 from celery.bin.base import CLIContext
+
+from workers.startup import lean_imports
 
 #: The commands: their modules and functions.
 COMMANDS = {"worker": ("celery.bin.worker", "worker"), "flower": ("flower.command", "flower")}
@@ -30,23 +30,17 @@ class CeleryCommands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, function = COMMANDS[cmd_name]
-        command: click.Command = getattr(import_module(module), function)
+        with lean_imports():
+            command: click.Command = getattr(import_module(module), function)
         return command
 
 
 def main() -> Any:
     """Run the command that the arguments name."""
-    arguments = sys.argv[1:]
-    # Celery restarts a worker after SIGHUP by these arguments of Python.
-    sys.argv = ["-m", "workers", *arguments]
-    # What is imported stays: collections during the imports would free nothing.
-    gc.disable()
-    from workers.app import app  # noqa: PLC0415
-
+    with lean_imports():
+        from workers.app import app  # noqa: PLC0415
     group = CeleryCommands("workers", help="Run a worker, or Flower.")
-    context = CLIContext(app=app, no_color=None, workdir=None)
-    gc.enable()
-    return group.main(arguments, prog_name="python -m workers", obj=context)
+    return group.main(prog_name="python -m workers", obj=CLIContext(app=app, no_color=None, workdir=None))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ The help of the group lists all commands without their modules, most of which lo
 
 from __future__ import annotations
 
+import gc
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,11 @@ class LazyCommand:
 
     def load(self) -> Any:
         """Import the module and return the command with its options."""
-        implementation = getattr(import_module(f"voicequeue.cli.{self.module}"), self.attribute or self.name)
+        gc.disable()  # modules stay: collections during their import would free nothing
+        try:
+            implementation = getattr(import_module(f"voicequeue.cli.{self.module}"), self.attribute or self.name)
+        finally:
+            gc.enable()
         if isinstance(implementation, typer.Typer):
             return get_command(implementation)
         single = typer.Typer(add_completion=False)

@@ -19,9 +19,13 @@ NOT_OF_THE_PACKAGE = {"celery", "kombu", "aiohttp", "fsspec", "structlog", "fast
 
 def loaded_by(program: str) -> set[str]:
     """Return the modules that a process has loaded after running this program."""
-    full = f"import sys\n{program}\nprint(*sys.modules)"
-    output = subprocess.run([sys.executable, "-c", full], check=True, capture_output=True, text=True, cwd=ROOT).stdout
-    return set(output.splitlines()[-1].split())
+    return set(output_of(f"import sys\n{program}\nprint(*sys.modules)").splitlines()[-1].split())
+
+
+def output_of(program: str) -> str:
+    """Run a program in a process of its own; return what it prints."""
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
 
 
 @pytest.mark.parametrize(
@@ -78,3 +82,70 @@ def test_a_command_loads_neither_celery_nor_our_other_packages() -> None:
 def test_the_help_gives_the_first_line_of_each_command(command: LazyCommand) -> None:
     """The list of commands repeats it, so that it needs no module of a command."""
     assert command.load().help.splitlines()[0] == command.summary
+
+
+# ── the processes ─────────────────────────────────────────────────────────────────────────────────
+
+#: Celery's other commands with their libraries, and the libraries of other processes.
+NOT_OF_A_WORKER = {"flower", "tornado", "click_repl", "prompt_toolkit", "fastapi", "uvicorn", "fsspec", "requests"}
+
+RUN_HELP = """
+from workers.__main__ import main
+sys.argv = ["workers", {command!r}, "--help"]
+try:
+    main()
+except SystemExit:
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "forbidden"),
+    [
+        (RUN_HELP.format(command="worker"), NOT_OF_A_WORKER | {"celery.bin.celery"}),
+        (
+            RUN_HELP.format(command="flower"),
+            NOT_OF_A_WORKER - {"flower", "tornado"} | {"celery.bin.celery", "celery.bin.worker", "aiohttp"},
+        ),
+        (
+            "from workers.startup import lean_imports\nwith lean_imports():\n    import workers.gateway.serving",
+            {"requests", "fsspec", "aiohttp", "flower", "celery.bin.base"},
+        ),
+    ],
+    ids=["worker", "flower", "gateway"],
+)
+def test_a_process_loads_neither_other_processes_nor_disabled_tracing(program: str, forbidden: set[str]) -> None:
+    """Celery's own entry point would import all its commands and plugins, and redis-py the SDK of OpenTelemetry."""
+    assert (forbidden | {"opentelemetry.sdk"}) & loaded_by(program) == set()
+
+
+def test_tracing_that_is_enabled_finds_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK is hidden from redis-py only while a process without traces starts."""
+    start = "from workers.startup import lean_imports\nwith lean_imports():\n    import redis\n"
+    monkeypatch.delenv("OTEL_TRACES_EXPORTER", raising=False)
+    assert "opentelemetry.sdk.metrics" not in loaded_by(start)
+    assert "opentelemetry.sdk.metrics" in loaded_by(f"{start}import opentelemetry.sdk.metrics")
+
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    assert "opentelemetry.sdk.metrics" in loaded_by(start)
+
+
+def test_collections_are_enabled_again_after_the_start() -> None:
+    """A start that fails enables them too."""
+    program = """
+import gc
+from workers.startup import lean_imports
+try:
+    with lean_imports():
+        is_paused = not gc.isenabled()
+        raise ImportError
+except ImportError:
+    pass
+print("paused" if is_paused else "running", "enabled" if gc.isenabled() else "disabled")
+"""
+
+    output = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT
+    ).stdout
+
+    assert output.split() == ["paused", "enabled"]
