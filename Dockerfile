@@ -23,4 +23,4 @@ USER voicequeue
 
 # On SIGTERM, requests in progress are completed and no new ones are sent.
 STOPSIGNAL SIGTERM
-CMD ["celery", "-A", "workers.app", "worker", "--loglevel", "INFO", "--without-gossip", "--without-mingle"]
+CMD ["python", "-m", "workers", "worker", "--loglevel", "INFO", "--without-gossip", "--without-mingle"]

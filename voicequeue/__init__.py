@@ -4,44 +4,95 @@
 >>> queue = VoiceQueue("redis://localhost:6379/0")
 >>> job = queue.enqueue(VoiceJob(audio_url="https://example.com/ana.wav", song=Song(prompt="[Verse] ...")))
 >>> queue.wait(job.id).persona_id
+
+Importing the package imports nothing else; a name imports its module when it is first used.
 """
 
-from voicequeue.client.async_queue import AsyncVoiceQueue
-from voicequeue.client.bulk_operations import BulkAction, BulkPlan, BulkResult
-from voicequeue.client.queue import VoiceQueue
-from voicequeue.client.results import EnqueueItemResult, EnqueueResult, EnqueueSummary, Rejection
-from voicequeue.client.search import Filter, Page
-from voicequeue.domain.balance import Balance, BalanceWindow, UncountedSpending
-from voicequeue.domain.charge_review import ChargeReview
-from voicequeue.domain.clip import ArchivedFile, Clip
-from voicequeue.domain.gate import Account, Gate, Hold, Limits
-from voicequeue.domain.job import Charge, Event, Failure, Job, TimelineEntry, charges
-from voicequeue.domain.song import Song, UnknownModelWarning
-from voicequeue.domain.spec import Priority, VoiceJob
-from voicequeue.domain.stage import Stage
-from voicequeue.domain.states import ArchiveState, FailureCode, State
-from voicequeue.domain.status import ArchiveCounts, BacklogLane, Batch, CallbackCounts, RefusedJob, Status
-from voicequeue.domain.stop_loss import BatchStop
-from voicequeue.errors import (
-    BatchNotFoundError,
-    InvalidAudioError,
-    InvalidCursorError,
-    InvalidJobError,
-    InvalidStateError,
-    JobNotFoundError,
-    KeyConflictError,
-    PlanNotFoundError,
-    Problem,
-    StoreUnavailableError,
-    VoiceQueueError,
-)
-from voicequeue.storage.archive import ArchiveEntry
-from voicequeue.storage.audit.findings import Finding
-from voicequeue.storage.callbacks import Callback
-from voicequeue.storage.monitoring.throughput import TimeBucket
-from voicequeue.storage.personas import Persona
-from voicequeue.storage.preview import EnqueuePreview
-from voicequeue.storage.rejected_messages import RejectedMessage
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from voicequeue.client.async_queue import AsyncVoiceQueue
+    from voicequeue.client.bulk_operations import BulkAction, BulkPlan, BulkResult
+    from voicequeue.client.queue import VoiceQueue
+    from voicequeue.client.results import EnqueueItemResult, EnqueueResult, EnqueueSummary, Rejection
+    from voicequeue.client.search import Filter, Page
+    from voicequeue.domain.balance import Balance, BalanceWindow, UncountedSpending
+    from voicequeue.domain.charge_review import ChargeReview
+    from voicequeue.domain.clip import ArchivedFile, Clip
+    from voicequeue.domain.gate import Account, Gate, Hold, Limits
+    from voicequeue.domain.job import Charge, Event, Failure, Job, TimelineEntry, charges
+    from voicequeue.domain.song import Song
+    from voicequeue.domain.spec import Priority, VoiceJob
+    from voicequeue.domain.stage import Stage
+    from voicequeue.domain.states import ArchiveState, FailureCode, State
+    from voicequeue.domain.status import ArchiveCounts, BacklogLane, Batch, CallbackCounts, RefusedJob, Status
+    from voicequeue.domain.stop_loss import BatchStop
+    from voicequeue.errors import (
+        BatchNotFoundError,
+        InvalidAudioError,
+        InvalidCursorError,
+        InvalidJobError,
+        InvalidStateError,
+        JobNotFoundError,
+        KeyConflictError,
+        PlanNotFoundError,
+        Problem,
+        StoreUnavailableError,
+        UnknownModelWarning,
+        VoiceQueueError,
+    )
+    from voicequeue.storage.archive import ArchiveEntry
+    from voicequeue.storage.audit.findings import Finding
+    from voicequeue.storage.callbacks import Callback
+    from voicequeue.storage.monitoring.throughput import TimeBucket
+    from voicequeue.storage.personas import Persona
+    from voicequeue.storage.preview import EnqueuePreview
+    from voicequeue.storage.rejected_messages import RejectedMessage
+
+#: The public names of each module.
+_EXPORTS: dict[str, tuple[str, ...]] = {
+    "client.async_queue": ("AsyncVoiceQueue",),
+    "client.bulk_operations": ("BulkAction", "BulkPlan", "BulkResult"),
+    "client.queue": ("VoiceQueue",),
+    "client.results": ("EnqueueItemResult", "EnqueueResult", "EnqueueSummary", "Rejection"),
+    "client.search": ("Filter", "Page"),
+    "domain.balance": ("Balance", "BalanceWindow", "UncountedSpending"),
+    "domain.charge_review": ("ChargeReview",),
+    "domain.clip": ("ArchivedFile", "Clip"),
+    "domain.gate": ("Account", "Gate", "Hold", "Limits"),
+    "domain.job": ("Charge", "Event", "Failure", "Job", "TimelineEntry", "charges"),
+    "domain.song": ("Song",),
+    "domain.spec": ("Priority", "VoiceJob"),
+    "domain.stage": ("Stage",),
+    "domain.states": ("ArchiveState", "FailureCode", "State"),
+    "domain.status": ("ArchiveCounts", "BacklogLane", "Batch", "CallbackCounts", "RefusedJob", "Status"),
+    "domain.stop_loss": ("BatchStop",),
+    "errors": (
+        "BatchNotFoundError",
+        "InvalidAudioError",
+        "InvalidCursorError",
+        "InvalidJobError",
+        "InvalidStateError",
+        "JobNotFoundError",
+        "KeyConflictError",
+        "PlanNotFoundError",
+        "Problem",
+        "StoreUnavailableError",
+        "UnknownModelWarning",
+        "VoiceQueueError",
+    ),
+    "storage.archive": ("ArchiveEntry",),
+    "storage.audit.findings": ("Finding",),
+    "storage.callbacks": ("Callback",),
+    "storage.monitoring.throughput": ("TimeBucket",),
+    "storage.personas": ("Persona",),
+    "storage.preview": ("EnqueuePreview",),
+    "storage.rejected_messages": ("RejectedMessage",),
+}
+_MODULES = {name: module for module, names in _EXPORTS.items() for name in names}
 
 __all__ = [
     "Account",
@@ -105,3 +156,16 @@ __all__ = [
     "VoiceQueueError",
     "charges",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""The errors that callers can catch.
+"""The errors that callers can catch, and the warning.
 
     VoiceQueueError
      ├── InvalidJobError        (also a ValueError)   fields of the job are missing or invalid; lists each of them
@@ -257,4 +257,11 @@ class StoreUnavailableError(VoiceQueueError):
     """Redis did not answer, or refused the command (out of memory, read-only).
 
     The command may or may not have been executed.
+    """
+
+
+class UnknownModelWarning(UserWarning):
+    """The model version is unknown to this release; upstream decides.
+
+    Each process warns about the first 20 only.
     """

@@ -1,4 +1,4 @@
-"""The Celery app. `celery -A workers.app worker` consumes all queues except `callbacks` and `archive`."""
+"""The Celery app. `python -m workers worker` consumes all queues except `callbacks` and `archive`."""
 
 from __future__ import annotations
 

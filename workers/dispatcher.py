@@ -117,8 +117,10 @@ class DispatcherStep(BackgroundStep):
     queues = frozenset(WORKER_QUEUES)
 
     def create(self, worker: Any) -> None:  # noqa: ARG002  Celery's signature
-        """Import the MusicAPI client before any process is forked."""
+        """Import the MusicAPI client before any process is forked, and exempt what was imported from collections:
+        Celery collects before each fork."""
         preload()
+        gc.freeze()
 
     def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:
         """Build the dispatcher and the maintenance, and return their loop."""

@@ -18,8 +18,6 @@ from importlib.metadata import version
 from typing import Any, BinaryIO
 from urllib.parse import urljoin
 
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
-
 from voicequeue.net.address_policy import AddressPolicy
 from voicequeue.net.http_client import request
 from voicequeue.net.http_types import HttpTimeouts, RequestFailed, Response, ResponseTooLarge, Target, UrlNotAllowed
@@ -125,6 +123,8 @@ class Downloader:
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
+        from requests.utils import DEFAULT_CA_BUNDLE_PATH  # noqa: PLC0415  most processes that import this send nothing
+
         return ssl.create_default_context(cafile=self._certificates or DEFAULT_CA_BUNDLE_PATH)
 
     def download(self, url: str, into: BinaryIO) -> Download:

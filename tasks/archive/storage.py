@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import fsspec
-
 #: A name that is safe in a path: it contains no separator, and the file is not hidden.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _NAME_MAX = 100
@@ -56,6 +54,8 @@ class ArchiveStorage:
         if not url:
             raise ArchiveStorageError("VOICEQUEUE_ARCHIVE_URL is not set")
         try:
+            import fsspec  # noqa: PLC0415  workers without an archive do not need it
+
             files, root = fsspec.core.url_to_fs(url)
             parts = urlsplit(url)
         except ImportError as error:

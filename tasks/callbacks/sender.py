@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from standardwebhooks import Webhook
 
 from voicequeue.auth.signatures import receiver_secret
@@ -68,6 +67,8 @@ class Sender:
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
+        from requests.utils import DEFAULT_CA_BUNDLE_PATH  # noqa: PLC0415  most processes that import this send nothing
+
         return ssl.create_default_context(cafile=self._certificates or DEFAULT_CA_BUNDLE_PATH)
 
     def send(self, callback: CallbackClaim, target: Target, now: float) -> SendResult:

@@ -5,77 +5,60 @@ Exit codes: 0 success, 1 failure, 2 wrong usage or input, 3 Redis or upstream un
 
 from __future__ import annotations
 
-import inspect
 import logging
 import sys
 import warnings
-from collections.abc import Callable
 
-import typer
 from dotenv import load_dotenv
 
-from voicequeue.cli import (
-    archive,
-    callbacks,
-    cancel,
-    doctor,
-    enqueue,
-    export,
-    ingest,
-    jobs,
-    keys,
-    limits,
-    pause,
-    personas,
-    rejects,
-    retry,
-    review,
-    status,
-    watch,
-)
+from voicequeue.cli.lazy_group import LazyCommand, LazyGroup
 from voicequeue.cli.terminal import TerminalLogHandler, print_error
-from voicequeue.domain.song import UnknownModelWarning
-from voicequeue.errors import InvalidStateError, StoreUnavailableError, VoiceQueueError
-from voicequeue.storage.connection.refusals import RedisRefusalError
+from voicequeue.errors import InvalidStateError, StoreUnavailableError, UnknownModelWarning, VoiceQueueError
 
-#: The commands, by panel of the help.
-COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Add jobs": (enqueue.enqueue, ingest.ingest),
-    "View jobs and results": (
-        status.status,
-        watch.watch,
-        jobs.jobs,
-        jobs.job,
-        export.export,
-        personas.personas,
+#: The commands, by panel of the help. The text is the first line of the command's docstring.
+COMMANDS = {
+    "Add jobs": (
+        LazyCommand("enqueue", "enqueue", "Add one job to the queue."),
+        LazyCommand("ingest", "ingest", "Add every row of a file to the queue."),
     ),
-    "Change jobs": (retry.retry, cancel.cancel, review.review),
-    "Control the queue": (pause.pause, pause.resume, limits.limits, limits.credits),
-    "Callbacks, archive and messages": (callbacks.callbacks, archive.archive, rejects.rejects),
-    "Administration": (doctor.doctor,),
+    "View jobs and results": (
+        LazyCommand("status", "status", "Show an overview of the queue, or of one batch."),
+        LazyCommand("watch", "watch", "Watch a batch, or all jobs, until they have settled."),
+        LazyCommand("jobs", "jobs", "List jobs, filtered by batch, state or text."),
+        LazyCommand("job", "jobs", "Show a job with its timeline, charges and songs."),
+        LazyCommand("export", "export", "Export jobs with their orders and results."),
+        LazyCommand("personas", "personas", "List the voices that were created, the newest first."),
+    ),
+    "Change jobs": (
+        LazyCommand("retry", "retry", "Retry failed jobs from the stage that failed."),
+        LazyCommand("cancel", "cancel", "Cancel a job, or all jobs of a batch."),
+        LazyCommand("review", "review", "List jobs that may or may not have been charged, or settle one."),
+    ),
+    "Control the queue": (
+        LazyCommand("pause", "pause", "Stop submitting orders: all, of one stage, or of one batch."),
+        LazyCommand("resume", "pause", "Resume what is paused, and retry now what is on hold."),
+        LazyCommand("limits", "limits", "Show the limits, or set them for all workers at once."),
+        LazyCommand("credits", "limits", "Show the account: balance, reserved, spent and unexplained credits."),
+    ),
+    "Callbacks, archive and messages": (
+        LazyCommand("callbacks", "callbacks", "List callbacks that are pending or undelivered, or redeliver them."),
+        LazyCommand("archive", "archive", "List jobs whose songs are pending or failed to be archived, or retry them."),
+        LazyCommand("rejects", "rejects", "List rejected messages of other Celery clients, the newest first."),
+    ),
+    "Administration": (
+        LazyCommand("doctor", "doctor", "Check settings, Redis, upstream, the public URL, processes and versions."),
+        LazyCommand("keys", "keys", "Create API keys for the HTTP gateway.", attribute="app"),
+    ),
 }
 
-app = typer.Typer(
+app = LazyGroup(
+    COMMANDS,
     name="voicequeue",
     help="Turn recordings into singing voices: enqueue jobs, watch them, export the songs.",
     epilog="Connects to REDIS_URL (default redis://localhost:6379/0), which may be set in the file .env. "
     "Exit codes: 0 success, 1 failure, 2 wrong usage or input, 3 Redis or upstream unreachable.",
     no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
 )
-
-
-def _help(command: Callable[..., None]) -> str:
-    """Return the docstring with one line per paragraph; Typer prints its line breaks."""
-    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
-    return "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
-
-
-for panel, commands in COMMANDS.items():
-    for command in commands:
-        app.command(help=_help(command), rich_help_panel=panel)(command)
-app.add_typer(keys.app, name="keys", rich_help_panel="Administration")
 
 
 def main() -> None:
@@ -87,8 +70,7 @@ def main() -> None:
     try:
         app()
     except StoreUnavailableError as error:
-        hint = "" if isinstance(error.__cause__, RedisRefusalError) else ". Is REDIS_URL right?"
-        print_error(f"{error}{hint}")
+        print_error(f"{error}{_hint(error)}")
         sys.exit(3)
     except InvalidStateError as error:
         print_error(str(error))
@@ -96,6 +78,13 @@ def main() -> None:
     except VoiceQueueError as error:
         print_error(str(error))
         sys.exit(2)
+
+
+def _hint(error: StoreUnavailableError) -> str:
+    """Return a hint at the likely cause; nothing if Redis answered, because the error names the cause."""
+    from voicequeue.storage.connection.refusals import RedisRefusalError  # noqa: PLC0415
+
+    return "" if isinstance(error.__cause__, RedisRefusalError) else ". Is REDIS_URL right?"
 
 
 def _show_log() -> None:

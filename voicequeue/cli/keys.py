@@ -10,7 +10,7 @@ from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope
 from voicequeue.cli.terminal import AsJson, argument, option, print_error, print_json
 
-app = typer.Typer(help="Create API keys for the HTTP gateway.", no_args_is_help=True)
+app = typer.Typer(help="Create API keys for the HTTP gateway.", no_args_is_help=True, add_completion=False)
 
 
 @app.callback()

@@ -9,20 +9,21 @@ import re
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from voicequeue.client.queue import DEFAULT_URL, VoiceQueue, with_source
 from voicequeue.domain.source import Source
 from voicequeue.domain.states import State
 from voicequeue.domain.stop_loss import parse_fraction
 from voicequeue.errors import VoiceQueueError
-from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 from voicequeue.texts import escape_controls, parse_float, terminal_safe_json
+
+if TYPE_CHECKING:
+    from voicequeue.client.queue import VoiceQueue
 
 #: Columns of output that is not a terminal, so that lines are not broken for grep and less.
 PIPE_WIDTH = 400
@@ -122,6 +123,10 @@ def open_queue(*, reuse: bool | None = None) -> VoiceQueue:
 
     `reuse` is whether jobs share voices by default; None takes VOICEQUEUE_REUSE_VOICES. Raises CommandSetupError.
     """
+    # Imported here, because the help of a command needs no connection.
+    from voicequeue.client.queue import DEFAULT_URL, VoiceQueue, with_source  # noqa: PLC0415
+    from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX  # noqa: PLC0415
+
     url = os.environ.get("REDIS_URL") or DEFAULT_URL
     prefix = os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX
     wait_s = os.environ.get("VOICEQUEUE_WAIT_FOR_REDIS_S") or "0"

@@ -251,7 +251,7 @@ def _processes(facts: Facts) -> Iterator[CheckResult]:
             "workers",
             Level.ERROR,
             f"no worker has sent a heartbeat in the last {HEARTBEAT_TIMEOUT_S:.0f} s; {open_jobs:,} jobs are waiting",
-            "start one: celery -A workers.app worker, or make up; its log shows why it stopped",
+            "start one: python -m workers worker, or make up; its log shows why it stopped",
         )
     for kind, pending, what in (
         ("callbacks", facts.callbacks.pending, "callbacks"),

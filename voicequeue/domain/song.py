@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from voicequeue.errors import UnknownModelWarning
 from voicequeue.texts import parse_float
 
 #: Versions with at most 3,000 characters of lyrics and 200 of style tags.
@@ -51,13 +52,6 @@ def _written(value: Any) -> Any:
 NumberOrText = BeforeValidator(_written)
 
 Weight = Annotated[float, NumberOrText, Field(ge=0, le=1)]
-
-
-class UnknownModelWarning(UserWarning):
-    """The model version is unknown to this release; upstream decides.
-
-    Each process warns about the first 20 only.
-    """
 
 
 def _warn_about(mv: str) -> None:

@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 
-from config import logs, tracing
-from config.settings import settings
-from workers.gateway.app import create_app
-from workers.gateway.server.connections import ServerLimits, raise_descriptor_limit
-from workers.gateway.server.http_server import Server, ServerConfig
-
-log = logging.getLogger("voicequeue.gateway")
-
-#: Below this many file descriptors, fewer than 234 requests and 58 event streams fit.
-FEW_DESCRIPTORS = 1_024
-
-#: Seconds that requests get to finish at shutdown.
-SHUTDOWN_TIMEOUT_S = 10
+from workers.startup import lean_imports
 
 
 def main() -> None:
     """Serve until the process is stopped."""
-    config = settings()
-    logs.configure(config)
-    files = raise_descriptor_limit()
-    bounds = ServerLimits.for_descriptors(files)
-    app = create_app(config, bounds)
-    tracing.instrument_fastapi(app)
-    if files < FEW_DESCRIPTORS:
-        log.warning(
-            "this process may open only %s files, which limits its connections: raise LimitNOFILE or ulimit -n", files
-        )
-    server = Server(
-        ServerConfig(
-            app,
-            bounds,
-            host=config.web_address,
-            port=config.port,
-            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
-        )
-    )
+    with lean_imports():
+        from workers.gateway.serving import build_server  # noqa: PLC0415
+
+        server = build_server()
     server.run()
     if not server.started:
         sys.exit("the gateway could not start; see the log lines above")

@@ -1,4 +1,4 @@
-"""The gateway's ASGI app, built from the settings; `workers/gateway/__main__.py` serves it."""
+"""The gateway's ASGI app, built from the settings; `workers/gateway/serving.py` serves it."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ def test_logs_report_errors_without_the_content_of_jobs(system: System) -> None:
 
 
 def test_a_worker_started_without_options_finishes_jobs(build: Build) -> None:
-    """`celery -A workers.app worker` works without options and consumes every queue but `callbacks`."""
+    """Celery's own command, `celery -A workers.app worker`, works too, and consumes every queue but `callbacks`."""
     system = build(workers=0)
     system.stack.start("plain", "exec celery -A workers.app worker")
     with system.queue() as queue:

@@ -96,7 +96,7 @@ def with_another_secret(setup: Setup) -> None:
         (with_too_few_replicas, "redis", "refuses writes: NOREPLICAS", "connect them"),
         (with_a_wrong_key, "upstream", "does not accept MUSICAPI_KEY", "voicequeue resume"),
         (with_a_clock_that_is_off, "clock", "the clock of g1 is 301 s behind", "chrony"),
-        (without_a_worker, "workers", "no worker has sent a heartbeat", "celery -A workers.app worker"),
+        (without_a_worker, "workers", "no worker has sent a heartbeat", "python -m workers worker"),
         (with_an_unreachable_public_url, "public url", "no response from", "check that `web` is running"),
         (without_a_secret, "settings", "VOICEQUEUE_SECRET: is required", "in the environment or in .env"),
         (with_flower_open, "flower", "FLOWER_BASIC_AUTH: is required", "FLOWER_BASIC_AUTH=user:"),

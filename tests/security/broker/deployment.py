@@ -158,7 +158,7 @@ def _command(name: str) -> list[str]:
     """Return the command of the service, or of the image."""
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     command: list[str] = composed.services()[name].get("command") or yaml.safe_load(dockerfile.rsplit("CMD ", 1)[1])
-    if command[0] == "celery" and "worker" in command:
+    if "worker" in command:
         command = [*command, "-n", f"{name}@%h"]  # in a container the host name differs
     return command
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import typer
 
 from tests.store.conftest import Command
 from tests.store.life import (
@@ -31,16 +30,16 @@ from voicequeue.storage.job_store import JobStore
 # ── --json everywhere ─────────────────────────────────────────────────────────────────────────────
 
 
-def commands(group: Any) -> dict[str, Any]:
+def commands(loaded: dict[str, Any]) -> dict[str, Any]:
     """Return every command by its name, those of groups by both names."""
     named: dict[str, Any] = {}
-    for name, command in group.commands.items():
-        inner = commands(command) if hasattr(command, "commands") else None
+    for name, command in loaded.items():
+        inner = commands(command.commands) if hasattr(command, "commands") else None
         named |= {f"{name} {subcommand}": what for subcommand, what in inner.items()} if inner else {name: command}
     return named
 
 
-ALL = commands(typer.main.get_command(app))
+ALL = commands({name: app.load(name) for name in app.commands})
 
 
 @pytest.mark.parametrize("name", sorted(ALL))

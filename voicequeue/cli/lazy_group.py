@@ -1,0 +1,71 @@
+"""A group of commands that imports the module of a command when the command is run.
+
+The help of the group lists all commands without their modules, most of which load pydantic and redis.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+
+@dataclass(frozen=True, slots=True)
+class LazyCommand:
+    """A command: its name, its module in voicequeue.cli, and the first line of its help.
+
+    `attribute` is the function of the command in the module, or the Typer app of a group; by default, the name.
+    """
+
+    name: str
+    module: str
+    summary: str
+    attribute: str = ""
+
+    def load(self) -> Any:
+        """Import the module and return the command with its options."""
+        gc.disable()  # modules stay: collections during their import would free nothing
+        try:
+            implementation = getattr(import_module(f"voicequeue.cli.{self.module}"), self.attribute or self.name)
+        finally:
+            gc.enable()
+        if isinstance(implementation, typer.Typer):
+            return get_command(implementation)
+        single = typer.Typer(add_completion=False)
+        single.command(self.name, help=_help(implementation))(implementation)
+        return get_command(single)
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are loaded one by one, by the panel of the help that lists them."""
+
+    def __init__(self, panels: Mapping[str, Sequence[LazyCommand]], **settings: Any) -> None:
+        self._lazy = {command.name: command for commands in panels.values() for command in commands}
+        listed = [
+            TyperCommand(command.name, help=command.summary, rich_help_panel=panel)
+            for panel, commands in panels.items()
+            for command in commands
+        ]
+        super().__init__(commands=listed, **settings)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Return the command that the arguments name, with its options."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and self.load(command.name), rest
+
+    def load(self, name: str) -> Any:
+        """Return the command of this name with its options."""
+        return self._lazy[name].load()
+
+
+def _help(command: Callable[..., None]) -> str:
+    """Return the docstring with one line per paragraph; Typer prints its line breaks."""
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    return "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)

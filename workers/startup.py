@@ -1,0 +1,33 @@
+"""The start of a process, with what it needs and no more."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from config import tracing
+
+#: redis-py imports this if it is installed, for metrics that we do not use.
+_METRICS_SDK = "opentelemetry.sdk.metrics"
+
+
+@contextmanager
+def lean_imports() -> Iterator[None]:
+    """Import and build what stays until the end of the process.
+
+    Garbage collections would free nothing meanwhile, and later ones skip the results. redis-py does not import the
+    OpenTelemetry SDK, unless traces are enabled.
+    """
+    gc.disable()
+    is_hidden = not tracing.is_enabled() and _METRICS_SDK not in sys.modules
+    if is_hidden:
+        sys.modules[_METRICS_SDK] = None  # type: ignore[assignment]  # Python's way to make an import fail
+    try:
+        yield
+    finally:
+        if is_hidden:
+            del sys.modules[_METRICS_SDK]
+        gc.freeze()
+        gc.enable()
