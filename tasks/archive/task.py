@@ -176,8 +176,8 @@ def _description(job: Job, clip: Clip) -> dict[str, Any]:
     """Return the song's fields as upstream gave them, with those of its job."""
     spec = job.spec
     origin = {"job": job.id, "key": spec.key, "batch": spec.batch, "name": spec.name, "metadata": spec.metadata}
-    voice = {"persona_id": job.persona_id, "voice_name": job.voice_name}
-    return {**origin, "source_row": job.source_row, **voice, **{field: getattr(clip, field) for field in UPSTREAM_CLIP_FIELDS}}
+    voice = {"persona_id": job.persona_id, "voice_name": job.voice_name, "source_row": job.source_row}
+    return {**origin, **voice, **{field: getattr(clip, field) for field in UPSTREAM_CLIP_FIELDS}}
 
 
 def _finish(services: ArchiveServices, claim: ArchiveClaim, failures: Sequence[_Failure]) -> None:
