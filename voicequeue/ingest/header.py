@@ -20,6 +20,7 @@ from voicequeue.ingest.row import (
     SONG_COLUMNS,
     ExtraColumns,
     UnreadableFileError,
+    has_guarded_cells,
 )
 from voicequeue.texts import replace_unencodable
 
@@ -113,7 +114,7 @@ def read_header(cells: Iterable[str], extra: ExtraColumns) -> Header:
     names = [cell.strip() for cell in cells]
     while names and not names[-1]:
         names.pop()
-    if is_guarded := tuple(names[: len(REJECTED_COLUMNS)]) == REJECTED_COLUMNS:
+    if is_guarded := has_guarded_cells(names):
         names = [unguard(name) for name in names]
     own_names = tuple(name for name in names if name and name not in REJECTED_COLUMNS)
     if own_names == JSON_COLUMNS:

@@ -108,6 +108,23 @@ def test_an_export_reads_back_as_the_same_jobs(command: Command, working_folder:
     assert (counts["new"], counts["existing"], counts["rejected"]) == (0, 4, 0)
 
 
+@pytest.mark.parametrize(
+    "options", [["--excel", "-o", "x.csv"], ["--excel", "--delimiter", ";", "-o", "x.csv"], ["-o", "x.xlsx"]]
+)
+def test_a_whole_export_reads_back_as_the_same_jobs(
+    command: Command, queue: VoiceQueue, working_folder: Path, options: list[str]
+) -> None:
+    """Also with texts that look like formulas; the rows of the jobs stay those of the first file."""
+    (working_folder / "voices.csv").write_text(ROWS, encoding="utf-8")
+    command("ingest", "voices.csv", "--batch", "spring")
+    assert command("export", "--batch", "spring", *options).code == 0
+
+    counts = command("ingest", options[-1], "--batch", "spring", "--extra", "ignore", "--json").json()
+
+    assert (counts["new"], counts["existing"], counts["rejected"]) == (0, 2, 0)
+    assert sorted((job.source_row, job.spec.name) for job in queue.jobs()) == [(2, "Ana"), (3, "Åse")]
+
+
 def _is_input(name: str) -> bool:
     return name in (*JOB_COLUMNS, *SONG_COLUMNS) or name.startswith("metadata.")
 

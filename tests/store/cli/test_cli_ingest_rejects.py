@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,6 @@ from voicequeue.ingest.row_reader import RowReader
 
 GOOD = "https://a.example/1.wav"
 ERROR = InvalidJobError([Problem("audio_url", "must be a URL")])
-
-reads_excel = pytest.mark.skipif(
-    importlib.util.find_spec("voicequeue.ingest.excel_rows") is None, reason="the reader of Excel files is missing"
-)
 
 
 def write_rejects(folder: Path, written: FileFormat, *rows: Row) -> Path:
@@ -123,7 +118,6 @@ def test_a_file_in_another_encoding_gets_rejected_rows_that_spreadsheet_programs
     command: Command, working_folder: Path
 ) -> None:
     """UTF-8 with its mark, so that they are ingested without --encoding."""
-    pytest.importorskip("voicequeue.ingest.encodings")
     file = working_folder / "voices.csv"
     file.write_bytes("audio_url;name\nnowhere;Björn\n".encode("cp1252"))
 
@@ -134,7 +128,6 @@ def test_a_file_in_another_encoding_gets_rejected_rows_that_spreadsheet_programs
     assert "Björn" in content.decode()
 
 
-@reads_excel
 def test_rejected_rows_of_a_workbook_can_be_corrected_and_ingested(
     command: Command, queue: VoiceQueue, working_folder: Path
 ) -> None:
@@ -158,7 +151,6 @@ def test_rejected_rows_of_a_workbook_can_be_corrected_and_ingested(
     assert sorted(working_folder.iterdir()) == [file, path]
 
 
-@reads_excel
 def test_a_stopped_workbook_has_rejected_rows_to_open(command: Command, working_folder: Path) -> None:
     """Beside those that --resume continues; the end of the file deletes both."""
     file = working_folder / "voices.xlsx"

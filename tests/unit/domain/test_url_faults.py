@@ -46,7 +46,7 @@ FAULTS = {
     "htps://recordings.example/ana.wav": MISSPELLED,
     "ttps://recordings.example/ana.wav": MISSPELLED,
     "https:recordings.example/ana.wav": MISSPELLED,
-    "s3://bucket/ana.wav": CLOUD,
+    "s3a://bucket/ana.wav": CLOUD,
     "gs://bucket/ana.wav": CLOUD,
     "ftp://recordings.example/ana.wav": FTP,
     "data:audio/mpeg;base64,SUQz": BROWSER,

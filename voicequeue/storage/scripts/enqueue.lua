@@ -25,7 +25,6 @@ for a = first, #ARGV, 4 do
     local at = now + count * 1e-6 -- microseconds apart, so that jobs of one call keep their order
     local created = string.format('%.6f', at)
     create_record(id, spec, created, rank, batch, stage, next_stage, voice, sha256, source, source_row)
-    add_queued_credits(batch ~= '' and batch, cost_from_stage(stage, next_stage ~= '' and next_stage))
     append_to(by_lane, rank .. ':' .. batch, lane_score(stage, tonumber(created)), id)
     append_to(by_batch, batch, created, id)
     if within ~= '' then redis.call('ZADD', key('start_by'), at + within, id) end

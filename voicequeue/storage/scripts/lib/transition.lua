@@ -22,18 +22,6 @@ local function was_enqueued_as(id, spec)
   return earlier and earlier:find(redis.sha1hex(spec), 1, true) ~= nil
 end
 
--- Write the first record of a job; fields with the value '' are omitted.
-local function create_record(id, spec, created, rank, batch, stage, next_stage, shared_voice, sha256, source, source_row)
-  local fields = { 'spec', spec, 'state', 'queued', 'stage', stage, 'version', 1, 'rank', rank, 'created', created,
-    'source', source }
-  if batch ~= '' then fields[15] = 'batch'; fields[16] = batch end
-  if next_stage ~= '' then fields[#fields + 1] = 'next_stage'; fields[#fields + 1] = next_stage end
-  if shared_voice ~= '' then fields[#fields + 1] = 'shared_voice'; fields[#fields + 1] = shared_voice end
-  if sha256 ~= '' then fields[#fields + 1] = 'sha256'; fields[#fields + 1] = sha256 end
-  if source_row ~= '' then fields[#fields + 1] = 'source_row'; fields[#fields + 1] = source_row end
-  redis.call('HSET', key('job:' .. id), unpack(fields))
-end
-
 -- Count jobs by state and stage; queued jobs are counted by their lanes.
 local function add_to_state_count(state, stage, change)
   if state ~= 'queued' then add_to_counter('state_counts', state .. ':' .. stage, change) end
@@ -57,6 +45,19 @@ end
 local function add_queued_credits(batch, change)
   add_to_counter('backlog', 'queued_credits', change)
   if batch then add_to_counter('batch:' .. batch, 'queued_credits', change) end
+end
+
+-- Write the first record of a job, and count its credits; fields with the value '' are omitted.
+local function create_record(id, spec, created, rank, batch, stage, next_stage, shared_voice, sha256, source, source_row)
+  local fields = { 'spec', spec, 'state', 'queued', 'stage', stage, 'version', 1, 'rank', rank, 'created', created,
+    'source', source }
+  if batch ~= '' then fields[15] = 'batch'; fields[16] = batch end
+  if next_stage ~= '' then fields[#fields + 1] = 'next_stage'; fields[#fields + 1] = next_stage end
+  if shared_voice ~= '' then fields[#fields + 1] = 'shared_voice'; fields[#fields + 1] = shared_voice end
+  if sha256 ~= '' then fields[#fields + 1] = 'sha256'; fields[#fields + 1] = sha256 end
+  if source_row ~= '' then fields[#fields + 1] = 'source_row'; fields[#fields + 1] = source_row end
+  redis.call('HSET', key('job:' .. id), unpack(fields))
+  add_queued_credits(batch ~= '' and batch, cost_from_stage(stage, next_stage ~= '' and next_stage))
 end
 
 -- Update the slot, the lane or the queue for a voice.
