@@ -6,6 +6,7 @@ commands first, and all plugins: each worker would load Flower, Tornado and prom
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Any
 
@@ -39,8 +40,8 @@ def main() -> Any:
     """Run the command that the arguments name."""
     with lean_imports():
         from workers.app import app  # noqa: PLC0415
-    group = CeleryCommands("workers", help="Run a worker, or Flower.")
-    return group.main(prog_name="python -m workers", obj=CLIContext(app=app, no_color=None, workdir=None))
+    context = CLIContext(app=app, no_color="NO_COLOR" in os.environ, workdir=None)
+    return CeleryCommands("workers", help="Run a worker, or Flower.").main(prog_name="python -m workers", obj=context)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Return the command that the arguments name, with its options."""
         name, command, rest = super().resolve_command(ctx, args)
-        return name, command and self.load(command.name), rest
+        return name, self.load(name) if name else command, rest
 
     def load(self, name: str) -> Any:
         """Return the command of this name with its options."""
