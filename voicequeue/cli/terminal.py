@@ -18,7 +18,6 @@ from rich.table import Table
 
 from voicequeue.domain.source import Source
 from voicequeue.domain.states import State
-from voicequeue.domain.stop_loss import parse_fraction
 from voicequeue.errors import VoiceQueueError
 from voicequeue.texts import escape_controls, parse_float, terminal_safe_json
 
@@ -65,6 +64,8 @@ def parse_duration(text: str) -> float:
 
 def parse_percentage(text: str) -> float:
     """Return the fraction of a text such as `20%` or `0.2`. Raises BadParameter."""
+    from voicequeue.domain.stop_loss import parse_fraction  # noqa: PLC0415
+
     try:
         return parse_fraction(text)
     except ValueError as error:

@@ -151,7 +151,7 @@ def test_a_job_that_is_not_admitted_when_its_chunk_is_read_does_not_pass(
 
 
 def test_a_job_that_was_corrected_after_its_check_is_checked_again(build: Build, upstream: ScriptedServer) -> None:
-    """It is claimed for the recording that was checked, or not at all."""
+    """It is claimed for the recording that was checked, or it is not claimed."""
     files: dict[str, Script] = {}
     with serving(files) as server:
         bench, spec = checking(build(upstream.url)), recording(server, "a.wav")

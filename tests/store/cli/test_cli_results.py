@@ -77,6 +77,9 @@ def test_watching_follows_the_jobs_until_they_have_settled(command: Command, sto
             "settled": True,
             "credits": 8,
             "credits_reserved": 0,
+            "credits_queued": 0,
+            "failed_by_code": {},
+            "stopped": None,
         }
     ]
 

@@ -51,7 +51,7 @@ def _bytes(line: str | bytes) -> bytes:
 
 def jobs(parsed_rows: list[Row], batch: str = "spring") -> list[VoiceJob]:
     """Return the jobs that rows describe."""
-    return [row.to_job(batch) for row in parsed_rows]
+    return [row.to_job(batch).model_copy(update={"source_row": None}) for row in parsed_rows]
 
 
 def row_error(row: Row) -> str:

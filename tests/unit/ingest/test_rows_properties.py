@@ -47,7 +47,7 @@ def _results(content: bytes) -> list[VoiceJob | str]:
 
 def _result(row: Row) -> VoiceJob | str:
     try:
-        return row.to_job("spring")
+        return row.to_job("spring").model_copy(update={"source_row": None})
     except InvalidJobError:
         return "invalid"
 
