@@ -185,7 +185,7 @@ def readable_jobs(content: bytes) -> list[VoiceJob]:
     valid = []
     for row in RowReader(file(content, end=b"")):
         try:
-            valid.append(row.to_job("spring"))
+            valid.append(row.to_job("spring").model_copy(update={"source_row": None}))
         except ValueError:
             continue
     return valid
