@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-from base64 import b32encode
 from collections.abc import Mapping
 from enum import StrEnum
 from hashlib import blake2b, sha1
@@ -75,9 +74,10 @@ _RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 
 def http_url(text: str) -> str:
     """Return `text` if it is an HTTP URL. Raises ValueError."""
-    require_encodable(text)
-    if not (_PLAIN_URL.fullmatch(text) or (_is_url(text) and not INVISIBLE.search(text))):
-        raise ValueError(describe_fault(text))
+    if not _PLAIN_URL.fullmatch(text):
+        require_encodable(text)
+        if not _is_url(text) or INVISIBLE.search(text):
+            raise ValueError(describe_fault(text))
     if len(text) > _URL_MAX:
         raise ValueError(f"has {len(text):,} characters; at most {_URL_MAX:,} are allowed")
     return text
@@ -327,5 +327,11 @@ def _hex(*parts: str) -> str:
     return sha1("\0".join(parts).encode(), usedforsecurity=False).hexdigest()
 
 
+_DIGITS = "abcdefghijklmnopqrstuvwxyz234567"
+_PAIRS = [first + second for first in _DIGITS for second in _DIGITS]
+
+
 def _base32(digest: bytes) -> str:
-    return b32encode(digest).decode().lower()
+    """Return 10 bytes in Base32 (RFC 4648), in lower case; faster than the standard library, for each row of a file."""
+    bits = int.from_bytes(digest)
+    return "".join([_PAIRS[bits >> shift & 1023] for shift in range(70, -1, -10)])
