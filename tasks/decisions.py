@@ -106,7 +106,8 @@ def check_failed(job: UncheckedJob, outcome: CheckOutcome, now: float, policy: t
     earlier = job.recheck
     since = earlier.since if earlier and earlier.count else now
     count = (earlier.count if earlier else 0) + 1
-    due = policy.next_attempt_at(since, count, now) if outcome.is_temporary else None
+    after_s = outcome.retry_after_s
+    due = policy.next_attempt_at(since, count, now, min_delay_s=after_s) if outcome.is_temporary else None
     if due is not None:
         recheck = recording_check.Recheck(since, now, count)
         reason = f"check {count} of its recording failed: {outcome.message}; checked again in {due - now:.0f} s"
@@ -131,11 +132,31 @@ def source_failed(claim: SubmitClaim, message: str, now: float, *, is_temporary:
     return _submit_transition(claim)(State.FAILED, reason=failure.code, fields=_failure_fields(failure, now))
 
 
-def check_in_progress(job: UncheckedJob, now: float) -> Transition:
-    """Queue an admitted job whose check takes long; it keeps its place, and no failure is counted."""
-    recheck = job.recheck or recording_check.Recheck(now, 0.0, 0)
-    rest_s = min(CHECK_REST_MAX_S, max(CHECK_REST_MIN_S, now - max(recheck.since, recheck.checked_at)))
-    return _rests(job, now + rest_s, "its recording is being checked", recheck)
+def check_in_progress(job: UncheckedJob, now: float, *, keeps_place: bool = True) -> Transition:
+    """Queue an admitted job whose check takes long; no failure is counted.
+
+    It loses its place if its host is known to be slow, so that the jobs of other hosts have their turn.
+    """
+    recheck = job.waiting(now)
+    until = now + _rest_s(recheck, now)
+    fields = {} if keeps_place else {"requeued_at": f"{until:.6f}"}
+    return _rests(job, until, "its recording is being checked", recheck, **fields)
+
+
+def check_postponed(job: UncheckedJob, now: float, pause_s: float, policy: timeouts.RetryPolicy) -> Transition:
+    """Queue an admitted job whose host is left alone for `pause_s` seconds: nothing was requested, nothing failed.
+
+    It rests no longer than until the end of its time for checks: then there is a last one.
+    """
+    recheck = job.waiting(now)
+    rest_s = min(max(pause_s, _rest_s(recheck, now)), recheck.since + policy.give_up_after_s - now)
+    until = now + max(CHECK_REST_MIN_S, rest_s)
+    reason = "its recording was not checked: the last checks at its host failed, so it is left alone for a while"
+    return _rests(job, until, reason, recheck, requeued_at=f"{until:.6f}")
+
+
+def _rest_s(recheck: recording_check.Recheck, now: float) -> float:
+    return min(CHECK_REST_MAX_S, max(CHECK_REST_MIN_S, now - max(recheck.since, recheck.checked_at)))
 
 
 def _rests(

@@ -1,8 +1,9 @@
 """The gate between admitted jobs and their orders: a job passes once its recording is known to be fit.
 
 A job keeps its slot for the first seconds of a check. If the check takes longer, the job is queued again, and passes at
-a later admission with the outcome that the check has left in Redis. A worker that is killed leaves the job admitted:
-nothing was sent, and it is checked again.
+a later admission with the outcome that the check has left in Redis. After the first such check of a host, its next jobs
+are queued at once. While a host is left alone after failures, its jobs rest, and no failure is counted. A worker that is
+killed leaves the job admitted: nothing was sent, and it is checked again.
 """
 
 from __future__ import annotations
@@ -31,9 +32,14 @@ HOLD_AGAIN_S = 0.25
 @dataclass(frozen=True, slots=True)
 class _Check:
     job: UncheckedJob
-    future: Future[CheckOutcome]
+    url: str
+    future: Future[CheckOutcome | None]
     #: When its job gives up its slot, by the monotonic clock.
     until: float
+    #: Whether its host was known to be slow.
+    is_slow: bool
+    #: Whether the job has joined an older check before, whose outcome does not apply to it.
+    is_second: bool = False
 
 
 class RecordingGate:
@@ -74,9 +80,17 @@ class RecordingGate:
             passed += self._settle(checked)
         return passed
 
-    def _start(self, checks: RecordingChecks, job: UncheckedJob, url: str) -> None:
-        hold_s = min(HOLD_AGAIN_S, checks.timeouts.hold_s) if job.has_waited else checks.timeouts.hold_s
-        self._open.append(_Check(job, checks.start(url), time.monotonic() + hold_s))
+    def _start(self, checks: RecordingChecks, job: UncheckedJob, url: str, *, is_second: bool = False) -> None:
+        is_slow, hold_s = checks.is_slow(url), checks.timeouts.hold_s
+        if is_slow or job.has_waited:
+            hold_s = 0.0 if is_slow else min(HOLD_AGAIN_S, hold_s)
+        future = checks.start(url, is_last=self._is_last(checks, job))
+        self._open.append(_Check(job, url, future, time.monotonic() + hold_s, is_slow, is_second))
+
+    def _is_last(self, checks: RecordingChecks, job: UncheckedJob) -> bool:
+        """Return whether the time for checks of the job is over: its last one takes place also in a pause."""
+        since = job.waits_since
+        return since is not None and self._services.clock() >= since + checks.timeouts.give_up_after_s
 
     def is_current(self, claim: SubmitClaim) -> bool:
         """Return whether the claimed job has not changed since its recording was checked."""
@@ -87,7 +101,8 @@ class RecordingGate:
 
         The other checked jobs fail or are queued again, and so are jobs whose check takes too long.
         """
-        if not self._open:
+        checks = self._checks
+        if not self._open or checks is None:
             return []
         passed: list[str] = []
         wait([check.future for check in self._open], timeout_s, FIRST_COMPLETED)
@@ -96,10 +111,29 @@ class RecordingGate:
         late = [check for check in self._open if check not in done and now >= check.until]
         self._open = [check for check in self._open if check not in done and check not in late]
         with defer_to_reconciler([check.job.job_id for check in (*done, *late)]):
-            passed = self._settle([(check.job, check.future.result()) for check in done])
+            passed = self._settle(self._outcomes(checks, done))
             at = self._services.clock()
-            self._apply([decisions.check_in_progress(check.job, at) for check in late])
+            self._apply([decisions.check_in_progress(check.job, at, keeps_place=not check.is_slow) for check in late])
+            for check in late:
+                checks.note_late(check.url)
         return passed
+
+    def _outcomes(self, checks: RecordingChecks, done: Sequence[_Check]) -> list[tuple[UncheckedJob, CheckOutcome]]:
+        """Return the outcomes that apply; queue the jobs whose host is left alone."""
+        outcomes: list[tuple[UncheckedJob, CheckOutcome]] = []
+        postponed: list[Transition] = []
+        at = self._services.clock()
+        for check in done:
+            outcome = check.future.result()
+            if outcome is None:
+                pause_s = checks.pause_s(check.url)
+                postponed.append(decisions.check_postponed(check.job, at, pause_s, checks.timeouts))
+            elif outcome.code is not None and outcome.at < check.job.asked_at and not check.is_second:
+                self._start(checks, check.job, check.url, is_second=True)
+            else:
+                outcomes.append((check.job, outcome))
+        self._apply(postponed)
+        return outcomes
 
     def leave(self) -> list[str]:
         """Wait for no further check; return the jobs that waited."""

@@ -1,7 +1,7 @@
 """Checks of recordings before their order is sent, in threads of this process: one at a time for each recording.
 
-A host that does not answer delays its own recordings only: few checks run for one host at once, none for a while after
-three in a row have failed, and hosts that have answered lately have threads of their own.
+A host that does not answer delays its own recordings only: few checks run for one host at once, and none for a while
+after three in a row have failed. Hosts that answer, new hosts, and those in trouble have threads of their own.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import partial
 
 from redis.exceptions import RedisError
@@ -34,11 +35,17 @@ from voicequeue.storage.recordings import Recordings
 
 log = logging.getLogger("voicequeue")
 
-#: Checks at once, for hosts that have answered lately and for all others; and for one host.
+#: Checks at once, for hosts of each condition; and for one host.
 MAX_CONCURRENT, MAX_PER_HOST = 32, 8
+
+#: Checks at once for one host that has not answered yet.
+MAX_PER_NEW_HOST = 4
 
 #: Failed checks in a row after which a host is left alone for a while.
 FAILURES_MAX = 3
+
+#: Pauses after which a host's failures no longer count.
+_FAILURES_EXPIRE_AFTER = 2
 
 #: The hosts that are remembered.
 _HOSTS_MAX = 10_000
@@ -47,12 +54,18 @@ _HOSTS_MAX = 10_000
 _UNFIT = frozenset({"wrong_format", "too_short", "too_long", "truncated"})
 
 
+class _Condition(Enum):
+    NEW = auto()
+    ANSWERING = auto()
+    IN_TROUBLE = auto()
+
+
 @dataclass(slots=True)
 class _Host:
+    condition: _Condition = _Condition.NEW
     failures: int = 0
-    paused_until: float = 0.0  # by the monotonic clock
-    has_answered: bool = False
-    message: str = ""
+    failed_at: float = 0.0  # by the monotonic clock
+    is_slow: bool = False
 
 
 class RecordingChecks:
@@ -71,32 +84,59 @@ class RecordingChecks:
         self.recordings, self.timeouts = recordings, timeouts
         self._checker, self._sources, self._metrics, self._clock = checker, sources, metrics, clock
         self._executors = {
-            has_answered: PerHostExecutor(max_workers=MAX_CONCURRENT, per_host=MAX_PER_HOST)
-            for has_answered in (True, False)
+            condition: PerHostExecutor(
+                max_workers=MAX_CONCURRENT,
+                per_host=MAX_PER_NEW_HOST if condition is _Condition.NEW else MAX_PER_HOST,
+            )
+            for condition in _Condition
         }
         self._hosts: OrderedDict[str, _Host] = OrderedDict()
-        self._running: dict[str, Future[CheckOutcome]] = {}
+        self._running: dict[str, Future[CheckOutcome | None]] = {}
         self._lock = threading.Lock()
 
-    def start(self, url: str) -> Future[CheckOutcome]:
-        """Check a recording; return the check that runs for it, if there is one."""
+    def start(self, url: str, *, is_last: bool = False) -> Future[CheckOutcome | None]:
+        """Check a recording; return the check that runs for it, if there is one.
+
+        Its outcome is None if the host is left alone, except for the last check of a job.
+        """
         name = _host(url)
         with self._lock:
             if (running := self._running.get(url)) is not None and not running.done():
                 return running
-            has_answered = self._host(name).has_answered
-            future = self._executors[has_answered].submit(name, partial(self._check, name, url))
+            host = self._host(name)
+            if not is_last and self._pause_s(host):
+                return _not_checked()
+            work = partial(self._check, name, url, is_last=is_last)
+            future = self._executors[host.condition].submit(name, work)
             if not future.done():
                 self._running[url] = future
             return future
 
-    def _check(self, name: str, url: str) -> CheckOutcome:
+    def pause_s(self, url: str) -> float:
+        """Return the seconds for which the host of a recording is left alone; 0 if it is not."""
+        with self._lock:
+            return self._pause_s(self._host(_host(url)))
+
+    def is_slow(self, url: str) -> bool:
+        """Return whether the last check at the host of a recording took longer than a job keeps its slot."""
+        with self._lock:
+            return self._host(_host(url)).is_slow
+
+    def note_late(self, url: str) -> None:
+        """Remember that a check at this host has taken longer than a job keeps its slot."""
+        with self._lock:
+            host = self._host(_host(url))
+            host.is_slow = True
+            host.condition = _Condition.IN_TROUBLE
+
+    def _check(self, name: str, url: str, *, is_last: bool) -> CheckOutcome | None:
         """Check a recording and share the outcome with other workers."""
         try:
-            if (reason := self._reason_to_pause(name)) is not None:
-                return self._temporary(reason)
+            if not is_last and self._is_paused(name):
+                return None
+            started = time.monotonic()
             outcome = self._attempt(url)
-            self._record_host(name, outcome)
+            self._record_host(name, outcome, is_slow=time.monotonic() - started > self.timeouts.hold_s)
             self._metrics.increment("recording_check", outcome.result)
             with suppress(RedisError):
                 self.recordings.record_outcome(url, outcome)
@@ -106,40 +146,45 @@ class RecordingChecks:
                 self._running.pop(url, None)
 
     def _attempt(self, url: str) -> CheckOutcome:
+        at = self._clock()
         try:
             self._checker.attempt(self._sources.link(url))
         except SourceError as error:
             if error.is_temporary:
-                return self._temporary(str(error))
-            return CheckOutcome(self._clock(), FailureCode.RECORDING_UNREACHABLE, str(error))
+                return _temporary(at, str(error))
+            return CheckOutcome(at, FailureCode.RECORDING_UNREACHABLE, str(error))
         except TemporaryFailure as error:
-            return self._temporary(error.unfit.reason)
+            return _temporary(at, error.unfit.reason, error.retry_after_s)
         except InvalidAudioError as error:
             if error.kind == "too_slow":
-                return self._temporary(error.reason)
+                return _temporary(at, error.reason)
             code = FailureCode.RECORDING_UNFIT if error.kind in _UNFIT else FailureCode.RECORDING_UNREACHABLE
-            return CheckOutcome(self._clock(), code, error.reason)
+            return CheckOutcome(at, code, error.reason)
         except Exception as error:  # a defect counts as a failed check; otherwise the job would never end
             log.exception("a defect")
-            return self._temporary(f"a defect of voicequeue: {type(error).__name__}")
-        return CheckOutcome(self._clock())
+            return _temporary(at, f"a defect of voicequeue: {type(error).__name__}")
+        return CheckOutcome(at)
 
-    def _temporary(self, message: str) -> CheckOutcome:
-        return CheckOutcome(self._clock(), FailureCode.RECORDING_UNREACHABLE, message, is_temporary=True)
+    def _is_paused(self, name: str) -> bool:
+        with self._lock:
+            return self._pause_s(self._host(name)) > 0
 
-    def _reason_to_pause(self, name: str) -> str | None:
+    def _pause_s(self, host: _Host) -> float:
+        if host.failures < FAILURES_MAX:
+            return 0.0
+        return max(0.0, host.failed_at + self.timeouts.host_pause_s - time.monotonic())
+
+    def _record_host(self, name: str, outcome: CheckOutcome, *, is_slow: bool) -> None:
+        now = time.monotonic()
         with self._lock:
             host = self._host(name)
-            is_paused = host.failures >= FAILURES_MAX and time.monotonic() < host.paused_until
-            return host.message if is_paused else None
-
-    def _record_host(self, name: str, outcome: CheckOutcome) -> None:
-        with self._lock:
-            host = self._host(name)
-            host.has_answered = not outcome.is_temporary
-            host.failures = host.failures + 1 if outcome.is_temporary else 0
-            host.message = outcome.message
-            host.paused_until = time.monotonic() + self.timeouts.host_pause_s
+            host.is_slow = is_slow
+            if not outcome.is_temporary:
+                host.condition, host.failures = _Condition.ANSWERING, 0
+                return
+            if now - host.failed_at > _FAILURES_EXPIRE_AFTER * self.timeouts.host_pause_s:
+                host.failures = 0
+            host.condition, host.failures, host.failed_at = _Condition.IN_TROUBLE, host.failures + 1, now
 
     def _host(self, name: str) -> _Host:
         host = self._hosts.setdefault(name, _Host())
@@ -147,6 +192,16 @@ class RecordingChecks:
         if len(self._hosts) > _HOSTS_MAX:
             self._hosts.popitem(last=False)
         return host
+
+
+def _temporary(at: float, message: str, retry_after_s: float = 0.0) -> CheckOutcome:
+    return CheckOutcome(at, FailureCode.RECORDING_UNREACHABLE, message, is_temporary=True, retry_after_s=retry_after_s)
+
+
+def _not_checked() -> Future[CheckOutcome | None]:
+    future: Future[CheckOutcome | None] = Future()
+    future.set_result(None)
+    return future
 
 
 def _host(url: str) -> str:

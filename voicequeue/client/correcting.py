@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 
 from voicequeue.domain import transitions
@@ -10,6 +12,8 @@ from voicequeue.domain.job import Job
 from voicequeue.domain.spec import recording_url
 from voicequeue.domain.states import State
 from voicequeue.errors import InvalidStateError, check_field
+from voicequeue.ingest.links import LinkChecker
+from voicequeue.net.address_policy import ALLOWED_AUDIO_HOSTS, AddressPolicy
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.recordings import CorrectedJob
 
@@ -20,13 +24,15 @@ _PAGE = 500
 _FOLLOWING = (State.FAILED, State.WAITING, State.QUEUED)
 
 
-def correct_recording(store: JobStore, job: Job, audio_url: str, now: float, *, source: str) -> bool:
+def correct_recording(
+    store: JobStore, job: Job, audio_url: str, now: float, *, source: str, allowed_hosts: str | None = None
+) -> bool:
     """Give a failed job another recording, and with it all jobs that share its voice by name.
 
-    Return False if one of them has changed meanwhile: then read the job and call again. Raises InvalidJobError,
-    InvalidStateError.
+    Return False if one of them has changed meanwhile: then read the job and call again. `allowed_hosts`: the hosts
+    whose links are not judged; None: as the environment names them. Raises InvalidJobError, InvalidStateError.
     """
-    url = check_field("audio_url", recording_url, audio_url.strip())
+    url = check_field("audio_url", partial(_usable_url, allowed_hosts, now), audio_url.strip())
     transitions.require_correctable(job)
     if job.spec.audio_url == url:
         return True
@@ -37,6 +43,22 @@ def correct_recording(store: JobStore, job: Job, audio_url: str, now: float, *, 
         if not all(store.recordings.correct(page, now, reason=reason)):
             return False
     return True
+
+
+def _usable_url(allowed_hosts: str | None, now: float, text: str) -> str:
+    """Return the URL if `ingest` would accept it, too. Raises ValueError."""
+    url = recording_url(_lower_scheme(text))
+    allowed = os.environ.get(ALLOWED_AUDIO_HOSTS, "") if allowed_hosts is None else allowed_hosts
+    checker = LinkChecker(AddressPolicy.parse(allowed, setting=ALLOWED_AUDIO_HOSTS), lambda: now)
+    finding = checker.check(url)
+    if finding is not None and finding.is_certain:
+        raise ValueError(finding.sentence)
+    return url
+
+
+def _lower_scheme(text: str) -> str:
+    scheme, separator, rest = text.partition("://")
+    return f"{scheme.lower()}://{rest}" if separator and scheme.lower() == "s3" else text
 
 
 def _corrected(job: Job, url: str) -> CorrectedJob:

@@ -9,6 +9,7 @@ from functools import partial
 
 from voicequeue.domain.claims import ChargedOrder
 from voicequeue.domain.job import Failure, FailureReport, Job, Transition
+from voicequeue.domain.recording_check import Recheck, recheck_text
 from voicequeue.domain.serialization import failure_report_text, failure_text, lost_text, task_field
 from voicequeue.domain.stage import PRICES, Stage
 from voicequeue.domain.states import CANCELLING_TRANSITIONS, MAY_HAVE_LATE_RESULT, TRANSITIONS, FailureCode, State
@@ -78,6 +79,8 @@ def retry(job: Job, now: float, *, resubmit: bool = False) -> Transition:
     reason = "retry: resubmit" if pays_again(job, resubmit=resubmit) else "retry"
     # The next order has other songs: those that the failed one only named are removed.
     fields = {**cleared, task_field(job.stage): None, **({"clips": None} if job.clips else {})}
+    if job.stage is Stage.VOICE and job.spec.audio_url is not None:
+        fields["recheck"] = recheck_text(Recheck(now, now, 0))  # an earlier check of the recording does not count
     return _transition(job)(State.QUEUED, reason=reason, fields=fields)
 
 
@@ -85,10 +88,10 @@ def require_correctable(job: Job) -> Job:
     """Return the job if a retry may give it another recording. Raises InvalidStateError."""
     if job.spec.audio_url is None:
         raise InvalidStateError(f"job {job.id} has no recording to correct: it uses the voice {job.spec.persona_id}")
-    if job.stage is not Stage.VOICE or job.persona_id is not None:
-        raise InvalidStateError(f"the voice of job {job.id} exists already: a retry uses it, and needs no recording")
     if job.state is not State.FAILED:
         raise InvalidStateError(f"only a failed job can be retried; job {job.id} is {job.state}")
+    if job.stage is not Stage.VOICE or job.persona_id is not None:
+        raise InvalidStateError(f"the voice of job {job.id} exists already: a retry uses it, and needs no recording")
     return require_unordered(job)
 
 

@@ -37,7 +37,7 @@ class NamedVoice:
     jobs: int
 
 
-_FIELDS = ("state", "stage", "version", "spec", "recheck", "lost_orders")
+_FIELDS = ("state", "stage", "version", "spec", "recheck", "lost_orders", "created")
 
 
 class Recordings:
@@ -77,13 +77,18 @@ class Recordings:
         return NamedVoice(creator, persona_id, int(jobs or 0))
 
     def correct(self, jobs: Sequence[CorrectedJob], now: float, *, reason: str) -> list[bool]:
-        """Give jobs with the same new URL their new recording; False for a job whose version has changed."""
+        """Give jobs with the same new URL their new recording; False for a job whose version has changed.
+
+        Earlier checks of that URL are forgotten.
+        """
         arguments = [
             argument
             for job in jobs
             for argument in (job.job_id, job.version, job.spec.canonical_content(), job.shared_voice)
         ]
-        recording = jobs[0].spec.recording_voice()
+        recording, url = jobs[0].spec.recording_voice(), jobs[0].spec.audio_url
+        if url is not None:
+            self._redis.delete(self._key(url))
         results = self._space.run_script("correct_recording", f"{now:.6f}", recording, reason, *arguments)
         return [bool(is_written) for is_written in results]
 
@@ -99,8 +104,16 @@ def _unchecked(
     content: str | None,
     recheck: str | None,
     lost_orders: str | None,
+    created: str | None,
 ) -> UncheckedJob | None:
     if state != State.ADMITTED or stage != Stage.VOICE or version is None or content is None:
         return None
     url = json.loads(content).get("audio_url")
-    return UncheckedJob(job_id, int(version), url, parse_recheck(recheck), may_be_charged=bool(lost_orders))
+    return UncheckedJob(
+        job_id,
+        int(version),
+        url,
+        parse_recheck(recheck),
+        may_be_charged=bool(lost_orders),
+        created=float(created or 0.0),
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +19,7 @@ from tests.store.life import assert_consistent
 from tests.support.recordings import mp3, response, serving, wav
 from tests.support.scripted import Request, Script, ScriptedServer, answer
 from voicequeue import FailureCode, Limits, Song, Stage, State, VoiceJob
+from voicequeue.client.correcting import correct_recording
 from voicequeue.domain import transitions
 from voicequeue.domain.job import Transition
 from voicequeue.domain.timeouts import CheckTimeouts
@@ -27,7 +29,8 @@ from voicequeue.net.address_policy import AddressPolicy
 from voicequeue.net.http_types import HttpTimeouts
 from voicequeue.storage.job_store import JobStore
 
-HERE = AddressPolicy.parse("127.0.0.1", setting="VOICEQUEUE_AUDIO_ALLOWED_HOSTS")
+HOST = "127.0.0.1"
+HERE = AddressPolicy.parse(HOST, setting="VOICEQUEUE_AUDIO_ALLOWED_HOSTS")
 TIMES = HttpTimeouts(connect_s=1, response_s=5, total_s=5)
 WINDOW_S = 100.0
 GOOD = response(wav(20))
@@ -263,6 +266,85 @@ def test_a_stopping_worker_leaves_the_jobs_that_it_checks(build: Build, upstream
     assert bench.states(job_ids) == [State.QUEUED]
 
 
+def turn(bench: Bench, seconds: float) -> int:
+    """Let time pass, admit jobs once and submit them; return how many there were."""
+    bench.clock.now += seconds
+    admitted = [job_id for job_ids in bench.admit().values() for job_id in job_ids]
+    bench.submit(Stage.VOICE, admitted)
+    return len(admitted)
+
+
+@pytest.mark.parametrize("is_corrected", [False, True])
+def test_a_retry_looks_at_the_recording_again(build: Build, upstream: ScriptedServer, is_corrected: bool) -> None:
+    """The file was repaired at its URL a moment ago; the failure that all workers share is older than the retry."""
+    files = {"/a.wav": response(b"", status="404 Not Found")}
+    with serving(files) as server:
+        bench = checking(build(upstream.url))
+        spec, other = recording(server, "a.wav"), recording(server, "b.wav", key="other")
+        bench.submit(Stage.VOICE, bench.admitted(spec, other))
+        files["/a.wav"] = GOOD
+        bench.clock.now += 1
+        job = bench.job((other if is_corrected else spec).job_id())
+        if is_corrected:
+            correct_recording(bench.store, job, spec.audio_url or "", bench.clock.now, source="test", allowed_hosts=HOST)
+            job = bench.job(job.id)
+        bench.store.apply_transitions([transitions.retry(job, bench.clock.now)], bench.clock.now)
+        turn(bench, 1)
+    assert bench.states([job.id]) == [State.PENDING]
+
+
+def test_a_job_that_was_enqueued_after_a_failure_does_not_share_it(build: Build, upstream: ScriptedServer) -> None:
+    """Its recording may have been repaired before."""
+    files = {"/a.wav": response(b"", status="404 Not Found")}
+    with serving(files) as server:
+        bench = checking(build(upstream.url))
+        bench.submit(Stage.VOICE, bench.admitted(recording(server, "a.wav")))
+        files["/a.wav"] = GOOD
+        bench.clock.now += 1
+        later = recording(server, "a.wav", key="later")
+        bench.submit(Stage.VOICE, bench.admitted(later))
+    assert bench.states([later.job_id()]) == [State.PENDING]
+
+
+def test_a_pause_of_a_host_counts_no_check(build: Build, upstream: ScriptedServer, redis: Redis, prefix: str) -> None:
+    """The timelines name only responses that were received; each job that fails was requested."""
+    with serving({f"/{number}.wav": response(b"", status="503 Busy") for number in range(12)}) as server:
+        bench = checking(build(upstream.url))
+        job_ids = bench.admitted(*(recording(server, f"{number}.wav") for number in range(12)))
+        bench.submit(Stage.VOICE, job_ids)
+        for _ in range(100):
+            turn(bench, 5)
+        counts = Counter(request.path for request in server.requests)
+    assert set(bench.states(job_ids)) == {State.FAILED}
+    for number, job_id in enumerate(job_ids):
+        reasons = [step.reason for step in bench.store.timeline(job_id)]
+        failed = sum("HTTP 503" in reason for reason in reasons) + 1  # the last one is in the failure
+        assert 1 <= failed == counts[f"/{number}.wav"], reasons
+    assert ordered(upstream) == []
+    assert_consistent(redis, prefix)
+
+
+def test_failures_at_a_host_end_with_a_success(build: Build, upstream: ScriptedServer) -> None:
+    """One failure after others that are over costs its own job one delay, and other jobs nothing."""
+    busy = response(b"", status="503 Busy")
+    with serving({"/a.wav": busy, "/b.wav": busy, "/good.wav": GOOD, "/c.wav": busy, "/d.wav": GOOD}) as server:
+        bench = checking(build(upstream.url))
+        for name in ("a.wav", "b.wav", "good.wav", "c.wav", "d.wav"):
+            bench.submit(Stage.VOICE, bench.admitted(recording(server, name)))
+    assert ordered(upstream) == ["d.wav", "good.wav"]
+
+
+@pytest.mark.parametrize(("header", "delay"), [("Retry-After: 40", 40), ("Retry-After: 86400", 90), ("X: y", 10)])
+def test_a_server_that_names_a_delay_is_given_it(
+    build: Build, upstream: ScriptedServer, header: str, delay: int
+) -> None:
+    """Up to the time for checks; not less than our own delay."""
+    with serving({"/a.wav": response(b"", header, status="429 Too Many Requests")}) as server:
+        bench, spec = checking(build(upstream.url), backoff_max_s=90), recording(server, "a.wav")
+        bench.submit(Stage.VOICE, bench.admitted(spec))
+    assert bench.store.timeline(spec.job_id())[-1].reason.endswith(f"HTTP 429; checked again in {delay} s")
+
+
 # ── other jobs ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -310,6 +392,27 @@ def test_a_batch_of_a_dead_host_leaves_the_slots_to_others(
             )
         assert len(upstream.requests) == 10
     assert bench.store.count_in_flight() == 0
+    assert_consistent(redis, prefix)
+
+
+@pytest.mark.parametrize("jobs", [10, 71, 300])
+def test_after_its_first_late_check_a_host_holds_no_slot(
+    redis: Redis, prefix: str, build: Build, upstream: ScriptedServer, jobs: int
+) -> None:
+    """With ten slots, the first check of another host begins soon, however many jobs of a host that hangs precede."""
+    with hanging() as dead, serving({"/a.wav": GOOD}) as healthy:
+        bench = checking(build(upstream.url), hold_s=1)
+        limits = Limits(in_flight=10, initial_in_flight=10)
+        bench = replace(bench, services=replace(bench.services, store=JobStore(redis, prefix, limits=limits)))
+        specs = [*(recording(dead, f"{number}.wav") for number in range(jobs)), recording(healthy, "a.wav")]
+        for at, spec in enumerate(specs):
+            bench.store.enqueue([(spec.job_id(), spec)], bench.clock.now + at * 1e-3)
+        started = time.monotonic()
+        turns = 0
+        while not healthy.requests:
+            turns += bool(turn(bench, 0.1))
+            assert turns <= jobs / 10 + 1
+        assert time.monotonic() - started < 3
     assert_consistent(redis, prefix)
 
 
