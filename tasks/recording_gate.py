@@ -2,8 +2,8 @@
 
 A job keeps its slot for the first seconds of a check. If the check takes longer, the job is queued again, and passes at
 a later admission with the outcome that the check has left in Redis. After the first such check of a host, its next jobs
-are queued at once. While a host is left alone after failures, its jobs rest, and no failure is counted. A worker that is
-killed leaves the job admitted: nothing was sent, and it is checked again.
+are queued at once. While a host is left alone after failures, its jobs rest, and no failure is counted. A worker that
+is killed leaves the job admitted: nothing was sent, and it is checked again.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ class RecordingGate:
         if not self._open or checks is None:
             return []
         passed: list[str] = []
-        wait([check.future for check in self._open], timeout_s, FIRST_COMPLETED)
+        first_late_s = min(check.until for check in self._open) - time.monotonic()
+        wait([check.future for check in self._open], max(0.0, min(timeout_s, first_late_s)), FIRST_COMPLETED)
         now = time.monotonic()
         done = [check for check in self._open if check.future.done()]
         late = [check for check in self._open if check not in done and now >= check.until]

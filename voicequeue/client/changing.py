@@ -23,6 +23,8 @@ class ChangeMethods(ReadMethods):
     """Methods of `VoiceQueue` that change jobs."""
 
     _source: str
+    #: The hosts whose links are not judged in a correction; None: as the environment names them.
+    _audio_hosts: str | None = None
 
     # ── one job ────────────────────────────────────────────────────────────────────────────────
 
@@ -66,6 +68,7 @@ class ChangeMethods(ReadMethods):
 
         Raises:
             JobNotFoundError: No job has this id.
+            InvalidJobError: `audio_url` can never be a recording: `ingest` would reject its link, too.
             InvalidStateError: The job has not failed, and has no missing songs that can be polled.
         """
         if audio_url is not None:
@@ -77,7 +80,14 @@ class ChangeMethods(ReadMethods):
         while not is_corrected:
             job = self.get(job_id)
             with translated_errors():
-                is_corrected = correct_recording(self._store, job, audio_url, self._now(), source=self._source)
+                is_corrected = correct_recording(
+                    self._store,
+                    job,
+                    audio_url,
+                    self._now(),
+                    source=self._source,
+                    allowed_hosts=self._audio_hosts,
+                )
 
     # ── many jobs ──────────────────────────────────────────────────────────────────────────────
 

@@ -13,7 +13,7 @@ from voicequeue.domain.spec import recording_url
 from voicequeue.domain.states import State
 from voicequeue.errors import InvalidStateError, check_field
 from voicequeue.ingest.links import LinkChecker
-from voicequeue.net.address_policy import ALLOWED_AUDIO_HOSTS, AddressPolicy
+from voicequeue.net.address_policy import AddressPolicy
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.recordings import CorrectedJob
 
@@ -47,9 +47,11 @@ def correct_recording(
 
 def _usable_url(allowed_hosts: str | None, now: float, text: str) -> str:
     """Return the URL if `ingest` would accept it, too. Raises ValueError."""
+    from voicequeue.ingest.preflight import ALLOWED_HOSTS_SETTING  # noqa: PLC0415  most commands correct nothing
+
     url = recording_url(_lower_scheme(text))
-    allowed = os.environ.get(ALLOWED_AUDIO_HOSTS, "") if allowed_hosts is None else allowed_hosts
-    checker = LinkChecker(AddressPolicy.parse(allowed, setting=ALLOWED_AUDIO_HOSTS), lambda: now)
+    allowed = os.environ.get(ALLOWED_HOSTS_SETTING, "") if allowed_hosts is None else allowed_hosts
+    checker = LinkChecker(AddressPolicy.parse(allowed, setting=ALLOWED_HOSTS_SETTING), lambda: now)
     finding = checker.check(url)
     if finding is not None and finding.is_certain:
         raise ValueError(finding.sentence)

@@ -93,3 +93,10 @@ def with_source(queue: VoiceQueue, source: str) -> VoiceQueue:
     sourced = copy(queue)
     sourced._source = source
     return sourced
+
+
+def with_audio_hosts(queue: VoiceQueue, hosts: str) -> VoiceQueue:
+    """Return a copy of the queue that does not judge links to these hosts in a correction."""
+    allowing = copy(queue)
+    allowing._audio_hosts = hosts
+    return allowing

@@ -86,11 +86,15 @@ class TemporaryFailure(Exception):
         self.unfit, self.retry_after_s = unfit, retry_after_s
 
 
+class UndecodableError(InvalidAudioError):
+    """The content was sent with a Content-Encoding that cannot be read, and is not known."""
+
+
 class RecordingChecker:
     """Download and check one recording at a time. Safe to share between threads."""
 
     _headers: ClassVar[Mapping[str, str]] = HEADERS
-    _accepted = frozenset({200})
+    _accepted: ClassVar[frozenset[int]] = frozenset({200})
 
     def __init__(self, rules: RecordingRules) -> None:
         self._rules = rules
@@ -213,7 +217,7 @@ def decoded(response: Response, at_most: int) -> Iterator[bytes]:
     if encoding == "identity":
         return pieces
     if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise InvalidAudioError(
+        raise UndecodableError(
             "wrong_format", f"sent with the Content-Encoding {encoding[:20]!r}, which was not requested"
         )
     return _decompressed(pieces, at_most)
@@ -233,7 +237,7 @@ def _decompressed(pieces: Iterator[bytes], at_most: int) -> Iterator[bytes]:
                     raise ResponseTooLarge
                 yield plain
     except zlib.error:
-        raise InvalidAudioError("wrong_format", "its Content-Encoding is invalid: it cannot be decompressed") from None
+        raise UndecodableError("wrong_format", "its Content-Encoding is invalid: it cannot be decompressed") from None
     if not decompressor.eof:
         raise TruncatedResponse
 

@@ -12,7 +12,15 @@ from typing import ClassVar
 
 from voicequeue.errors import InvalidAudioError
 from voicequeue.ingest.audio import ACCEPTED, WAV, Audio, AudioReader
-from voicequeue.ingest.preflight import HEADERS, LONGER_THAN_S, RecordingChecker, TemporaryFailure, decoded
+from voicequeue.ingest.preflight import (
+    HEADERS,
+    LONGER_THAN_S,
+    RecordingChecker,
+    RecordingRules,
+    TemporaryFailure,
+    UndecodableError,
+    decoded,
+)
 from voicequeue.net.http_types import Response, ResponseTooLarge, TruncatedResponse
 
 #: The most bytes that are read: 10 s of MP3 at its highest bitrate, with a cover picture.
@@ -21,19 +29,23 @@ HEAD_BYTES = 524_288
 #: An estimated duration passes from this one on; below it, the frames are counted.
 _SURELY_LONG_S = 2 * LONGER_THAN_S
 
+#: Statuses that say something about the recording itself, whatever was asked for. Others may be due to the Range.
+_ABOUT_RECORDING = frozenset({401, 402, 403, 404, 407, 410, 451})
+
+_EMPTY = re.compile(r"bytes \*/0+")
 _CONTENT_RANGE = re.compile(r"bytes 0-[0-9]{1,15}/([0-9]{1,15})")
 
 
-class HeadChecker(RecordingChecker):
-    """Check the beginning of one recording at a time, by the rules of a preflight. Safe to share between threads."""
+class _RangeRefused(Exception):
+    """The server does not answer a request with a Range; it may answer one without."""
 
-    _headers: ClassVar = {**HEADERS, "Range": f"bytes=0-{HEAD_BYTES - 1}"}
-    # 206: the range; 416: there is no first byte.
-    _accepted = frozenset({200, 206, 416})
+
+class _BeginningChecker(RecordingChecker):
+    """Check the beginning of one recording at a time, without asking for a range."""
+
+    _accepted = frozenset({200, 206})
 
     def _read(self, response: Response) -> Audio:
-        if response.status == 416:
-            raise InvalidAudioError("wrong_format", "it is an empty file")
         reader, size, file_size = AudioReader(), 0, _file_size(response)
         is_readable = response.status == 200 or math.isfinite(file_size)
         try:
@@ -42,7 +54,7 @@ class HeadChecker(RecordingChecker):
                 size += len(piece)
                 if self._closed.is_set() or self._is_decided(reader, file_size):
                     return _passed(reader, size)
-        except ResponseTooLarge:
+        except (ResponseTooLarge, UndecodableError):
             return _passed(reader, size)
         except TruncatedResponse:
             raise TemporaryFailure(InvalidAudioError("unreachable", "the connection ended early")) from None
@@ -58,6 +70,45 @@ class HeadChecker(RecordingChecker):
             self._check_duration(expected_s)
             return True
         return reader.seconds() > LONGER_THAN_S or (expected_s or 0.0) > _SURELY_LONG_S
+
+
+class HeadChecker(_BeginningChecker):
+    """Check the beginning of one recording at a time, by the rules of a preflight. Safe to share between threads.
+
+    Where a server refuses the range, it is asked once more without.
+    """
+
+    _headers: ClassVar = {**HEADERS, "Range": f"bytes=0-{HEAD_BYTES - 1}"}
+
+    def __init__(self, rules: RecordingRules) -> None:
+        super().__init__(rules)
+        self._without_range = _BeginningChecker(rules)
+
+    def close(self) -> None:
+        """Abort the downloads in progress."""
+        super().close()
+        self._without_range.close()
+
+    def attempt(self, url: str) -> Audio:
+        """Return the recording behind the URL. Raises InvalidAudioError, TemporaryFailure."""
+        try:
+            return super().attempt(url)
+        except _RangeRefused:
+            return self._without_range.attempt(url)
+
+    def _check_status(self, response: Response) -> None:
+        if response.status == 416 and _EMPTY.fullmatch(response.headers.get("Content-Range", "").strip()):
+            raise InvalidAudioError("wrong_format", "it is an empty file")
+        try:
+            super()._check_status(response)
+        except InvalidAudioError:
+            if response.status in _ABOUT_RECORDING:
+                raise
+            raise _RangeRefused from None
+        except TemporaryFailure:
+            if response.status == 501:
+                raise _RangeRefused from None
+            raise
 
 
 def _passed(reader: AudioReader, size: int) -> Audio:

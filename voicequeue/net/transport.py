@@ -99,8 +99,21 @@ class _CheckedAdapter(HTTPAdapter):
             raise
 
 
+class _FinalResponse(http.client.HTTPResponse):
+    """A response without the interim ones (1xx, such as Early Hints) before it; http.client skips only 100."""
+
+    def begin(self) -> None:
+        """Read the status and the headers of the final response."""
+        super().begin()
+        while 100 <= self.status < 200:
+            self.headers = self.msg = None  # type: ignore[assignment]
+            super().begin()
+
+
 class _Connection(HTTPConnection):
     """A connection to an allowed address of its target, whose reads and writes end by the deadline."""
+
+    response_class = _FinalResponse
 
     def __init__(self, target: Target, allowed: AddressPolicy, deadline: Deadline, tls: ssl.SSLContext) -> None:
         super().__init__(target.host, target.port)

@@ -17,6 +17,7 @@ from tasks.celery_tasks import poll_name
 from voicequeue import VoiceQueue
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import ApiKey
+from voicequeue.client.queue import with_audio_hosts
 from voicequeue.domain.stage import Stage
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import JobStore
@@ -58,7 +59,8 @@ WEBHOOK_REDIS_WAIT_S = 5.0
 def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAPI:
     """Return the gateway for these settings and the bounds of its server."""
     bounds = bounds or ServerLimits()
-    queue, access = VoiceQueue(settings.redis_url, prefix=settings.prefix), create_access(settings)
+    connected, access = VoiceQueue(settings.redis_url, prefix=settings.prefix), create_access(settings)
+    queue = with_audio_hosts(connected, settings.audio_allowed_hosts)
     store = JobStore(connect(settings.redis_url), settings.prefix, limits=build_limits(settings))
     beating = partial(send_heartbeats, store.heartbeats["gateway"], store.clock, process_facts(settings, "gateway"))
     app = SecureApp(

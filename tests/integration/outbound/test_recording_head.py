@@ -50,6 +50,9 @@ PASSING = {
     "mp3 whose first frame counts the first of several parts only": xing(100, 40_000) + mp3(60),
     "mp3 behind a picture that fills the head": id3(HEAD_BYTES + 10) + mp3(5),
     "mp3 behind a picture": id3(100_000) + mp3(11),
+    "mp3 behind a tag and padding": id3() + bytes(100_000) + mp3(11),
+    "mp3 behind a tag and padding that fills the head": id3() + bytes(HEAD_BYTES) + mp3(5),
+    "wav behind a tag": id3() + wav(600),
     "wav": wav(600),
     "wav of unknown length": wav(600, declared=0xFFFFFFFF),
 }
@@ -63,7 +66,7 @@ def test_a_recording_that_is_long_enough_passes(name: str, answers: object) -> N
 
 
 REFUSED = {
-    "too_short: 5.0 s long; more than 10 s are required": (wav(5), mp3(5), id3(100_000) + mp3(5)),
+    "too_short: 5.0 s long; more than 10 s are required": (wav(5), id3() + wav(5), mp3(5), id3(100_000) + mp3(5)),
     "too_short: 9.0 s long; more than 10 s are required": (
         wav(9, declared=0xFFFFFFFF, rate=44_100),
         xing(100_000, 40_000_000) + mp3(9) + b"TAG" + bytes(125),
@@ -88,7 +91,9 @@ def test_what_is_no_fit_recording_is_refused(reason: str, body: bytes, answers: 
         ("403 Forbidden", "http_error: HTTP 403: not public"),
         ("404 Not Found", "http_error: HTTP 404: not found"),
         ("410 Gone", "http_error: HTTP 410: gone"),
-        ("416 Range Not Satisfiable", "wrong_format: it is an empty file"),
+        ("416 Range Not Satisfiable", "http_error: HTTP 416"),
+        ("400 Bad Request", "http_error: HTTP 400"),
+        ("501 Not Implemented", "later: HTTP 501"),
         ("429 Too Many Requests", "later: HTTP 429"),
         ("503 Service Unavailable", "later: HTTP 503"),
     ],
@@ -96,6 +101,50 @@ def test_what_is_no_fit_recording_is_refused(reason: str, body: bytes, answers: 
 def test_an_error_of_the_server_is_final_or_temporary(status: str, error: str) -> None:
     """A link that has expired stays so; a server that is busy does not."""
     assert check(response(b"", status=status)) == error
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        response(b"", "Content-Range: bytes */240044", status="416 Range Not Satisfiable"),
+        response(b"", status="416 Range Not Satisfiable"),
+        response(b"", status="400 Bad Request"),
+        response(b"", status="405 Method Not Allowed"),
+        response(b"", status="406 Not Acceptable"),
+        b"HTTP/1.1 304 Not Modified\r\n\r\n",
+        response(b"", status="501 Not Implemented"),
+    ],
+)
+@pytest.mark.parametrize("seconds", [20, 5])
+def test_a_server_that_refuses_the_range_is_asked_without(refusal: bytes, seconds: int) -> None:
+    """Once; then the recording decides."""
+
+    def script(request: Request) -> Iterable[bytes]:
+        yield refusal if "range" in request.headers else response(wav(seconds))
+
+    assert check(script) == ("" if seconds > 10 else "too_short: 5.0 s long; more than 10 s are required")
+
+
+def test_only_a_server_that_names_no_byte_has_an_empty_file() -> None:
+    """Nothing is concluded from a refusal alone."""
+    refusal = response(b"", "Content-Range: bytes */0", status="416 Range Not Satisfiable")
+    assert check(refusal) == "wrong_format: it is an empty file"
+    assert check(response(b"")) == "wrong_format: not MP3 or WAV: it is an empty file"
+
+
+@pytest.mark.parametrize("interim", ["103 Early Hints", "102 Processing", "100 Continue"])
+def test_interim_responses_are_skipped(interim: str) -> None:
+    """However many of them precede the recording."""
+    hints = f"HTTP/1.1 {interim}\r\nLink: </style.css>; rel=preload\r\n\r\n".encode() * 3
+    assert check(hints + response(wav(20))) == ""
+    assert check(hints + response(wav(5))) == "too_short: 5.0 s long; more than 10 s are required"
+    assert check(hints + response(b"", status="404 Not Found")) == "http_error: HTTP 404: not found"
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip", "gzip, br"])
+def test_content_that_cannot_be_decoded_passes(encoding: str) -> None:
+    """It was not seen; upstream may read it."""
+    assert check(response(b"\x8b\x01compressed" * 900, f"Content-Encoding: {encoding}")) == ""
 
 
 def test_a_connection_that_ends_early_is_tried_again() -> None:

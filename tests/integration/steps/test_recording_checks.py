@@ -45,7 +45,7 @@ def checking(bench: Bench, **timeouts: float) -> Bench:
         store.metrics,
         sources=bench.services.sources,
         clock=bench.clock,
-        timeouts=CheckTimeouts(**{"give_up_after_s": WINDOW_S, "hold_s": 0.3, **timeouts}),
+        timeouts=CheckTimeouts(**{"give_up_after_s": WINDOW_S, "hold_s": 3.0, **timeouts}),
     )
     return replace(bench, services=replace(bench.services, recordings=checks))
 
@@ -241,7 +241,7 @@ def test_a_slow_host_is_waited_for_by_the_check_and_not_by_the_slot(build: Build
         yield GOOD
 
     with serving({"/a.wav": script}) as server:
-        bench, spec = checking(build(upstream.url)), recording(server, "a.wav")
+        bench, spec = checking(build(upstream.url), hold_s=0.3), recording(server, "a.wav")
         bench.submit(Stage.VOICE, bench.admitted(spec))
         assert bench.states([spec.job_id()]) == [State.QUEUED]
         assert bench.store.timeline(spec.job_id())[-1].reason == "its recording is being checked"
@@ -286,7 +286,9 @@ def test_a_retry_looks_at_the_recording_again(build: Build, upstream: ScriptedSe
         bench.clock.now += 1
         job = bench.job((other if is_corrected else spec).job_id())
         if is_corrected:
-            correct_recording(bench.store, job, spec.audio_url or "", bench.clock.now, source="test", allowed_hosts=HOST)
+            correct_recording(
+                bench.store, job, spec.audio_url or "", bench.clock.now, source="test", allowed_hosts=HOST
+            )
             job = bench.job(job.id)
         bench.store.apply_transitions([transitions.retry(job, bench.clock.now)], bench.clock.now)
         turn(bench, 1)
@@ -319,7 +321,7 @@ def test_a_pause_of_a_host_counts_no_check(build: Build, upstream: ScriptedServe
     for number, job_id in enumerate(job_ids):
         reasons = [step.reason for step in bench.store.timeline(job_id)]
         failed = sum("HTTP 503" in reason for reason in reasons) + 1  # the last one is in the failure
-        assert 1 <= failed == counts[f"/{number}.wav"], reasons
+        assert 1 <= failed == counts[f"/{number}.wav"], "\n".join(f"{s.at} {s.reason}" for s in bench.store.timeline(job_id))
     assert ordered(upstream) == []
     assert_consistent(redis, prefix)
 

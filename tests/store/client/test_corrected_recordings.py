@@ -17,7 +17,7 @@ from tests.store.life import (
 )
 from tests.support.jobs import SONG, voice, voice_with_song
 from voicequeue import Failure, FailureCode, InvalidJobError, InvalidStateError, Job, Stage, State, VoiceQueue
-from voicequeue.client.queue import with_source
+from voicequeue.client.queue import with_audio_hosts, with_source
 from voicequeue.domain import serialization
 from voicequeue.domain.source import Source
 from voicequeue.storage.job_store import JobStore
@@ -143,3 +143,49 @@ def test_a_corrected_url_is_checked_as_any_other(queue: VoiceQueue, store: JobSt
     with pytest.raises(InvalidJobError, match="audio_url"):
         queue.retry(job.id, audio_url=url)
     assert get_job(store, job.id) == job
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://drive.google.com/file/d/1x/view", "opens a page of Google Drive"),
+        ("https://www.dropbox.com/s/x/a.wav?dl=0", "write dl=1"),
+        ("https://www.youtube.com/watch?v=1", "video page"),
+        ("http://10.0.0.1/a.wav", "only your own network reaches"),
+        ("https://host.example/a.wav?a=1&amp;b=2", "HTML code"),
+        ("https://host.example/a.wav?expires=1700000000&signature=x", "expired on"),
+    ],
+)
+def test_a_correction_is_refused_where_ingest_rejects_the_link(
+    queue: VoiceQueue, store: JobStore, url: str, reason: str
+) -> None:
+    """With the same sentence; the job keeps its recording."""
+    job = unreachable(store, queue.enqueue(voice(key="k")).id)
+    with pytest.raises(InvalidJobError, match=reason):
+        queue.retry(job.id, audio_url=url)
+    assert get_job(store, job.id) == job
+
+
+def test_a_correction_may_name_a_host_that_the_settings_allow(
+    queue: VoiceQueue, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the process: of its environment, or as the gateway passes them. Doubtful links are accepted as well."""
+    url = "http://10.0.0.1/a.wav"
+    first, second, doubtful = (unreachable(store, queue.enqueue(voice(key=key)).id) for key in "abc")
+    assert with_audio_hosts(queue, "10.0.0.0/8").retry(first.id, audio_url=url).spec.audio_url == url
+    monkeypatch.setenv("VOICEQUEUE_AUDIO_ALLOWED_HOSTS", "10.0.0.1")
+    assert queue.retry(second.id, audio_url=url).spec.audio_url == url
+    assert queue.retry(doubtful.id, audio_url="https://host.example/a.m4a").state is State.QUEUED
+
+
+def test_an_object_is_named_in_any_case(queue: VoiceQueue, store: JobStore) -> None:
+    """Only the scheme is written in lower case; the names of buckets and keys depend on it."""
+    job = unreachable(store, queue.enqueue(voice(key="k")).id)
+    assert queue.retry(job.id, audio_url="S3://bucket/Ana.wav").spec.audio_url == "s3://bucket/Ana.wav"
+
+
+def test_a_job_that_has_succeeded_is_not_told_to_be_retried(queue: VoiceQueue, store: JobStore) -> None:
+    """Its state is what prevents a correction."""
+    job = job_in_state(store, State.SUCCEEDED)
+    with pytest.raises(InvalidStateError, match="only a failed job can be retried"):
+        queue.retry(job.id, audio_url=OTHER)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from voicequeue.ingest.audio.mp3 import Mp3
 from voicequeue.ingest.audio.sniff import SNIFFED, UNKNOWN, describe
-from voicequeue.ingest.audio.wav import Wav
+from voicequeue.ingest.audio.wav import Wav, begins_wav
 
 MP3, WAV = "MP3", "WAV"
 
@@ -111,12 +111,18 @@ class AudioReader:
             self._recheck()
 
     def _recheck(self) -> None:
-        if isinstance(self._parser, Mp3) and self._parser.other_format:
+        if not isinstance(self._parser, Mp3):
+            return
+        if self._parser.is_wav:
+            rest = self._parser.unread
+            self.format, self._parser = WAV, Wav(self._size - len(rest))
+            self._parser.feed(rest)
+        elif self._parser.other_format:
             self.format, self._parser = self._parser.other_format, None
 
 
 def _recognize(start: bytes) -> tuple[str, _Parser | None]:
-    if start[:4] in (b"RIFF", b"RF64", b"BW64") and start[8:12] == b"WAVE":
+    if begins_wav(start):
         return WAV, Wav()
     if description := describe(start):
         return description, None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from voicequeue.ingest.audio.sniff import SNIFFED, UNKNOWN, describe
+from voicequeue.ingest.audio.wav import begins_wav
 
 #: The bytes that are needed to recognize a tag.
 _TAG_HEAD = 32
@@ -104,10 +105,11 @@ def _announced(frame: bytes) -> _Announced | None:
 
 
 class Mp3:
-    """A parser that follows the frames, and skips tags and a limited amount of garbage."""
+    """A parser that follows the frames, and skips tags, the zeros behind them, and a limited amount of garbage."""
 
     def __init__(self) -> None:
         self.other_format = ""  # a description, once the file is known not to be MP3
+        self.is_wav = False  # whether `unread` begins a WAV file, behind a tag
         self._kind: _Kind | None = None
         self._announced = _Announced()
         self._rest = b""
@@ -126,11 +128,20 @@ class Mp3:
         at = self._parse(data)
         self._skip, self._rest = max(0, at - len(data)), data[at:]
 
+    @property
+    def unread(self) -> bytes:
+        """The bytes that were fed and not processed yet."""
+        return self._rest
+
     def _parse(self, data: bytes) -> int:
         """Return the position to continue at: beyond `data`, or where more bytes are needed."""
         at, end = 0, len(data)
         while at + _TAG_HEAD <= end and not self.other_format:
             start = at
+            if self._kind is None and self._tags:
+                at = self._skip_padding(data, at)
+                if self.is_wav:
+                    break
             if self._kind is not None:
                 at = self._skip_frames(data, at, self._kind)
             at += 0 if at + _TAG_HEAD > end else self._skip_tag(data, at)
@@ -138,6 +149,15 @@ class Mp3:
                 at, is_sure = self._resync(data, at)
                 if not is_sure:
                     break
+        return at
+
+    def _skip_padding(self, data: bytes, at: int) -> int:
+        """Return the position behind the zeros that follow a tag, at a WAV file if one begins there."""
+        if not self._garbage:
+            padding = len(data) - at - len(data[at:].lstrip(b"\0"))
+            at += padding
+            self._tag_bytes += padding
+            self.is_wav = begins_wav(data, at)
         return at
 
     def _skip_frames(self, data: bytes, at: int, kind: _Kind) -> int:
@@ -165,6 +185,8 @@ class Mp3:
         """Return the position of the next frame and True, or False and where more bytes are needed."""
         self._in_frame = False
         if self._kind is None and not self._garbage:
+            if self._tags and len(data) - start < SNIFFED:
+                return start, False
             self.other_format = describe(data[start : start + SNIFFED])
         at, kind = self._next_frame(data, start)
         self._garbage += at - start

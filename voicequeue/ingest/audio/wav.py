@@ -14,13 +14,19 @@ _READ, _READ_MAX = frozenset({b"fmt ", b"ds64"}), 28
 _CHUNKS_MAX = 1_000
 
 
+def begins_wav(data: bytes, at: int = 0) -> bool:
+    """Return whether a WAV file begins at this position."""
+    return data[at : at + 4] in (b"RIFF", b"RF64", b"BW64") and data[at + 8 : at + 12] == b"WAVE"
+
+
 class Wav:
     """A parser for RIFF, RF64 and BW64: reads `fmt `, `ds64` and `data`, and skips other chunks.
 
     Source: the Multimedia Programming Interface (RIFF), EBU Tech 3306 (RF64).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, start: int = 0) -> None:
+        """Parse a file whose header is at the position `start`."""
         self._buffer = b""
         self._chunks = 0
         self._skip = 12
@@ -29,7 +35,7 @@ class Wav:
         self._announced: float | None = None  # bytes of sound; infinite: until the end
         self._remaining = 0.0  # bytes of sound that were not fed yet
         self._sound = 0
-        self._fed = self._sound_at = 0  # bytes, and the position of the sound
+        self._fed = self._sound_at = start  # bytes, and the position of the sound
 
     def feed(self, piece: bytes) -> None:
         """Process the next bytes."""
