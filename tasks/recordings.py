@@ -1,7 +1,7 @@
 """Checks of recordings before their order is sent, in threads of this process: one at a time for each recording.
 
 A host that does not answer delays its own recordings only: few checks run for one host at once, and none for a while
-after three in a row have failed. Hosts that answer, new hosts, and those in trouble have threads of their own.
+after three in a row have failed. Hosts that answer, new hosts, and those that fail have threads of their own.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _UNFIT = frozenset({"wrong_format", "too_short", "too_long", "truncated"})
 class _Condition(Enum):
     NEW = auto()
     ANSWERING = auto()
-    IN_TROUBLE = auto()
+    FAILING = auto()
 
 
 @dataclass(slots=True)
@@ -127,7 +127,7 @@ class RecordingChecks:
         with self._lock:
             host = self._host(_host(url))
             host.is_slow = True
-            host.condition = _Condition.IN_TROUBLE
+            host.condition = _Condition.FAILING
 
     def _check(self, name: str, url: str, *, is_last: bool) -> CheckOutcome | None:
         """Check a recording and share the outcome with other workers."""
@@ -184,7 +184,7 @@ class RecordingChecks:
                 return
             if now - host.failed_at > _FAILURES_EXPIRE_AFTER * self.timeouts.host_pause_s:
                 host.failures = 0
-            host.condition, host.failures, host.failed_at = _Condition.IN_TROUBLE, host.failures + 1, now
+            host.condition, host.failures, host.failed_at = _Condition.FAILING, host.failures + 1, now
 
     def _host(self, name: str) -> _Host:
         host = self._hosts.setdefault(name, _Host())

@@ -29,7 +29,7 @@ HEAD_BYTES = 524_288
 #: An estimated duration passes from this one on; below it, the frames are counted.
 _SURELY_LONG_S = 2 * LONGER_THAN_S
 
-#: Statuses that say something about the recording itself, whatever was asked for. Others may be due to the Range.
+#: Statuses that say something about the recording itself. Others may be due to the Range.
 _ABOUT_RECORDING = frozenset({401, 402, 403, 404, 407, 410, 451})
 
 _EMPTY = re.compile(r"bytes \*/0+")

@@ -11,7 +11,8 @@
 --                          requeued_at (when it went back to the backlog), refused (JSON, while upstream refuses its
 --                          order with an error that may concern every order: count, own_count, accepted, at, message),
 --                          earlier_specs (JSON: SHA-1 of each spec that it had before its recording was corrected),
---                          recheck (JSON, while the check of its recording has not succeeded: since, checked_at, count),
+--                          recheck (JSON, while the check of its recording has not succeeded: since, checked_at (or
+--                          when the job was retried), count),
 --                          cancelling (time of the cancellation request, while charging or unsure),
 --                          shared_voice (id of the voice that it shares), sha256 (of the recording),
 --                          voice.task, music.task (upstream's current task), orders (JSON: upstream's task by attempt,
