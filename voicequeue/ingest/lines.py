@@ -38,7 +38,7 @@ class Lines:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the last line has a line end."""
+        """True if the last line has a line end."""
         return not self._last or self._last.endswith(LINE_ENDS)
 
     def start_row(self) -> None:

@@ -39,7 +39,7 @@ def test_a_dead_host_and_a_killed_worker_cost_nothing_and_delay_no_other_host(bu
             queue.enqueue_many(VoiceJob(audio_url=f"{healthy.url}{path}", batch="healthy") for path in files)
             eventually(lambda: queue.batch("healthy").is_settled, within_s=30)
             assert not queue.batch("dead").is_settled
-            eventually(lambda: queue.batch("dead").is_settled, within_s=60)
+            eventually(lambda: queue.batch("dead").is_settled, within_s=110)
             states = {name: queue.batch(name).states for name in ("dead", "healthy")}
             others = [job for job in queue.jobs(batch="dead") if job.state is not State.FAILED]
             assert others == [], [list(queue.timeline(job.id)) for job in others]
