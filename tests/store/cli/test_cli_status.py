@@ -31,7 +31,7 @@ def test_a_batch_that_has_stopped_says_why(command: Command, store: JobStore) ->
     for _ in range(2):
         job_in_state(store, State.FAILED, voice(batch="b"))
     enqueue_jobs(store, voice(key="next", batch="b"))
-    reason = "stopped: 2 of 2 settled jobs failed (upstream_failed 2), limit 100 %"
+    reason = "stopped: 2 of 2 settled jobs failed (upstream_failed 2), 0 orders in flight, limit 100 %"
 
     output = command("status", "--batch", "b").out
     status = command("status", "--batch", "b", "--json").json()

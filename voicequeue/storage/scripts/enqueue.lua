@@ -47,5 +47,7 @@ for _, batch in ipairs(by_batch) do
   add_event('', batch, 'queued', '', #members / 2 .. ' enqueued')
 end
 for _, job in ipairs(sharing) do outcomes[job.position] = share_voice(job, ARGV[1]) end
+-- Jobs that failed may have brought a batch to its limit when it had nothing left to stop.
+for _, batch in ipairs(by_batch) do if batch ~= '' then stop_if_failing(batch, ARGV[1]) end end
 if count > 0 then wake_dispatcher() end
 return outcomes
