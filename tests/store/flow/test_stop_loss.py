@@ -314,6 +314,65 @@ def test_a_stop_is_called_back_before_the_end_of_the_batch(store: JobStore) -> N
     assert settled.type == "batch.settled"
 
 
+def test_a_batch_whose_last_job_fails_does_not_stop(store: JobStore) -> None:
+    """Nothing is left to stop, and its end is the only callback; jobs that follow stop it before any is submitted."""
+    store.callbacks.set_batch_url("b", URL, source="http:shop")
+    store.set_batch_limits("b", stop_after=1.0, stop_min=3)
+    job_ids = in_flight(store, 3)
+    for job_id in job_ids:
+        fail(store, job_id)
+    store.set_batch_limits("b", stop_after=0.9)
+    assert batch_of(store).stop is None
+
+    enqueue_jobs(store, voice(key="next", batch="b"))
+
+    assert batch_of(store).stop is not None
+    assert store.admit(NOW).by_stage == {}
+    types = []
+    for _ in range(2):
+        [claim] = store.callbacks.claim(store.callbacks.lease(NOW, lease_s=60), NOW, lease_s=60)
+        types.append(claim.type)
+        store.callbacks.mark_delivered(claim.id, NOW)
+    assert types == ["batch.settled", "batch.stopped"]
+    assert store.callbacks.lease(NOW, lease_s=60) == []
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.PENDING])
+def test_a_retry_in_a_settled_batch_stops_it(store: JobStore, state: State) -> None:
+    """If its sample reaches the limit: by then it has something to stop."""
+    store.set_batch_limits("b", stop_after=0.5, stop_min=2)
+    retried, other = in_flight(store, 2)
+    for job_id in (other, retried):
+        fail(store, job_id, FailureCode.DEADLINE)
+    assert batch_of(store).stop is None
+
+    apply_transition(store, get_job(store, retried), state, fields={"failure": None, "settled": None})
+
+    # A poll of the same order withdraws the outcome: one is no sample.
+    assert (batch_of(store).stop is not None) == (state is State.QUEUED)
+
+
+def test_a_stopped_batch_is_listed_while_it_has_unsettled_jobs(store: JobStore) -> None:
+    """Cancelling them is one of the cures; jobs that are enqueued later wait, until it is resumed."""
+    store.set_batch_limits("b", stop_after=1.0, stop_min=1)
+    first, second = in_flight(store, 2)
+    [queued] = enqueue_jobs(store, voice(key="next", batch="b"))
+    fail(store, first)
+    apply_transition(store, get_job(store, queued), State.CANCELLED)
+    assert [batch.name for batch in store.stopped_batches()] == ["b"]
+
+    fail(store, second)
+
+    assert store.stopped_batches() == []
+    assert batch_of(store).stop is not None
+    enqueue_jobs(store, voice(key="later", batch="b"))
+    assert [batch.name for batch in store.stopped_batches()] == ["b"]
+    assert store.admit(NOW).by_stage == {}
+    store.set_batch_limits("b", paused=False)
+    assert store.stopped_batches() == []
+    assert store.admit(NOW).by_stage != {}
+
+
 def test_a_stop_ends_with_the_last_job_and_the_limit_stays(store: JobStore) -> None:
     """Another set of jobs with that name is another sample."""
     store.set_batch_limits("b", stop_after=0.5, stop_min=1)
