@@ -1,4 +1,4 @@
-"""What a batch with stop-loss costs: failures that were paid for stop it soon, those that cost nothing not too soon."""
+"""The cost of a batch with stop-loss: paid failures stop it soon, free ones not too soon."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class FailingBatch:
         self.free, self.free_songs = self.chance.choice([0.0, 0.3, 0.7]), self.chance.choice([0.0, 0.5, 1.0])
 
     def run(self) -> None:
-        """Send orders while slots are free, and fail those in flight, until nothing happens any more."""
+        """Send orders while slots are free, and fail those in flight, until none is left."""
         self.store.set_batch_limits("b", stop_after=self.limit, stop_min=self.least)
         enqueue_jobs(self.store, *numbered_voices(300, batch="b", song=SONG))
         open_slots(self.store, self.slots)
@@ -202,7 +202,7 @@ class FailingBatch:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_money_that_is_spent_in_vain_is_bounded(redis: Redis, prefix: str, store: JobStore, seed: int) -> None:
-    """By the price of the sample and of the jobs in flight, whatever the failures and the limit are."""
+    """By the price of the sample and of the jobs in flight, for all kinds of failures and limits."""
     batch = FailingBatch(store, seed)
 
     batch.run()
