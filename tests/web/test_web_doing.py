@@ -287,9 +287,10 @@ def test_a_batch_that_has_stopped_is_shown_and_resumed(person: PageUser, store: 
     """With its reason and its failures by code."""
     for key in "abc":
         job_in_state(store, State.FAILED, voice_with_song(batch="spring", key=key))
+    job_in_state(store, State.QUEUED, voice_with_song(batch="spring", key="next"))
     page = person.submit(person.page("/?batch=spring"), "Save limits", stop_after="12.5", stop_min="3")
 
-    reason = "stopped: 3 of 3 settled jobs failed (upstream_failed 3), limit 12.5 %"
+    reason = "stopped: 3 of 3 settled jobs failed (upstream_failed 3), 0 orders in flight, limit 12.5 %"
     assert reason in page.text
     assert "stops when 12.5 % of at least 3 settled jobs failed" in page.text
     assert "spring stopped" in " ".join(person.page("/batches").text.split())

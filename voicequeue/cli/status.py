@@ -22,8 +22,8 @@ from voicequeue.domain.gate import Account, Hold
 from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, RefusedJob, Status, by_priority
 from voicequeue.domain.stop_loss import failures_text
 
-#: Refused jobs that are listed; the others are counted.
-REFUSED_SHOWN = 5
+#: Refused jobs and stopped batches that are listed; the others are counted.
+REFUSED_SHOWN, STOPPED_SHOWN = 5, 5
 
 
 def status(batch: BatchOption = None, as_json: AsJson = False) -> None:
@@ -48,6 +48,7 @@ def print_status(status: Status, batch: str | None) -> None:
     """Print the overview of the queue, or of one batch."""
     counts = "  ".join(f"{coloured(state)} {count:,}" for state, count in status.states.items() if count)
     out.print(f"[bold]{escape_untrusted(batch) if batch else 'all jobs'}[/]  {counts or 'no jobs yet'}")
+    _print_stopped(status.stopped_batches)
     if status.gate.is_open:
         out.print("gate       [green]open[/]")
     for hold in status.gate.holds:
@@ -73,6 +74,15 @@ def print_status(status: Status, batch: str | None) -> None:
     if status.archive.pending or status.archive.failed:
         out.print(f"archive    {_archive(status.archive)}")
     out.print(f"workers    {f'{status.workers} alive' if status.workers else '[red]none alive[/]'}")
+
+
+def _print_stopped(batches: Sequence[Batch]) -> None:
+    """Print the batches that have stopped themselves, and why."""
+    for batch in batches[:STOPPED_SHOWN]:
+        reason = batch.stop.reason.removeprefix("stopped: ") if batch.stop else ""
+        out.print(f"stopped    [red]batch {escape_untrusted(batch.name)}[/]: {reason}", soft_wrap=True)
+    if len(batches) > STOPPED_SHOWN:
+        out.print(f"stopped    {len(batches) - STOPPED_SHOWN:,} more batches, see: voicequeue status --json")
 
 
 def _print_refused(jobs: Sequence[RefusedJob]) -> None:

@@ -127,7 +127,8 @@ class ControlMethods(ReadMethods):
         None leaves a value unchanged.
 
         With `stop_after`, the batch stops itself when that fraction of its settled jobs failed: orders in flight
-        finish, and nothing else is submitted until `resume`. Only outcomes of orders count: not cancelled jobs, nor
+        finish, and nothing else is submitted until `resume`. Failures that cost nothing are compared with the settled
+        jobs and the orders in flight. Only outcomes of orders count: not cancelled jobs, nor
         the failures `expired` and `abandoned`, nor jobs that fail or succeed with the voice of another job. A resumed
         batch counts from the beginning; another limit does not resume it.
 

@@ -173,7 +173,7 @@ class ReadMethods:
 
         Args:
             batch: Count states, failures, backlog, credits and refused jobs of this batch only, and leave out rejected
-                messages, callbacks and the archive. None counts all jobs.
+                messages, stopped batches, callbacks and the archive. None counts all jobs.
 
         Raises:
             BatchNotFoundError: No job is in this batch.
@@ -197,6 +197,7 @@ class ReadMethods:
                 backlog=tuple(backlog),
                 failures=store.failures_by_code(batch),
                 refused_jobs=tuple(store.flow_control.refused_jobs(batch)),
+                stopped_batches=tuple(store.stopped_batches()) if batch is None else (),
                 rejected_messages=store.rejected_messages.count() if batch is None else 0,
                 callbacks=store.callbacks.counts(now - HEARTBEAT_TIMEOUT_S) if batch is None else CallbackCounts(),
                 archive=store.archive.counts(now - HEARTBEAT_TIMEOUT_S) if batch is None else ArchiveCounts(),

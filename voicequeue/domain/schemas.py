@@ -196,6 +196,8 @@ class BatchStop(Schema):
     """Number of them that failed."""
     failed_by_code: dict[str, int]
     """Number of failed ones by `failure.code`."""
+    in_flight: int
+    """Number of accepted orders that were in flight."""
 
 
 class BatchProgress(Schema):
@@ -347,6 +349,8 @@ class Status(Schema):
     """Number of rejected messages kept."""
     refused_jobs: list[RefusedJob]
     """Jobs that MusicAPI refuses while it accepts others."""
+    stopped_batches: list[str]
+    """Batches with unsettled jobs that have stopped themselves by `stop_after`, the latest stop first."""
     callbacks: CallbackCounts
     """Callbacks that were not delivered."""
     archive: ArchiveCounts

@@ -191,6 +191,8 @@ class Status:
         callbacks: Number of callbacks by state; 0 for a batch.
         archive: Number of jobs by archiving state; 0 for a batch.
         refused_jobs: First jobs that upstream refuses while it accepts others.
+        stopped_batches: Batches that have stopped themselves and have jobs that are not settled, the latest stop
+            first; none for a batch.
         at: Time when the overview was read (Unix seconds), by the queue's time.
     """
 
@@ -209,6 +211,7 @@ class Status:
     callbacks: CallbackCounts = CallbackCounts()
     archive: ArchiveCounts = ArchiveCounts()
     refused_jobs: tuple[RefusedJob, ...] = ()
+    stopped_batches: tuple[Batch, ...] = ()
     at: float = 0.0
 
     def as_dict(self, batch: str | None) -> schemas.Status:
@@ -232,6 +235,7 @@ class Status:
             "failed_by_code": self.failures,
             "rejected_messages": self.rejected_messages,
             "refused_jobs": [job.as_dict() for job in self.refused_jobs],
+            "stopped_batches": [batch.name for batch in self.stopped_batches],
             "callbacks": {"pending": self.callbacks.pending, "undelivered": self.callbacks.undelivered},
             "archive": {"pending": self.archive.pending, "failed": self.archive.failed},
             "workers": self.workers,

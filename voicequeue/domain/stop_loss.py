@@ -37,12 +37,14 @@ class BatchStop:
         settled: Number of settled jobs in the sample.
         failures: Number of them that failed, by failure code.
         stop_after: The limit that was reached, as a fraction.
+        in_flight: Number of accepted orders that were in flight.
     """
 
     at: float
     settled: int
     failures: dict[str, int]
     stop_after: float
+    in_flight: int = 0
 
     @property
     def failed(self) -> int:
@@ -53,7 +55,8 @@ class BatchStop:
     def reason(self) -> str:
         """The reason in words."""
         failed = f"{self.failed:,} of {self.settled:,} settled jobs failed ({failures_text(self.failures)})"
-        return f"stopped: {failed}, limit {percent(self.stop_after)}"
+        in_flight = f"{self.in_flight:,} {'order' if self.in_flight == 1 else 'orders'} in flight"
+        return f"stopped: {failed}, {in_flight}, limit {percent(self.stop_after)}"
 
     def as_dict(self) -> schemas.BatchStop:
         """Return the JSON representation."""
@@ -63,6 +66,7 @@ class BatchStop:
             "settled": self.settled,
             "failed": self.failed,
             "failed_by_code": self.failures,
+            "in_flight": self.in_flight,
         }
 
 
@@ -73,7 +77,9 @@ def parse_stop(text: str | None) -> BatchStop | None:
     line = json.loads(text)
     # Lua's empty table is an empty JSON object.
     failures = {code: int(count) for code, count in line["failed_by_code"].items()}
-    return BatchStop(float(line["at"]), int(line["settled"]), failures, float(line["stop_after"]))
+    return BatchStop(
+        float(line["at"]), int(line["settled"]), failures, float(line["stop_after"]), int(line.get("in_flight", 0))
+    )
 
 
 def failures_text(failures: Mapping[str, int]) -> str:

@@ -196,9 +196,14 @@ class JobQueries:
             name, cast(dict[str, str], self._redis.hgetall(self._space.key(f"batch:{name}")))
         )
 
-    def count_stopped_batches(self) -> int:
-        """Return the number of batches that have stopped themselves."""
-        return self._redis.zcard(self._space.key("batches:stopped"))
+    def stopped_batches(self) -> list[Batch]:
+        """Return the batches that have stopped themselves and have jobs that are not settled, the latest stop first."""
+        names = cast(list[str], self._redis.zrange(self._space.key("batches:stopped"), 0, -1, desc=True))
+        with self._redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hgetall(self._space.key(f"batch:{name}"))
+            batches = list(map(serialization.parse_batch, names, cast(list[dict[str, str]], pipe.execute())))
+        return [batch for batch in batches if batch.stop is not None and not batch.is_settled]
 
     def newly_stopped_batches(self) -> list[Batch]:
         """Return the batches that have stopped since the last call by any process."""

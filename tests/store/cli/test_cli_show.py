@@ -77,6 +77,7 @@ def test_the_json_of_the_status(command: Command, store: JobStore) -> None:
         "failed_by_code": {},
         "rejected_messages": 0,
         "refused_jobs": [],
+        "stopped_batches": [],
         "callbacks": {"pending": 0, "undelivered": 0},
         "archive": {"pending": 0, "failed": 0},
         "workers": 0,

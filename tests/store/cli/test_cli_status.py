@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.store.conftest import Command
-from tests.store.life import enqueue_jobs, job_in_state
+from tests.store.life import NOW, enqueue_jobs, job_in_state
 from tests.support.jobs import numbered_voices, voice
 from voicequeue import State
 from voicequeue.storage.job_store import JobStore
@@ -31,7 +31,7 @@ def test_a_batch_that_has_stopped_says_why(command: Command, store: JobStore) ->
     for _ in range(2):
         job_in_state(store, State.FAILED, voice(batch="b"))
     enqueue_jobs(store, voice(key="next", batch="b"))
-    reason = "stopped: 2 of 2 settled jobs failed (upstream_failed 2), limit 100 %"
+    reason = "stopped: 2 of 2 settled jobs failed (upstream_failed 2), 0 orders in flight, limit 100 %"
 
     output = command("status", "--batch", "b").out
     status = command("status", "--batch", "b", "--json").json()
@@ -47,6 +47,28 @@ def test_a_batch_that_has_stopped_says_why(command: Command, store: JobStore) ->
     command("pause", "--batch", "b")
     status = command("status", "--batch", "b", "--json").json()
     assert (status["paused"], status["stopped"]) == (True, None)
+
+
+def test_the_status_of_the_queue_names_stopped_batches_first(command: Command, store: JobStore) -> None:
+    """The latest five with their reason; batches without unsettled jobs need no one."""
+    for n in range(8):
+        store.set_batch_limits(f"b{n}", stop_after=1.0, stop_min=1)
+        job_in_state(store, State.FAILED, voice(batch=f"b{n}", key=f"failed-{n}"))
+        if n > 0:
+            enqueue_jobs(store, voice(key=f"next-{n}", batch=f"b{n}"), now=NOW + n)
+    enqueue_jobs(store, voice(key="fine", batch="fine"))
+
+    lines = command("status").out.splitlines()
+
+    reason = "1 of 1 settled jobs failed (upstream_failed 1), 0 orders in flight, limit 100 %"
+    names = ("b7", "b6", "b5", "b4", "b3")
+    assert lines[1:7] == [
+        *(f"stopped    batch {name}: {reason}" for name in names),
+        "stopped    2 more batches, see: voicequeue status --json",
+    ]
+    assert lines[7].startswith("gate")
+    assert command("status", "--json").json()["stopped_batches"] == [*names, "b2", "b1"]
+    assert "stopped    " not in command("status", "--batch", "fine").out
 
 
 def test_a_pause_keeps_its_reason_when_paused_again(command: Command) -> None:

@@ -87,7 +87,9 @@ def test_a_batch_stops_in_the_transition_that_reaches_its_limit(store: JobStore)
     batch = batch_of(store)
     assert batch.is_paused
     assert batch.stop is not None
-    assert batch.stop.reason == ("stopped: 4 of 20 settled jobs failed (upstream_failed 3, moderated 1), limit 20 %")
+    assert batch.stop.reason == (
+        "stopped: 4 of 20 settled jobs failed (upstream_failed 3, moderated 1), 0 orders in flight, limit 20 %"
+    )
     assert (batch.stop.settled, batch.stop.failed) == (20, 4)
     assert claim_submit(store, waiting, Stage.VOICE, "x", NOW, lease=9) is None
     assert store.timeline(waiting)[-1].reason == "the batch is stopped, because too many of its jobs failed"
@@ -98,6 +100,7 @@ def test_one_script_that_settles_many_jobs_stops_the_batch_once(store: JobStore)
     """The jobs of a chunk settle in one transaction; the numbers are those after it."""
     store.set_batch_limits("b", stop_after=0.9)
     job_ids = in_flight(store, 30)
+    enqueue_jobs(store, voice(key="next", batch="b"))
     failure = serialization.failure_text(Failure(FailureCode.REFUSED, Stage.VOICE, "no"))
     chunk = [
         transition_of(get_job(store, job_id), State.FAILED, due=None, fields={"failure": failure, "settled": str(NOW)})
@@ -110,7 +113,7 @@ def test_one_script_that_settles_many_jobs_stops_the_batch_once(store: JobStore)
     stop = batch_of(store).stop
     assert stop is not None
     assert (stop.settled, stop.failures) == (30, {"refused": 30})
-    assert store.count_stopped_batches() == 1
+    assert [batch.name for batch in store.stopped_batches()] == ["b"]
     assert [batch.name for batch in store.newly_stopped_batches()] == ["b"]
     assert store.newly_stopped_batches() == []
 
@@ -130,6 +133,7 @@ def test_a_minimum_of_settled_jobs_is_needed(store: JobStore) -> None:
 
 def test_a_limit_that_is_reached_when_it_is_set_stops_at_once(store: JobStore) -> None:
     """All outcomes since the first job count, or since the last stop."""
+    enqueue_jobs(store, voice(key="next", batch="b"))
     for job_id in in_flight(store, 20):
         fail(store, job_id)
     assert not batch_of(store).is_paused
@@ -143,6 +147,7 @@ def test_a_resumed_batch_needs_a_new_sample(store: JobStore) -> None:
     """A higher limit alone does not resume it; a second resume changes nothing."""
     store.set_batch_limits("b", stop_after=0.5, stop_min=2)
     first, second, third, fourth = in_flight(store, 4)
+    enqueue_jobs(store, voice(key="next", batch="b"))
     fail(store, first)
     fail(store, second)
     assert batch_of(store).stop is not None
@@ -153,7 +158,7 @@ def test_a_resumed_batch_needs_a_new_sample(store: JobStore) -> None:
     assert not store.set_batch_limits("b", paused=False)
 
     assert not batch_of(store).is_paused
-    assert store.count_stopped_batches() == 0
+    assert store.stopped_batches() == []
     fail(store, third)
     assert batch_of(store).stop is None
     fail(store, fourth)
@@ -165,6 +170,7 @@ def test_a_pause_by_an_operator_is_no_stop(store: JobStore) -> None:
     """It keeps the sample, and the stop of a paused batch ends with the pause."""
     store.set_batch_limits("b", stop_after=0.5, stop_min=2)
     first, second = in_flight(store, 2)
+    enqueue_jobs(store, voice(key="next", batch="b"))
     fail(store, first)
     store.set_batch_limits("b", paused=True)
     assert (batch_of(store).is_paused, batch_of(store).stop) == (True, None)
@@ -221,6 +227,7 @@ def test_a_refused_order_that_fails_its_job_counts(store: JobStore) -> None:
         store.admit(now)
         claim_admitted(store, job_id, now)
         refuse_order(store, job_id, now=now, max_attempts=2)
+    enqueue_jobs(store, voice(key="next", batch="b"))
 
     stop = batch_of(store).stop
     assert stop is not None
@@ -254,6 +261,7 @@ def test_a_result_after_a_resume_does_not_change_the_new_sample(store: JobStore)
     """The failure that it replaces belongs to the former one."""
     store.set_batch_limits("b", stop_after=0.5, stop_min=1)
     [job_id] = in_flight(store, 1)
+    enqueue_jobs(store, voice(key="next", batch="b"))
     fail(store, job_id, FailureCode.DEADLINE)
     store.set_batch_limits("b", paused=False)
 
@@ -297,23 +305,85 @@ def test_a_stop_is_called_back_before_the_end_of_the_batch(store: JobStore) -> N
     data = json.loads(claim.body())["data"]
     assert (data["name"], data["source"], data["settled"]) == ("b", "http:shop", False)
     assert data["failed_by_code"] == {"upstream_failed": 2}
-    assert data["stopped"]["reason"] == "stopped: 2 of 2 settled jobs failed (upstream_failed 2), limit 100 %"
+    assert data["stopped"]["reason"] == (
+        "stopped: 2 of 2 settled jobs failed (upstream_failed 2), 1 order in flight, limit 100 %"
+    )
     succeed(store, job_ids[2])
     store.callbacks.mark_delivered(claim.id, NOW)
     [settled] = store.callbacks.claim(store.callbacks.lease(NOW, lease_s=60), NOW, lease_s=60)
     assert settled.type == "batch.settled"
 
 
+def test_a_batch_whose_last_job_fails_does_not_stop(store: JobStore) -> None:
+    """Nothing is left to stop, and its end is the only callback; jobs that follow stop it before any is submitted."""
+    store.callbacks.set_batch_url("b", URL, source="http:shop")
+    store.set_batch_limits("b", stop_after=1.0, stop_min=3)
+    job_ids = in_flight(store, 3)
+    for job_id in job_ids:
+        fail(store, job_id)
+    store.set_batch_limits("b", stop_after=0.9)
+    assert batch_of(store).stop is None
+
+    enqueue_jobs(store, voice(key="next", batch="b"))
+
+    assert batch_of(store).stop is not None
+    assert store.admit(NOW).by_stage == {}
+    types = []
+    for _ in range(2):
+        [claim] = store.callbacks.claim(store.callbacks.lease(NOW, lease_s=60), NOW, lease_s=60)
+        types.append(claim.type)
+        store.callbacks.mark_delivered(claim.id, NOW)
+    assert types == ["batch.settled", "batch.stopped"]
+    assert store.callbacks.lease(NOW, lease_s=60) == []
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.PENDING])
+def test_a_retry_in_a_settled_batch_stops_it(store: JobStore, state: State) -> None:
+    """If its sample reaches the limit: by then it has something to stop."""
+    store.set_batch_limits("b", stop_after=0.5, stop_min=2)
+    retried, other = in_flight(store, 2)
+    for job_id in (other, retried):
+        fail(store, job_id, FailureCode.DEADLINE)
+    assert batch_of(store).stop is None
+
+    apply_transition(store, get_job(store, retried), state, fields={"failure": None, "settled": None})
+
+    # A poll of the same order withdraws the outcome: one is no sample.
+    assert (batch_of(store).stop is not None) == (state is State.QUEUED)
+
+
+def test_a_stopped_batch_is_listed_while_it_has_unsettled_jobs(store: JobStore) -> None:
+    """Cancelling them is one of the cures; jobs that are enqueued later wait, until it is resumed."""
+    store.set_batch_limits("b", stop_after=1.0, stop_min=1)
+    first, second = in_flight(store, 2)
+    [queued] = enqueue_jobs(store, voice(key="next", batch="b"))
+    fail(store, first)
+    apply_transition(store, get_job(store, queued), State.CANCELLED)
+    assert [batch.name for batch in store.stopped_batches()] == ["b"]
+
+    fail(store, second)
+
+    assert store.stopped_batches() == []
+    assert batch_of(store).stop is not None
+    enqueue_jobs(store, voice(key="later", batch="b"))
+    assert [batch.name for batch in store.stopped_batches()] == ["b"]
+    assert store.admit(NOW).by_stage == {}
+    store.set_batch_limits("b", paused=False)
+    assert store.stopped_batches() == []
+    assert store.admit(NOW).by_stage != {}
+
+
 def test_a_stop_ends_with_the_last_job_and_the_limit_stays(store: JobStore) -> None:
     """Another set of jobs with that name is another sample."""
     store.set_batch_limits("b", stop_after=0.5, stop_min=1)
-    [job_id] = in_flight(store, 1)
-    fail(store, job_id, FailureCode.MODERATED)
-    assert store.count_stopped_batches() == 1
+    failed, other = in_flight(store, 2)
+    fail(store, failed, FailureCode.MODERATED)
+    assert [batch.name for batch in store.stopped_batches()] == ["b"]
+    succeed(store, other)
 
-    assert sum(store.purge(NOW + 100, retention_s=50)) == 1
+    assert sum(store.purge(NOW + 100, retention_s=50)) == 2
 
-    assert store.count_stopped_batches() == 0
+    assert store._redis.zcard(store._space.key("batches:stopped")) == 0
     enqueue_jobs(store, voice(batch="b"))
     assert (batch_of(store).stop, batch_of(store).stop_after, batch_of(store).stop_min) == (None, 0.5, 1)
     store.set_batch_limits("b", stop_after=inf, stop_min=inf)

@@ -32,6 +32,9 @@ from voicequeue.storage.job_store import JobStore
 BATCHES = ("spring", "summer")
 STEPS = 120
 
+#: Failures of orders that are not charged.
+FREE = (FailureCode.REFUSED, FailureCode.MODERATED, FailureCode.RECORDING_UNFIT)
+
 
 class StopLossWalk:
     """A store whose jobs live at random, and the model that follows their outcomes."""
@@ -46,7 +49,7 @@ class StopLossWalk:
     def run(self) -> None:
         """Make random steps and check after each."""
         steps = (self.enqueue, self.submit, self.submit, self.settle, self.settle, self.settle_chunk, self.leave_failed)
-        rare = (self.cancel, self.limit, self.resume, self.purge)
+        rare = (self.refuse, self.cancel, self.limit, self.resume, self.purge)
         for _ in range(STEPS):
             self.now += 1
             self.chance.choice((*steps, *steps, *rare))()
@@ -95,6 +98,16 @@ class StopLossWalk:
             if isinstance(claim, SubmitClaim):
                 assert job.spec.batch not in self.outcomes.stopped
                 accept_order(self.store, job_id, self.now)
+
+    def refuse(self) -> None:
+        """Admit and claim a job, whose order fails at once and is not charged."""
+        self.store.admit(self.now, at_most=1)
+        if (job := self.some(State.ADMITTED)) is None:
+            return
+        claim = claim_submit(self.store, job.id, job.stage, "x", self.now, lease=90)
+        if isinstance(claim, SubmitClaim):
+            assert job.spec.batch not in self.outcomes.stopped
+            fail_job(self.store, get_job(self.store, job.id), self.chance.choice(FREE), self.now)
 
     def settle(self) -> None:
         """Finish a stage of a job, or fail it."""

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from voicequeue import FailureCode, State
-from voicequeue.domain.states import SETTLED
+from voicequeue.domain.states import ACTIVE, SETTLED
 from voicequeue.domain.stop_loss import STOP_MIN
 
 #: Failures that no sample counts.
@@ -22,6 +22,9 @@ class Outcomes:
         #: By batch, the failed jobs that its sample counts, with their failure codes.
         self._failed: defaultdict[str, dict[str, str]] = defaultdict(dict)
         self._settled: Counter[str] = Counter()
+        #: The failed jobs that a sample counts, of which no order may have been charged; and their number by batch.
+        self._free_jobs: set[str] = set()
+        self._free: Counter[str] = Counter()
         #: By batch, the failures by code; a retried job counts again when it fails again.
         self._failures: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.stopped: set[str] = set()
@@ -29,7 +32,7 @@ class Outcomes:
     def restart(self, batch: str) -> None:
         """End the stop of a batch, and count from the beginning."""
         self.stopped.discard(batch)
-        del self._settled[batch]
+        del self._settled[batch], self._free[batch]
         self._failed.pop(batch, None)
         self._failures.pop(batch, None)
 
@@ -45,9 +48,10 @@ class Outcomes:
             self._versions[job_id] = int(record["version"])
             for index in range(first, len(entries)) if "batch" in record else ():
                 before = State(entries[index - 1]["state"] if index else State.QUEUED)
-                self._step(record["batch"], job_id, before, entries[index], json.loads(record.get("failure", "{}")))
+                self._step(record, job_id, before, entries[index])
 
-    def _step(self, batch: str, job_id: str, before: State, entry: dict[str, Any], failure: dict[str, str]) -> None:
+    def _step(self, record: dict[str, str], job_id: str, before: State, entry: dict[str, Any]) -> None:
+        batch, failure = record["batch"], json.loads(record.get("failure", "{}"))
         state, reason = State(entry["state"]), entry.get("reason", "")
         # Transitions of waiting jobs with a reason are those of the job that creates the voice.
         if reason.startswith("uses voice") or (before is State.WAITING and state is State.FAILED and reason):
@@ -58,6 +62,7 @@ class Outcomes:
         if counted:
             self._settled[batch] -= 1
             self._failures[batch][counted] -= 1
+            self._free[batch] -= job_id in self._free_jobs
         code = failure.get("code", "") if state is State.FAILED else ""
         has_outcome = state is State.SUCCEEDED or (code and code not in NOT_SAMPLED)
         if has_outcome and (counted or before not in SETTLED):
@@ -65,16 +70,23 @@ class Outcomes:
             if code:
                 self._failures[batch][code] += 1
                 self._failed[batch][job_id] = code
+                self._free_jobs.discard(job_id)
+                if not int(record.get("credits", 0)) and "lost_orders" not in record:
+                    self._free_jobs.add(job_id)
+                    self._free[batch] += 1
 
     def check(self, batch: str, record: dict[str, str]) -> None:
         """Compare the record of a batch with its sample, and with the stop that follows from it."""
         failures = +self._failures[batch]
-        settled, failed = self._settled[batch], failures.total()
+        settled, failed, free = self._settled[batch], failures.total(), self._free[batch]
         limit, least = float(record.get("stop_after", 2)), int(record.get("stop_min", STOP_MIN))
-        if settled >= least and failed / settled >= limit:
+        is_paid_in_vain = settled - free >= least and (failed - free) / (settled - free) >= limit
+        is_failing = settled >= least and failed / (settled + int(record.get("pending", 0))) >= limit
+        if (is_paid_in_vain or is_failing) and any(int(record.get(state, 0)) for state in ACTIVE):
             self.stopped.add(batch)
         sample = {name.removeprefix("sample."): int(n) for name, n in record.items() if name.startswith("sample.")}
-        assert (sample.pop("settled", 0), sample.pop("failed", 0)) == (settled, failed)
+        counts = sample.pop("settled", 0), sample.pop("failed", 0), sample.pop("free", 0)
+        assert counts == (settled, failed, free)
         by_code = {name.removeprefix("failed."): n for name, n in sample.items() if name != "round" and n}
         assert by_code == failures
         assert ("stopped" in record) == (batch in self.stopped)

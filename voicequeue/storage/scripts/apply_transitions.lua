@@ -44,5 +44,5 @@ for i, t in ipairs(transitions) do
 end
 if has_responded then upstream_responded() end
 if next(accepted) then upstream_accepted(limits, now, accepted) end
-for batch in pairs(sampled_batches) do stop_if_failing(batch, now) end
+for batch in pairs(batches_to_check) do stop_if_failing(batch, now) end
 return results

@@ -38,14 +38,15 @@ for _, lane in ipairs(by_lane) do
   move_to_back(lane:sub(1, 1), lane:sub(3), 'NX')
 end
 for _, batch in ipairs(by_batch) do
-  local members = by_batch[batch]
   if batch ~= '' then
-    redis.call('ZADD', key('batch:' .. batch .. ':jobs'), unpack(members))
+    redis.call('ZADD', key('batch:' .. batch .. ':jobs'), unpack(by_batch[batch]))
     redis.call('ZADD', key('batches'), 'NX', now, batch)
-    redis.call('HINCRBY', key('batch:' .. batch), 'queued', #members / 2)
+    redis.call('HINCRBY', key('batch:' .. batch), 'queued', #by_batch[batch] / 2)
   end
-  add_event('', batch, 'queued', '', #members / 2 .. ' enqueued')
+  add_event('', batch, 'queued', '', #by_batch[batch] / 2 .. ' enqueued')
 end
 for _, job in ipairs(sharing) do outcomes[job.position] = share_voice(job, ARGV[1]) end
+-- Jobs that failed may have brought a batch to its limit when it had nothing left to stop.
+for _, batch in ipairs(by_batch) do if batch ~= '' then stop_if_failing(batch, ARGV[1]) end end
 if count > 0 then wake_dispatcher() end
 return outcomes

@@ -110,8 +110,8 @@ def _jobs(store: JobStore, lines: list[BacklogLane]) -> Iterator[Metric]:
     yield _gauge("failed_jobs", "Failed jobs by code.", (({"code": c}, n) for c, n in store.failures_by_code().items()))
     yield _gauge(
         "stopped_batches",
-        "Batches that have stopped themselves because too many of their jobs failed.",
-        [({}, store.count_stopped_batches())],
+        "Batches with unsettled jobs that have stopped themselves because too many of their jobs failed.",
+        [({}, len(store.stopped_batches()))],
     )
     purged = store.purged_by_state()
     yield _counter(

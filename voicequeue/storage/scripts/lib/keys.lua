@@ -20,7 +20,7 @@
 --                          charged and were given up or resubmitted), failure_report (JSON: a failure that upstream
 --                          reported once), resubmit (1: submit again when that failure is confirmed),
 --                          upstream_response (start of an unreadable response to its last order),
---                          sampled (the sample of its batch that counts its failure),
+--                          sampled (the sample of its batch that counts its failure, with `:free` if nothing was paid),
 --                          persona_id, voice_name, clips, failure, settled,
 --                          callback (id of its last callback); archive (pending, done, failed), until done
 --                          archive.since, archive.attempts, archive.reason, archive.holder (token of the claim);
@@ -62,8 +62,9 @@
 --                          included in credits; failed.<code>: number of failed jobs; settings: max_credits,
 --                          max_in_flight, stop_after, stop_min, paused, callback_url, callback_source (who set it);
 --                          settled_count: how many callbacks were created for it; sample.settled, sample.failed,
---                          sample.failed.<code>: outcomes since the last stop (lib/stop_loss.lua); sample.round: number
---                          of ended stops; stopped (JSON, while it is stopped: at, settled, failed_by_code, stop_after)
+--                          sample.failed.<code>, sample.free (failures for which nothing was paid): outcomes since the
+--                          last stop (lib/stop_loss.lua); sample.round: number of ended stops; stopped (JSON, while it
+--                          is stopped: at, settled, in_flight, failed_by_code, stop_after)
 --   batch:<name>:jobs zset its ids; score = when they were created
 --
 -- Flow control
