@@ -6,6 +6,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from voicequeue.domain.url_faults import is_placeholder
+from voicequeue.texts import parse_float
+
 _YES = "true yes on y t 1 1.0 ja wahr oui vrai si sí sì verdadero vero x ✓ ✔ ☑"
 _NO = "false no off n f 0 0.0 nein falsch non faux falso ☐"
 
@@ -18,8 +21,10 @@ _GENDERS = {"female": "f", "male": "m"}
 _GROUPS = re.compile(r"[+-]?\d{1,3}([ \u00a0\u202f'’]\d{3})+(?=[.,]\d+$|$)", re.ASCII)
 _GROUP_SIGN = re.compile(r"[ \u00a0\u202f'’]")
 
-#: A decimal comma. "1,000" may be a thousand, "0,500" may not.
-_DECIMAL_COMMA = re.compile(r"([+-]?)(\d*),(\d+)", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"([+-]?\d*),(\d+)", re.ASCII)
+#: A decimal sign, or one between groups of digits: "1,000" may be a thousand, "0,500" may not.
+_COMMA_OR_GROUP = re.compile(r"([+-]?[1-9]\d{0,2}),(\d{3})", re.ASCII)
+_POINT_OR_GROUP = re.compile(r"([+-]?[1-9]\d{0,2})\.(\d{3})", re.ASCII)
 _PERCENT = re.compile(r"(.*?)[ \u00a0\u202f]?%")
 _WHOLE = re.compile(r"([+-]?\d+)\.0+", re.ASCII)
 
@@ -43,16 +48,37 @@ _ERRORS_BY_LANGUAGE = {
 _ERRORS = frozenset(" ".join(_ERRORS_BY_LANGUAGE.values()).split())
 _ERROR = re.compile(r"#{3,}|Err:\d{3}")
 
+_SHOWN = 40
+
+#: A number as a spreadsheet program shortens it: its last digits are lost.
+_ROUNDED = re.compile(r"\d([.,]\d+)?[eE]\+\d+", re.ASCII)
+_EXACT_DIGITS = 15
+
+
+class NumberText(str):
+    """The text of a cell that holds a number, so that its sign of decimals is certain."""
+
+    __slots__ = ()
+
+    def strip(self, _chars: str | None = None, /) -> NumberText:
+        """Return the text: there are no spaces around it."""
+        return self
+
+
 _FORMULA = re.compile(r"=(?!=)")
 
 
 def error_in(text: str) -> str:
     """Return why a cell is a spreadsheet error; '' if it is none."""
-    if text[:1] not in "#E" or not (text.upper() in _ERRORS or _ERROR.fullmatch(text)):
+    if text[:1] not in "#E" or not all(map(_is_error, text.split())):
         return ""
     if text.startswith("###"):
         return f"is {text[:12]!r}, which a spreadsheet program shows where a column is too narrow; enter the value"
-    return f"is the spreadsheet error {text}; correct its formula, or clear the cell"
+    return f"is the spreadsheet error {text.split(maxsplit=1)[0]}; correct its formula, or clear the cell"
+
+
+def _is_error(word: str) -> bool:
+    return word.upper() in _ERRORS or _ERROR.fullmatch(word) is not None
 
 
 def invalid_cell(text: str) -> str:
@@ -71,15 +97,23 @@ SUSPECT = frozenset("=#E")
 
 
 def json_errors(value: Any, path: str = "") -> list[str]:
-    """Return the spreadsheet errors in the texts of a JSON value, with their fields."""
+    """Return the spreadsheet errors and placeholders in the texts of a JSON value, with their fields."""
     if isinstance(value, str):
-        error = error_in(value.strip())
+        text = value.strip()
+        error = error_in(text) or ("" if path.startswith("metadata") else _missing(path.rpartition(".")[2], text))
         return [f"{path}: {error}"] if error else []
     if isinstance(value, Mapping):
         return [error for name, child in value.items() for error in json_errors(child, f"{path}.{name}".strip("."))]
     if isinstance(value, list):
         return [error for place, child in enumerate(value) for error in json_errors(child, f"{path}.{place}")]
     return []
+
+
+def _missing(field: str, text: str) -> str:
+    """Return why a text of a field stands for a missing value; '' if it does not."""
+    if not text or field not in TEXT_FIELDS or not is_placeholder(text):
+        return ""
+    return f"is {text[:_SHOWN]!r}, a placeholder; clear the cell, or enter the value"
 
 
 # ── values by the type of their column ─────────────────────────────────────────────────────────────
@@ -98,32 +132,76 @@ def _word(text: str) -> str:
 
 
 def _integer(text: str) -> str:
-    number = _number(text)
+    number = _seconds(text)
     whole = _WHOLE.fullmatch(number)
+    if whole is None and not number.lstrip("+-").isdecimal():
+        raise ValueError(f"is {text[:_SHOWN]!r}, not a whole number; write it in plain digits, such as 20")
     return whole[1] if whole else number
+
+
+def _seconds(text: str) -> str:
+    if not isinstance(text, NumberText):
+        _check_group(_POINT_OR_GROUP, _unmarked(text))
+    return _number(text)
 
 
 def _weight(text: str) -> str:
     percent = _PERCENT.fullmatch(_unmarked(text))
-    if percent is None:
-        return _number(text)
-    number = _number(percent[1])
-    try:
-        return format(float(number) / 100, ".15g")
-    except ValueError:
-        return text
+    number = _number(percent[1] if percent else text)
+    value = float(number) / 100 if percent else float(number)
+    if not 0 <= value <= 1:
+        cure = (
+            f"write {value / 100:.15g} or {value:.15g} %"
+            if 1 < value <= 100 and not percent
+            else "0 to 1, or 0 % to 100 %, is allowed"
+        )
+        raise ValueError(f"is {text[:_SHOWN]}; {cure}")
+    return format(value, ".15g") if percent else number
 
 
 def _number(text: str) -> str:
-    """Return a number with a point and without groups, if it is certain; otherwise the text."""
+    """Return a number with a point and without groups. Raises ValueError if it is none, or not certain."""
     number = _unmarked(text)
+    _check_group(_COMMA_OR_GROUP, number)
     if _GROUPS.match(number):
-        number = _GROUP_SIGN.sub("", number)
-        return number.replace(",", ".")
-    comma = _DECIMAL_COMMA.fullmatch(number)
-    if comma and (len(comma[3]) != 3 or comma[2] in ("", "0")):
-        return f"{comma[1]}{comma[2]}.{comma[3]}"
+        number = _GROUP_SIGN.sub("", number).replace(",", ".")
+    elif comma := _DECIMAL_COMMA.fullmatch(number):
+        number = f"{comma[1]}.{comma[2]}"
+    if parse_float(number) is None:
+        raise ValueError(f"is {text[:_SHOWN]!r}, not a number; write it in plain digits, such as 20 or 0.5")
     return number
+
+
+def _check_group(ambiguous: re.Pattern[str], number: str) -> None:
+    if match := ambiguous.fullmatch(number):
+        small, large = f"{match[1]}.{match[2]}".rstrip("0").rstrip("."), f"{match[1]}{match[2]}"
+        raise ValueError(f"is {number!r}, which may be {small} or {large}; write {small} or {large}")
+
+
+def _words(field: str) -> Callable[[str], str]:
+    """Return the function that checks the texts of a column."""
+
+    def check(text: str) -> str:
+        if error := _missing(field, text):
+            raise ValueError(error)
+        return text
+
+    return check
+
+
+def _name(field: str) -> Callable[[str], str]:
+    """Return the function that checks the names and ids of a column."""
+    check = _words(field)
+
+    def check_name(text: str) -> str:
+        if _ROUNDED.fullmatch(text) or (isinstance(text, NumberText) and len(text.strip("+-")) > _EXACT_DIGITS):
+            raise ValueError(
+                f"is the number {text[:_SHOWN]}, of which the spreadsheet program keeps {_EXACT_DIGITS} digits only; "
+                "format the column as text, and enter the value again"
+            )
+        return str(check(text))
+
+    return check_name
 
 
 def _unmarked(text: str) -> str:
@@ -131,12 +209,19 @@ def _unmarked(text: str) -> str:
     return text.removeprefix("'").strip()
 
 
+#: Fields whose texts are ordered, paid or shared as they are. A placeholder in them is never meant.
+TEXT_FIELDS = frozenset(
+    ("title", "prompt", "description", "tags", "negative_tags", "name", "voice", "key", "persona_id")
+)
+
 _BY_TYPE: dict[str, Callable[[str], str]] = {
     **dict.fromkeys(("reuse", "custom_mode", "make_instrumental", "auto_lyrics"), _boolean),
     **dict.fromkeys(("style_weight", "weirdness_constraint", "audio_weight"), _weight),
     **dict.fromkeys(("priority", "vocal_gender", "audio_sha256"), _word),
-    "start_within_s": _number,
+    "start_within_s": _seconds,
     "max_credits": _integer,
+    **{field: _words(field) for field in ("title", "prompt", "description", "tags", "negative_tags")},
+    **{field: _name(field) for field in ("name", "voice", "key", "persona_id")},
 }
 
 

@@ -144,6 +144,23 @@ def test_a_typed_cell_is_the_text_that_the_sheet_shows(value: object, text: str)
     assert job.metadata == {"note": text}
 
 
+def test_a_number_of_excel_has_a_certain_decimal_sign() -> None:
+    """Its cell is a number, not a text that may have a point between thousands."""
+    [number, text] = excel_rows(workbook(["audio_url", "start_within_s"], [A, 1.234], [B, "1.234"]))
+
+    assert number.to_job("b").start_within_s == 1.234
+    assert "may be 1.234 or 1234" in row_error(text)
+
+
+@pytest.mark.parametrize("key", [1234567890123456, 12345678901234500000])
+def test_a_long_number_is_no_key(key: int) -> None:
+    """Excel keeps 15 digits; a text has them all."""
+    number, text = excel_rows(workbook(["audio_url", "key"], [A, key], [B, str(key)]))
+
+    assert "format the column as text" in row_error(number)
+    assert text.to_job("b").key == str(key)
+
+
 def test_shared_texts_are_read_without_formats_and_phonetic_hints() -> None:
     """As Excel writes them: rich text in parts."""
     strings = (
