@@ -46,6 +46,7 @@ _FILL_IN = ", not a placeholder: fill in the link, or delete the row"
 
 _WITHOUT_SCHEME = (
     (r"=.*|[+@-]\s*[A-Z]+\(.*", ", not a formula: paste the link itself, as text"),
+    (r"\S.*\shttps?://.*", ", and nothing else: delete the text in front of the link"),
     (r"#[A-Z0-9/_]+[!?]?", ", not an error of the spreadsheet: correct its cell"),
     (r"na|nan|tk|x+|0|yes|no|true|false|pending|missing|unknown|empty|soon|later|link|url", _FILL_IN),
     ("[\"'`<(\\[\u2018-\u201f\u00ab\u2039\u300c-\u300f].*", " without quotes or brackets around it"),
@@ -84,7 +85,7 @@ def describe_fault(text: str) -> str:
 
 
 def is_placeholder(text: str) -> bool:
-    """Return whether a text, without spaces around it, stands for a missing value on each of its lines."""
+    """Return whether a text, without spaces around it, means a missing value on each of its lines."""
     if len(text) > _EMPTY_MAX:
         return False
     return all(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from voicequeue.domain.url_faults import is_placeholder
+from voicequeue.domain.url_faults import describe_fault, is_placeholder
 from voicequeue.texts import parse_float
 
 _YES = "true yes on y t 1 1.0 ja wahr oui vrai si sí sì verdadero vero x ✓ ✔ ☑"
@@ -53,6 +53,8 @@ _SHOWN = 40
 #: A number as a spreadsheet program shortens it: its last digits are lost.
 _ROUNDED = re.compile(r"\d([.,]\d+)?[eE]\+\d+", re.ASCII)
 _EXACT_DIGITS = 15
+
+_LINK_TEXT = re.compile(r"\w[\w ,.!'()\u00a0\u2019-]{0,39}")
 
 
 class NumberText(str):
@@ -110,7 +112,7 @@ def json_errors(value: Any, path: str = "") -> list[str]:
 
 
 def _missing(field: str, text: str) -> str:
-    """Return why a text of a field stands for a missing value; '' if it does not."""
+    """Return why a text of a field is only a placeholder; '' if it is not."""
     if not text or field not in TEXT_FIELDS or not is_placeholder(text):
         return ""
     return f"is {text[:_SHOWN]!r}, a placeholder; clear the cell, or enter the value"
@@ -204,6 +206,15 @@ def _name(field: str) -> Callable[[str], str]:
     return check_name
 
 
+def _link(text: str) -> str:
+    """Return a link. Raises ValueError if it is words, such as the text that Excel shows for a link."""
+    if "://" not in text and _LINK_TEXT.fullmatch(text) and describe_fault(text).endswith("URL"):
+        raise ValueError(
+            f"{describe_fault(text)}, not {text!r}: a cell must contain the link itself, not a text that opens it"
+        )
+    return text
+
+
 def _unmarked(text: str) -> str:
     """Return a cell without the apostrophe that marks it as text in Excel."""
     return text.removeprefix("'").strip()
@@ -218,6 +229,7 @@ _BY_TYPE: dict[str, Callable[[str], str]] = {
     **dict.fromkeys(("reuse", "custom_mode", "make_instrumental", "auto_lyrics"), _boolean),
     **dict.fromkeys(("style_weight", "weirdness_constraint", "audio_weight"), _weight),
     **dict.fromkeys(("priority", "vocal_gender", "audio_sha256"), _word),
+    "audio_url": _link,
     "start_within_s": _seconds,
     "max_credits": _integer,
     **{field: _words(field) for field in ("title", "prompt", "description", "tags", "negative_tags")},

@@ -92,7 +92,7 @@ def test_words_with_fixed_spelling_may_have_any_case() -> None:
 
 def test_every_field_without_a_check_of_its_own_has_a_converter() -> None:
     """A new field is read as spreadsheets write it, too. URLs and models are checked by the job."""
-    checked_by_the_job = {"audio_url", "callback_url", "mv"}
+    checked_by_the_job = {"callback_url", "mv"}
 
     assert {field for field in (*JOB_COLUMNS, *SONG_COLUMNS) if converter(field) is None} == checked_by_the_job
 
@@ -239,6 +239,17 @@ def test_a_text_that_only_resembles_a_placeholder_is_kept(text: str) -> None:
     job = cell("name;title;metadata.note", f"{text};{text};nan")
 
     assert (job.name, job.song and job.song.title, job.metadata) == (text, text, {"note": "nan"})
+
+
+@pytest.mark.parametrize("text", ["click here", "Ana (take 2)", "Hörprobe"])
+def test_the_text_of_a_hyperlink_is_shown_with_the_cure(text: str) -> None:
+    """Excel shows it, and stores the link elsewhere."""
+    [row] = rows("audio_url;name", f"{text};Ana")
+
+    assert row_error(row) == (
+        f"audio_url: must be an http:// or https:// URL, not {text!r}: a cell must contain the link itself, not a text "
+        "that opens it"
+    )
 
 
 # ── cut off ───────────────────────────────────────────────────────────────────────────────────────
