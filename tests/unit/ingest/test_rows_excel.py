@@ -86,6 +86,26 @@ def test_an_unknown_sheet_is_an_error_with_the_names() -> None:
     assert error == "there is no sheet 'Third'; the sheets are 'Voices', 'Second'"
 
 
+def test_sheets_that_are_not_read_are_named() -> None:
+    """A year of twelve sheets must not become one month. Hidden and empty sheets are not meant."""
+    book = openpyxl.load_workbook(
+        io.BytesIO(workbook(HEADER, [A], title="Jan", Feb=[HEADER, [B]], Mar=[HEADER], Old=[["x"]], Empty=[]))
+    )
+    book["Old"].sheet_state = "hidden"
+    content = io.BytesIO(saved(book))
+
+    assert RowReader(content).note == "read sheet 'Jan'; not read: 'Feb', 'Mar' (--sheet NAME)"
+    assert RowReader(content, ReadOptions(sheet="Feb")).note == ""
+    assert RowReader(io.BytesIO(workbook(HEADER, [A]))).note == ""
+
+
+def test_an_error_of_the_header_names_the_sheet_and_the_others() -> None:
+    """The list may be on another sheet than the first."""
+    content = workbook(["Read me"], title="Info", List=[HEADER, [A]])
+
+    assert excel_error(content).endswith(". This is sheet 'Info'; to read another one ('List'), pass --sheet NAME")
+
+
 def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an extra."""
     monkeypatch.setitem(sys.modules, "openpyxl", None)
