@@ -87,7 +87,8 @@ def invalid_cell(text: str) -> str:
     """Return why a cell of a table is no value: a spreadsheet error or a formula; '' if it is one."""
     if _FORMULA.match(text):
         return (
-            f"is a formula ({text[:20]!r}); replace it by its result: copy the column, and paste it as values"
+            f"is a formula ({text[:20]!r}) without its result; open the original in Excel, save it, and ingest it "
+            "again, or replace the formulas: copy the column, and paste it as values"
             if len(text) > 1
             else "is '=' without a value; enter the value, or clear the cell"
         )
