@@ -31,6 +31,7 @@ _EMPTY_WORDS = frozenset(
 _EMPTY_SPELLINGS = frozenset(("nan", "NaN", "NAN", "-nan", "NA"))
 _SIGNS_ONLY = re.compile(r"[-\u2010-\u2015\u2212_.?/*\u2026\s]+")
 _EMPTY_MAX = 40
+_EMPTY_WORD_MAX = max(map(len, _EMPTY_WORDS))
 
 #: Texts that begin with http:// or https://, and what is wrong with them.
 _WITH_SCHEME = (
@@ -88,11 +89,15 @@ def is_placeholder(text: str) -> bool:
     """Return whether a text, without spaces around it, means a missing value on each of its lines."""
     if len(text) > _EMPTY_MAX:
         return False
-    return all(
-        line in _EMPTY_SPELLINGS or line.casefold() in _EMPTY_WORDS or _SIGNS_ONLY.fullmatch(line)
-        for line in map(str.strip, text.splitlines())
-        if line
-    )
+    if "\n" in text:
+        return all(not line or _is_empty(line) for line in map(str.strip, text.split("\n")))
+    return _is_empty(text)
+
+
+def _is_empty(line: str) -> bool:
+    if len(line) <= _EMPTY_WORD_MAX and (line in _EMPTY_SPELLINGS or line.casefold() in _EMPTY_WORDS):
+        return True
+    return not line[:1].isalnum() and _SIGNS_ONLY.fullmatch(line) is not None
 
 
 def _fault(text: str) -> str:

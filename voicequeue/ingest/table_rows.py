@@ -27,8 +27,7 @@ class Table:
         self._has_own_columns_only = len(header.columns) == self._width
         self._nameless = [place for place, name in enumerate(header.names) if not name]
         self._has_song = not _SONG_FIELDS.isdisjoint(header.fields)
-        converters = ((field, converter(field)) for field in header.fields if field)
-        self._converters = {field: convert for field, convert in converters if convert}
+        self._columns = [(field, converter(field) if field else None) for field in header.fields]
 
     def row(self, line: int, number: int, values: Sequence[str], error: str = "") -> Row:
         """Return the row with these cells. `error`: why it is unreadable, if that is known already."""
@@ -79,21 +78,21 @@ class Table:
     def _typed(self, line: int, number: int, cells: dict[str, str], values: Sequence[str]) -> Row:
         fields = {}
         errors = []
-        for field, value in zip(self._header.fields, values, strict=False):
+        for (field, convert), value in zip(self._columns, values, strict=False):
             text = value.strip()
             if not text or field is None:
                 continue
-            if text[0] in SUSPECT and (error := invalid_cell(text)):
-                errors.append(f"{field}: {error}")
-            fields[field] = text
-        for field, convert in self._converters.items():
-            if field in fields:
+            if text[0] in SUSPECT and (problem := invalid_cell(text)):
+                errors.append(f"{field}: {problem}")
+            elif convert is None:
+                fields[field] = text
+            else:
                 try:
-                    fields[field] = convert(fields[field])
+                    fields[field] = convert(text)
                 except ValueError as error:
                     errors.append(f"{field}: {error}")
-        if self._has_song and not errors and (error := _without_words(fields)):
-            errors.append(error)
+        if self._has_song and not errors and (problem := _without_words(fields)):
+            errors.append(problem)
         if errors:
             return Row(line, cells, None, "; ".join(errors), (), number)
         return Row(line, cells, fields, "", (), number)

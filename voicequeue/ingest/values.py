@@ -70,6 +70,13 @@ class NumberText(str):
 _FORMULA = re.compile(r"=(?!=)")
 
 
+_WORDS = ("title", "prompt", "description", "tags", "negative_tags")
+_NAMES = ("name", "voice", "key", "persona_id")
+
+#: Fields whose texts are ordered, paid or shared as they are. A placeholder in them is never meant.
+TEXT_FIELDS = frozenset((*_WORDS, *_NAMES))
+
+
 def error_in(text: str) -> str:
     """Return why a cell is a spreadsheet error; '' if it is none."""
     if text[:1] not in "#E" or not all(map(_is_error, text.split())):
@@ -114,8 +121,10 @@ def json_errors(value: Any, path: str = "") -> list[str]:
 
 def _missing(field: str, text: str) -> str:
     """Return why a text of a field is only a placeholder; '' if it is not."""
-    if not text or field not in TEXT_FIELDS or not is_placeholder(text):
-        return ""
+    return _placeholder(text) if text and field in TEXT_FIELDS and is_placeholder(text) else ""
+
+
+def _placeholder(text: str) -> str:
     return f"is {text[:_SHOWN]!r}, a placeholder; clear the cell, or enter the value"
 
 
@@ -181,30 +190,29 @@ def _check_group(ambiguous: re.Pattern[str], number: str) -> None:
         raise ValueError(f"is {number!r}, which may be {small} or {large}; write {small} or {large}")
 
 
-def _words(field: str) -> Callable[[str], str]:
-    """Return the function that checks the texts of a column."""
-
-    def check(text: str) -> str:
-        if error := _missing(field, text):
-            raise ValueError(error)
-        return text
-
-    return check
+def _words(text: str) -> str:
+    """Return a text. Raises ValueError if it is a placeholder."""
+    if is_placeholder(text):
+        raise ValueError(_placeholder(text))
+    return text
 
 
-def _name(field: str) -> Callable[[str], str]:
-    """Return the function that checks the names and ids of a column."""
-    check = _words(field)
+def _name(text: str) -> str:
+    """Return a name or an id. Raises ValueError also if it is a number that lost digits."""
+    if "+" in text and _ROUNDED.fullmatch(text):
+        raise ValueError(_rounded(text))
+    if isinstance(text, NumberText):
+        if len(text.lstrip("+-")) > _EXACT_DIGITS:
+            raise ValueError(_rounded(text))
+        return str(text)
+    return _words(text)
 
-    def check_name(text: str) -> str:
-        if _ROUNDED.fullmatch(text) or (isinstance(text, NumberText) and len(text.strip("+-")) > _EXACT_DIGITS):
-            raise ValueError(
-                f"is the number {text[:_SHOWN]}, of which the spreadsheet program keeps {_EXACT_DIGITS} digits only; "
-                "format the column as text, and enter the value again"
-            )
-        return str(check(text))
 
-    return check_name
+def _rounded(text: str) -> str:
+    return (
+        f"is the number {text[:_SHOWN]}, of which the spreadsheet program keeps {_EXACT_DIGITS} digits only; "
+        "format the column as text, and enter the value again"
+    )
 
 
 def _link(text: str) -> str:
@@ -221,11 +229,6 @@ def _unmarked(text: str) -> str:
     return text.removeprefix("'").strip()
 
 
-#: Fields whose texts are ordered, paid or shared as they are. A placeholder in them is never meant.
-TEXT_FIELDS = frozenset(
-    ("title", "prompt", "description", "tags", "negative_tags", "name", "voice", "key", "persona_id")
-)
-
 _BY_TYPE: dict[str, Callable[[str], str]] = {
     **dict.fromkeys(("reuse", "custom_mode", "make_instrumental", "auto_lyrics"), _boolean),
     **dict.fromkeys(("style_weight", "weirdness_constraint", "audio_weight"), _weight),
@@ -233,8 +236,8 @@ _BY_TYPE: dict[str, Callable[[str], str]] = {
     "audio_url": _link,
     "start_within_s": _seconds,
     "max_credits": _integer,
-    **{field: _words(field) for field in ("title", "prompt", "description", "tags", "negative_tags")},
-    **{field: _name(field) for field in ("name", "voice", "key", "persona_id")},
+    **dict.fromkeys(_WORDS, _words),
+    **dict.fromkeys(_NAMES, _name),
 }
 
 
