@@ -89,7 +89,7 @@ def test_an_unknown_sheet_is_an_error_with_the_names() -> None:
 def test_sheets_that_are_not_read_are_named() -> None:
     """A year of twelve sheets must not become one month. Hidden and empty sheets are not meant."""
     book = openpyxl.load_workbook(
-        io.BytesIO(workbook(HEADER, [A], title="Jan", Feb=[HEADER, [B]], Mar=[HEADER], Old=[["x"]], Empty=[]))
+        io.BytesIO(workbook(HEADER, [A], title="Jan", Feb=[[*HEADER], [B]], Mar=[[*HEADER]], Old=[["x"]], Empty=[]))
     )
     book["Old"].sheet_state = "hidden"
     content = io.BytesIO(saved(book))
@@ -101,7 +101,7 @@ def test_sheets_that_are_not_read_are_named() -> None:
 
 def test_an_error_of_the_header_names_the_sheet_and_the_others() -> None:
     """The list may be on another sheet than the first."""
-    content = workbook(["Read me"], title="Info", List=[HEADER, [A]])
+    content = workbook(["Read me"], title="Info", List=[[*HEADER], [A]])
 
     assert excel_error(content).endswith(". This is sheet 'Info'; to read another one ('List'), pass --sheet NAME")
 
