@@ -17,6 +17,22 @@ _UPLOAD = "upload the file and use its public link"
 
 _FILE_ENDINGS = "mp3|wav|wave|m4a|mp4|aac|flac|ogg|oga|opus|wma|aiff?|webm|mov|avi|mkv|zip|pdf|docx?|xlsx?|txt"
 
+#: Words that people and programs write where a value is missing, in lower case.
+_EMPTY_WORDS = frozenset(
+    (
+        *("none", "null", "nil", "nat", "<na>", "<nan>", "<null>", "<none>", "<leer>", "<empty>", "undefined"),
+        *("n/a", "n.a.", "n.a", "n. a.", "n.v.", "n/v", "k.a.", "k.a", "k. a.", "k/a", "keine angabe", "not available"),
+        *("todo", "to do", "to-do", "todo:", "fixme", "tbd", "tba", "tbc", "t.b.d.", "[object object]"),
+        *("(leer)", "(blank)", "(blanks)", "(empty)", "(none)", "(null)", "(nan)", "(vide)", "(vacío)", "(vuoto)"),
+        *("loading", "loading...", "loading…", "wird geladen...", "wird geladen…", "chargement...", "cargando..."),
+    )
+)
+#: Those that are words of a language in another case: Nan and Na are names.
+_EMPTY_SPELLINGS = frozenset(("nan", "NaN", "NAN", "-nan", "NA"))
+_SIGNS_ONLY = re.compile(r"[-\u2010-\u2015\u2212_.?/*\u2026\s]+")
+_EMPTY_MAX = 40
+_EMPTY_WORD_MAX = max(map(len, _EMPTY_WORDS))
+
 #: Texts that begin with http:// or https://, and what is wrong with them.
 _WITH_SCHEME = (
     (r".+[\s,;|]https?://.*", ", not several in one cell: give each recording a row of its own"),
@@ -27,14 +43,13 @@ _WITH_SCHEME = (
     (r".*", " with a valid host name after https://"),
 )
 
+_FILL_IN = ", not a placeholder: fill in the link, or delete the row"
+
 _WITHOUT_SCHEME = (
     (r"=.*|[+@-]\s*[A-Z]+\(.*", ", not a formula: paste the link itself, as text"),
+    (r"\S.*\shttps?://.*", ", and nothing else: delete the text in front of the link"),
     (r"#[A-Z0-9/_]+[!?]?", ", not an error of the spreadsheet: correct its cell"),
-    (
-        r"n/?a|n\.a\.?|none|null|nil|nan|todo|to do|tb[acd]|tk|x+|[-–—_.?/\s]+|0|yes|no|true|false|"
-        r"pending|missing|unknown|empty|soon|later|link|url",
-        ", not a placeholder: fill in the link, or delete the row",
-    ),
+    (r"na|nan|tk|x+|0|yes|no|true|false|pending|missing|unknown|empty|soon|later|link|url", _FILL_IN),
     ("[\"'`<(\\[\u2018-\u201f\u00ab\u2039\u300c-\u300f].*", " without quotes or brackets around it"),
     (r"file:.*", f", not a file on a computer: {_UPLOAD}"),
     (r"[a-z]:[\\/].*|%[a-z]+%[\\/].*|~.*|\.{0,2}/(?!/).*|\.{1,2}\\.*", f", not a path on a computer: {_UPLOAD}"),
@@ -70,8 +85,25 @@ def describe_fault(text: str) -> str:
     return f"must be an http:// or https:// URL{_fault(text)}"
 
 
+def is_placeholder(text: str) -> bool:
+    """Return whether a text, without spaces around it, means a missing value on each of its lines."""
+    if len(text) > _EMPTY_MAX:
+        return False
+    if "\n" in text:
+        return all(not line or _is_empty(line) for line in map(str.strip, text.split("\n")))
+    return _is_empty(text)
+
+
+def _is_empty(line: str) -> bool:
+    if len(line) <= _EMPTY_WORD_MAX and (line in _EMPTY_SPELLINGS or line.casefold() in _EMPTY_WORDS):
+        return True
+    return not line[:1].isalnum() and _SIGNS_ONLY.fullmatch(line) is not None
+
+
 def _fault(text: str) -> str:
     if match := INVISIBLE.search(text):
         return f" without invisible characters: delete U+{ord(match[0]):04X} from it, or type it again"
+    if is_placeholder(text.strip()):
+        return _FILL_IN
     rules = _RULES_WITH_SCHEME if _HAS_SCHEME.match(text) else _RULES_WITHOUT_SCHEME
     return next((words for pattern, words in rules if pattern.fullmatch(text)), "")

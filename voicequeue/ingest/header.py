@@ -65,6 +65,11 @@ _HINTS = {
     "prompt": "text words songtext",
 }
 
+_NO_LINKS = (
+    "no column is named audio_url; rename the one that contains the links of the recordings to audio_url (or the one "
+    "with the ids of existing voices to persona_id)"
+)
+
 _SIGNS = re.compile(r"[\W_]+")
 
 
@@ -121,14 +126,16 @@ def read_header(cells: Iterable[str], extra: ExtraColumns) -> Header:
         return Header(tuple(names), tuple(name if name in JSON_COLUMNS else None for name in names), is_guarded)
     _check_texts(own_names)
     fields = {name: field_of(name) for name in own_names}
+    has_no_links = not {"audio_url", "persona_id"} & set(fields.values())
     unknown = [name for name in own_names if fields[name] is None]
     if unknown and extra is ExtraColumns.METADATA:
         fields |= {name: METADATA + name for name in unknown}
     elif unknown and extra is ExtraColumns.ERROR:
-        raise UnreadableFileError(_unknown(unknown))
+        raise UnreadableFileError((f"{_NO_LINKS}; " if has_no_links else "") + _unknown(unknown))
     _check_unique(own_names, fields)
-    if not {"audio_url", "persona_id"} & set(fields.values()):
-        raise UnreadableFileError("a column audio_url or persona_id is required")
+    if has_no_links:
+        shown = _first([repr(name[:_NAME_SHOWN]) for name in own_names]) or "missing"
+        raise UnreadableFileError(f"{_NO_LINKS}. The columns are {shown}")
     return Header(tuple(names), tuple(fields.get(name) for name in names), is_guarded)
 
 
@@ -142,7 +149,7 @@ def _check_texts(names: Sequence[str]) -> None:
 
 
 def _unknown(names: list[str]) -> str:
-    hints = {name: hint for name in names[:_HINTS_MAX] if (hint := _hint(name))}
+    hints = {name: hint for name in names[:_HINTS_MAX] if (hint := hint_of(name))}
     shown = [
         f"{name[:_NAME_SHOWN]!r}" + (f" (did you mean {hints[name]!r}?)" if name in hints else "") for name in names
     ]
@@ -153,7 +160,8 @@ def _unknown(names: list[str]) -> str:
     )
 
 
-def _hint(name: str) -> str | None:
+def hint_of(name: str) -> str | None:
+    """Return the field that an unknown name may mean."""
     if len(name) > _NAME_SHOWN:
         return None
     squashed = _squashed(name)
@@ -208,13 +216,18 @@ def split_cells(line: str, delimiter: str) -> list[str]:
 
 
 def delimiter_of(line: str) -> str:
-    """Return the delimiter that yields the most columns that are known; a comma for a single column."""
-    return max(DELIMITERS, key=lambda delimiter: _known_columns(line, delimiter))
+    """Return the delimiter that yields the most columns that are known; a comma for a single column.
+
+    If none is known, it is the one that yields the most columns.
+    """
+    return max(DELIMITERS, key=lambda delimiter: _columns(line, delimiter))
 
 
-def _known_columns(line: str, delimiter: str) -> int:
+def _columns(line: str, delimiter: str) -> tuple[int, int]:
+    """Return the number of columns that are known, and, if none is, of all."""
     try:
         names = [cell.strip() for cell in split_cells(line, delimiter)]
     except csv.Error:
-        return 0
-    return sum(name in REJECTED_COLUMNS or field_of(name[:_NAME_SHOWN]) is not None for name in names if name)
+        return 0, 0
+    count = sum(name in REJECTED_COLUMNS or field_of(name[:_NAME_SHOWN]) is not None for name in names if name)
+    return count, 0 if count else len(names)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from voicequeue.ingest.header import field_of, hint_of
 from voicequeue.ingest.row import (
     JOB_COLUMNS,
     METADATA,
@@ -20,6 +21,7 @@ from voicequeue.texts import describe_json_error, replace_unencodable
 
 _NAMES = frozenset((*JOB_COLUMNS, *SONG_COLUMNS, "song", "songs", "metadata", "batch"))
 _SHOWN = 60
+_HINTS_MAX = 20
 
 
 class _InvalidJson(ValueError):
@@ -53,9 +55,25 @@ def json_row(line: int, number: int, text: str, options: ReadOptions, *, cut: st
         return Row(line, cells, None, f"not readable as JSON: {describe_json_error(error)}{cut}", (), number)
     if not isinstance(fields, dict):
         return Row(line, cells, None, "must be a JSON object", (), number)
-    if errors := json_errors(fields):
+    if errors := json_errors(fields) or _misplaced(fields, options):
         return Row(line, cells, None, "; ".join(errors), (), number)
     return Row(line, cells, _with_texts(_with_extra(fields, options.extra_columns)), "", (), number)
+
+
+def _misplaced(fields: Mapping[str, Any], options: ReadOptions) -> list[str]:
+    """Return the names that are wrong here and have a cure: a list of rows inside an object, and misspelled fields."""
+    unknown = [name for name in fields if name not in _NAMES and not is_metadata(name)]
+    if not {"audio_url", "persona_id"} & fields.keys():
+        for name in unknown:
+            if isinstance(fields[name], list) and any(isinstance(element, dict) for element in fields[name]):
+                return [
+                    f"{replace_unencodable(name)[:_SHOWN]!r} contains a list: the list must be the outermost value of "
+                    "the file, from [ to ]"
+                ]
+    if options.extra_columns is not ExtraColumns.ERROR:
+        return []
+    hints = [(name, field_of(name) or hint_of(name)) for name in unknown[:_HINTS_MAX]]
+    return [f"{replace_unencodable(name)}: is not known here; did you mean {hint!r}?" for name, hint in hints if hint]
 
 
 def _with_extra(fields: dict[str, Any], extra: ExtraColumns) -> dict[str, Any]:

@@ -72,8 +72,8 @@ class RowReader:
     """The rows of an open file. Raises UnreadableFileError before the first row, if the file is invalid.
 
     A seekable file is checked as a whole; of a pipe, invalid text rejects its own row only. `columns` are the file's
-    own; JSON has one, the whole row. `format` is how the file is written. The caller closes the file, and may close the
-    reader, which deletes its temporary file.
+    own; JSON has one, the whole row. `format` is how the file is written. `note` is what a person should know about the
+    way it is read. The caller closes the file, and may close the reader, which deletes its temporary file.
     """
 
     def __init__(self, raw: BinaryIO, options: ReadOptions = _DEFAULT) -> None:
@@ -91,6 +91,7 @@ class RowReader:
             self._source = self._workbook(raw)
         self.columns = self._source.columns
         self.format = self._source.format
+        self.note: str = getattr(self._source, "note", "")
         self._rows = iter(self._source)
 
     def _workbook(self, file: BinaryIO) -> RowSource:

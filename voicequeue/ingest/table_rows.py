@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from voicequeue.ingest.cells import unguard
 from voicequeue.ingest.header import Header
 from voicequeue.ingest.json_row import json_row
-from voicequeue.ingest.row import JSON_COLUMNS, REJECTED_COLUMNS, ReadOptions, Row
+from voicequeue.ingest.row import JSON_COLUMNS, REJECTED_COLUMNS, SONG_COLUMNS, ReadOptions, Row
 from voicequeue.ingest.values import SUSPECT, converter, invalid_cell
 
 _SHOWN = 40
+_SONG_FIELDS = frozenset(SONG_COLUMNS)
+_WORDS = frozenset(("prompt", "description"))
 _INCOMPLETE = "complete it, or pass --accept-incomplete if"
 
 
@@ -24,8 +26,8 @@ class Table:
         self._is_json = header.columns == JSON_COLUMNS
         self._has_own_columns_only = len(header.columns) == self._width
         self._nameless = [place for place, name in enumerate(header.names) if not name]
-        converters = ((field, converter(field)) for field in header.fields if field)
-        self._converters = {field: convert for field, convert in converters if convert}
+        self._has_song = not _SONG_FIELDS.isdisjoint(header.fields)
+        self._columns = [(field, converter(field) if field else None) for field in header.fields]
 
     def row(self, line: int, number: int, values: Sequence[str], error: str = "") -> Row:
         """Return the row with these cells. `error`: why it is unreadable, if that is known already."""
@@ -62,28 +64,57 @@ class Table:
             return "contains NUL bytes"
         for place in self._nameless:
             if place < len(values) and (value := values[place].strip()):
-                return f"has {value[:_SHOWN]!r} in column {place + 1}, which has no name in the header; name it there"
+                return (
+                    f"has {value[:_SHOWN]!r} in column {place + 1}, which has no name in the header; name it there, or "
+                    f"delete column {_letters(place)}"
+                )
+        if values and values[0].strip() == self._header.names[0] and self._is_header(values):
+            return "repeats the header; delete the row"
         return ""
+
+    def _is_header(self, values: Sequence[str]) -> bool:
+        return tuple(value.strip() for value in values[: self._width]) == self._header.names
 
     def _typed(self, line: int, number: int, cells: dict[str, str], values: Sequence[str]) -> Row:
         fields = {}
         errors = []
-        for field, value in zip(self._header.fields, values, strict=False):
+        for (field, convert), value in zip(self._columns, values, strict=False):
             text = value.strip()
             if not text or field is None:
                 continue
-            if text[0] in SUSPECT and (error := invalid_cell(text)):
-                errors.append(f"{field}: {error}")
-            fields[field] = text
-        for field, convert in self._converters.items():
-            if field in fields:
+            if text[0] in SUSPECT and (problem := invalid_cell(text)):
+                errors.append(f"{field}: {problem}")
+            elif convert is None:
+                fields[field] = text
+            else:
                 try:
-                    fields[field] = convert(fields[field])
+                    fields[field] = convert(text)
                 except ValueError as error:
                     errors.append(f"{field}: {error}")
+        if self._has_song and not errors and (problem := _without_words(fields)):
+            errors.append(problem)
         if errors:
             return Row(line, cells, None, "; ".join(errors), (), number)
         return Row(line, cells, fields, "", (), number)
+
+
+def _without_words(fields: Mapping[str, str]) -> str:
+    """Return why a row that describes a song has nothing to sing; '' if it has, or describes none."""
+    if not _WORDS.isdisjoint(fields) or fields.get("custom_mode") == "false":
+        return ""
+    names = [name for name in fields if name in _SONG_FIELDS]
+    if not names or "true" in (fields.get("make_instrumental"), fields.get("auto_lyrics")):
+        return ""
+    return (
+        f"has {' and '.join(names)}, but no lyrics: fill in the column prompt (lyrics) or description, or write yes in "
+        f"make_instrumental or auto_lyrics; for a voice without a song, clear {' and '.join(names)}"
+    )
+
+
+def _letters(place: int) -> str:
+    """Return the letters that a spreadsheet program shows for a column, from 0."""
+    before, letter = divmod(place, 26)
+    return (_letters(before - 1) if before else "") + chr(65 + letter)
 
 
 def _without_empty_end(cells: Sequence[str]) -> tuple[str, ...]:

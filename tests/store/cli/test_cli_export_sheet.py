@@ -21,6 +21,7 @@ from voicequeue import Song, VoiceQueue
 from voicequeue.cli.export import columns, sheet
 from voicequeue.ingest.cells import guard, unguard
 from voicequeue.ingest.row import JOB_COLUMNS, SONG_COLUMNS
+from voicequeue.ingest.values import converter
 from voicequeue.storage.job_store import JobStore
 
 FORMATS = [
@@ -65,12 +66,27 @@ def test_the_results_join_back_to_the_rows_of_the_input(
     first, second = exported(command, working_folder, options)
 
     assert (first["title"], first["prompt"], first["style_weight"], first["make_instrumental"]) == (
-        "First, take", "[Verse]\nla la", "0.5" if "-o" not in options else 0.5, "no",
+        "First, take", "[Verse]\nla la", 0.5 if "-o" in options else "0,5" if ";" in options else "0.5", "no",
     )  # fmt: skip
     assert (first["metadata.customer"], second["metadata.customer"]) == ("0017", "0018")
     assert first["metadata.note"] == ("a;=1+1" if "-o" in options else "a;'=1+1")
     assert (first["name"], second["name"], second["state"]) == ("Ana", "Åse", "queued")
     assert not {"title", "prompt", "metadata.note"} & second.keys()
+
+
+@pytest.mark.parametrize(
+    ("number", "delimiter", "text"),
+    [(0.5, ";", "0,5"), (1.234, ";", "1,2340"), (1.234, ",", "1.2340"), (151.0, ";", "151,0"), (0.5, "\t", "0.5")],
+)
+def test_a_number_is_written_as_programs_with_this_delimiter_read_it(number: float, delimiter: str, text: str) -> None:
+    """German Excel expects ; between cells and a decimal comma, and `ingest` reads the number back."""
+    file = io.StringIO()
+    sheet.write_csv(("start_within_s", "name"), [[number, "a"]], file, delimiter)
+    convert = converter("start_within_s")
+
+    assert file.getvalue().splitlines()[1] == f"{text}{delimiter}a"
+    assert convert is not None
+    assert float(convert(text)) == number
 
 
 @pytest.mark.parametrize("options", FORMATS, ids=" ".join)

@@ -233,7 +233,7 @@ def test_a_file_without_rows_adds_nothing(command: Command, working_folder: Path
     [
         (["audio_url,promt", f"{A},la"], "unknown column 'promt'"),
         (["audio_url,name,name", f"{A},a,b"], "column 'name' occurs twice"),
-        (["name", "Ana"], "audio_url or persona_id is required"),
+        (["name", "Ana"], "no column is named audio_url"),
         ([], "empty"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from openpyxl import Workbook, load_workbook
 from tests.security.inputs.test_spreadsheets import ATTACKS, SEPARATORS, formulas
 from tests.store.cli.test_cli_ingest import rejected, write
 from tests.store.conftest import Command
+from tests.unit.ingest.workbooks import workbook
 from voicequeue import InvalidJobError, VoiceQueue
 from voicequeue.cli.ingest.paths import IngestPaths
 from voicequeue.cli.ingest.rejects import RejectsFile
@@ -161,6 +163,17 @@ def test_a_stopped_workbook_has_rejected_rows_to_open(command: Command, working_
     assert [row[2] for row in _values(Path(output["rejected_file"]))] == ["audio_url", "bad", "bad", "bad"]
     assert command("ingest", file, "--batch", "spring", "--resume").code == 1
     assert sorted(path.name for path in working_folder.iterdir()) == ["voices.xlsx", "voices.xlsx.rejected.xlsx"]
+
+
+def test_sheets_that_are_not_read_are_named_on_standard_error(command: Command, working_folder: Path) -> None:
+    """Also for scripts: standard output stays one JSON object."""
+    content = workbook(["audio_url"], ["https://recordings.example/a.wav"], title="Jan", Feb=[["audio_url"], ["x"]])
+    (working_folder / "voices.xlsx").write_bytes(content)
+
+    ended = command("ingest", "voices.xlsx", "--batch", "spring", "--json")
+
+    assert ended.err == "read sheet 'Jan'; not read: 'Feb' (--sheet NAME)\n"
+    assert json.loads(ended.out)["new"] == 1
 
 
 def _save(path: Path, rows: list[list[Any]]) -> None:

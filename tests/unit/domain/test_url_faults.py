@@ -17,6 +17,7 @@ COMPUTER = ", not a path on a computer: upload the file and use its public link"
 SCHEME = ": write https:// in front of it"
 MISSPELLED = ": its beginning is misspelled; write https:// with one colon and two slashes"
 PLACEHOLDER = ", not a placeholder: fill in the link, or delete the row"
+TEXT_IN_FRONT = ", and nothing else: delete the text in front of the link"
 QUOTED = " without quotes or brackets around it"
 CLOUD = ", not a name in a cloud storage: use its https:// link, signed if it is not public"
 BROWSER = ", not a link that works in one browser only: upload the file and use its public link"
@@ -57,6 +58,12 @@ FAULTS = {
     "n/a": PLACEHOLDER,
     "-": PLACEHOLDER,
     "?": PLACEHOLDER,
+    "<NA>": PLACEHOLDER,
+    "k.A.": PLACEHOLDER,
+    "(leer)": PLACEHOLDER,
+    "Loading...": PLACEHOLDER,
+    "Ana: https://recordings.example/ana.wav": TEXT_IN_FRONT,
+    "Link to the file:\nhttps://recordings.example/ana.wav": TEXT_IN_FRONT,
     '=HYPERLINK("https://recordings.example/ana.wav")': ", not a formula: paste the link itself, as text",
     "#N/A": ", not an error of the spreadsheet: correct its cell",
     '"https://recordings.example/ana.wav"': QUOTED,

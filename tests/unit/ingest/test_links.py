@@ -77,6 +77,26 @@ PAGES = {
     "https://t.me/ana/17": "signed-in people",
     "https://github.com/ana/songs/blob/main/ana.mp3": "Raw or Download",
     "https://archive.org/details/ana": "/download/",
+    "https://www.dropbox.com/transfer/AAAA": "a button for the download",
+    "https://www.dropbox.com/t/AAAA": "a button for the download",
+    "https://magentacloud.de/s/AbCdEf123456789": "add /download",
+    "https://my.hidrive.com/lnk/AbC12": "link for downloads",
+    "https://ana.myqnapcloud.com/share.cgi?ssid=0ab": "link for downloads",
+    "https://gofile.me/7abc/XyZ": "direct links",
+    "https://ana.quickconnect.to/sharing/AbC": "direct links",
+    "https://gofile.io/d/abc": "direct links",
+    "https://acme.slack.com/files/U1/F1/ana.mp3": "signed-in people",
+    "https://files.slack.com/files-pri/T1-F1/ana.mp3": "signed-in people",
+    "https://us02web.zoom.us/rec/share/abc": "player",
+    "https://share.descript.com/view/abc": "player",
+    "https://app.frame.io/reviews/abc": "direct links",
+    "https://airtable.com/app1/shr2": "direct links",
+    "https://www.udio.com/songs/abc": "player",
+    "https://app.suno.ai/song/abc": "player",
+    "https://ana.bandcamp.com/track/lied": "player",
+    "https://ln5.sync.com/dl/abc": "direct links",
+    "https://www.jottacloud.com/s/123abc": "direct links",
+    "https://discord.com/channels/1/2/3": "signed-in people",
 }
 
 
@@ -105,11 +125,55 @@ def test_a_share_link_is_rejected_with_the_direct_form(url: str) -> None:
         "https://github.com/ana/songs/raw/main/ana.mp3",
         "https://raw.githubusercontent.com/ana/songs/main/ana.mp3",
         "https://archive.org/download/ana/ana.mp3",
+        "https://magentacloud.de/s/AbCdEf123456789/download",
+        "https://cloud.acme.de/s/AbCdEf123456789/download",
+        "https://cloud.acme.de/s/AbCdEf123456789/download/ana.wav",
+        "https://cdn1.suno.ai/abc.mp3",
+        "https://dl.airtable.com/.attachments/abc/ana.mp3",
+        "https://cdn.discordapp.com/attachments/1/2/ana.mp3",
     ],
 )
 def test_the_direct_form_of_a_share_link_is_accepted(url: str) -> None:
     """It is the one that the sentence about the share link recommends."""
     assert check(url) is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://cloud.acme.de/s/AbCdEf123456789",
+        "https://acme.de/index.php/s/AbCdEf123456789/",
+        "https://nas.acme.de:5001/sharing/AbCdEfGhI",
+        "https://nas.acme.de/share.cgi?ssid=0abc",
+    ],
+)
+def test_a_share_page_of_a_cloud_on_a_host_of_its_own_is_doubtful(url: str) -> None:
+    """Its path is usual, but any program may have it. Also the second time, when its host is known."""
+    checker = LinkChecker(AddressPolicy.parse("", setting=SETTING), lambda: NOW)
+    findings = [checker.check(link) for link in ("https://cloud.acme.de/a.wav", url, url)]
+
+    assert [finding and (finding.kind, finding.is_certain) for finding in findings] == [
+        None, ("share_link", False), ("share_link", False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://www.google.com/url?q=https://cdn.shop.com/a.mp3&sa=D",
+        "https://www.google.de/url?url=https%3A%2F%2Fcdn.shop.com%2Fa.mp3",
+        "https://eur03.safelinks.protection.outlook.com/?url=https%3A%2F%2Fcdn.shop.com%2Fa.mp3&data=05",
+        "https://l.facebook.com/l.php?u=https%3A%2F%2Fcdn.shop.com%2Fa.mp3&h=x",
+        "https://slack-redir.net/link?url=https%3A%2F%2Fcdn.shop.com%2Fa.mp3",
+    ],
+)
+def test_a_link_that_another_program_wrapped_is_rejected_with_its_cure(url: str) -> None:
+    """It opens a page that asks or forwards; the link of the recording is in it."""
+    finding = check(url)
+
+    assert finding is not None
+    assert (finding.kind, finding.is_certain) == ("redirect_link", True)
+    assert "url=, q= or u=" in finding.sentence
 
 
 # ── hosts ─────────────────────────────────────────────────────────────────────────────────────────
@@ -121,6 +185,7 @@ LOOPBACK = [
 PRIVATE = [
     "10.1.2.3", "192.168.0.5", "172.16.0.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "[fe80::1]", "[fd00::1]",
     "[fe80::1%25eth0]", "nas", "nas.local", "files.corp.internal", "pc.lan", "a.home.arpa", "shop.test", "a.invalid",
+    "fritz.box", "ana.fritz.box", "fritz.nas", "speedport.ip", "easy.box", "routerlogin.net", "tplinkwifi.net",
 ]  # fmt: skip
 
 
@@ -176,6 +241,9 @@ def test_a_local_name_is_doubtful_where_a_network_is_allowed() -> None:
         ("https://cdn.shop.com/a%2520b.mp3", "wrong_code?"),
         ("https://cdn.shop.com/100%.mp3", "wrong_code?"),
         ("https://bit.ly/3abc", "short_link?"),
+        ("https://lnkd.in/abc", "short_link?"),
+        ("https://rebrand.ly/abc", "short_link?"),
+        ("https://db.tt/abc", "short_link?"),
         ("https://cdn.shop.com/ana.m4a", "other_format?"),
         ("https://cdn.shop.com/ana.FLAC?x=1", "other_format?"),
         ("https://cdn.shop.com/ana.zip", "no_recording"),

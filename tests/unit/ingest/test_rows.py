@@ -158,8 +158,11 @@ def test_a_repeated_column_is_rejected_by_name() -> None:
 
 @pytest.mark.parametrize("header", ["name,prompt", "metadata.audio_url", "line,reason"])
 def test_a_file_without_recordings_and_personas_is_rejected(header: str) -> None:
-    """None of its rows could be a job."""
-    assert file_error(header) == "a column audio_url or persona_id is required"
+    """None of its rows could be a job. The error says which column to rename."""
+    text = file_error(header)
+
+    assert text.startswith("no column is named audio_url; rename the one that contains the links")
+    assert "line" in header or all(f"'{name}'" in text for name in header.split(","))
 
 
 def test_metadata_needs_a_name() -> None:

@@ -86,6 +86,26 @@ def test_an_unknown_sheet_is_an_error_with_the_names() -> None:
     assert error == "there is no sheet 'Third'; the sheets are 'Voices', 'Second'"
 
 
+def test_sheets_that_are_not_read_are_named() -> None:
+    """A year of twelve sheets must not become one month. Hidden and empty sheets are not meant."""
+    book = openpyxl.load_workbook(
+        io.BytesIO(workbook(HEADER, [A], title="Jan", Feb=[[*HEADER], [B]], Mar=[[*HEADER]], Old=[["x"]], Empty=[]))
+    )
+    book["Old"].sheet_state = "hidden"
+    content = io.BytesIO(saved(book))
+
+    assert RowReader(content).note == "read sheet 'Jan'; not read: 'Feb', 'Mar' (--sheet NAME)"
+    assert RowReader(content, ReadOptions(sheet="Feb")).note == ""
+    assert RowReader(io.BytesIO(workbook(HEADER, [A]))).note == ""
+
+
+def test_an_error_of_the_header_names_the_sheet_and_the_others() -> None:
+    """The list may be on another sheet than the first."""
+    content = workbook(["Read me"], title="Info", List=[[*HEADER], [A]])
+
+    assert excel_error(content).endswith(". This is sheet 'Info'; to read another one ('List'), pass --sheet NAME")
+
+
 def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an extra."""
     monkeypatch.setitem(sys.modules, "openpyxl", None)
@@ -142,6 +162,23 @@ def test_a_typed_cell_is_the_text_that_the_sheet_shows(value: object, text: str)
     [job] = jobs(excel_rows(workbook(HEADER, [A, "Ana", value])))
 
     assert job.metadata == {"note": text}
+
+
+def test_a_number_of_excel_has_a_certain_decimal_sign() -> None:
+    """Its cell is a number, not a text that may have a point between thousands."""
+    [number, text] = excel_rows(workbook(["audio_url", "start_within_s"], [A, 1.234], [B, "1.234"]))
+
+    assert number.to_job("b").start_within_s == 1.234
+    assert "may be 1.234 or 1234" in row_error(text)
+
+
+@pytest.mark.parametrize("key", [1234567890123456, 12345678901234500000])
+def test_a_long_number_is_no_key(key: int) -> None:
+    """Excel keeps 15 digits; a text has them all."""
+    number, text = excel_rows(workbook(["audio_url", "key"], [A, key], [B, str(key)]))
+
+    assert "format the column as text" in row_error(number)
+    assert text.to_job("b").key == str(key)
 
 
 def test_shared_texts_are_read_without_formats_and_phonetic_hints() -> None:

@@ -66,6 +66,36 @@ def test_two_columns_with_one_meaning_are_named() -> None:
     assert file_error("audio_url,Style,Genre") == "columns 'Style' and 'Genre' both mean tags; rename or delete one"
 
 
+def test_a_header_of_unknown_names_is_split_at_its_delimiter_and_asks_for_the_links() -> None:
+    """Each column is named, and what to rename, though the file has no known name."""
+    text = file_error("Sänger;Datei aus der Cloud;Notiz", "Ana;https://a.example/1.wav;x")
+
+    assert text.startswith("no column is named audio_url; rename the one that contains the links")
+    assert "unknown columns 'Sänger', 'Datei aus der Cloud', 'Notiz'" in text
+
+
+@pytest.mark.parametrize("line", ["audio_url,name,title", " audio_url , name,title "])
+def test_a_header_that_is_repeated_between_rows_is_named_as_such(line: str) -> None:
+    """Lists that were joined have one at the beginning of each."""
+    _, repeated, _ = rows("audio_url,name,title", f"{A},Ana,", line, f"{B},Bo,")
+
+    assert row_error(repeated) == "repeats the header; delete the row"
+
+
+def test_a_song_without_lyrics_is_explained_by_the_columns() -> None:
+    """A person who fills in a sheet knows columns, not the modes of a model."""
+    titled, voice, sung, instrumental = rows(
+        "audio_url,title,tags,prompt,make_instrumental",
+        f"{A},Lights,folk,,", f"{A},,,,", f"{A},Lights,,la,", f"{A},Lights,,,yes",
+    )  # fmt: skip
+
+    assert row_error(titled) == (
+        "has title and tags, but no lyrics: fill in the column prompt (lyrics) or description, or write yes in "
+        "make_instrumental or auto_lyrics; for a voice without a song, clear title and tags"
+    )
+    assert [row.to_job("b").song is None for row in (voice, sung, instrumental)] == [True, False, False]
+
+
 # ── extra columns ─────────────────────────────────────────────────────────────────────────────────
 
 EXTRA = ("audio_url,Artist,name,Mood", f"{A},Ana,a,sad")
@@ -165,7 +195,7 @@ def test_a_value_under_an_empty_name_between_columns_rejects_its_row() -> None:
     """The error names the column by its place."""
     bad, good = rows("audio_url,,name", f"{A},x,Ana", f"{B},,Bo")
 
-    assert row_error(bad) == "has 'x' in column 2, which has no name in the header; name it there"
+    assert row_error(bad) == "has 'x' in column 2, which has no name in the header; name it there, or delete column B"
     assert good.to_job("b").name == "Bo"
 
 

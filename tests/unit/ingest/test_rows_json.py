@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, cast
 
 import pytest
 
-from tests.unit.ingest.files import A, jobs, piped, row_error, rows
-from voicequeue.ingest.row import Row
+from tests.unit.ingest.files import A, file, jobs, piped, row_error, rows
+from voicequeue.ingest.row import ExtraColumns, ReadOptions, Row
 from voicequeue.ingest.row_reader import ROW_MAX, RowReader
 
 # ── JSON Lines ────────────────────────────────────────────────────────────────────────────────────
@@ -340,3 +340,19 @@ class OneLine(io.RawIOBase):
         buffer[: len(piece)] = piece
         self.bytes_read += len(piece)
         return len(piece)
+
+
+@pytest.mark.parametrize("extra", ExtraColumns)
+def test_a_list_inside_an_object_is_named_with_the_cure(extra: ExtraColumns) -> None:
+    """Ignoring it would ignore every row."""
+    [row] = RowReader(file(json.dumps({"rows": [{"audio_url": A}], "total": 1})), ReadOptions(extra_columns=extra))
+
+    assert row_error(row) == "'rows' contains a list: the list must be the outermost value of the file, from [ to ]"
+
+
+@pytest.mark.parametrize(("name", "hint"), [("Lyrics", "prompt"), ("promt", "prompt"), ("url", "audio_url")])
+def test_an_unknown_field_is_answered_with_a_question(name: str, hint: str) -> None:
+    """As an unknown column is."""
+    [row] = rows(json.dumps({"persona_id": "p", name: "x"}))
+
+    assert row_error(row) == f"{name}: is not known here; did you mean {hint!r}?"

@@ -72,7 +72,7 @@ def test_another_word_than_yes_or_no_is_rejected() -> None:
     assert row_error(row) == "reuse: must be yes or no, or blank"
 
 
-@pytest.mark.parametrize("text", ["0,5", "50 %", "x", "Ja", "'quoted", "1 000", "50.0", "+1", "-", "E"])
+@pytest.mark.parametrize("text", ["0,5", "50 %", "x", "Ja", "'quoted", "1 000", "50.0", "+1", "E"])
 def test_a_text_is_kept_as_it_is(text: str) -> None:
     """Numbers, words and apostrophes are read in columns of their type only."""
     job = cell("metadata.note", text)
@@ -90,12 +90,59 @@ def test_words_with_fixed_spelling_may_have_any_case() -> None:
     assert job.song.vocal_gender == "f"
 
 
-def test_every_field_that_is_no_text_has_a_converter() -> None:
-    """A new field of another type is read as spreadsheets write it, too."""
-    texts = {"audio_url", "persona_id", "voice", "name", "key", "callback_url", "mv", "title", "prompt", "description",
-             "tags", "negative_tags"}  # fmt: skip
+def test_every_field_without_a_check_of_its_own_has_a_converter() -> None:
+    """A new field is read as spreadsheets write it, too. URLs and models are checked by the job."""
+    checked_by_the_job = {"callback_url", "mv"}
 
-    assert {field for field in (*JOB_COLUMNS, *SONG_COLUMNS) if converter(field) is None} == texts
+    assert {field for field in (*JOB_COLUMNS, *SONG_COLUMNS) if converter(field) is None} == checked_by_the_job
+
+
+@pytest.mark.parametrize("column", ["max_credits", "start_within_s"])
+@pytest.mark.parametrize(
+    ("text", "small", "large"), [("1.000", "1", "1000"), ("12,500", "12.5", "12500"), ("1.234", "1.234", "1234")]
+)
+def test_a_sign_that_may_part_thousands_is_rejected_with_both_numbers(
+    column: str, text: str, small: str, large: str
+) -> None:
+    """A German limit of 1.000 credits must not become one credit."""
+    [row] = rows(f"audio_url;{column}", f"{A};{text}")
+
+    assert row_error(row) == f"{column}: is {text!r}, which may be {small} or {large}; write {small} or {large}"
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("0.500", 0.5), ("0,500", 0.5), ("1.5", 1.5), ("1.0000", 1.0)])
+def test_decimals_that_part_no_thousands_are_certain(text: str, seconds: float) -> None:
+    """No number is written with a group of zero thousands, or of other than three digits."""
+    assert cell("start_within_s", text).start_within_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "error"),
+    [
+        ("style_weight", "50", "is 50; write 0.5 or 50 %"),
+        ("audio_weight", "7,5", "is 7,5; write 0.075 or 7.5 %"),
+        ("style_weight", "150 %", "is 150 %; 0 to 1, or 0 % to 100 %, is allowed"),
+        ("style_weight", "-1", "is -1; 0 to 1, or 0 % to 100 %, is allowed"),
+        ("style_weight", "half", "is 'half', not a number; write it in plain digits, such as 20 or 0.5"),
+        ("start_within_s", "2 h", "is '2 h', not a number; write it in plain digits, such as 20 or 0.5"),
+        ("max_credits", "1.5", "is '1.5', not a whole number; write it in plain digits, such as 20"),
+    ],
+)
+def test_an_error_of_a_number_shows_the_value_and_the_cure(column: str, text: str, error: str) -> None:
+    """A person finds the cell by its value."""
+    [row] = rows(f"audio_url;prompt;{column}", f"{A};la;{text}")
+
+    assert row_error(row) == f"{column}: {error}"
+
+
+@pytest.mark.parametrize("column", ["key", "persona_id", "name", "voice"])
+@pytest.mark.parametrize("text", ["1,23457E+19", "1.23456789012345e+19", "1E+16"])
+def test_a_number_that_a_spreadsheet_shortened_is_no_name(column: str, text: str) -> None:
+    """Different keys would become the same one."""
+    [row] = rows(f"audio_url;prompt;{column}", f"{A};la;{text}")
+
+    assert row_error(row).startswith(f"{column}: is the number {text}, of which the spreadsheet program keeps 15")
+    assert "format the column as text" in row_error(row)
 
 
 # ── never a job ───────────────────────────────────────────────────────────────────────────────────
@@ -150,6 +197,59 @@ def test_lyrics_that_begin_with_a_line_of_equals_signs_are_no_formula() -> None:
 def test_a_text_in_json_that_begins_with_an_equals_sign_is_a_text() -> None:
     """JSON contains no formulas."""
     assert jobs(rows(json.dumps({"audio_url": A, "name": "=1+1"})))[0].name == "=1+1"
+
+
+PLACEHOLDERS = [
+    "nan", "NaN", "None", "NaT", "<NA>", "null", "undefined", "-", "--", "–", "?", "...", "n/a", "N/A", "k.A.", "TODO",
+    "tbd", "(leer)", "(blank)", "Loading...", "- / -",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", PLACEHOLDERS)
+@pytest.mark.parametrize("column", ["title", "prompt", "tags", "description", "name", "key", "voice", "persona_id"])
+def test_a_placeholder_in_a_text_rejects_its_row(text: str, column: str) -> None:
+    """A song of the words "nan" costs as much as one of lyrics."""
+    [row] = rows(f"audio_url;{column}", f"{A}; {text} ")
+
+    assert row_error(row) == f"{column}: is {text!r}, a placeholder; clear the cell, or enter the value"
+
+
+@pytest.mark.parametrize("text", ["nan\nnan", "-\n\n-", "#N/A\n#N/A", "#N/A #REF!"])
+def test_a_text_of_placeholders_or_errors_only_rejects_its_row(text: str) -> None:
+    """Lines and cells that were joined do not make lyrics."""
+    [row] = rows("audio_url;prompt", f'{A};"{text}"')
+
+    assert row_error(row).startswith("prompt: is ")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"title": "nan"}, {"song": {"prompt": "None"}}, {"songs": [{"prompt": "<NA>"}]}, {"name": "null"}],
+)
+def test_a_placeholder_in_json_rejects_its_row(fields: dict[str, object]) -> None:
+    """Programs write it in place of a missing value."""
+    assert "a placeholder" in row_error(rows(json.dumps({"audio_url": A, **fields}))[0])
+
+
+@pytest.mark.parametrize(
+    "text", ["Nan", "Nana", "Na", "None of us", "x", "Null Bock", "TODO list", "O", "Loading Zone"]
+)
+def test_a_text_that_only_resembles_a_placeholder_is_kept(text: str) -> None:
+    """Names and titles that people use."""
+    job = cell("name;title;metadata.note", f"{text};{text};nan")
+
+    assert (job.name, job.song and job.song.title, job.metadata) == (text, text, {"note": "nan"})
+
+
+@pytest.mark.parametrize("text", ["click here", "Ana (take 2)", "Hörprobe"])
+def test_the_text_of_a_hyperlink_is_shown_with_the_cure(text: str) -> None:
+    """Excel shows it, and stores the link elsewhere."""
+    [row] = rows("audio_url;name", f"{text};Ana")
+
+    assert row_error(row) == (
+        f"audio_url: must be an http:// or https:// URL, not {text!r}: a cell must contain the link itself, not a text "
+        "that opens it"
+    )
 
 
 # ── cut off ───────────────────────────────────────────────────────────────────────────────────────

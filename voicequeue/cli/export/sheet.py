@@ -51,11 +51,23 @@ def temporary_rows() -> TextIO:
 
 
 def write_csv(columns: tuple[str, ...], rows: Table, file: TextIO, delimiter: str) -> None:
-    """Write CSV that a spreadsheet program recognizes as UTF-8."""
+    """Write CSV that a spreadsheet program recognizes as UTF-8.
+
+    Programs that expect semicolons expect decimal commas, and read 0.5 as a text or 1.5 as a date.
+    """
     file.write(_BOM)
     writer = csv.writer(file, delimiter=delimiter)
     writer.writerow(map(_guarded, columns))
-    writer.writerows(map(_guarded, cells) for cells in rows)
+    sign = "," if delimiter == ";" else "."
+    writer.writerows(
+        [_decimal(value, sign) if isinstance(value, float) else _guarded(value) for value in cells] for cells in rows
+    )
+
+
+def _decimal(number: float, sign: str) -> str:
+    """Return a number with this decimal sign, which is never one between thousands: 1.234 is 1.2340."""
+    whole, point, decimals = str(number).partition(".")
+    return whole + (sign + (decimals + "0" if len(decimals) == 3 else decimals) if point else "")
 
 
 def open_workbook(path: Path) -> BinaryIO:

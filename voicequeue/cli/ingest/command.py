@@ -25,6 +25,7 @@ from voicequeue.cli.terminal import (
     flag,
     open_queue,
     option,
+    print_error,
 )
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.portions import PORTION_JOBS_MAX
@@ -96,6 +97,8 @@ def ingest(
         checker = stack.enter_context(Preflight(_recording_rules())) if preflight else None
         confirmation = Confirmation(jobs, yes=yes, max_credits=max_credits)
         rules = StopRules(PREFLIGHT_CHUNK if preflight else PORTION_JOBS_MAX, max_rejected, confirmation)
+        if source.rows.note:
+            print_error(source.rows.note)
         progress = read_progress(source, jobs, batch, resume=resume)
         run = IngestRun(source, paths, jobs, progress, start_within_s=start_within, checker=checker, as_json=as_json)
         if dry_run:

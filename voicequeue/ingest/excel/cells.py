@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element
 
 from voicequeue.ingest.excel.xml import DamagedSheet, SharedStrings, plain_text, unescape
-from voicequeue.ingest.values import invalid_cell
+from voicequeue.ingest.values import NumberText, invalid_cell
 
 if TYPE_CHECKING:
     from openpyxl import Workbook
@@ -102,7 +102,7 @@ class CellReader:
         if style_id in self._dates:
             return self._serial(float(text), is_duration=style_id in self._durations)
         # Fifteen digits, as spreadsheet programs calculate and show them: 0.30000000000000004 is 0.3.
-        return text if text.isascii() and text.isdigit() else format(float(text), ".15g")
+        return NumberText(text if text.isascii() and text.isdigit() else format(float(text), ".15g"))
 
     def _serial(self, number: float, *, is_duration: bool) -> str:
         from openpyxl.utils.datetime import from_excel  # noqa: PLC0415

@@ -12,6 +12,9 @@ from voicequeue.ingest.header import TITLE_ROWS_MAX, Header, looks_like_header, 
 from voicequeue.ingest.row import FileFormat, FileKind, Position, ReadOptions, Row, UnreadableFileError
 from voicequeue.ingest.table_rows import Table
 
+#: Sheets that a message names; the others are counted.
+_SHEETS_LISTED_MAX = 20
+
 
 class ExcelRows:
     """The rows of one sheet. Raises UnreadableFileError if the workbook or its header is invalid.
@@ -24,6 +27,9 @@ class ExcelRows:
         self._rows = self._sheet.rows()
         try:
             header, self._header_number = self._read_header(options)
+        except UnreadableFileError as error:
+            self.close()
+            raise UnreadableFileError(f"{error}{self._other_sheets()}") from None
         except BaseException:
             self.close()
             raise
@@ -33,6 +39,17 @@ class ExcelRows:
         self._is_finished = False
         self.columns = header.columns
         self.format = FileFormat(FileKind.EXCEL)
+        others = () if options.sheet else self._sheet.others
+        self.note = f"read sheet {self._sheet.name!r}; not read: {_named(others)} (--sheet NAME)" if others else ""
+
+    def _other_sheets(self) -> str:
+        """Return where the header may be, in addition to an error about it; '' if there is one sheet only."""
+        others = self._sheet.others
+        return (
+            f". This is sheet {self._sheet.name!r}; to read another one ({_named(others)}), pass --sheet NAME"
+            if others
+            else ""
+        )
 
     @property
     def position(self) -> Position:
@@ -84,3 +101,8 @@ class ExcelRows:
             return read_header(first.values, options.extra_columns), first.number
         except DamagedSheet as error:
             raise UnreadableFileError(str(error)) from None
+
+
+def _named(sheets: tuple[str, ...]) -> str:
+    more = len(sheets) - _SHEETS_LISTED_MAX
+    return ", ".join(map(repr, sheets[:_SHEETS_LISTED_MAX])) + (f" and {more:,} more" if more > 0 else "")

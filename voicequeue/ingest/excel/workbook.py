@@ -50,10 +50,16 @@ class _Merge:
 
 
 class Sheet:
-    """One sheet of a workbook. `close` deletes its temporary files."""
+    """One sheet of a workbook. `close` deletes its temporary files.
 
-    def __init__(self, archive: zipfile.ZipFile, part: str, *, name: str, cells: CellReader) -> None:
+    `others`: the names of the other sheets that are visible and not empty.
+    """
+
+    def __init__(
+        self, archive: zipfile.ZipFile, part: str, *, name: str, others: tuple[str, ...], cells: CellReader
+    ) -> None:
         self.name = name
+        self.others = others
         self._archive = archive
         self._part = part
         self._cells = cells
@@ -165,9 +171,20 @@ def _sheet(archive: zipfile.ZipFile, file: BinaryIO, name: str | None) -> Sheet:
             with archive.open(part.PartName.removeprefix("/")) as source:
                 strings.read(source)
         cells = CellReader(strings, reader.wb, has_certain_results=not recalculates)
-        sheet = Sheet(archive, sheets[sheet_name][0], name=sheet_name, cells=cells)
+        others = tuple(
+            other
+            for other, (part, state) in sheets.items()
+            if other != sheet_name and state == "visible" and _has_values(archive, part)
+        )
+        sheet = Sheet(archive, sheets[sheet_name][0], name=sheet_name, others=others, cells=cells)
         stack.pop_all()
     return sheet
+
+
+def _has_values(archive: zipfile.ZipFile, part: str) -> bool:
+    """Return whether a sheet has cells with values near its beginning."""
+    with archive.open(part) as source:
+        return _VALUE.search(source.read(_CHUNK)) is not None
 
 
 def _choose(sheets: Mapping[str, tuple[str, str]], name: str | None) -> str:

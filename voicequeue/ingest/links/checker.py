@@ -9,12 +9,14 @@ from voicequeue.ingest.links.expiry import expiry_findings
 from voicequeue.ingest.links.file_types import file_type_findings
 from voicequeue.ingest.links.finding import Finding, Link
 from voicequeue.ingest.links.hosts import host_finding
-from voicequeue.ingest.links.share_pages import Rule, share_rule
+from voicequeue.ingest.links.share_pages import Rule, share_page, share_rule
 from voicequeue.ingest.links.text import text_findings
 from voicequeue.net.address_policy import AddressPolicy
 
 #: A URL in which only the host can be wrong.
-_PLAIN = re.compile(r"https?://([a-z0-9.-]+)/(?:[A-Za-z0-9/_~+-]++|%20(?!$))++(?:\.(?:mp3|wav))?")
+_PLAIN = re.compile(
+    r"https?://([a-z0-9.-]+)/(?!(?:index\.php/)?(?:s|sharing|lnk)/)(?:[A-Za-z0-9/_~+-]++|%20(?!$))++(?:\.(?:mp3|wav))?"
+)
 
 #: Hosts remembered; a file with more is slower.
 _HOSTS_MAX = 10_000
@@ -53,7 +55,7 @@ class LinkChecker:
         finding, rule = self._of_host(link.host)
         if finding is not None:
             yield finding
-        if rule is not None and (page := rule(link)) is not None:
+        if (page := (rule or share_page)(link)) is not None:
             yield page
         yield from text_findings(url, link)
         yield from file_type_findings(link)

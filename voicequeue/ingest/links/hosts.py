@@ -13,7 +13,27 @@ from voicequeue.net.address_policy import AddressPolicy
 
 #: Last labels of names that the public DNS does not have.
 _LOCAL_ZONES = frozenset(
-    ("local", "localhost", "localdomain", "internal", "intranet", "lan", "home", "corp", "private", "test", "invalid")
+    (
+        *(
+            "local",
+            "localhost",
+            "localdomain",
+            "localnet",
+            "internal",
+            "intranet",
+            "lan",
+            "wlan",
+            "home",
+            "corp",
+            "private",
+        ),
+        *("test", "invalid", "ip", "nas", "router"),
+    )
+)
+#: Names under public zones that routers answer for themselves.
+_ROUTER = re.compile(
+    r"(?:.*\.)?(?:(?:fritz|easy|o2|vodafone|congstar|alice)\.box|giga\.cube|routerlogin\.(?:net|com)|"
+    r"tplink(?:wifi|modem|repeater)\.net|router\.asus\.com|mywifiext\.net|orbilogin\.com)"
 )
 _NUMERIC = re.compile(r"(?:0x[0-9a-f]*|\d+)(?:\.(?:0x[0-9a-f]*|\d+)){0,3}")
 #: Domains that exist for documentation; those under `.example` are left out, because the samples use them.
@@ -36,9 +56,12 @@ def host_finding(host: str, policy: AddressPolicy) -> Finding | None:
         address = _LOOPBACK
     if address is not None:
         return _finding(policy) if policy.objection(name, address) else None
-    if "." in name and name.rpartition(".")[2] not in _LOCAL_ZONES and not name.endswith(".home.arpa"):
-        return None
-    return _finding(policy, is_certain=not policy.networks)
+    return _finding(policy, is_certain=not policy.networks) if _is_local(name) else None
+
+
+def _is_local(name: str) -> bool:
+    is_known = "." in name and name.rpartition(".")[2] not in _LOCAL_ZONES and not name.endswith(".home.arpa")
+    return not is_known or _ROUTER.fullmatch(name) is not None
 
 
 def _finding(policy: AddressPolicy, *, is_certain: bool = True) -> Finding:

@@ -40,7 +40,9 @@ def _dropbox(link: Link) -> Finding | None:
     query = _query(link)
     if link.path.startswith(("/sh/", "/scl/fo/")):
         return _page("is a folder of Dropbox: use a link for each file in it")
-    if link.path.startswith(("/s/", "/scl/", "/t/")):
+    if link.path.startswith(("/t/", "/transfer")):
+        return _transfer(link)
+    if link.path.startswith(("/s/", "/scl/")):
         if query.get("dl") == "1" or query.get("raw") == "1":
             return None
         return _page(
@@ -98,6 +100,42 @@ def _stream(_link: Link) -> Finding:
     return _page("opens a player or a video page, which gives no MP3 or WAV file: upload the recording itself")
 
 
+#: Pages of private clouds: Nextcloud and ownCloud, Synology, HiDrive, QNAP.
+_CLOUD_PAGE = re.compile(r"(?:/index\.php)?/(?:s|sharing|lnk)/[A-Za-z0-9_-]{4,40}/?|(?:/.*)?/share\.cgi")
+
+
+def share_page(link: Link) -> Finding | None:
+    """Return the finding about a link whose path is that of a share page of a private cloud, on any host."""
+    return _cloud_page(link, is_certain=False) if _CLOUD_PAGE.fullmatch(link.path) else None
+
+
+def _cloud(link: Link) -> Finding | None:
+    return None if "download" in link.path.lower() or "download" in _query(link) else _cloud_page(link, is_certain=True)
+
+
+def _cloud_page(link: Link, *, is_certain: bool) -> Finding:
+    cure = (
+        "add /download to it"
+        if link.path.removeprefix("/index.php").startswith("/s/")
+        else "use its link for downloads, or upload the file to a storage with direct links"
+    )
+    return _page(f"opens a share page of a cloud, not the file: {cure}", is_certain=is_certain)
+
+
+def _zoom(link: Link) -> Finding | None:
+    return _stream(link) if link.path.startswith("/rec/") and "download" not in link.path else None
+
+
+def _wrapper(link: Link) -> Finding | None:
+    if not any(value.startswith(("http://", "https://")) for value in _query(link).values()):
+        return None
+    return Finding(
+        "redirect_link",
+        "leads through a page of an e-mail program, chat or search engine: open it, and copy the link that it leads to "
+        "(it follows url=, q= or u=)",
+    )
+
+
 def _private(_link: Link) -> Finding:
     return _page("opens for signed-in people only: upload the file to a storage with public links")
 
@@ -120,26 +158,39 @@ _ONE_RULE_PER_HOST: Mapping[Rule, str] = {
         "we.tl icloud.com share.icloud.com mega.nz mega.io mega.co.nz pcloud.link pcloud.com "
         "fromsmash.com filemail.com gofile.io sendspace.com yadi.sk disk.yandex.com disk.yandex.ru cloud.mail.ru "
         "pan.baidu.com terabox.com drive.proton.me dropmefiles.com swisstransfer.com sendgb.com transfernow.net "
-        "voca.ro vocaroo.com photos.google.com photos.app.goo.gl"
+        "voca.ro vocaroo.com photos.google.com photos.app.goo.gl gofile.me quickconnect.to qlink.to ln.sync.com "
+        "sync.com jottacloud.com jottacloud.link frame.io f.io airtable.com slack-files.com 1fichier.com tresorit.com"
     ),
     _stream: (
         "soundcloud.com soundcloud.app.goo.gl spotify.com spotify.link youtube.com youtu.be youtube-nocookie.com "
         "vimeo.com facebook.com fb.watch fb.com tiktok.com instagram.com twitter.com x.com music.apple.com "
         "podcasts.apple.com itunes.apple.com deezer.com tidal.com audiomack.com mixcloud.com music.amazon.com "
-        "bandlab.com smule.com suno.com twitch.tv dailymotion.com bilibili.com loom.com reverbnation.com"
+        "bandlab.com smule.com suno.com suno.ai udio.com bandcamp.com descript.com "
+        "twitch.tv dailymotion.com bilibili.com loom.com reverbnation.com"
     ),
     _private: (
         "t.me telegram.me web.telegram.org web.whatsapp.com wa.me mail.google.com outlook.live.com outlook.office.com "
         "storage.cloud.google.com console.cloud.google.com console.aws.amazon.com portal.azure.com notion.so "
-        "app.slack.com teams.microsoft.com"
+        "slack.com teams.microsoft.com discord.com discord.gg"
     ),
-    _short: "bit.ly tinyurl.com goo.gl t.co rb.gy ow.ly cutt.ly is.gd tiny.cc shorturl.at",
+    _cloud: "magentacloud.de hidrive.com hidrive.ionos.com hidrive.strato.com myqnapcloud.com",
+    _zoom: "zoom.us zoom.com",
+    _wrapper: (
+        "google.com google.de google.at google.ch google.fr google.es google.it google.nl google.pl google.co.uk "
+        "safelinks.protection.outlook.com l.facebook.com lm.facebook.com l.instagram.com slack-redir.net "
+        "urldefense.com urldefense.proofpoint.com out.reddit.com linkprotect.cudasvc.com duckduckgo.com linkedin.com "
+        "vk.com"
+    ),
+    _short: (
+        "bit.ly tinyurl.com goo.gl t.co rb.gy ow.ly cutt.ly is.gd v.gd tiny.cc shorturl.at lnkd.in rebrand.ly db.tt "
+        "forms.gle t.ly buff.ly t1p.de kurzelinks.de qrco.de"
+    ),
 }
 _RULES: Mapping[str, Rule] = {host: rule for rule, hosts in _ONE_RULE_PER_HOST.items() for host in hosts.split()}
 
 #: Hosts of the same services that serve files.
 _DIRECT = re.compile(
-    r"(?:dl|api|cdn|media|files?|content|static|download\d*)\..*|.*\.(?:api|cdn)\..*|"
+    r"(?:dl|api|cdn\d*|audiopipe|media|files?|content|static|download\d*)\..*|.*\.(?:api|cdn)\..*|"
     r"(?:content|public)\.(?:app\.)?box\.com|.*\.boxcloud\.com"
 )
 #: Services with direct links under such names; the others have none.
