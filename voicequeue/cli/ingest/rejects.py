@@ -24,6 +24,8 @@ _BOM = "\ufeff"
 #: The most characters of a cell of a workbook.
 _CELL_MAX = 32_767
 
+_SHEET = "rejected"
+
 
 class RejectsFile:
     """The rejected rows of one run, in the format of the source, so that they open in the same program.
@@ -54,16 +56,15 @@ class RejectsFile:
             self._file.close()
 
     def add(self, row: Row, error: VoiceQueueError) -> None:
-        """Write a row with its line and reason, so that it reads back unchanged (`ingest/row_reader.py`)."""
+        """Write a row with its place in the first input and the reason, so that it reads back unchanged (`ingest/row_reader.py`)."""
         if self._file is None:
             self._file = _opened(self._paths.partial, "w")
             if self._format.has_bom or self._format.kind is FileKind.EXCEL:
                 self._file.write(_BOM)
             self._writer = self._new_writer()
             self._writer.writerow([*REJECTED_COLUMNS, *map(guard, self._columns)])
-        reason = f"row {row.number}: {error}" if row.number not in (0, row.line) else str(error)
-        cells = [reason, *(row.cells.get(column, "") for column in self._columns), *row.extra_cells]
-        self._writer.writerow([row.line, *map(guard, cells)])
+        cells = [str(error), *(row.cells.get(column, "") for column in self._columns), *row.extra_cells]
+        self._writer.writerow([*(place or "" for place in row.source), *map(guard, cells)])
 
     def flush(self) -> int:
         """Flush the partial file, and return its length in bytes; 0 if no row was rejected."""
@@ -149,7 +150,7 @@ def _write_workbook(partial: Path, path: Path) -> None:
         return cell
 
     workbook = Workbook(write_only=True)
-    sheet = workbook.create_sheet(REJECTED_COLUMNS[0])
+    sheet = workbook.create_sheet(_SHEET)
     for cells in _rows(partial):
         sheet.append([cell(text) for text in cells])
     workbook.save(path)
