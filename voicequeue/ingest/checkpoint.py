@@ -74,12 +74,13 @@ def identify(file: BinaryIO, status: os.stat_result) -> dict[str, int | str]:
 class IngestProgress:
     """The progress of an ingestion: `lines` of `source`, which are `rows` in a spreadsheet program, are done.
 
-    `source` identifies a file (`identify`). `last_job`: the id of the job that was enqueued last. `rejected_bytes`: the
-    length of the unfinished file of rejected rows.
+    `source` identifies a file (`identify`). `options`: those by which its rows are read, by name. `last_job`: the id of
+    the job that was enqueued last. `rejected_bytes`: the length of the unfinished file of rejected rows.
     """
 
     batch: str
     source: dict[str, int | str]
+    options: dict[str, str | bool | None] = field(default_factory=dict)
     lines: int = 0
     rows: int = 0
     last_job: str = ""
@@ -131,7 +132,24 @@ class IngestProgress:
             raise CannotResumeError(_advice(f"{source} has changed since"))
         if progress.batch != self.batch:
             raise CannotResumeError(f"{path} belongs to the batch {progress.batch}, not {self.batch}")
+        if changed := _changed_options(progress.options, self.options):
+            raise CannotResumeError(
+                f"{path} is of a run {changed}. Resume with the same options, or ingest the file without --resume: "
+                "rows whose jobs exist are skipped"
+            )
         return progress
+
+
+def _changed_options(saved: dict[str, str | bool | None], now: dict[str, str | bool | None]) -> str:
+    """Return the options of an earlier run that are others now; '' if there are none."""
+    changed = [name for name, value in now.items() if saved.get(name, value) != value]
+    return " and ".join(f"{_option(name, saved[name])}, now {_option(name, now[name])}" for name in changed)
+
+
+def _option(name: str, value: str | bool | None) -> str:
+    if not value:
+        return f"without --{name}"
+    return f"with --{name}" + ("" if value is True else f" {value}")
 
 
 def _unfinished(path: Path) -> Path:

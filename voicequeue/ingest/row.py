@@ -46,12 +46,14 @@ class FileKind(StrEnum):
 class FileFormat:
     """The format of a file, so that a file of its rejected rows opens in the same program.
 
-    `delimiter`: of a CSV file. `has_bom`: whether the file begins with a byte order mark.
+    `delimiter`: of a CSV file. `has_bom`: whether the file begins with a byte order mark. `sheet`: the one
+    that is read, of an Excel file.
     """
 
     kind: FileKind = FileKind.CSV
     delimiter: str = ","
     has_bom: bool = False
+    sheet: str | None = None
 
 
 class ExtraColumns(StrEnum):

@@ -106,6 +106,7 @@ def test_the_same_file_again_adds_nothing(command: Command, queue: VoiceQueue, v
         "resumed_after": None,
         "file": counts,
         "stopped": None,
+        "batch_hold": None,
     }
     assert list(queue.jobs()) == before
 

@@ -62,7 +62,7 @@ class RowEnqueuer:
             if rules.max_rejected is not None:
                 self._check_rejected(chunk, rules.max_rejected, is_end=rows.is_at_end)
             if not self._source.is_file:
-                rules.confirmation.check_chunk(chunk, self._progress.counts)
+                rules.confirmation.check_chunk(chunk)
             self._enqueue(chunk)
         self._source.check_unchanged()
 

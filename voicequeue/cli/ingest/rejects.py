@@ -56,7 +56,10 @@ class RejectsFile:
             self._file.close()
 
     def add(self, row: Row, error: VoiceQueueError) -> None:
-        """Write a row with its place in the first input and the reason, so that it reads back unchanged (`ingest/row_reader.py`)."""
+        """Write a row with its place in the first input and the reason.
+
+        It reads back unchanged (`ingest/row_reader.py`).
+        """
         if self._file is None:
             self._file = _opened(self._paths.partial, "w")
             if self._format.has_bom or self._format.kind is FileKind.EXCEL:

@@ -10,12 +10,11 @@ from pathlib import Path
 from voicequeue.cli.ingest import dry_run
 from voicequeue.cli.ingest.enqueuer import RowEnqueuer, StopRules
 from voicequeue.cli.ingest.errors import FileChangedError, IngestStoppedError
-from voicequeue.cli.ingest.funds import Budget
 from voicequeue.cli.ingest.intake import Item, check_recordings, read_items
 from voicequeue.cli.ingest.link_check import check_links
 from voicequeue.cli.ingest.paths import IngestPaths
 from voicequeue.cli.ingest.rejects import RejectsFile
-from voicequeue.cli.ingest.report import Report
+from voicequeue.cli.ingest.report import Report, batch_hold
 from voicequeue.cli.ingest.source import Source
 from voicequeue.cli.terminal import print_error
 from voicequeue.client.queue import VoiceQueue
@@ -81,12 +80,13 @@ class IngestRun:
             except FileChangedError as error:
                 result.stopped = error
             result.rejected_file = rejects.finish()
-        dry_run.report(result, Budget.of(self._jobs), as_json=self._as_json)
+        result.hold = batch_hold(self._jobs, self._progress.batch)
+        dry_run.report(result, rules.confirmation.budget(), as_json=self._as_json)
         return STOPPED if result.stopped else _code(result.counts.rejected)
 
     def enqueue(self, rules: StopRules, set_limits: Callable[[], None]) -> int:
         """Enqueue the rows and print the result; return the exit code."""
-        report = Report(self._progress, self._earlier, self._start.lines, as_json=self._as_json)
+        report = Report(self._jobs, self._progress, self._earlier, self._start.lines, as_json=self._as_json)
         try:
             if self._source.is_file:
                 rules.confirmation.check_file(self._source, self._read)

@@ -32,7 +32,7 @@ class ExcelRows:
         self._number = self._header_number
         self._is_finished = False
         self.columns = header.columns
-        self.format = FileFormat(FileKind.EXCEL)
+        self.format = FileFormat(FileKind.EXCEL, sheet=self._sheet.name)
 
     @property
     def position(self) -> Position:
