@@ -190,7 +190,7 @@ def test_a_conflict_late_in_a_long_file_names_its_own_line(
 )
 def test_standard_input_is_read(command: Command, queue: VoiceQueue, text: str) -> None:
     """By the name `-`; the format is detected."""
-    ended = command("ingest", "-", "--batch", "spring", stdin=text.encode())
+    ended = command("ingest", "-", "--batch", "spring", "--yes", stdin=text.encode())
 
     assert (ended.code, ended.err) == (0, "")
     assert [job.spec.audio_url for job in queue.jobs(batch="spring")] == [A, B]

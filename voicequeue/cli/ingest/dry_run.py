@@ -24,7 +24,7 @@ from voicequeue.ingest.checkpoint import IngestCounts
 
 @dataclass(slots=True)
 class DryRunResult:
-    """The result that ingesting would have; `stopped` is the error that would stop it, and `hold` why its batch waits."""
+    """The result that ingesting would have; `stopped`: the error that would stop it; `hold`: why its batch waits."""
 
     counts: IngestCounts = field(default_factory=IngestCounts)
     notes: Notes = field(default_factory=Notes)
