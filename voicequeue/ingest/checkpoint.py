@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from voicequeue.errors import VoiceQueueError
-from voicequeue.ingest.row import UnreadableFileError
 
 _HEAD = 65_536
 
@@ -75,7 +74,8 @@ class IngestProgress:
     """The progress of an ingestion: `lines` of `source`, which are `rows` in a spreadsheet program, are done.
 
     `source` identifies a file (`identify`). `options`: those by which its rows are read, by name. `last_job`: the id of
-    the job that was enqueued last. `rejected_bytes`: the length of the unfinished file of rejected rows.
+    the job that was enqueued last. `rejected_bytes`: the length of the unfinished file of rejected rows. `is_complete`:
+    whether all rows are done, so that only this file is left to be finished.
     """
 
     batch: str
@@ -85,6 +85,7 @@ class IngestProgress:
     rows: int = 0
     last_job: str = ""
     rejected_bytes: int = 0
+    is_complete: bool = False
     counts: IngestCounts = field(default_factory=IngestCounts)
 
     @classmethod
@@ -100,23 +101,17 @@ class IngestProgress:
 
     @classmethod
     def delete(cls, source: Path) -> None:
-        """Delete the progress file. Raises UnreadableFileError."""
+        """Delete the progress file. Raises OSError."""
         path = cls.path(source)
-        try:
-            path.unlink(missing_ok=True)
-            _unfinished(path).unlink(missing_ok=True)
-        except OSError as error:
-            raise UnreadableFileError(f"{path}: {error.strerror}") from None
+        path.unlink(missing_ok=True)
+        _unfinished(path).unlink(missing_ok=True)
 
     def save(self, source: Path) -> None:
-        """Replace the progress file atomically. Raises UnreadableFileError."""
+        """Replace the progress file atomically. Raises OSError."""
         path = self.path(source)
         new = _unfinished(path)
-        try:
-            new.write_text(json.dumps(asdict(self)), encoding="utf-8")
-            new.replace(path)
-        except OSError as error:
-            raise UnreadableFileError(f"{path}: {error.strerror}") from None
+        new.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        new.replace(path)
 
     def resumed(self, source: Path) -> IngestProgress:
         """Return the saved progress, or this one if there is none. Raises CannotResumeError."""

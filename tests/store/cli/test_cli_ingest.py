@@ -103,6 +103,7 @@ def test_the_same_file_again_adds_nothing(command: Command, queue: VoiceQueue, v
         **counts,
         "warned_rows": [],
         "rejected_file": f"{voices}.rejected.csv",
+        "kept_file": None,
         "resumed_after": None,
         "file": counts,
         "stopped": None,

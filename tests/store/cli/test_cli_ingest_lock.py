@@ -20,6 +20,7 @@ from tests.store.cli.test_cli_ingest import rejected, write
 from tests.store.conftest import Command
 from voicequeue import VoiceQueue
 from voicequeue.cli.ingest.lock import locked
+from voicequeue.cli.ingest.rejects import sign
 from voicequeue.ingest.checkpoint import IngestProgress
 
 CHUNK = 10
@@ -48,7 +49,7 @@ def test_a_file_is_not_ingested_twice_at_once(command: Command, queue: VoiceQueu
         dry = command("ingest", name, "--batch", "spring", "--dry-run")
 
     message = (
-        rf"another ingest of voices\S* runs \(pid {os.getpid()} on \S+, since \d{{4}}-.*\): wait for it, or stop it"
+        rf"another ingest of voices.csv runs \(pid {os.getpid()} on \S+, since \d{{4}}-.*\): wait for it, or stop it"
     )
     assert ended.code == 2
     assert re.search(message, ended.err)
@@ -166,6 +167,7 @@ def test_a_kill_at_any_moment_loses_no_rejected_row(
 
     while True:
         target.write_bytes(b"earlier")
+        sign(target)
         steps += chance.choice((1, 2, 3))
         if not kill.run(command, *arguments, at=steps):
             break

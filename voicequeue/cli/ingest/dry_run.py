@@ -14,7 +14,7 @@ from voicequeue.cli.ingest.intake import Item
 from voicequeue.cli.ingest.notes import Notes, print_notes
 from voicequeue.cli.ingest.outcomes import Outcome, preview
 from voicequeue.cli.ingest.rejects import RejectsFile
-from voicequeue.cli.ingest.report import print_batch_hold
+from voicequeue.cli.ingest.report import print_batch_hold, print_kept_file
 from voicequeue.cli.terminal import format_duration, out, print_error, print_json
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.job import to_iso8601
@@ -30,6 +30,7 @@ class DryRunResult:
     notes: Notes = field(default_factory=Notes)
     stopped: IngestStoppedError | None = None
     rejected_file: Path | None = None
+    kept_file: Path | None = None
     hold: str | None = None
 
 
@@ -91,6 +92,7 @@ def _print(result: DryRunResult, budget: Budget) -> None:
     print_notes(counts, result.notes)
     if result.rejected_file is not None:
         out.print(f"rejected   all rejected rows and reasons: {result.rejected_file}", soft_wrap=True)
+    print_kept_file(result.kept_file)
     out.print(f"credits    the new jobs will cost {counts.credits:,}; {budget.explanation(counts.credits)}")
     out.print(f"time       {_duration(counts.new, budget)}")
 
@@ -114,6 +116,7 @@ def _json(result: DryRunResult, budget: Budget) -> dict[str, Any]:
         "problems": [note.as_dict() for note in result.notes.problems],
         "warned_rows": [note.as_dict() for note in result.notes.warnings],
         "rejected_file": str(result.rejected_file) if result.rejected_file else None,
+        "kept_file": str(result.kept_file) if result.kept_file else None,
         "stopped": result.stopped.reason if result.stopped else None,
         "batch_hold": result.hold,
         "credits": counts.credits,

@@ -21,7 +21,8 @@ def batch_hold(jobs: VoiceQueue, name: str) -> str | None:
         batch = jobs.batch(name)
         if batch.is_paused:
             state = batch.stop.reason if batch.stop else "paused"
-            return f"batch {name} is {state}; nothing of it is submitted until voicequeue resume --batch {shlex.quote(name)}"
+            command = f"voicequeue resume --batch {shlex.quote(name)}"
+            return f"batch {name} is {state}; nothing of it is submitted until {command}"
     return None
 
 
@@ -29,6 +30,12 @@ def print_batch_hold(hold: str | None) -> None:
     """Print why nothing of the batch is submitted, if so."""
     if hold is not None:
         out.print(f"[yellow]{escape_untrusted(hold)}[/]", soft_wrap=True)
+
+
+def print_kept_file(path: Path | None) -> None:
+    """Print where a file of rejected rows is kept that was changed since it was written."""
+    if path is not None:
+        print_error(f"the file of rejected rows of an earlier run was changed since; it is kept as {path}")
 
 
 class Report:
@@ -44,6 +51,7 @@ class Report:
         self._as_json = as_json
         self.notes = Notes()
         self.rejected_file: Path | None = None
+        self.kept_file: Path | None = None
 
     def finish(self, rejected_file: Path | None) -> None:
         """Print the result of a run that reached the end of the file."""
@@ -82,12 +90,14 @@ class Report:
             )
         if self.rejected_file is not None:
             print_error(f"rejected rows and reasons: {self.rejected_file}")
+        print_kept_file(self.kept_file)
 
     def _json(self, counts: IngestCounts, stopped: IngestStoppedError | None, hold: str | None) -> dict[str, Any]:
         return {
             **_counts(counts),
             "warned_rows": [note.as_dict() for note in self.notes.warnings],
             "rejected_file": str(self.rejected_file) if self.rejected_file else None,
+            "kept_file": str(self.kept_file) if self.kept_file else None,
             "resumed_after": self._resumed_after or None,
             "file": _counts(self._progress.counts),
             "stopped": stopped.reason if stopped else None,
