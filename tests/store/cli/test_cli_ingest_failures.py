@@ -39,7 +39,7 @@ def fail(*arguments: Any, **options: Any) -> Any:
 def test_a_full_disk_is_an_error_with_its_cure(
     command: Command, working_folder: Path, monkeypatch: pytest.MonkeyPatch, owner: str
 ) -> None:
-    """Whichever file is written; exit code 2, and --resume continues."""
+    """In each file that is written; exit code 2, and --resume continues."""
     book = Workbook()
     for cell in ("audio_url", GOOD, "bad"):
         book.worksheets[0].append([cell])
@@ -118,7 +118,7 @@ def test_resume_finishes_rejected_rows_that_could_not_be_put_in_their_place(
 def test_corrections_in_the_rejected_rows_are_kept(
     command: Command, voices: Path, option: list[str], is_corrected: bool
 ) -> None:
-    """If the original file is ingested again; under a name that is reported. What nobody changed is replaced."""
+    """If the original file is ingested again; under a name that is reported. An unchanged file is replaced."""
     arguments = ("ingest", voices, "--batch", "spring", *option)
     output = command(*arguments, "--json").json()
     path = Path(output["rejected_file"])

@@ -189,7 +189,7 @@ def test_it_does_not_resume_with_other_options(
 
 
 def test_it_does_not_resume_on_another_sheet(command: Command, queue: VoiceQueue, working_folder: Path) -> None:
-    """The first sheet is the same with and without its name."""
+    """The first sheet may be named or not."""
     book = Workbook()
     for name in ("North", "South"):
         sheet = book.create_sheet(name)
