@@ -1,4 +1,4 @@
-"""What the account can pay for, and what of it other jobs will take."""
+"""The credits that the account can spend on new jobs, beside those that other jobs will take."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Budget:
         return cls(status, jobs.limits().min_balance, max(0, needed), stopped, room)
 
     @property
-    def left(self) -> int | None:
+    def spendable(self) -> int | None:
         """The credits that no other job will take, above the minimum balance; negative if jobs lack credits already.
 
         None if the balance is not known.
@@ -81,15 +81,15 @@ class Budget:
     def suffices(self, cost: int) -> bool | None:
         """Return whether the account can pay `cost` for new jobs; None if the balance is not known."""
         limited = self.limited(cost)
-        return None if self.left is None else limited == 0 or self.left >= limited
+        return None if self.spendable is None else limited == 0 or self.spendable >= limited
 
     def explanation(self, cost: int) -> str:
         """Return the balance, what of it is not available, and whether the rest suffices for `cost`."""
-        if self.left is None:
+        if self.spendable is None:
             return "the balance is not known yet"
         account, limited = self.status.account, self.limited(cost)
         uses = ", ".join(f"{credits:,} are {use}" for use, credits in self.unavailable.items() if credits)
-        verdict = "enough" if self.suffices(cost) else f"{limited - self.left:,} too few"
+        verdict = "enough" if self.suffices(cost) else f"{limited - self.spendable:,} too few"
         limit = f" for the {limited:,} that the limit of the batch allows" if limited < cost else ""
         stopped = f" (stopped batches need {self.stopped:,} more once they are resumed)" if self.stopped else ""
         balance = f"{account.balance or 0:,} were left at {format_time(account.updated_at)}"

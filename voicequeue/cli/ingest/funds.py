@@ -63,7 +63,7 @@ class Confirmation:
             cost = sum(outcome.credits for outcome in preview(chunk, self._jobs))
             if not budget.suffices(cost):
                 raise NotAffordableError(f"The next {len(chunk):,} rows {_costs(cost, budget)} {_CURES}")
-        self._left = (budget.left or 0) - cost_max
+        self._left = (budget.spendable or 0) - cost_max
 
     def budget(self) -> Budget:
         """Return what the account can pay for now."""

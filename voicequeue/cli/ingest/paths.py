@@ -25,7 +25,7 @@ class IngestPaths:
 
     @property
     def can_resume(self) -> bool:
-        """Whether an interrupted run can be resumed: it is a real run, and its source can be read again."""
+        """True if an interrupted run can be resumed: it is a real run, and its source can be read again."""
         return not self.is_dry_run and self.source.is_file()
 
     @property

@@ -70,13 +70,13 @@ class Source:
 
     def new_progress(self, batch: str) -> IngestProgress:
         """Return the progress of an ingestion that has not started."""
-        chosen = {
+        options = {
             "sheet": self.rows.format.sheet,
             "encoding": self.options.encoding,
             "extra": str(self.options.extra_columns),
             "accept-incomplete": self.options.accept_incomplete,
         }
-        return IngestProgress(batch, self._identity, chosen)
+        return IngestProgress(batch, self._identity, options)
 
     def check_unchanged(self) -> None:
         """Raise FileChangedError if the file was written, replaced or deleted since it was opened."""
