@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
+from zipfile import ZIP_DEFLATED, ZipFile
 
 from voicequeue.cli.ingest.paths import IngestPaths
 from voicequeue.cli.ingest.writing import CannotWriteError, writing
@@ -203,6 +204,7 @@ def _write_workbook(partial: Path, path: Path) -> None:
     from openpyxl import Workbook  # noqa: PLC0415  the extra `excel`
     from openpyxl.cell import WriteOnlyCell  # noqa: PLC0415
     from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE  # noqa: PLC0415
+    from openpyxl.writer.excel import ExcelWriter  # noqa: PLC0415
 
     def cell(text: str) -> Any:
         cell = WriteOnlyCell(sheet, value="")
@@ -214,7 +216,13 @@ def _write_workbook(partial: Path, path: Path) -> None:
     sheet = workbook.create_sheet(_SHEET)
     for cells in _rows(partial):
         sheet.append([cell(text) for text in cells])
-    workbook.save(path)
+    with path.open("wb") as file:
+        archive = ZipFile(file, "w", ZIP_DEFLATED)
+        try:
+            ExcelWriter(workbook, archive).save()
+        except BaseException:
+            archive.fp = None  # so that it does not write again when it is deleted
+            raise
 
 
 def _rows(partial: Path) -> Iterator[list[str]]:
