@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from voicequeue.errors import VoiceQueueError
-from voicequeue.ingest.row import UnreadableFileError
 
 _HEAD = 65_536
 
@@ -74,16 +73,19 @@ def identify(file: BinaryIO, status: os.stat_result) -> dict[str, int | str]:
 class IngestProgress:
     """The progress of an ingestion: `lines` of `source`, which are `rows` in a spreadsheet program, are done.
 
-    `source` identifies a file (`identify`). `last_job`: the id of the job that was enqueued last. `rejected_bytes`: the
-    length of the unfinished file of rejected rows.
+    `source` identifies a file (`identify`). `options`: those by which its rows are read, by name. `last_job`: the id of
+    the job that was enqueued last. `rejected_bytes`: the length of the unfinished file of rejected rows. `is_complete`:
+    whether all rows are done, so that only this file is left to be finished.
     """
 
     batch: str
     source: dict[str, int | str]
+    options: dict[str, str | bool | None] = field(default_factory=dict)
     lines: int = 0
     rows: int = 0
     last_job: str = ""
     rejected_bytes: int = 0
+    is_complete: bool = False
     counts: IngestCounts = field(default_factory=IngestCounts)
 
     @classmethod
@@ -99,23 +101,17 @@ class IngestProgress:
 
     @classmethod
     def delete(cls, source: Path) -> None:
-        """Delete the progress file. Raises UnreadableFileError."""
+        """Delete the progress file. Raises OSError."""
         path = cls.path(source)
-        try:
-            path.unlink(missing_ok=True)
-            _unfinished(path).unlink(missing_ok=True)
-        except OSError as error:
-            raise UnreadableFileError(f"{path}: {error.strerror}") from None
+        path.unlink(missing_ok=True)
+        _unfinished(path).unlink(missing_ok=True)
 
     def save(self, source: Path) -> None:
-        """Replace the progress file atomically. Raises UnreadableFileError."""
+        """Replace the progress file atomically. Raises OSError."""
         path = self.path(source)
         new = _unfinished(path)
-        try:
-            new.write_text(json.dumps(asdict(self)), encoding="utf-8")
-            new.replace(path)
-        except OSError as error:
-            raise UnreadableFileError(f"{path}: {error.strerror}") from None
+        new.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        new.replace(path)
 
     def resumed(self, source: Path) -> IngestProgress:
         """Return the saved progress, or this one if there is none. Raises CannotResumeError."""
@@ -131,7 +127,24 @@ class IngestProgress:
             raise CannotResumeError(_advice(f"{source} has changed since"))
         if progress.batch != self.batch:
             raise CannotResumeError(f"{path} belongs to the batch {progress.batch}, not {self.batch}")
+        if changed := _changed_options(progress.options, self.options):
+            raise CannotResumeError(
+                f"{path} is of a run {changed}. Resume with the same options, or ingest the file without --resume: "
+                "rows whose jobs exist are skipped"
+            )
         return progress
+
+
+def _changed_options(saved: dict[str, str | bool | None], now: dict[str, str | bool | None]) -> str:
+    """Return the options of an earlier run that are others now; '' if there are none."""
+    changed = [name for name, value in now.items() if saved.get(name, value) != value]
+    return " and ".join(f"{_option(name, saved[name])}, now {_option(name, now[name])}" for name in changed)
+
+
+def _option(name: str, value: str | bool | None) -> str:
+    if not value:
+        return f"without --{name}"
+    return f"with --{name}" + ("" if value is True else f" {value}")
 
 
 def _unfinished(path: Path) -> Path:

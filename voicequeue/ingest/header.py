@@ -16,11 +16,13 @@ from voicequeue.ingest.row import (
     JOB_COLUMNS,
     JSON_COLUMNS,
     METADATA,
+    OLD_JSON_COLUMNS,
     REJECTED_COLUMNS,
     SONG_COLUMNS,
     ExtraColumns,
     UnreadableFileError,
     has_guarded_cells,
+    rejected_columns,
 )
 from voicequeue.texts import replace_unencodable
 
@@ -111,7 +113,7 @@ class Header:
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of the file's own columns."""
-        return tuple(name for name in self.names if name and name not in REJECTED_COLUMNS)
+        return _own_columns(self.names)
 
 
 def read_header(cells: Iterable[str], extra: ExtraColumns) -> Header:
@@ -121,8 +123,10 @@ def read_header(cells: Iterable[str], extra: ExtraColumns) -> Header:
         names.pop()
     if is_guarded := has_guarded_cells(names):
         names = [unguard(name) for name in names]
-    own_names = tuple(name for name in names if name and name not in REJECTED_COLUMNS)
-    if own_names == JSON_COLUMNS:
+    own_names = _own_columns(names)
+    if own_names in (JSON_COLUMNS, OLD_JSON_COLUMNS):
+        place = len(names) - 1 - names[::-1].index(own_names[0])
+        names[place] = JSON_COLUMNS[0]
         return Header(tuple(names), tuple(name if name in JSON_COLUMNS else None for name in names), is_guarded)
     _check_texts(own_names)
     fields = {name: field_of(name) for name in own_names}
@@ -137,6 +141,12 @@ def read_header(cells: Iterable[str], extra: ExtraColumns) -> Header:
         shown = _first([repr(name[:_NAME_SHOWN]) for name in own_names]) or "missing"
         raise UnreadableFileError(f"{_NO_LINKS}. The columns are {shown}")
     return Header(tuple(names), tuple(fields.get(name) for name in names), is_guarded)
+
+
+def _own_columns(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the columns without those that a file of rejected rows adds. `line` and `reason` may move."""
+    own = names[len(rejected_columns(names)) :]
+    return tuple(name for name in own if name and name not in ("line", "reason"))
 
 
 def _check_texts(names: Sequence[str]) -> None:
@@ -195,7 +205,7 @@ def _first(shown: list[str]) -> str:
 def looks_like_header(cells: Iterable[str]) -> bool:
     """Return whether cells can be the header: they name the recordings or the voices, or are of rejected rows."""
     names = tuple(cell.strip() for cell in cells)
-    return _has_source(names) or names[: len(REJECTED_COLUMNS)] == REJECTED_COLUMNS or names == JSON_COLUMNS
+    return _has_source(names) or bool(rejected_columns(names)) or names in (JSON_COLUMNS, OLD_JSON_COLUMNS)
 
 
 def _has_source(names: Iterable[str]) -> bool:

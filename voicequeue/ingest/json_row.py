@@ -9,6 +9,7 @@ from typing import Any
 from voicequeue.ingest.header import field_of, hint_of
 from voicequeue.ingest.row import (
     JOB_COLUMNS,
+    JSON_COLUMNS,
     METADATA,
     SONG_COLUMNS,
     ExtraColumns,
@@ -46,7 +47,7 @@ _decode = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant).
 
 def json_row(line: int, number: int, text: str, options: ReadOptions, *, cut: str = "") -> Row:
     """Return the row of a JSON object. `cut` is added to the error of one that is not readable."""
-    cells = {"row": text}
+    cells = dict.fromkeys(JSON_COLUMNS, text)
     try:
         fields = _decode(text)
     except _InvalidJson as error:

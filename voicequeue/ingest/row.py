@@ -20,13 +20,18 @@ METADATA = "metadata."
 
 #: The first columns of a file of rejected rows, which can be corrected and ingested as it is. Its cells are guarded
 #: against spreadsheet programs (voicequeue/ingest/cells.py), and unguarded when they are read.
-REJECTED_COLUMNS = ("line", "reason")
+#: `row` and `line` are those of the first input, also of rows that are rejected again.
+REJECTED_COLUMNS = ("row", "line", "reason")
+
+#: The same, as earlier versions wrote it: the row of the input is not known.
+_OLD_REJECTED_COLUMNS = ("line", "reason")
 
 #: The first columns of an export to CSV for spreadsheet programs, whose cells are guarded too.
 EXPORT_COLUMNS = ("row", "id")
 
-#: The only column of a JSON Lines file, and of the file of its rejected rows.
-JSON_COLUMNS = ("row",)
+#: The only column of a JSON Lines file, and of the file of its rejected rows; earlier versions named it `row`.
+JSON_COLUMNS = ("json",)
+OLD_JSON_COLUMNS = ("row",)
 
 
 class FileKind(StrEnum):
@@ -41,12 +46,14 @@ class FileKind(StrEnum):
 class FileFormat:
     """The format of a file, so that a file of its rejected rows opens in the same program.
 
-    `delimiter`: of a CSV file. `has_bom`: whether the file begins with a byte order mark.
+    `delimiter`: of a CSV file. `has_bom`: whether the file begins with a byte order mark. `sheet`: the one
+    that is read, of an Excel file.
     """
 
     kind: FileKind = FileKind.CSV
     delimiter: str = ","
     has_bom: bool = False
+    sheet: str | None = None
 
 
 class ExtraColumns(StrEnum):
@@ -80,6 +87,13 @@ class Position(NamedTuple):
     rows: int = 0
 
 
+class Origin(NamedTuple):
+    """The place of a rejected row in the file in which it was rejected first; 0 where it is not known."""
+
+    number: int = 0
+    line: int = 0
+
+
 class UnreadableFileError(VoiceQueueError, ValueError):
     """The file as a whole is invalid; none of its rows was enqueued."""
 
@@ -90,7 +104,7 @@ class Row:
 
     `line` is the number of its first line and `number` that of the row in a spreadsheet program, both from 1.
     `error`: why the row is unreadable. `extra_cells`: the cells beyond the last column, kept for the file of rejected
-    rows.
+    rows. `origin`: of a row of such a file; None in others.
     """
 
     line: int
@@ -99,6 +113,12 @@ class Row:
     error: str = ""
     extra_cells: tuple[str, ...] = ()
     number: int = 0
+    origin: Origin | None = None
+
+    @property
+    def source(self) -> Origin:
+        """Its place in the first input, to which results are joined."""
+        return Origin(self.number, self.line) if self.origin is None else self.origin
 
     @property
     def length(self) -> int:
@@ -113,7 +133,7 @@ class Row:
         if self.fields is None:
             raise InvalidJobError([Problem("", self.error)])
         try:
-            job = parse_spec({"source_row": self.number or None, **_nested(self.fields, batch)}).with_row_key()
+            job = parse_spec({"source_row": self.source.number or None, **_nested(self.fields, batch)}).with_row_key()
         except InvalidJobError as error:
             problems = [Problem(problem.field.removeprefix("song."), problem.message) for problem in error.problems]
             raise InvalidJobError(problems) from None
@@ -124,7 +144,15 @@ class Row:
 
 def has_guarded_cells(columns: Sequence[str]) -> bool:
     """Return whether the columns are those of a file whose cells `guard` wrote: rejected rows, or an export."""
-    return tuple(columns[:2]) in (REJECTED_COLUMNS, EXPORT_COLUMNS)
+    return bool(rejected_columns(columns)) or tuple(columns[:2]) == EXPORT_COLUMNS
+
+
+def rejected_columns(columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the first columns if they are those that a file of rejected rows has beside its own; () if not."""
+    for names in (REJECTED_COLUMNS, _OLD_REJECTED_COLUMNS):
+        if tuple(columns[: len(names)]) == names:
+            return names
+    return ()
 
 
 def _nested(fields: Mapping[str, Any], batch: str) -> dict[str, Any]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from voicequeue.domain.spec import SOURCE_ROW_MAX
 from voicequeue.ingest.cells import unguard
 from voicequeue.ingest.header import Header
 from voicequeue.ingest.json_row import json_row
-from voicequeue.ingest.row import JSON_COLUMNS, REJECTED_COLUMNS, SONG_COLUMNS, ReadOptions, Row
+from voicequeue.ingest.row import JSON_COLUMNS, SONG_COLUMNS, Origin, ReadOptions, Row, rejected_columns
 from voicequeue.ingest.values import SUSPECT, converter, invalid_cell
 
 _SHOWN = 40
 _SONG_FIELDS = frozenset(SONG_COLUMNS)
 _WORDS = frozenset(("prompt", "description"))
+_DIGITS = re.compile("[0-9]{1,16}")
 _INCOMPLETE = "complete it, or pass --accept-incomplete if"
 
 
@@ -24,6 +28,8 @@ class Table:
         self._options = options
         self._width = len(header.names)
         self._is_json = header.columns == JSON_COLUMNS
+        self._own_columns = frozenset(header.columns)
+        self._rejected_columns = rejected_columns(header.names)
         self._has_own_columns_only = len(header.columns) == self._width
         self._nameless = [place for place, name in enumerate(header.names) if not name]
         self._has_song = not _SONG_FIELDS.isdisjoint(header.fields)
@@ -33,19 +39,27 @@ class Table:
         """Return the row with these cells. `error`: why it is unreadable, if that is known already."""
         if self._header.is_guarded:
             values = [unguard(value) for value in values]
+        row = self._row(line, number, values, error)
+        return replace(row, origin=self._origin(values)) if self._rejected_columns else row
+
+    def _row(self, line: int, number: int, values: Sequence[str], error: str) -> Row:
         extra = _without_empty_end(values[self._width :])
         cells = self._cells(values)
         if problem := error or self._problem_of(values, extra):
             return Row(line, cells, None, problem, extra, number)
         if self._is_json:
-            return json_row(line, number, cells.get("row", ""), self._options)
+            return json_row(line, number, cells.get(*JSON_COLUMNS, ""), self._options)
         return self._typed(line, number, cells, values)
 
     def _cells(self, values: Sequence[str]) -> dict[str, str]:
         pairs = zip(self._header.names, values, strict=False)
         if self._has_own_columns_only:
             return dict(pairs)
-        return {name: value for name, value in pairs if name and name not in REJECTED_COLUMNS}
+        return {name: value for name, value in pairs if name in self._own_columns}
+
+    def _origin(self, values: Sequence[str]) -> Origin:
+        places = {name: _number(value) for name, value in zip(self._rejected_columns, values, strict=False)}
+        return Origin(places.get("row", 0), places.get("line", 0))
 
     def _problem_of(self, values: Sequence[str], extra: tuple[str, ...]) -> str:
         width = self._width
@@ -115,6 +129,13 @@ def _letters(place: int) -> str:
     """Return the letters that a spreadsheet program shows for a column, from 0."""
     before, letter = divmod(place, 26)
     return (_letters(before - 1) if before else "") + chr(65 + letter)
+
+
+def _number(text: str) -> int:
+    """Return the number of a row or line, which a spreadsheet program may have written as 7.0; 0 if it is none."""
+    digits = text.strip().removesuffix(".0")
+    number = int(digits) if _DIGITS.fullmatch(digits) else 0
+    return number if number <= SOURCE_ROW_MAX else 0
 
 
 def _without_empty_end(cells: Sequence[str]) -> tuple[str, ...]:

@@ -103,9 +103,11 @@ def test_the_same_file_again_adds_nothing(command: Command, queue: VoiceQueue, v
         **counts,
         "warned_rows": [],
         "rejected_file": f"{voices}.rejected.csv",
+        "kept_file": None,
         "resumed_after": None,
         "file": counts,
         "stopped": None,
+        "batch_hold": None,
     }
     assert list(queue.jobs()) == before
 
@@ -126,14 +128,14 @@ def test_a_corrected_file_of_rejected_rows_can_be_ingested_directly(
     assert ended.json()["rejected_file"] == str(file)
     again = rejected(file)
     assert len(again) == 8
-    assert list(again[0]) == ["line", "reason", *HEADER.split(",")]
+    assert list(again[0]) == ["row", "line", "reason", *HEADER.split(",")]
     assert sorted(voices.parent.iterdir()) == [voices, file]
 
 
 def test_rejected_json_lines_can_be_corrected_and_ingested(
     command: Command, queue: VoiceQueue, working_folder: Path
 ) -> None:
-    """Each is one cell, after its line and reason."""
+    """Each is one cell, after its row, line and reason."""
     lines = [json.dumps({"audio_url": A}), '{"audio_url": ', json.dumps({"audio_url": B, "titel": "T", "prompt": "la"})]
     file = write(working_folder / "voices.jsonl", *lines)
 
@@ -141,7 +143,7 @@ def test_rejected_json_lines_can_be_corrected_and_ingested(
 
     assert (ended.code, ended.json()["new"]) == (1, 1)
     bad = working_folder / "voices.jsonl.rejected.csv"
-    assert [(row["line"], row["row"]) for row in rejected(bad)] == [("2", lines[1].strip()), ("3", lines[2])]
+    assert [(row["row"], row["json"]) for row in rejected(bad)] == [("2", lines[1].strip()), ("3", lines[2])]
     assert "titel" in rejected(bad)[1]["reason"]
     bad.write_text(bad.read_text().replace('""titel""', '""title""'))
     assert command("ingest", bad, "--batch", "spring", "--json").json()["new"] == 1
@@ -189,7 +191,7 @@ def test_a_conflict_late_in_a_long_file_names_its_own_line(
 )
 def test_standard_input_is_read(command: Command, queue: VoiceQueue, text: str) -> None:
     """By the name `-`; the format is detected."""
-    ended = command("ingest", "-", "--batch", "spring", stdin=text.encode())
+    ended = command("ingest", "-", "--batch", "spring", "--yes", stdin=text.encode())
 
     assert (ended.code, ended.err) == (0, "")
     assert [job.spec.audio_url for job in queue.jobs(batch="spring")] == [A, B]

@@ -89,7 +89,7 @@ def test_a_dry_run_says_whether_credits_suffice_and_how_long_it_takes(
     output = command("ingest", file, "--batch", "spring", "--dry-run").out
 
     assert "the new jobs will cost 38; 20 were left" in output
-    assert "of which 10 are the minimum balance: 28 too few" in output
+    assert "; 10 are the minimum balance: 28 too few" in output
     assert "about 3 min at the current 1.0 jobs/min" in output
     assert re.search("(row|line) 5: audio_url: must be an http", output)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,21 +52,17 @@ def test_it_has_the_delimiter_and_the_mark_of_the_input(tmp_path: Path, delimite
 
     assert content.startswith(b"\xef\xbb\xbf") == has_bom
     text = content.decode("utf-8-sig")
-    assert text.startswith(delimiter.join(("line", "reason", "audio_url", "name")) + "\r\n")
+    assert text.startswith(delimiter.join(("row", "line", "reason", "audio_url", "name")) + "\r\n")
     assert formulas(text) == []
     specs = [row.cells["name"] for row in RowReader(io.BytesIO(content))]
     assert specs == attacks
 
 
-def test_the_reason_names_the_row_where_it_is_not_the_line(tmp_path: Path) -> None:
+def test_rows_are_numbered_as_a_spreadsheet_program_does_beside_lines(tmp_path: Path) -> None:
     """Rows with lyrics of several lines: a spreadsheet program counts rows, a text editor lines."""
     path = write_rejects(tmp_path, FileFormat(), row_of("a"), row_of("b", line=23, number=17), row_of("c", number=0))
 
-    assert [(row["line"], row["reason"]) for row in rejected(path)] == [
-        ("2", "audio_url: must be a URL"),
-        ("23", "row 17: audio_url: must be a URL"),
-        ("2", "audio_url: must be a URL"),
-    ]
+    assert [(row["row"], row["line"]) for row in rejected(path)] == [("2", "2"), ("17", "23"), ("", "2")]
 
 
 def test_rejected_rows_of_a_workbook_are_a_workbook_of_texts(tmp_path: Path) -> None:
@@ -79,7 +76,7 @@ def test_rejected_rows_of_a_workbook_are_a_workbook_of_texts(tmp_path: Path) -> 
     assert sheet is not None
     cells = [cell for row in sheet.iter_rows() for cell in row]
     assert {cell.data_type for cell in cells if cell.value is not None} <= {"s", "inlineStr"}
-    assert [cell.value for cell in cells[:4]] == ["line", "reason", "audio_url", "name"]
+    assert [cell.value for cell in cells[:5]] == ["row", "line", "reason", "audio_url", "name"]
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -141,16 +138,57 @@ def test_rejected_rows_of_a_workbook_can_be_corrected_and_ingested(
     path = working_folder / "voices.xlsx.rejected.xlsx"
     assert (ended.code, ended.json()["rejected_file"]) == (1, str(path))
     header, *rows = _values(path)
-    assert [row[2] for row in rows] == ["bad", "worse"]
-    rows[1][2] = "https://a.example/2.wav"
+    assert [row[3] for row in rows] == ["bad", "worse"]
+    rows[1][3] = "https://a.example/2.wav"
     _save(path, [header, *rows])
 
     output = command("ingest", path, "--batch", "spring", "--json").json()
 
     assert (output["new"], output["rejected"], output["rejected_file"]) == (1, 1, str(path))
-    assert [row[2] for row in _values(path)] == ["audio_url", "bad"]
+    assert [row[3] for row in _values(path)] == ["audio_url", "bad"]
     assert {job.spec.name for job in queue.jobs()} == {"x", "Bo"}
     assert sorted(working_folder.iterdir()) == [file, path]
+
+
+@pytest.mark.parametrize("name", ["voices.csv", "voices.xlsx", "voices.json"])
+def test_corrected_rows_join_to_the_rows_of_the_first_input(
+    command: Command, queue: VoiceQueue, working_folder: Path, name: str
+) -> None:
+    """After any number of rejections; messages name both places."""
+    urls = [GOOD, "bad1", "https://a.example/3.wav", "bad2", "bad3"]
+    file = _save_urls(working_folder / name, urls)
+    ending = Path(name).suffix if name.endswith("xlsx") else ".csv"
+    path = file.with_name(f"{name}.rejected{ending}")
+    command("ingest", file, "--batch", "spring")
+    for word in ("bad1", "bad3", "bad2"):
+        _replace(path, word, f"https://a.example/{word}.wav")
+        checked = command("ingest", path, "--batch", "spring", "--dry-run").out
+        command("ingest", path, "--batch", "spring")
+        if word == "bad1":
+            assert re.search(r"row 3\b.*, which is row \d.* of the original file: audio_url: must", checked), checked
+
+    first = 1 if name.endswith("json") else 2
+    source_rows = {job.spec.audio_url: job.source_row for job in queue.jobs()}
+    assert source_rows == {
+        url if "/" in url else f"https://a.example/{url}.wav": first + place for place, url in enumerate(urls)
+    }
+
+
+def _save_urls(path: Path, urls: list[str]) -> Path:
+    if path.suffix == ".xlsx":
+        _save(path, [["audio_url"], *([url] for url in urls)])
+    elif path.suffix == ".json":
+        path.write_text(json.dumps([{"audio_url": url} for url in urls], indent=1))
+    else:
+        write(path, "audio_url", *urls)
+    return path
+
+
+def _replace(path: Path, word: str, text: str) -> None:
+    if path.suffix == ".xlsx":
+        _save(path, [[text if value == word else value for value in row] for row in _values(path)])
+    else:
+        path.write_bytes(path.read_bytes().replace(word.encode(), text.encode()))
 
 
 def test_a_stopped_workbook_has_rejected_rows_to_open(command: Command, working_folder: Path) -> None:
@@ -160,7 +198,7 @@ def test_a_stopped_workbook_has_rejected_rows_to_open(command: Command, working_
 
     output = command("ingest", file, "--batch", "spring", "--max-rejected", "1", "--json").json()
 
-    assert [row[2] for row in _values(Path(output["rejected_file"]))] == ["audio_url", "bad", "bad", "bad"]
+    assert [row[3] for row in _values(Path(output["rejected_file"]))] == ["audio_url", "bad", "bad", "bad"]
     assert command("ingest", file, "--batch", "spring", "--resume").code == 1
     assert sorted(path.name for path in working_folder.iterdir()) == ["voices.xlsx", "voices.xlsx.rejected.xlsx"]
 

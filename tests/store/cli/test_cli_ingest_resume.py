@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from openpyxl import Workbook
 
 from tests.conftest import eventually
 from tests.store.cli.test_cli_ingest import rejected, write
@@ -164,6 +165,45 @@ def test_it_does_not_resume_for_another_batch(command: Command, halfway: Path) -
     ended = command("ingest", halfway, "--batch", "autumn", "--resume")
 
     assert (ended.code, "belongs to the batch spring, not autumn" in ended.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "output"),
+    [
+        (["--extra", "ignore"], "with --extra error, now with --extra ignore"),
+        (["--encoding", "cp1252"], "without --encoding, now with --encoding cp1252"),
+        (["--accept-incomplete"], "without --accept-incomplete, now with --accept-incomplete"),
+    ],
+)
+def test_it_does_not_resume_with_other_options(
+    command: Command, queue: VoiceQueue, working_folder: Path, options: list[str], output: str
+) -> None:
+    """Rows that these would reject or read differently would be skipped."""
+    file = write(working_folder / "voices.csv", "audio_url", *["bad"] * 501)
+    command("ingest", file, "--batch", "spring", "--max-rejected", "500")
+
+    ended = command("ingest", file, "--batch", "spring", "--resume", *options)
+
+    assert (ended.code, f"is of a run {output}. Resume with the same options" in ended.err) == (2, True), ended.err
+    assert command("ingest", file, "--batch", "spring", "--resume").code == 1
+
+
+def test_it_does_not_resume_on_another_sheet(command: Command, queue: VoiceQueue, working_folder: Path) -> None:
+    """The first sheet may be named or not."""
+    book = Workbook()
+    for name in ("North", "South"):
+        sheet = book.create_sheet(name)
+        for url in ("audio_url", *["bad"] * 501):
+            sheet.append([url])
+    del book["Sheet"]
+    file = working_folder / "voices.xlsx"
+    book.save(file)
+    command("ingest", file, "--batch", "spring", "--max-rejected", "500")
+
+    ended = command("ingest", file, "--batch", "spring", "--resume", "--sheet", "South")
+
+    assert (ended.code, "with --sheet North, now with --sheet South" in ended.err) == (2, True), ended.err
+    assert command("ingest", file, "--batch", "spring", "--resume", "--sheet", "North").code == 1
 
 
 def test_standard_input_cannot_be_resumed(command: Command, working_folder: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from voicequeue.cli.ingest.funds import Budget
+from voicequeue.cli.ingest.budget import Budget
 from voicequeue.cli.ingest.max_rejected import SAMPLE_MIN, MaxRejected
 from voicequeue.cli.ingest.notes import place
 from voicequeue.cli.ingest.paths import IngestPaths
@@ -34,7 +34,7 @@ STATUS = Status(
 
 def budget(account: Account, *, min_balance: int = 0) -> Budget:
     """Return the budget of a queue with this account."""
-    return Budget(replace(STATUS, account=account), min_balance)
+    return Budget(replace(STATUS, account=account), min_balance, account.queued_credits)
 
 
 def test_credits_that_other_jobs_will_take_are_not_spendable() -> None:
@@ -44,14 +44,16 @@ def test_credits_that_other_jobs_will_take_are_not_spendable() -> None:
     means = budget(account, min_balance=50)
 
     assert means.spendable == 550
-    assert "of which 300 are needed by queued jobs" in means.explanation(551)
+    assert "; 300 are already needed by queued jobs" in means.explanation(551)
     assert means.explanation(551).endswith("1 too few")
     assert means.explanation(550).endswith("enough")
 
 
-def test_a_backlog_that_costs_more_than_the_balance_leaves_nothing() -> None:
-    """Spendable credits are never negative; an unknown balance is none."""
-    assert budget(Account(balance=10, queued_credits=82_727)).spendable == 0
+def test_what_the_backlog_lacks_already_counts_as_too_few() -> None:
+    """Spendable credits are negative then; those of an unknown balance are None."""
+    means = budget(Account(balance=300, updated_at=0, queued_credits=1_923))
+    assert means.spendable == -1_623
+    assert means.explanation(19).endswith("; 1,923 are already needed by queued jobs: 1,642 too few")
     assert budget(Account(queued_credits=5)).spendable is None
 
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 import pytest
 
 from tests.unit.ingest.files import A, file, jobs, piped, row_error, rows
-from voicequeue.ingest.row import ExtraColumns, ReadOptions, Row
+from voicequeue.ingest.row import ExtraColumns, ReadOptions, Row, UnreadableFileError
 from voicequeue.ingest.row_reader import ROW_MAX, RowReader
 
 # ── JSON Lines ────────────────────────────────────────────────────────────────────────────────────
@@ -114,15 +114,34 @@ def test_a_corrected_row_gives_the_same_job() -> None:
     assert corrected == original
 
 
-def test_rejected_json_lines_can_be_corrected_too() -> None:
-    """The column `row` contains them unchanged."""
-    text = io.StringIO()
-    csv.writer(text).writerows([["line", "reason", "row"], [3, "why", json.dumps({"audio_url": A, "name": "Ana"})]])
+@pytest.mark.parametrize(
+    ("header", "places", "source_row"),
+    [(["row", "line", "reason", "json"], [3, 9], 3), (["line", "reason", "row"], [9], None)],
+    ids=["today", "earlier versions"],
+)
+def test_rejected_json_lines_can_be_corrected_too(header: list[str], places: list[int], source_row: int | None) -> None:
+    """One column contains them unchanged."""
+    text, content = io.StringIO(), json.dumps({"audio_url": A, "name": "Ana"})
+    csv.writer(text).writerows([header, [*places, "why", content]])
 
     [row] = rows(text.getvalue())
 
-    assert (row.line, row.cells["row"]) == (2, json.dumps({"audio_url": A, "name": "Ana"}))
-    assert row.to_job("b").name == "Ana"
+    assert (row.line, row.cells["json"], row.source.line) == (2, content, 9)
+    assert (row.to_job("b").name, row.to_job("b").source_row) == ("Ana", source_row)
+
+
+@pytest.mark.parametrize(("cell", "source_row"), [("9", 9), (" 9.0 ", 9), ("", None), ("x", None), ("9" * 20, None)])
+def test_a_corrected_row_keeps_the_row_of_the_first_input(cell: str, source_row: int | None) -> None:
+    """As a spreadsheet program may write it; none is better than that of the file of rejected rows."""
+    [row] = rows("row,line,reason,audio_url", f"{cell},12,why,{A}")
+
+    assert row.to_job("b").source_row == source_row
+
+
+def test_a_column_row_of_another_file_is_unknown() -> None:
+    """Only files of rejected rows have the number of a row."""
+    with pytest.raises(UnreadableFileError, match="unknown column 'row'"):
+        rows("row,audio_url", f"9,{A}")
 
 
 # ── streams ───────────────────────────────────────────────────────────────────────────────────────

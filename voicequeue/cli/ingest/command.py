@@ -95,11 +95,11 @@ def ingest(
         source, paths = stack.enter_context(sources.opened(file, options, is_dry_run=dry_run))
         jobs = stack.enter_context(open_queue(reuse=reuse))
         checker = stack.enter_context(Preflight(_recording_rules())) if preflight else None
-        confirmation = Confirmation(jobs, yes=yes, max_credits=max_credits)
+        confirmation = Confirmation(jobs, batch, yes=yes, max_credits=max_credits)
         rules = StopRules(PREFLIGHT_CHUNK if preflight else PORTION_JOBS_MAX, max_rejected, confirmation)
         if source.rows.note:
             print_error(source.rows.note)
-        progress = read_progress(source, jobs, batch, resume=resume)
+        progress = read_progress(source, paths, jobs, batch, resume=resume)
         run = IngestRun(source, paths, jobs, progress, start_within_s=start_within, checker=checker, as_json=as_json)
         if dry_run:
             code = run.preview(rules)

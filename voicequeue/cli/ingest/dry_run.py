@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from voicequeue.cli.ingest.budget import Budget
 from voicequeue.cli.ingest.enqueuer import Input, StopRules
 from voicequeue.cli.ingest.errors import IngestStoppedError, TooManyRejectedError
-from voicequeue.cli.ingest.funds import Budget
 from voicequeue.cli.ingest.intake import Item
 from voicequeue.cli.ingest.notes import Notes, print_notes
 from voicequeue.cli.ingest.outcomes import Outcome, preview
 from voicequeue.cli.ingest.rejects import RejectsFile
+from voicequeue.cli.ingest.report import print_batch_hold, print_kept_file
 from voicequeue.cli.terminal import format_duration, out, print_error, print_json
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.job import to_iso8601
@@ -23,12 +24,14 @@ from voicequeue.ingest.checkpoint import IngestCounts
 
 @dataclass(slots=True)
 class DryRunResult:
-    """The result that ingesting would have; `stopped` is the error that would stop it."""
+    """The result that ingesting would have; `stopped`: the error that would stop it; `hold`: why its batch waits."""
 
     counts: IngestCounts = field(default_factory=IngestCounts)
     notes: Notes = field(default_factory=Notes)
     stopped: IngestStoppedError | None = None
     rejected_file: Path | None = None
+    kept_file: Path | None = None
+    hold: str | None = None
 
 
 def run(
@@ -85,9 +88,11 @@ def _print(result: DryRunResult, budget: Budget) -> None:
         f"dry run, nothing was enqueued: [green]{counts.new:,} new[/], {counts.existing:,} existing, "
         f"{counts.rejected:,} rejected"
     )
+    print_batch_hold(result.hold)
     print_notes(counts, result.notes)
     if result.rejected_file is not None:
         out.print(f"rejected   all rejected rows and reasons: {result.rejected_file}", soft_wrap=True)
+    print_kept_file(result.kept_file)
     out.print(f"credits    the new jobs will cost {counts.credits:,}; {budget.explanation(counts.credits)}")
     out.print(f"time       {_duration(counts.new, budget)}")
 
@@ -101,7 +106,7 @@ def _duration(new: int, budget: Budget) -> str:
 
 
 def _json(result: DryRunResult, budget: Budget) -> dict[str, Any]:
-    counts, account, spendable = result.counts, budget.status.account, budget.spendable
+    counts, account = result.counts, budget.status.account
     return {
         "new": counts.new,
         "existing": counts.existing,
@@ -111,14 +116,18 @@ def _json(result: DryRunResult, budget: Budget) -> dict[str, Any]:
         "problems": [note.as_dict() for note in result.notes.problems],
         "warned_rows": [note.as_dict() for note in result.notes.warnings],
         "rejected_file": str(result.rejected_file) if result.rejected_file else None,
+        "kept_file": str(result.kept_file) if result.kept_file else None,
         "stopped": result.stopped.reason if result.stopped else None,
+        "batch_hold": result.hold,
         "credits": counts.credits,
         "balance": account.balance,
         "balance_at": to_iso8601(account.updated_at),
         "credits_reserved": account.reserved,
         "credits_queued": account.queued_credits,
+        "credits_needed": budget.needed,
+        "credits_stopped": budget.stopped,
         "min_balance": budget.min_balance,
-        "is_affordable": None if spendable is None else spendable >= counts.credits,
+        "is_affordable": budget.suffices(counts.credits),
         "unsettled": budget.unsettled,
         "jobs_per_minute": budget.status.jobs_per_minute,
         "seconds": budget.seconds(counts.new),

@@ -14,6 +14,7 @@ from voicequeue.cli.ingest.notes import Notes
 from voicequeue.cli.ingest.outcomes import preview
 from voicequeue.cli.ingest.rejects import RejectsFile
 from voicequeue.cli.ingest.source import Source
+from voicequeue.cli.ingest.writing import writing
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.portions import split_into_portions
 from voicequeue.errors import VoiceQueueError
@@ -52,6 +53,7 @@ class RowEnqueuer:
         self._source = source
         self._progress = progress
         self._rejects = rejects
+        self._paths = rejects.paths
         self.notes = Notes()
 
     def run(self, items: Iterator[Item], rules: StopRules) -> None:
@@ -62,9 +64,12 @@ class RowEnqueuer:
             if rules.max_rejected is not None:
                 self._check_rejected(chunk, rules.max_rejected, is_end=rows.is_at_end)
             if not self._source.is_file:
-                rules.confirmation.check_chunk(chunk, self._progress.counts)
+                rules.confirmation.check_chunk(chunk)
             self._enqueue(chunk)
         self._source.check_unchanged()
+        if self._source.is_file and self._progress.lines:
+            self._progress.is_complete = True
+            self._save()
 
     def _check_rejected(self, chunk: list[Item], most: MaxRejected, *, is_end: bool) -> None:
         """Raise TooManyRejectedError, after the rejected rows were written, if they are too many."""
@@ -106,4 +111,8 @@ class RowEnqueuer:
         self._progress.lines, self._progress.rows = end
         self._progress.rejected_bytes = self._rejects.flush()
         if self._source.is_file:
+            self._save()
+
+    def _save(self) -> None:
+        with writing(IngestProgress.path(self._source.path), self._paths):
             self._progress.save(self._source.path)

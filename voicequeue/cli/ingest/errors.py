@@ -34,3 +34,9 @@ class NotAffordableError(IngestStoppedError):
     """The account cannot pay for the rows, and the caller has not confirmed them."""
 
     reason = "not_affordable"
+
+
+class DeclinedError(IngestStoppedError):
+    """The caller has declined rows that the account cannot pay for."""
+
+    reason = "declined"

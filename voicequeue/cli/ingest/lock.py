@@ -66,12 +66,13 @@ def _acquire(path: Path, name: str) -> int:
         try:
             _try_lock(descriptor)
             if _is_at(descriptor, path):
-                _write_owner(descriptor)
+                with suppress(OSError):  # a full disk; the lock holds without a name
+                    _write_owner(descriptor, name)
                 return descriptor
         except BlockingIOError:
-            owner = _owner(descriptor)
+            owner = _owner(descriptor, name)
             os.close(descriptor)
-            raise FileInUseError(f"another ingest of {name} runs{owner}: wait for it, or stop it") from None
+            raise FileInUseError(f"another ingest of {owner}: wait for it, or stop it") from None
         except OSError as error:
             os.close(descriptor)
             raise CommandSetupError(
@@ -87,18 +88,18 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _write_owner(descriptor: int) -> None:
-    owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
+def _write_owner(descriptor: int, name: str) -> None:
+    owner = {"file": name, "pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
     os.ftruncate(descriptor, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
     os.write(descriptor, json.dumps(owner).encode())
 
 
-def _owner(descriptor: int) -> str:
-    """Return the process that holds the lock, in brackets; nothing if it has not written its name yet."""
+def _owner(descriptor: int, name: str) -> str:
+    """Return what the process ingests that holds the lock, and its number; `name` if it has not written that yet."""
     try:
         os.lseek(descriptor, 0, os.SEEK_SET)
         owner = json.loads(os.read(descriptor, 10_000))
-        return f" (pid {owner['pid']} on {owner['host']}, since {format_time(owner['since'])})"
+        return f"{owner['file']} runs (pid {owner['pid']} on {owner['host']}, since {format_time(owner['since'])})"
     except (OSError, ValueError, TypeError, KeyError):
-        return ""
+        return f"{name} runs"

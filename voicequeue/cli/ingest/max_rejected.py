@@ -23,8 +23,12 @@ class MaxRejected:
     @classmethod
     def parse(cls, text: str) -> MaxRejected:
         """Return the limit that a text such as `100` or `10%` names. Raises BadParameter."""
-        number = parse_float(text.strip().removesuffix("%").strip())
-        if text.strip().endswith("%") and number is not None and 0 <= number <= 100:
+        text = text.strip()
+        digits = text.removesuffix("%").strip()
+        if text.endswith("%") and "." not in digits:
+            digits = digits.replace(",", ".")
+        number = parse_float(digits)
+        if text.endswith("%") and number is not None and 0 <= number <= 100:
             return cls(percent=number)
         if number is not None and number >= 0 and number.is_integer() and "%" not in text:
             return cls(count=int(number))

@@ -15,10 +15,20 @@ SHOWN_MAX = 5
 
 
 def place(row: Row) -> str:
-    """Return the place of a row: as a spreadsheet program numbers it, and its line where that is another number."""
-    if not row.number:
-        return f"line {row.line}"
-    return f"row {row.number}" + ("" if row.number == row.line else f" (line {row.line})")
+    """Return the place of a row: as a spreadsheet program numbers it, and its line where that is another number.
+
+    A row of a file of rejected rows also has a place in the original file.
+    """
+    own = _place(row.number, row.line)
+    if row.origin is None or not any(row.origin):
+        return own
+    return f"{own}, which is {_place(*row.origin)} of the original file"
+
+
+def _place(number: int, line: int) -> str:
+    if not number:
+        return f"line {line}"
+    return f"row {number}" + (f" (line {line})" if line not in (0, number) else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +40,8 @@ class Note:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON representation."""
-        return {"row": self.row.number or None, "line": self.row.line, "reason": self.reason}
+        source_row = self.row.source.number or None
+        return {"row": self.row.number or None, "line": self.row.line, "source_row": source_row, "reason": self.reason}
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from voicequeue.ingest.row import FileKind
@@ -21,6 +22,11 @@ class IngestPaths:
 
     source: Path
     is_dry_run: bool = False
+
+    @property
+    def can_resume(self) -> bool:
+        """True if an interrupted run can be resumed: it is a real run, and its source can be read again."""
+        return not self.is_dry_run and self.source.is_file()
 
     @property
     def lock(self) -> Path:
@@ -42,6 +48,14 @@ class IngestPaths:
         if self.source.name.endswith(_REJECTED_FILES) and not self.is_dry_run:
             return self.source
         return self._beside(f"{self._stem}{REJECTED}.{'xlsx' if kind is FileKind.EXCEL else 'csv'}")
+
+    def kept(self, rejected: Path) -> Path:
+        """Return a free path for a file of rejected rows that was changed since it was written."""
+        for number in count(1):
+            path = rejected.with_suffix(f".{number}{rejected.suffix}")
+            if not path.exists():
+                return path
+        raise AssertionError  # numbers do not end
 
     @property
     def _stem(self) -> str:

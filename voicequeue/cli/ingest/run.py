@@ -10,13 +10,13 @@ from pathlib import Path
 from voicequeue.cli.ingest import dry_run
 from voicequeue.cli.ingest.enqueuer import RowEnqueuer, StopRules
 from voicequeue.cli.ingest.errors import FileChangedError, IngestStoppedError
-from voicequeue.cli.ingest.funds import Budget
 from voicequeue.cli.ingest.intake import Item, check_recordings, read_items
 from voicequeue.cli.ingest.link_check import check_links
 from voicequeue.cli.ingest.paths import IngestPaths
 from voicequeue.cli.ingest.rejects import RejectsFile
-from voicequeue.cli.ingest.report import Report
+from voicequeue.cli.ingest.report import Report, batch_hold
 from voicequeue.cli.ingest.source import Source
+from voicequeue.cli.ingest.writing import CannotWriteError, writing
 from voicequeue.cli.terminal import print_error
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.errors import JobNotFoundError
@@ -28,14 +28,17 @@ from voicequeue.ingest.row import Position
 OK, REJECTED, STOPPED = 0, 1, 2
 
 
-def read_progress(source: Source, jobs: VoiceQueue, batch: str, *, resume: bool) -> IngestProgress:
+def read_progress(source: Source, paths: IngestPaths, jobs: VoiceQueue, batch: str, *, resume: bool) -> IngestProgress:
     """Return the progress of the run to resume, or of a run that has not started. Raises CannotResumeError."""
     progress = source.new_progress(batch)
     if not resume:
         return progress
     if not source.is_file:
         raise CannotResumeError("--resume needs a file that can be read a second time")
-    progress = progress.resumed(source.path)
+    saved = progress.resumed(source.path)
+    if saved.is_complete and saved.rejected_bytes and not paths.partial.exists():
+        return progress  # the rejected rows are in their place: nothing is left but to delete the progress
+    progress = saved
     if progress.last_job:
         try:
             jobs.get(progress.last_job)
@@ -81,12 +84,14 @@ class IngestRun:
             except FileChangedError as error:
                 result.stopped = error
             result.rejected_file = rejects.finish()
-        dry_run.report(result, Budget.of(self._jobs), as_json=self._as_json)
+            result.kept_file = rejects.kept_as
+        result.hold = batch_hold(self._jobs, self._progress.batch)
+        dry_run.report(result, rules.confirmation.budget(), as_json=self._as_json)
         return STOPPED if result.stopped else _code(result.counts.rejected)
 
     def enqueue(self, rules: StopRules, set_limits: Callable[[], None]) -> int:
         """Enqueue the rows and print the result; return the exit code."""
-        report = Report(self._progress, self._earlier, self._start.lines, as_json=self._as_json)
+        report = Report(self._jobs, self._progress, self._earlier, self._start.lines, as_json=self._as_json)
         try:
             if self._source.is_file:
                 rules.confirmation.check_file(self._source, self._read)
@@ -102,7 +107,7 @@ class IngestRun:
     def _enqueue(self, rules: StopRules, report: Report) -> Path | None:
         progress, source = self._progress, self._source
         if source.is_file and not self._start.lines:
-            IngestProgress.delete(source.path)
+            self._delete_progress()
         with self._rejects(kept=progress.rejected_bytes) as rejects, self._advise(rejects):
             enqueuer = RowEnqueuer(self._jobs, source, progress, rejects)
             report.notes = enqueuer.notes
@@ -112,11 +117,20 @@ class IngestRun:
             except IngestStoppedError:
                 report.rejected_file = rejects.stop()
                 raise
+            replaces_source = rejects.path == source.path
             if source.is_file:
-                # The rejected rows may replace the source. Without progress, the file is ingested from its beginning.
-                IngestProgress.delete(source.path)
                 source.file.close()
-            return rejects.finish()
+                if replaces_source:  # by other rows, of which the progress is none
+                    self._delete_progress()
+            path = rejects.finish()
+            report.kept_file = rejects.kept_as
+            if source.is_file and not replaces_source:
+                self._delete_progress()
+            return path
+
+    def _delete_progress(self) -> None:
+        with writing(IngestProgress.path(self._source.path), self._paths):
+            IngestProgress.delete(self._source.path)
 
     def _read(self) -> Iterator[Item]:
         """Yield the rows to ingest, from where the earlier run stopped."""
@@ -138,7 +152,7 @@ class IngestRun:
         """Print how to continue after a failure or Ctrl-C."""
         try:
             yield
-        except IngestStoppedError:
+        except (IngestStoppedError, CannotWriteError):  # their text says it
             raise
         except BaseException:
             if self._source.is_file and self._progress.lines:

@@ -30,6 +30,7 @@ STDIN = "stdin"
 _STANDARD_INPUT = "-"
 _SYSTEM_FOLDERS = (Path("/dev"), Path("/proc"))
 _UPDATE_INTERVAL_S = 0.1
+_MISSING = ("deleted or moved", "Put it back")
 
 
 class OpenFile(NamedTuple):
@@ -69,7 +70,13 @@ class Source:
 
     def new_progress(self, batch: str) -> IngestProgress:
         """Return the progress of an ingestion that has not started."""
-        return IngestProgress(batch, self._identity)
+        options = {
+            "sheet": self.rows.format.sheet,
+            "encoding": self.options.encoding,
+            "extra": str(self.options.extra_columns),
+            "accept-incomplete": self.options.accept_incomplete,
+        }
+        return IngestProgress(batch, self._identity, options)
 
     def check_unchanged(self) -> None:
         """Raise FileChangedError if the file was written, replaced or deleted since it was opened."""
@@ -80,10 +87,10 @@ class Source:
         except OSError:
             now = None
         if now is None or _identity(now) != _identity(self._opened):
-            what = "was deleted or moved" if now is None else "was changed by another program"
+            what, cure = ("changed by another program", "Finish the changes there") if now else _MISSING
             raise FileChangedError(
-                f"{self.path} {what} while it was read. Finish the changes there, and ingest the file again without "
-                "--resume; rows that are jobs are skipped"
+                f"{self.path} was {what} while it was read. {cure}, and ingest the file again without --resume; rows "
+                "that are jobs are skipped"
             )
 
     def shown(self, items: Iterator[Item], label: str = "ingesting") -> Generator[Item, None, None]:
@@ -104,8 +111,9 @@ class Source:
                 yield item
 
 
-def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
-    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    """Return what changes with the file. Programs can restore its time of modification, but not that of its status."""
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
 
 
 @contextmanager

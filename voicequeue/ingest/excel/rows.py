@@ -38,7 +38,7 @@ class ExcelRows:
         self._number = self._header_number
         self._is_finished = False
         self.columns = header.columns
-        self.format = FileFormat(FileKind.EXCEL)
+        self.format = FileFormat(FileKind.EXCEL, sheet=self._sheet.name)
         others = () if options.sheet else self._sheet.others
         self.note = f"read sheet {self._sheet.name!r}; not read: {_named(others)} (--sheet NAME)" if others else ""
 
