@@ -216,6 +216,7 @@ def _write_workbook(partial: Path, path: Path) -> None:
     sheet = workbook.create_sheet(_SHEET)
     for cells in _rows(partial):
         sheet.append([cell(text) for text in cells])
+    sheet.close()  # else its rows are written again when it is deleted
     with path.open("wb") as file:
         archive = ZipFile(file, "w", ZIP_DEFLATED)
         try:
