@@ -289,7 +289,7 @@ def test_rejected_rows_that_cannot_be_written_stop_the_ingestion(command: Comman
     ended = command("ingest", file, "--batch", "spring")
 
     assert ended.code == 2
-    assert "voices.csv.rejected.csv cannot be replaced: Is a directory" in ended.err
+    assert "voices.csv.rejected.csv cannot be written: Is a directory" in ended.err
     assert rejected(working_folder / "voices.csv.rejected.part.csv")[0]["audio_url"] == "nowhere"
 
 

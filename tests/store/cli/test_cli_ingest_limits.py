@@ -210,6 +210,7 @@ def test_a_batch_that_is_stopped_or_paused_says_so(
 ) -> None:
     """With its reason and the command that resumes it, also in a dry run."""
     job_in_state(store, State.FAILED, voice(key="failed", batch="spring"), time.time())
+    queue.enqueue(voice(key="queued", batch="spring"))
     if how == "stopped":
         queue.set_batch_limits("spring", stop_after=0.5, stop_min=1)
     else:

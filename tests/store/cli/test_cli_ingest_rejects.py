@@ -210,7 +210,7 @@ def test_sheets_that_are_not_read_are_named_on_standard_error(command: Command, 
 
     ended = command("ingest", "voices.xlsx", "--batch", "spring", "--json")
 
-    assert ended.err == "read sheet 'Jan'; not read: 'Feb' (--sheet NAME)\n"
+    assert "read sheet 'Jan'; not read: 'Feb' (--sheet NAME)\n" in ended.err
     assert json.loads(ended.out)["new"] == 1
 
 

@@ -56,7 +56,7 @@ def test_the_format_of_a_workbook_is_excel() -> None:
     """The file of its rejected rows opens in the same program."""
     reader = RowReader(io.BytesIO(workbook(HEADER)))
 
-    assert (reader.format, reader.columns) == (FileFormat(FileKind.EXCEL), HEADER)
+    assert (reader.format, reader.columns) == (FileFormat(FileKind.EXCEL, sheet="Voices"), HEADER)
 
 
 def test_a_workbook_is_recognized_from_a_pipe_and_compressed() -> None:
