@@ -113,7 +113,7 @@ def _public_url(settings: Settings) -> CheckResult:
             "public url", Level.NOTE, what, "VOICEQUEUE_PUBLIC_URL=https://…, where upstream reaches `web`"
         )
     host = urlsplit(settings.public_url).hostname or ""
-    status = _probe(settings.public_url, settings.secret.get_secret_value())
+    status = _probe(settings.public_url, settings.signing_secret)
     if status == 404 and _is_private(host) and not _is_local(urlsplit(settings.musicapi_base_url).hostname or ""):
         what = f"VOICEQUEUE_PUBLIC_URL names {host}, which MusicAPI cannot reach"
         return CheckResult(

@@ -22,7 +22,7 @@ from voicequeue.domain.status import ArchiveCounts, CallbackCounts, RefusedJob
 from voicequeue.storage.celery_queues import QUEUE_NAMES
 from voicequeue.storage.connection.key_types import WrongType
 from voicequeue.storage.connection.refusals import RedisRefusalError
-from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S, ProcessHeartbeat
+from voicequeue.storage.heartbeats import DAY_S, HEARTBEAT_TIMEOUT_S, ROTATION_MARK, ProcessHeartbeat
 from voicequeue.storage.job_store import JobStore
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ CLOCK_SKEW_MAX_S = 2.0
 
 #: Processes that sign, or check signatures, by their host's clock.
 _SIGNING = frozenset({"gateway", "callbacks"})
+
+#: An old value of VOICEQUEUE_SECRET that is accepted for longer (days) is a warning: its rotation was forgotten.
+OLD_SECRET_MAX_DAYS = 7
 
 #: The most messages in one queue that are not reported.
 MESSAGES_MAX = 1_000
@@ -94,6 +97,8 @@ class Facts:
     rejects: int = 0
     refused_jobs: Sequence[RefusedJob] = ()
     message_counts: Mapping[str, int] = field(default_factory=dict)
+    #: By mark of an old value of VOICEQUEUE_SECRET: seconds since a process first reported it.
+    old_secrets: Mapping[str, float] = field(default_factory=dict)
     write_refusal: RedisRefusalError | None = None
     wrong_types: Sequence[WrongType] = ()
 
@@ -122,6 +127,7 @@ def inspect(redis: Redis, store: JobStore) -> Facts:
         message_counts=store.count_messages(
             [queue for queue in QUEUE_NAMES if queue not in {key.queue for key in wrong_types}]
         ),
+        old_secrets={mark: now - at for mark, at in store.heartbeats["worker"].old_secrets().items()},
         write_refusal=_write_refusal(store),
         wrong_types=wrong_types,
     )
@@ -153,6 +159,7 @@ def results(facts: Facts) -> Iterator[CheckResult]:
     yield from _clocks(facts)
     yield from _processes(facts)
     yield from _versions(facts.processes)
+    yield from _old_secrets(facts)
     yield from _work(facts)
 
 
@@ -326,6 +333,16 @@ def _difference(name: str, groups: Sequence[Sequence[ProcessHeartbeat]]) -> Chec
     names = " and ".join(map(_names, processes))
     todo = "give all of them the same environment, and restart them"
     return CheckResult("settings", Level.ERROR, f"{name} is not the same for {names}", todo)
+
+
+def _old_secrets(facts: Facts) -> Iterator[CheckResult]:
+    """Report an old value of the secret that is still accepted: a rotation ends with its removal."""
+    for mark, group in _grouped((process.facts.get(ROTATION_MARK), process) for process in facts.processes).items():
+        days = facts.old_secrets.get(mark, 0.0) / DAY_S
+        level = Level.WARNING if days > OLD_SECRET_MAX_DAYS else Level.NOTE
+        what = f"{_names(group)} still accepts the old value of VOICEQUEUE_SECRET, for {days:,.0f} days now"
+        todo = "after two days, remove the second value from VOICEQUEUE_SECRET and restart web and worker"
+        yield CheckResult("secret", level, what, todo)
 
 
 def _work(facts: Facts) -> Iterator[CheckResult]:
