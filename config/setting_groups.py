@@ -127,7 +127,8 @@ class GatewaySettings(SettingGroup):
         SecretStr(""),
         description="Random text of at least 32 characters (`openssl rand -hex 32`) that signs webhook URLs, and "
         "callbacks unless `VOICEQUEUE_CALLBACK_SECRET` is set, and proves logins to the page. Required with "
-        "`VOICEQUEUE_PUBLIC_URL`; the same for `worker` and `web`. To [rotate it](security.md#rotate-the-common-secret), "
+        "`VOICEQUEUE_PUBLIC_URL`; the same for `worker` and `web`. To "
+        "[rotate](security.md#rotate-the-common-secret) it, "
         "set the new value, a comma, and the old one: the first signs, both are accepted.",
     )
     api_keys: SecretStr = Field(

@@ -52,7 +52,8 @@ class Deployment:
 
     def url(self, user: str) -> str:
         """Return the Redis URL of this user."""
-        return self.environments["flower" if user == "flower" else "worker"]["REDIS_URL"]
+        address = self.environments["worker"]["REDIS_URL"].rpartition("@")[2]
+        return f"redis://{user}:{self.secrets[f'VALKEY_{user.upper()}_PASSWORD']}@{address}"
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `voicequeue` in a worker's environment."""
@@ -78,6 +79,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         with (home / ".env").open("a") as file:
             file.write(f"MUSICAPI_KEY={KEY}\nMUSICAPI_BASE_URL={simulator.api_url}\n")
             file.write(f"VOICEQUEUE_PUBLIC_URL=http://127.0.0.1:{ports['PORT']}\nVOICEQUEUE_ARCHIVE_URL={home}/songs\n")
+            file.write(f"VALKEY_PRODUCER_PASSWORD={'p' * 40}\nVALKEY_MONITOR_PASSWORD={'m' * 40}\n")
             file.write("VOICEQUEUE_CALLBACK_ALLOWED_HOSTS=127.0.0.1\nVOICEQUEUE_AUDIO_ALLOWED_HOSTS=127.0.0.1\n")
         values = composed.read_values(home / ".env")
         valkey = resources.enter_context(_valkey(home, values))
