@@ -21,7 +21,7 @@ from config.settings import Settings, SettingsError, load
 from tasks.archive.storage import ArchiveStorage, ArchiveStorageError
 from tasks.musicapi import MusicApi, Unauthorized, UpstreamError
 from voicequeue.auth import signatures, web_origins
-from voicequeue.diagnostics.checkup import CheckResult, Level, passed
+from voicequeue.diagnostics.check_result import CheckResult, Level, passed
 from voicequeue.storage.heartbeats import ProcessHeartbeat
 from workers.dependencies import callback_secrets
 from workers.process_info import process_facts
