@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.support.composed import ROOT
 from tests.support.jobs import voice
 from tests.support.messages import INTAKE_KEY, NAME, plain_client
 from voicequeue import JobNotFoundError, StoreUnavailableError, VoiceQueue
+from voicequeue.cli.examine import run_checks
 from voicequeue.diagnostics import shared_database
 from voicequeue.diagnostics.check_result import CheckResult
 from voicequeue.diagnostics.checkup import inspect, results
@@ -156,7 +158,7 @@ def test_a_producer_cannot_use_the_library(url: Callable[[str], str]) -> None:
 def test_a_producer_with_the_right_to_read_jobs_reads_those_whose_id_it_knows(
     admin: Redis, url: Callable[[str], str]
 ) -> None:
-    """The selector in docs/security.md. A pattern cannot tell the jobs of one app from those of another: only their ids
+    """The selector in docs/security.md. A pattern cannot distinguish the jobs of one app from those of another: only their ids
     protect them. The producer cannot search for ids, change a job, or read more than the record."""
     [rule] = re.findall(r"`(\(%R.*?\))`", (ROOT / "docs" / "security.md").read_text(encoding="utf-8"))
     admin.execute_command("ACL", "SETUSER", "producer", rule)
@@ -189,8 +191,8 @@ def check(url: str) -> list[CheckResult]:
     """Return what the doctor reports of Redis."""
     with Redis.from_url(url, decode_responses=True) as redis:
         database = shared_database.inspect(redis, "voicequeue")
-        found = [*results(inspect(redis, JobStore(redis))), *shared_database.results(database)]
-    return [result for result in found if result.level != "ok"]
+        reported = [*results(inspect(redis, JobStore(redis))), *shared_database.results(database)]
+    return [result for result in reported if result.level != "ok"]
 
 
 def test_the_doctor_names_the_right_that_it_misses(admin: Redis, url: Callable[[str], str]) -> None:
@@ -206,6 +208,33 @@ def test_the_doctor_names_the_right_that_it_misses(admin: Redis, url: Callable[[
     assert "persistence" in result.message
     assert "ACL SETUSER app +info" in result.action
     assert {other.check for other in others} == {"workers"}
+
+
+@pytest.mark.parametrize(
+    ("user", "message"),
+    [
+        ("producer", "Redis refuses a command: User producer has no permissions to run the 'time' command"),
+        ("flower", "Redis refuses a command: User flower has no permissions to run the 'time' command"),
+        ("stranger", "Redis refuses the login: invalid username-password pair or user is disabled."),
+    ],
+)
+def test_the_doctor_distinguishes_a_refused_user_from_a_silent_redis(
+    url: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    user: str,
+    message: str,
+) -> None:
+    """It names the user and the command, and not the password."""
+    monkeypatch.setenv("REDIS_URL", url(user))
+    monkeypatch.setattr("voicequeue.cli.examine._worker_checks", lambda: None)
+
+    assert run_checks(strict=False, as_json=True) == 1
+
+    output = capsys.readouterr().out
+    [result] = [check for check in json.loads(output)["checks"] if check["check"] == "redis rights"]
+    assert (result["level"], result["message"]) == ("error", message)
+    assert PASSWORD not in output
 
 
 @pytest.fixture
