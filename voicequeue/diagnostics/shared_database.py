@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 from redis import Redis
 from redis.client import NEVER_DECODE
@@ -104,7 +104,7 @@ def inspect(redis: Redis, prefix: str) -> SharedDatabase:
 def _databases(redis: Redis) -> dict[str, Any]:
     """Return the databases of the server, none if the user has no right to INFO; the check of the server reports it."""
     try:
-        return cast(dict[str, Any], redis.info("keyspace"))
+        return redis.info("keyspace")
     except NoPermissionError:
         return {}
 

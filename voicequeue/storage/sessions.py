@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import cast
+from typing import Any, cast
 
 from voicequeue.storage.connection.keyspace import Keyspace
 from voicequeue.texts import replace_unencodable
@@ -57,7 +57,7 @@ class Sessions:
         """Begin a session of the API key `name`; return its token, which is kept nowhere."""
         token, since = secrets.token_urlsafe(32), str(now)
         session_id = _id_of(token)
-        fields = {"name": name, "proof": prove(session_id, since), "since": since}
+        fields: dict[Any, Any] = {"name": name, "proof": prove(session_id, since), "since": since}
         with self._redis.pipeline() as pipe:
             pipe.hset(self._key(f"session:{session_id}"), mapping=fields)
             pipe.expire(self._key(f"session:{session_id}"), SESSION_S)

@@ -15,6 +15,7 @@ from tests.security.broker.deployment import admin_url, run_valkey
 from tests.support.composed import ROOT
 from tests.support.jobs import voice
 from tests.support.messages import INTAKE_KEY, NAME, plain_client
+from tests.support.rights import add_rules, rules
 from voicequeue import JobNotFoundError, StoreUnavailableError, VoiceQueue
 from voicequeue.cli.examine import run_checks
 from voicequeue.diagnostics import shared_database
@@ -158,13 +159,13 @@ def test_a_producer_cannot_use_the_library(url: Callable[[str], str]) -> None:
 def test_a_producer_with_the_right_to_read_jobs_reads_those_whose_id_it_knows(
     admin: Redis, url: Callable[[str], str]
 ) -> None:
-    """The selector in docs/security.md. A pattern cannot distinguish the jobs of one app from those of another: only their ids
-    protect them. The producer cannot search for ids, change a job, or read more than the record."""
+    """The selector in docs/security.md. A pattern cannot separate the jobs of one app from those of another: only their
+    ids protect them. The producer cannot search for ids, change a job, or read more than the record."""
     [rule] = re.findall(r"`(\(%R.*?\))`", (ROOT / "docs" / "security.md").read_text(encoding="utf-8"))
-    admin.execute_command("ACL", "SETUSER", "producer", rule)
+    add_rules(admin, "reader", *rules("producer", "voicequeue"), rule)
     with VoiceQueue(url("app")) as queue:
         job = queue.enqueue(voice())
-    with VoiceQueue(url("producer")) as queue:
+    with VoiceQueue(url("reader")) as queue:
         assert queue.get(job.id) == job
         with pytest.raises(JobNotFoundError):
             queue.get("aaaaaaaaaaaaaaaa")
@@ -172,7 +173,7 @@ def test_a_producer_with_the_right_to_read_jobs_reads_those_whose_id_it_knows(
             with pytest.raises(StoreUnavailableError, match="no permission"):
                 refused()
     for command in ("SCAN 0", "HSET {voicequeue}:job:x a b", "TYPE {voicequeue}:job:x", "HGETALL {voicequeue}:batch:x"):
-        assert not may(admin, "producer", *command.split()), command
+        assert not may(admin, "reader", *command.split()), command
 
 
 # ── monitoring, the doctor ────────────────────────────────────────────────────────────────────────
@@ -197,11 +198,11 @@ def check(url: str) -> list[CheckResult]:
 
 def test_the_doctor_names_the_right_that_it_misses(admin: Redis, url: Callable[[str], str]) -> None:
     """Without INFO it checks everything else."""
-    admin.execute_command("ACL", "SETUSER", "app", "-@dangerous")
+    add_rules(admin, "app", "-@dangerous")
     try:
         result, *others = check(url("app"))
     finally:
-        admin.execute_command("ACL", "SETUSER", "app", "+info", "+config|get")
+        add_rules(admin, "app", "+info", "+config|get")
 
     assert result.check == "redis rights"
     assert "does not permit INFO to the user app" in result.message

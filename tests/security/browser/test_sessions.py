@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from hashlib import sha256
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -86,9 +87,9 @@ def test_a_writer_to_redis_cannot_make_or_prolong_a_login(
     one cookie and one time. Without that secret a writer can make one, as docs/security.md says."""
     gateway = build_gateway(secret=secret)
     genuine = token_of(log_in(gateway, KEYS["all"][0]), prefix)
-    record = redis.hgetall(session_key(prefix, genuine))
+    record: dict[Any, Any] = redis.hgetall(session_key(prefix, genuine))
     key = KEYS["all"][1].as_setting()
-    forgeries = {
+    forgeries: dict[str, dict[Any, Any]] = {
         "copied proof": dict(record),
         "proof of an earlier release": {**record, "proof": sha256(key.encode()).hexdigest()},
         "proof of the key's hash": _proven(KEYS["all"][1].digest, record, key),
@@ -111,7 +112,7 @@ def session_key(prefix: str, token: str) -> str:
     return f"{{{prefix}}}:session:{sha256(token.encode()).hexdigest()}"
 
 
-def _proven(secret: str, record: dict[str, str], key: str) -> dict[str, str]:
+def _proven(secret: str, record: dict[Any, Any], key: str) -> dict[Any, Any]:
     proof = signatures.session_proof(secret, sha256(b"A" * 43).hexdigest(), record["since"], key)
     return {**record, "proof": proof}
 
