@@ -95,11 +95,11 @@ def test_no_process_can_change_an_entry_of_the_audit_trail(url: Callable[[str], 
     words = command.replace("KEY", key).split()
     with Redis.from_url(url(user)) as redis:
         assert redis.xadd(key, {"a": "b"}, id="5-5")
-        assert redis.eval("return redis.call('XADD', KEYS[1] .. 'audit_log', '*', 'a', 'b')", 1, ROOT_KEY)
+        assert redis.eval("return redis.call('XADD', KEYS[2], '*', 'a', 'b')", 2, ROOT_KEY, key)
         with pytest.raises(ResponseError, match="permission"):
             redis.execute_command(*words)
         with pytest.raises(ResponseError, match=r"permission|can't access"):
-            redis.eval("return redis.call(unpack(ARGV))", 1, ROOT_KEY, *words)
+            redis.eval("return redis.call(unpack(ARGV))", 2, ROOT_KEY, key, *words)
         with pytest.raises(ResponseError, match="equal or smaller"):
             redis.xadd(key, {"a": "forged"}, id="4-4")
         assert redis.xlen(key) == 2
