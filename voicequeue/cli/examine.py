@@ -99,9 +99,11 @@ def _of_rights(error: RedisError) -> CheckResult:
     """Report a Redis that responds, and refuses the login or a command; its text names the user and the command."""
     message = str(error).partition(", with args")[0].rpartition("of pipeline caused error: ")[2]
     if isinstance(error, AuthenticationError):
-        return CheckResult("redis rights", Level.ERROR, f"Redis refuses the login: {message}", "correct REDIS_URL")
+        return CheckResult(
+            "redis rights", Level.UNREACHABLE, f"Redis refuses the login: {message}", "correct REDIS_URL"
+        )
     todo = "the doctor needs the rights of the user app or worker: docs/security.md#redis-users"
-    return CheckResult("redis rights", Level.ERROR, f"Redis refuses a command: {message}", todo)
+    return CheckResult("redis rights", Level.UNREACHABLE, f"Redis refuses a command: {message}", todo)
 
 
 def _with_shell(checks: WorkerChecks, facts: checkup.Facts) -> checkup.Facts:

@@ -17,7 +17,7 @@ class Level(StrEnum):
     NOTE = "note"
     WARNING = "warning"
     ERROR = "error"
-    #: The service does not respond, so it could not be checked.
+    #: The service does not respond, or refuses the login or a command, so it could not be checked.
     UNREACHABLE = "unreachable"
 
 

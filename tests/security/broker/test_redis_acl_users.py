@@ -234,11 +234,11 @@ def test_the_doctor_distinguishes_a_refused_user_from_a_silent_redis(
     monkeypatch.setenv("REDIS_URL", url(user))
     monkeypatch.setattr("voicequeue.cli.examine._worker_checks", lambda: None)
 
-    assert run_checks(strict=False, as_json=True) == 1
+    assert run_checks(strict=False, as_json=True) == 3
 
     output = capsys.readouterr().out
     [result] = [check for check in json.loads(output)["checks"] if check["check"] == "redis rights"]
-    assert (result["level"], result["message"]) == ("error", message)
+    assert (result["level"], result["message"]) == ("unreachable", message)
     assert PASSWORD not in output
 
 
