@@ -142,8 +142,9 @@ class Redactor:
 
 
 def _secrets(configured: Settings) -> Iterator[str]:
-    secrets = (configured.musicapi_key, configured.secret, configured.archive_url)
+    secrets = (configured.musicapi_key, configured.archive_url)
     texts = [secret.get_secret_value() for secret in secrets] + configured.callback_secret.get_secret_value().split()
+    texts += configured.secrets
     for url in (configured.redis_url, configured.archive_url.get_secret_value()):
         password = urlsplit(url).password or ""
         texts += [password, unquote(password)]

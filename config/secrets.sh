@@ -47,12 +47,18 @@ else
 fi
 make_setting VOICEQUEUE_SECRET "$(random)"
 make_setting VALKEY_APP_PASSWORD "$(random)"
+make_setting VALKEY_WORKER_PASSWORD "$(random)"
+make_setting VALKEY_GATEWAY_PASSWORD "$(random)"
 make_setting VALKEY_FLOWER_PASSWORD "$(random)"
 make_setting FLOWER_BASIC_AUTH "operator:$(random)"
 check_length VOICEQUEUE_CALLBACK_SECRET 38
 check_length VOICEQUEUE_SECRET 32
 check_length VALKEY_APP_PASSWORD 32
+check_length VALKEY_WORKER_PASSWORD 32
+check_length VALKEY_GATEWAY_PASSWORD 32
 check_length VALKEY_FLOWER_PASSWORD 32
+check_length VALKEY_PRODUCER_PASSWORD 32
+check_length VALKEY_MONITOR_PASSWORD 32
 check_length FLOWER_BASIC_AUTH 12
 
 # Containers read these files as other users. The folder denies access to all other users of this machine.

@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from voicequeue.auth.signatures import validate_secret
+from voicequeue.auth.signatures import parse_secrets
 from voicequeue.domain.gate import SUBMIT_RATE_MIN
 from voicequeue.storage.connection.redis_url import validate_redis_url
 
@@ -36,7 +36,7 @@ def _check_callback_secrets(secrets: SecretStr) -> SecretStr:
 
 
 def _check_secret(secret: SecretStr) -> SecretStr:
-    validate_secret(secret.get_secret_value())
+    parse_secrets(secret.get_secret_value())
     return secret
 
 
@@ -126,8 +126,10 @@ class GatewaySettings(SettingGroup):
     secret: Annotated[SecretStr, AfterValidator(_check_secret)] = Field(
         SecretStr(""),
         description="Random text of at least 32 characters (`openssl rand -hex 32`) that signs webhook URLs, and "
-        "callbacks unless `VOICEQUEUE_CALLBACK_SECRET` is set. Required with `VOICEQUEUE_PUBLIC_URL`; the same for "
-        "`worker` and `web`.",
+        "callbacks unless `VOICEQUEUE_CALLBACK_SECRET` is set, and proves logins to the page. Required with "
+        "`VOICEQUEUE_PUBLIC_URL`; the same for `worker` and `web`. To "
+        "[rotate](security.md#rotate-the-common-secret) it, "
+        "set the new value, a comma, and the old one: the first signs, both are accepted.",
     )
     api_keys: SecretStr = Field(
         SecretStr(""),
@@ -140,6 +142,16 @@ class GatewaySettings(SettingGroup):
         description="File with the local token, the key of a gateway without API keys ([HTTP](http.md#keys)). Only "
         "the gateway's user may have access. `make up` creates it; without it such a gateway refuses every request.",
     )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values of `VOICEQUEUE_SECRET`: the one that signs, then the old one while it is rotated."""
+        return parse_secrets(self.secret.get_secret_value())
+
+    @property
+    def signing_secret(self) -> str:
+        """The value of `VOICEQUEUE_SECRET` that signs; '' if none is set."""
+        return next(iter(self.secrets), "")
 
 
 class PaceSettings(SettingGroup):

@@ -59,7 +59,7 @@ def load() -> Settings:
         loaded = Settings()
     except ValidationError as error:
         raise SettingsError(describe_errors(error)) from None
-    if loaded.public_url and not loaded.secret.get_secret_value():
+    if loaded.public_url and not loaded.secrets:
         raise SettingsError(
             "VOICEQUEUE_SECRET: is required with VOICEQUEUE_PUBLIC_URL; generate one with: openssl rand -hex 32"
         )

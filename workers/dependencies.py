@@ -205,16 +205,15 @@ def build_archive(configured: Settings) -> ArchiveServices:
 
 
 def callback_secrets(configured: Settings) -> list[str]:
-    """Return the root secrets that sign callbacks; empty if no secret is set."""
+    """Return the root secrets that sign callbacks; empty if no secret is set. Each of them signs every callback."""
     if secrets := configured.callback_secret.get_secret_value().split():
         return secrets
-    shared_secret = configured.secret.get_secret_value()
-    return [signatures.callback_secret(shared_secret)] if shared_secret else []
+    return [signatures.callback_secret(secret) for secret in configured.secrets]
 
 
 def build_webhooks(configured: Settings) -> Webhooks | None:
     """Return the builder of webhook URLs; None without a public URL."""
-    return Webhooks(configured.public_url, configured.secret.get_secret_value()) if configured.public_url else None
+    return Webhooks(configured.public_url, configured.signing_secret) if configured.public_url else None
 
 
 def build_limits(configured: Settings) -> Limits:

@@ -21,7 +21,7 @@ from config.settings import Settings, SettingsError, load
 from tasks.archive.storage import ArchiveStorage, ArchiveStorageError
 from tasks.musicapi import MusicApi, Unauthorized, UpstreamError
 from voicequeue.auth import signatures, web_origins
-from voicequeue.diagnostics.checkup import CheckResult, Level, passed
+from voicequeue.diagnostics.check_result import CheckResult, Level, passed
 from voicequeue.storage.heartbeats import ProcessHeartbeat
 from workers.dependencies import callback_secrets
 from workers.process_info import process_facts
@@ -113,7 +113,7 @@ def _public_url(settings: Settings) -> CheckResult:
             "public url", Level.NOTE, what, "VOICEQUEUE_PUBLIC_URL=https://…, where upstream reaches `web`"
         )
     host = urlsplit(settings.public_url).hostname or ""
-    status = _probe(settings.public_url, settings.secret.get_secret_value())
+    status = _probe(settings.public_url, settings.signing_secret)
     if status == 404 and _is_private(host) and not _is_local(urlsplit(settings.musicapi_base_url).hostname or ""):
         what = f"VOICEQUEUE_PUBLIC_URL names {host}, which MusicAPI cannot reach"
         return CheckResult(

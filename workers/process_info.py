@@ -11,6 +11,7 @@ from typing import Any
 from config.settings import Settings
 from voicequeue.auth import signatures
 from voicequeue.storage.connection.redis_url import masked
+from voicequeue.storage.heartbeats import ROTATION_MARK
 from workers.dependencies import callback_secrets
 
 _STARTED = time.time()
@@ -49,13 +50,22 @@ def process_facts(configured: Settings, kind: str) -> Mapping[str, Any]:
         "python": platform.python_version(),
         "started": _STARTED,
         "marks": {name: mark for name, mark in _marks(configured).items() if name in REPORTED_SETTINGS[kind]},
+        **_old_secret(configured, kind),
     }
+
+
+def _old_secret(configured: Settings, kind: str) -> dict[str, str]:
+    """Return the mark of the old value of the secret, while the process accepts one."""
+    _, *old = configured.secrets or ("",)
+    if not old or "VOICEQUEUE_SECRET" not in REPORTED_SETTINGS[kind]:
+        return {}
+    return {ROTATION_MARK: _mark(old[0], "VOICEQUEUE_SECRET", old[0])}
 
 
 def _marks(configured: Settings) -> dict[str, str]:
     """Return a mark per setting that shows only whether two values are equal. A reader of Redis could guess secrets by
     trial, so only long random ones are used as keys of a mark."""
-    secret, callback_secret = configured.secret.get_secret_value(), " ".join(callback_secrets(configured))
+    secret, callback_secret = configured.signing_secret, " ".join(callback_secrets(configured))
     public = {
         "MUSICAPI_BASE_URL": masked(configured.musicapi_base_url),
         "VOICEQUEUE_ARCHIVE_URL": masked(configured.archive_url.get_secret_value()),

@@ -15,10 +15,12 @@ from tasks.context import TaskContext
 from tasks.musicapi import MusicApi
 from tasks.poll import PollResult, poll_orders
 from tasks.submit import SubmitResult, submit_orders
+from tests.support.rights import url_with_rights
 from tests.support.scripted import Request, answer
-from voicequeue import Job, Song, Stage, State, VoiceJob
+from voicequeue import Job, Limits, Song, Stage, State, VoiceJob
 from voicequeue.domain.poll_schedule import PollSchedulePolicy
 from voicequeue.domain.timeouts import Timeouts
+from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import JobStore
 
 SONG = Song(prompt="[Verse]\nla la", title="La")
@@ -117,7 +119,14 @@ Build = Callable[[str], Bench]
 
 
 @pytest.fixture
-def build(store: JobStore) -> Iterator[Build]:
+def worker_store(valkey_url: str, prefix: str) -> Iterator[JobStore]:
+    """Yield a store with the rights of a worker in Redis."""
+    with connect(url_with_rights(valkey_url, "worker", prefix)) as client:
+        yield JobStore(client, prefix, limits=Limits(in_flight=100_000, initial_in_flight=100_000))
+
+
+@pytest.fixture
+def build(worker_store: JobStore) -> Iterator[Build]:
     """Create benches for the upstream at a base URL."""
     with ExitStack() as clients:
 
@@ -127,7 +136,7 @@ def build(store: JobStore) -> Iterator[Build]:
             clients.callback(upstream.close)
             plan = PollSchedulePolicy(POLL_S, POLL_S)
             deadlines = dict.fromkeys(Stage, DEADLINE_S)
-            return Bench(TaskContext(store, upstream, plan, TIMEOUTS, CHUNK, deadlines, clock=clock), clock)
+            return Bench(TaskContext(worker_store, upstream, plan, TIMEOUTS, CHUNK, deadlines, clock=clock), clock)
 
         yield _build
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from config.settings import Settings
 from tests.conftest import eventually
+from tests.support.rights import url_with_rights
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope as KeyScope
 from workers import local_token
@@ -103,11 +104,12 @@ Build = Callable[..., Gateway]
 
 @pytest.fixture
 def build_gateway(server: tuple[str, AppSlot], valkey_url: str, prefix: str) -> Iterator[Build]:
-    """Return a function that builds a gateway for this test's queue."""
+    """Return a function that builds a gateway for this test's queue, with the rights of `web` in Redis."""
     url, stage = server
 
     def build_for_test(bounds: ServerLimits | None = None, **settings: Any) -> Gateway:
-        options: dict[str, Any] = {"REDIS_URL": valkey_url, "prefix": prefix, "api_keys": SETTING, **settings}
+        redis_url = url_with_rights(valkey_url, "gateway", settings.get("prefix", prefix))
+        options: dict[str, Any] = {"REDIS_URL": redis_url, "prefix": prefix, "api_keys": SETTING, **settings}
         stage.app = create_app(Settings(_env_file=None, **options), bounds)
         stage.client = ("127.0.0.1", 5)
         file = options.get("local_token_file")

@@ -1,13 +1,15 @@
 """Tokens and signatures of webhooks and callbacks. Pure: secrets and times are arguments.
 
 All of them are derived from one secret (`VOICEQUEUE_SECRET`) with HMAC-SHA256. So neither the token in the URL that
-upstream calls nor the secret that it signs with is stored.
+upstream calls nor the secret that it signs with is stored. While the secret is rotated the setting has two values: the
+first one signs, and what either of them signed is accepted.
 """
 
 from __future__ import annotations
 
 import hmac
 from base64 import b64encode
+from collections.abc import Iterable
 from hashlib import sha256
 
 from voicequeue.texts import parse_int
@@ -23,14 +25,39 @@ _TIMESTAMP_MAX = 10**12 - 1
 SECRET_MIN, SECRET_DISTINCT_MIN = 32, 8
 
 
-def validate_secret(secret: str) -> str:
-    """Return the secret, or '' if none is set. Raises ValueError if it can be guessed; the text does not contain it."""
-    if secret and (len(secret) < SECRET_MIN or len(set(secret)) < SECRET_DISTINCT_MIN):
-        raise ValueError(
-            f"can be guessed: it needs at least {SECRET_MIN} characters, {SECRET_DISTINCT_MIN} of them different; "
-            "make one with: openssl rand -hex 32"
-        )
-    return secret
+#: The most values of a secret: the new one, and the old one while it is rotated.
+SECRETS_MAX = 2
+
+
+def parse_secrets(setting: str) -> tuple[str, ...]:
+    """Return the values of the setting, separated by a comma: the one that signs, then the old one while it is rotated.
+
+    Raises ValueError if one can be guessed, or if the number of values is not clear; the text contains none of them.
+    """
+    secrets = tuple(part.strip() for part in setting.split(",") if part.strip())
+    for secret, which in zip(secrets, _names_of(secrets), strict=True):
+        if not _is_strong(secret):
+            raise ValueError(
+                f"{which}can be guessed: it needs at least {SECRET_MIN} characters, {SECRET_DISTINCT_MIN} of them "
+                "different; make one with: openssl rand -hex 32"
+            )
+        if len(secret.split()) > 1 and any(_is_strong(word) for word in secret.split()):
+            raise ValueError("has spaces between its values: separate the new one and the old one by a comma")
+    if len(secrets) > SECRETS_MAX:
+        raise ValueError(f"has {len(secrets)} values; only the new one and the old one are allowed, in this order")
+    if len(set(secrets)) < len(secrets):
+        raise ValueError("has the same value twice; put a new one first: openssl rand -hex 32")
+    return secrets
+
+
+def _names_of(secrets: tuple[str, ...]) -> tuple[str, ...]:
+    if len(secrets) < SECRETS_MAX:
+        return ("",) * len(secrets)
+    return tuple(f"value {number} of {len(secrets)} " for number in range(1, len(secrets) + 1))
+
+
+def _is_strong(secret: str) -> bool:
+    return len(secret) >= SECRET_MIN and len(set(secret)) >= SECRET_DISTINCT_MIN
 
 
 def derive(secret: str, *parts: str) -> str:
@@ -45,6 +72,14 @@ def derive(secret: str, *parts: str) -> str:
 def webhook_token(secret: str, job_id: str, stage: str, attempt: int) -> str:
     """Return the token in the webhook URL of one order."""
     return derive(secret, "webhook token", job_id, stage, str(attempt))[:40]
+
+
+def find_webhook_secret(secrets: Iterable[str], token: str, *, job_id: str, stage: str, attempt: int) -> str | None:
+    """Return the secret that the token of a webhook URL was derived from, None if it was derived from none of them."""
+    for secret in secrets:
+        if equals_constant_time(webhook_token(secret, job_id, stage, attempt), token):
+            return secret
+    return None
 
 
 def webhook_secret(secret: str, job_id: str) -> str:
@@ -73,6 +108,11 @@ def _whsec(digits: str) -> str:
 def equals_constant_time(expected: str, presented: str) -> bool:
     """Compare two values in constant time; `presented` may be any text."""
     return hmac.compare_digest(expected.encode(), presented.encode("utf-8", "surrogateescape"))
+
+
+def session_proof(secret: str, session_id: str, since: str, key: str) -> str:
+    """Return the proof that the gateway began this session at that time for this API key, as it is configured."""
+    return derive(secret, "session proof", session_id, since, key)
 
 
 def sign_as_upstream(secret: str, timestamp: str, body: bytes) -> str:

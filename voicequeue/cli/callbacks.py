@@ -67,11 +67,12 @@ def _root_secret() -> str:
     """
     if own := os.environ.get("VOICEQUEUE_CALLBACK_SECRET", "").split():
         return own[0]
-    if common := os.environ.get("VOICEQUEUE_SECRET"):
-        try:
-            return signatures.callback_secret(signatures.validate_secret(common))
-        except ValueError as error:
-            raise CommandSetupError(f"VOICEQUEUE_SECRET: {error}") from None
+    try:
+        common = signatures.parse_secrets(os.environ.get("VOICEQUEUE_SECRET", ""))
+    except ValueError as error:
+        raise CommandSetupError(f"VOICEQUEUE_SECRET: {error}") from None
+    if common:
+        return signatures.callback_secret(common[0])
     raise CommandSetupError("neither VOICEQUEUE_CALLBACK_SECRET nor VOICEQUEUE_SECRET is set in this environment")
 
 

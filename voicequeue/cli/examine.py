@@ -8,12 +8,12 @@ from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import Protocol, cast
 
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from voicequeue.cli.terminal import CommandSetupError, escape_untrusted, out, print_json
 from voicequeue.client.queue import DEFAULT_URL
 from voicequeue.diagnostics import checkup, shared_database
-from voicequeue.diagnostics.checkup import CheckResult, Level
+from voicequeue.diagnostics.check_result import CheckResult, Level
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 from voicequeue.storage.heartbeats import ProcessHeartbeat
@@ -80,6 +80,9 @@ def _results() -> Iterator[CheckResult]:
             store = JobStore(redis, prefix)
             facts = checkup.inspect(redis, store)
             database = shared_database.inspect(redis, prefix)
+    except (NoPermissionError, AuthenticationError) as error:
+        yield _of_rights(error)
+        return
     except RedisError as error:
         todo = "check REDIS_URL, and that Redis is running"
         yield CheckResult("redis", Level.UNREACHABLE, f"Redis does not respond: {type(error).__name__}", todo)
@@ -90,6 +93,17 @@ def _results() -> Iterator[CheckResult]:
         facts = _with_shell(checks, facts)
     yield from checkup.results(facts)
     yield from shared_database.results(database)
+
+
+def _of_rights(error: RedisError) -> CheckResult:
+    """Report a Redis that responds, and refuses the login or a command; its text names the user and the command."""
+    message = str(error).partition(", with args")[0].rpartition("of pipeline caused error: ")[2]
+    if isinstance(error, AuthenticationError):
+        return CheckResult(
+            "redis rights", Level.UNREACHABLE, f"Redis refuses the login: {message}", "correct REDIS_URL"
+        )
+    todo = "the doctor needs the rights of the user app or worker: docs/security.md#redis-users"
+    return CheckResult("redis rights", Level.UNREACHABLE, f"Redis refuses a command: {message}", todo)
 
 
 def _with_shell(checks: WorkerChecks, facts: checkup.Facts) -> checkup.Facts:

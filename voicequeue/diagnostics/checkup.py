@@ -8,13 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from redis import Redis
-from redis.exceptions import ResponseError
 
 from voicequeue.auth import signatures
+from voicequeue.diagnostics import redis_server
+from voicequeue.diagnostics.check_result import CheckResult, Level, passed
+from voicequeue.diagnostics.redis_server import RedisServer
 from voicequeue.domain.balance import UncountedSpending
 from voicequeue.domain.gate import Gate, HoldReason
 from voicequeue.domain.states import INACTIVE, State
@@ -22,11 +23,8 @@ from voicequeue.domain.status import ArchiveCounts, CallbackCounts, RefusedJob
 from voicequeue.storage.celery_queues import QUEUE_NAMES
 from voicequeue.storage.connection.key_types import WrongType
 from voicequeue.storage.connection.refusals import RedisRefusalError
-from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S, ProcessHeartbeat
+from voicequeue.storage.heartbeats import DAY_S, HEARTBEAT_TIMEOUT_S, ROTATION_MARK, ProcessHeartbeat
 from voicequeue.storage.job_store import JobStore
-
-if TYPE_CHECKING:
-    from voicequeue.domain import operator_schemas
 
 #: Clocks that differ by more (seconds) are reported. Beyond `signatures.TOLERANCE_S` signatures are rejected.
 CLOCK_SKEW_MAX_S = 2.0
@@ -34,56 +32,25 @@ CLOCK_SKEW_MAX_S = 2.0
 #: Processes that sign, or check signatures, by their host's clock.
 _SIGNING = frozenset({"gateway", "callbacks"})
 
+#: An old value of VOICEQUEUE_SECRET that is accepted for longer (days) is a warning: its rotation was forgotten.
+OLD_SECRET_MAX_DAYS = 7
+
 #: The most messages in one queue that are not reported.
 MESSAGES_MAX = 1_000
 
 #: The most refused jobs that are listed by their id.
 REFUSED_LISTED = 5
 
-#: The oldest versions that the scripts and kombu support.
-MIN_VERSIONS = {"Redis": (6, 2), "Valkey": (7, 2)}
-
-
-class Level(StrEnum):
-    """The severity of a result."""
-
-    OK = "ok"
-    NOTE = "note"
-    WARNING = "warning"
-    ERROR = "error"
-    #: The service does not respond, so it could not be checked.
-    UNREACHABLE = "unreachable"
-
-
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """The result of one check: what it found, and what to do (`action`, empty if nothing)."""
-
-    check: str
-    level: Level
-    message: str
-    action: str = ""
-
-    def as_dict(self) -> operator_schemas.Check:
-        """Return the JSON representation."""
-        return {"check": self.check, "level": self.level, "message": self.message, "action": self.action}
-
-
-def passed(check: str, what: str) -> CheckResult:
-    """Return the result of a check without problems."""
-    return CheckResult(check, Level.OK, what)
-
 
 @dataclass(frozen=True)
 class Facts:
     """The state of a queue and its Redis.
 
-    `config`: empty if the server does not reveal it. `clock_skew_s`: how far this machine's clock is ahead of Redis's,
+    `clock_skew_s`: how far this machine's clock is ahead of Redis's,
     in seconds. `write_refusal`: the error with which Redis rejects writes.
     """
 
-    info: Mapping[str, Any]
-    config: Mapping[str, str]
+    server: RedisServer
     clock_skew_s: float
     processes: Sequence[ProcessHeartbeat] = ()
     states: Mapping[State, int] = field(default_factory=dict)
@@ -94,6 +61,8 @@ class Facts:
     rejects: int = 0
     refused_jobs: Sequence[RefusedJob] = ()
     message_counts: Mapping[str, int] = field(default_factory=dict)
+    #: By mark of an old value of VOICEQUEUE_SECRET: seconds since a process first reported it.
+    old_secrets: Mapping[str, float] = field(default_factory=dict)
     write_refusal: RedisRefusalError | None = None
     wrong_types: Sequence[WrongType] = ()
 
@@ -108,8 +77,7 @@ def inspect(redis: Redis, store: JobStore) -> Facts:
     wrong_types = store.wrong_types(QUEUE_NAMES)
     now = seconds + microseconds / 1e6
     return Facts(
-        info=redis.info(),
-        config=_config(redis),
+        server=redis_server.read(redis),
         clock_skew_s=time.time() - now,
         processes=[process for heartbeats in store.heartbeats.values() for process in heartbeats.alive(now)],
         states=store.counts_by_state(),
@@ -122,6 +90,7 @@ def inspect(redis: Redis, store: JobStore) -> Facts:
         message_counts=store.count_messages(
             [queue for queue in QUEUE_NAMES if queue not in {key.queue for key in wrong_types}]
         ),
+        old_secrets={mark: now - at for mark, at in store.heartbeats["worker"].old_secrets().items()},
         write_refusal=_write_refusal(store),
         wrong_types=wrong_types,
     )
@@ -135,93 +104,16 @@ def _write_refusal(store: JobStore) -> RedisRefusalError | None:
     return None
 
 
-def _config(redis: Redis) -> dict[str, str]:
-    """Return the configuration, empty if a managed Redis does not reveal it."""
-    try:
-        return cast(dict[str, str], redis.config_get("appendonly", "appendfsync"))
-    except ResponseError:
-        return {}
-
-
 def results(facts: Facts) -> Iterator[CheckResult]:
     """Evaluate the facts."""
-    yield _server(facts.info, facts.write_refusal)
     for wrong_type in facts.wrong_types:
         yield CheckResult("queues", Level.ERROR, str(wrong_type), wrong_type.cure)
-    yield from _persistence(facts)
-    yield from _memory(facts.info)
+    yield from redis_server.results(facts.server, facts.write_refusal)
     yield from _clocks(facts)
     yield from _processes(facts)
     yield from _versions(facts.processes)
+    yield from _old_secrets(facts)
     yield from _work(facts)
-
-
-def _server(info: Mapping[str, Any], refusal: RedisRefusalError | None) -> CheckResult:
-    product = "Valkey" if "valkey_version" in info else "Redis"
-    version = str(info.get("valkey_version") or info.get("redis_version", "0"))
-    min_version = MIN_VERSIONS[product]
-    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < min_version:
-        required = ".".join(map(str, min_version))
-        return CheckResult(
-            "redis", Level.ERROR, f"{product} {version} is too old", f"upgrade it to {required} or newer"
-        )
-    if info.get("role", "master") != "master":
-        todo = "set REDIS_URL to the primary"
-        return CheckResult("redis", Level.ERROR, f"{product} {version} is a replica, which accepts no writes", todo)
-    if refusal is not None:
-        return CheckResult("redis", Level.ERROR, f"{product} {version} refuses writes: {refusal}", refusal.cure)
-    return passed("redis", f"{product} {version}")
-
-
-def _persistence(facts: Facts) -> Iterator[CheckResult]:
-    info, fsync = facts.info, facts.config.get("appendfsync")
-    if not int(info.get("aof_enabled", 0)):
-        yield CheckResult(
-            "persistence",
-            Level.ERROR,
-            "Redis keeps no append-only file: a restart loses jobs, and orders that were paid",
-            "appendonly yes and appendfsync always (config/valkey.conf), or the equivalent of a managed Redis",
-        )
-    elif info.get("aof_last_write_status", "ok") != "ok" or info.get("aof_last_bgrewrite_status", "ok") != "ok":
-        yield CheckResult(
-            "persistence", Level.ERROR, "Redis cannot write its append-only file", "check its log: is the disk full?"
-        )
-    elif fsync is None:
-        what = "Redis does not reveal how often it writes its append-only file to disk"
-        yield CheckResult("persistence", Level.NOTE, what, "make sure that it is appendfsync always")
-    elif fsync != "always":
-        yield CheckResult(
-            "persistence",
-            Level.WARNING,
-            f"appendfsync {fsync}: if Redis is killed, the last second or two are lost, possibly with the fact that an "
-            "order was paid",
-            "appendfsync always (config/valkey.conf)",
-        )
-    else:
-        yield passed("persistence", "append-only file, written to disk before each reply")
-
-
-_MORE_MEMORY = (
-    "give Redis more memory, or shorten the retention of settled jobs (VOICEQUEUE_RETENTION_DAYS): a full Redis "
-    "accepts neither jobs nor task ids"
-)
-
-
-def _memory(info: Mapping[str, Any]) -> Iterator[CheckResult]:
-    policy, max_bytes = str(info.get("maxmemory_policy", "noeviction")), int(info.get("maxmemory", 0))
-    if policy != "noeviction":
-        what = f"maxmemory-policy {policy}: Redis deletes keys when it is full, including job records"
-        yield CheckResult("eviction", Level.ERROR, what, "maxmemory-policy noeviction (config/valkey.conf)")
-    else:
-        yield passed("eviction", "keys are never evicted")
-    used, total = int(info.get("used_memory", 0)), max_bytes or int(info.get("total_system_memory", 0))
-    share = used / total if total else 0.0
-    usage = f"{used / 1e6:,.0f} MB of {total / 1e6:,.0f} MB are used"
-    if share > 0.8:
-        level = Level.ERROR if share > 0.95 else Level.WARNING
-        yield CheckResult("memory", level, usage, _MORE_MEMORY)
-    else:
-        yield passed("memory", usage)
 
 
 def _clocks(facts: Facts) -> Iterator[CheckResult]:
@@ -326,6 +218,16 @@ def _difference(name: str, groups: Sequence[Sequence[ProcessHeartbeat]]) -> Chec
     names = " and ".join(map(_names, processes))
     todo = "give all of them the same environment, and restart them"
     return CheckResult("settings", Level.ERROR, f"{name} is not the same for {names}", todo)
+
+
+def _old_secrets(facts: Facts) -> Iterator[CheckResult]:
+    """Report an old value of the secret that is still accepted: a rotation ends with its removal."""
+    for mark, group in _grouped((process.facts.get(ROTATION_MARK), process) for process in facts.processes).items():
+        days = facts.old_secrets.get(mark, 0.0) / DAY_S
+        level = Level.WARNING if days > OLD_SECRET_MAX_DAYS else Level.NOTE
+        what = f"{_names(group)} still accepts the old value of VOICEQUEUE_SECRET, for {days:,.0f} days now"
+        todo = "after two days, remove the second value from VOICEQUEUE_SECRET and restart web and worker"
+        yield CheckResult("secret", level, what, todo)
 
 
 def _work(facts: Facts) -> Iterator[CheckResult]:

@@ -16,7 +16,7 @@ from redis import Redis
 from redis.client import NEVER_DECODE
 from redis.exceptions import NoPermissionError
 
-from voicequeue.diagnostics.checkup import CheckResult, Level, passed
+from voicequeue.diagnostics.check_result import CheckResult, Level, passed
 from voicequeue.storage.celery_queues import INTAKE, QUEUE_NAMES
 from voicequeue.storage.connection.keyspace import PREFIX, Keyspace, celery_root
 from voicequeue.storage.heartbeats import KINDS, Heartbeats
@@ -89,7 +89,6 @@ def inspect(redis: Redis, prefix: str) -> SharedDatabase:
     foreign = keys.of_other_programs()
     unread = _unread(redis, keys.unexpected | foreign)
     here = f"db{redis.connection_pool.connection_kwargs.get('db') or 0}"
-    databases = redis.info("keyspace")
     return SharedDatabase(
         f"{celery_root(prefix)}{INTAKE}",
         queues=[_described(redis, prefix) for prefix in islice(sorted(keys.queues), INSPECTED_MAX)],
@@ -98,8 +97,16 @@ def inspect(redis: Redis, prefix: str) -> SharedDatabase:
         foreign=foreign - unread.keys() - keys.celery,
         inspected=keys.seen,
         total_keys=redis.dbsize(),
-        databases={name: counts["keys"] for name, counts in databases.items() if name != here},
+        databases={name: counts["keys"] for name, counts in _databases(redis).items() if name != here},
     )
+
+
+def _databases(redis: Redis) -> dict[str, Any]:
+    """Return the databases of the server, none if the user has no right to INFO; the check of the server reports it."""
+    try:
+        return redis.info("keyspace")
+    except NoPermissionError:
+        return {}
 
 
 def _pages(redis: Redis) -> Iterator[list[str]]:

@@ -15,6 +15,9 @@ DAY_S = 86_400
 #: A process sends a heartbeat about every second; after this many seconds without one it is considered dead.
 HEARTBEAT_TIMEOUT_S = 15.0
 
+#: The fact of a process that accepts an old value of VOICEQUEUE_SECRET: a mark of that value.
+ROTATION_MARK = "old_secret"
+
 #: The keys of the heartbeats, by kind of process.
 KINDS: Mapping[str, str] = {
     "worker": "heartbeats",
@@ -48,6 +51,8 @@ class Heartbeats:
         self._kind = kind
         self._times = keyspace.key(KINDS[kind])
         self._facts = keyspace.key(f"{KINDS[kind]}:facts")
+        self._old_secrets = keyspace.key("old_secrets")
+        self._recorded_mark = ""
 
     def record(self, name: str, now: float, facts: Mapping[str, Any] | None = None) -> None:
         """Record a heartbeat at `now`, the queue's time, with the offset of this host's clock; delete processes
@@ -61,11 +66,18 @@ class Heartbeats:
         if expired:
             self._redis.zrem(self._times, *expired)
             self._redis.hdel(self._facts, *expired)
+        if (mark := (facts or {}).get(ROTATION_MARK, "")) and mark != self._recorded_mark:
+            self._redis.hsetnx(self._old_secrets, mark, str(now))
+            self._recorded_mark = mark
 
     def remove(self, name: str) -> None:
         """Delete a process that has shut down."""
         self._redis.zrem(self._times, name)
         self._redis.hdel(self._facts, name)
+
+    def old_secrets(self) -> dict[str, float]:
+        """Return when each old value of VOICEQUEUE_SECRET was first reported (Unix seconds), by its mark."""
+        return {mark: float(at) for mark, at in cast(dict[str, str], self._redis.hgetall(self._old_secrets)).items()}
 
     def alive(self, now: float) -> list[ProcessHeartbeat]:
         """Return the processes that are running: with a heartbeat in the last `HEARTBEAT_TIMEOUT_S` seconds."""

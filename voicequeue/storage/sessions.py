@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import cast
+from typing import Any, cast
 
 from voicequeue.storage.connection.keyspace import Keyspace
 from voicequeue.texts import replace_unencodable
@@ -19,19 +20,30 @@ NOTICE_S = 60
 SESSIONS_MAX = 100
 
 _NOTICE_MAX = 1_000
+_TIME = re.compile(r"\d{1,12}(\.\d{1,9})?", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A login: `name` of its API key, and `proof` of how that key was configured.
+    """A login: `name` of its API key, `since` (Unix seconds), and `proof` that the gateway began it for that key.
 
-    `id` is the hash of the token in the browser's cookie: from what Redis holds no cookie can be made.
+    `id` is the hash of the token in the browser's cookie: from what Redis holds no cookie can be made. The proof is
+    made with a secret that Redis does not hold: who can write to Redis cannot make a session.
     """
 
     id: str
     name: str
+    since: str
     proof: str
+
+    def age_s(self, now: float) -> float:
+        """Return the seconds since the login."""
+        return now - float(self.since)
+
+
+#: Makes the proof of a session from its id and the time of its login.
+Prove = Callable[[str, str], str]
 
 
 class Sessions:
@@ -41,12 +53,13 @@ class Sessions:
         self._redis = keyspace.redis
         self._key = keyspace.key
 
-    def create(self, name: str, proof: str, now: float) -> str:
+    def create(self, name: str, prove: Prove, now: float) -> str:
         """Begin a session of the API key `name`; return its token, which is kept nowhere."""
-        token = secrets.token_urlsafe(32)
+        token, since = secrets.token_urlsafe(32), str(now)
         session_id = _id_of(token)
+        fields: dict[Any, Any] = {"name": name, "proof": prove(session_id, since), "since": since}
         with self._redis.pipeline() as pipe:
-            pipe.hset(self._key(f"session:{session_id}"), mapping={"name": name, "proof": proof, "since": now})
+            pipe.hset(self._key(f"session:{session_id}"), mapping=fields)
             pipe.expire(self._key(f"session:{session_id}"), SESSION_S)
             pipe.zadd(self._key(f"sessions:{name}"), {session_id: now})
             pipe.expire(self._key(f"sessions:{name}"), SESSION_S)
@@ -60,9 +73,11 @@ class Sessions:
         if not _TOKEN.fullmatch(token):
             return None
         session_id = _id_of(token)
-        values = self._redis.hmget(self._key(f"session:{session_id}"), ["name", "proof"])
-        name, proof = cast(list[str | None], values)
-        return Session(session_id, name, proof) if name and proof else None
+        values = self._redis.hmget(self._key(f"session:{session_id}"), ["name", "since", "proof"])
+        name, since, proof = cast(list[str | None], values)
+        if not (name and proof and since and _TIME.fullmatch(since)):
+            return None
+        return Session(session_id, name, since, proof)
 
     def end(self, session_id: str, name: str) -> None:
         """End one session of the API key `name`."""

@@ -82,12 +82,13 @@ def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAP
     patient = JobStore(
         connect(settings.redis_url, wait_s=WEBHOOK_REDIS_WAIT_S), settings.prefix, limits=build_limits(settings)
     )
-    hooks = webhooks.router(patient, settings.secret.get_secret_value(), _poll_now)
+    hooks = webhooks.router(patient, settings.secrets, _poll_now)
     app.include_router(hooks, include_in_schema=False)
     app.include_router(health.router(store))
     app.include_router(metrics.router(store, access))
     # Browsers share cookies between all ports of a host, so each queue needs its own cookie name.
-    app.include_router(pages.router(queue, access, SessionManager(access, store), broadcaster, cookie=settings.prefix))
+    sessions = SessionManager(access, store, settings.secrets)
+    app.include_router(pages.router(queue, access, sessions, broadcaster, cookie=settings.prefix))
     app.mount("/static", pages.files())
     app.add_exception_handler(base.Redirected, base.on_redirect)
     return app

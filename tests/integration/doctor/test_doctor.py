@@ -84,7 +84,7 @@ def with_mixed_versions(setup: Setup) -> None:
 
 def with_another_secret(setup: Setup) -> None:
     """Report a worker with another secret than the gateway's."""
-    settings = Settings(_env_file=None, secret="quite another secret, of the same length or so")
+    settings = Settings(_env_file=None, secret="quite another secret of the same length or so")
     setup.store.heartbeats["worker"].record("w2", time.time(), process_facts(settings, "worker"))
 
 
@@ -154,6 +154,29 @@ def test_processes_with_fewer_secrets_are_not_reported_as_different(setup: Setup
 
     assert code == 1
     assert result["message"] == "VOICEQUEUE_CALLBACK_SECRET is not the same for callbacks-1 and callbacks-2"
+
+
+def test_an_old_secret_that_is_still_accepted_is_reported(setup: Setup) -> None:
+    """It is a note during a rotation, and a warning after a week, also if the process was restarted meanwhile."""
+    old = "the secret before this one, which was just as long".replace(",", "")
+    setup.env("VOICEQUEUE_SECRET", f"{SECRET},{old}")
+    setup.send_heartbeat()
+    code, [result] = setup.results(strict=True)
+    assert (code, result["check"], result["level"]) == (0, "secret", "note")
+    assert result["message"] == "this shell, w1 still accepts the old value of VOICEQUEUE_SECRET, for 0 days now"
+
+    [mark] = setup.redis.hkeys("{voicequeue}:old_secrets")
+    setup.redis.hincrbyfloat("{voicequeue}:old_secrets", mark, -8 * 86_400)
+    setup.send_heartbeat()
+    code, [result] = setup.results(strict=True)
+
+    assert (code, result["level"]) == (1, "warning")
+    assert "for 8 days now" in result["message"]
+    assert "remove the second value from VOICEQUEUE_SECRET" in result["action"]
+    assert old not in f"{result}{setup.redis.hgetall('{voicequeue}:heartbeats:facts')}"
+    setup.env("VOICEQUEUE_SECRET", SECRET)
+    setup.send_heartbeat()
+    assert setup.results(strict=True) == (0, [])
 
 
 @pytest.mark.parametrize(("seconds", "deviation"), [(61, "61 s ahead of"), (-61, "61 s behind")])

@@ -52,7 +52,8 @@ class Deployment:
 
     def url(self, user: str) -> str:
         """Return the Redis URL of this user."""
-        return self.environments["flower" if user == "flower" else "worker"]["REDIS_URL"]
+        address = self.environments["worker"]["REDIS_URL"].rpartition("@")[2]
+        return f"redis://{user}:{self.secrets[f'VALKEY_{user.upper()}_PASSWORD']}@{address}"
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `voicequeue` in a worker's environment."""
@@ -78,9 +79,10 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         with (home / ".env").open("a") as file:
             file.write(f"MUSICAPI_KEY={KEY}\nMUSICAPI_BASE_URL={simulator.api_url}\n")
             file.write(f"VOICEQUEUE_PUBLIC_URL=http://127.0.0.1:{ports['PORT']}\nVOICEQUEUE_ARCHIVE_URL={home}/songs\n")
+            file.write(f"VALKEY_PRODUCER_PASSWORD={'p' * 40}\nVALKEY_MONITOR_PASSWORD={'m' * 40}\n")
             file.write("VOICEQUEUE_CALLBACK_ALLOWED_HOSTS=127.0.0.1\nVOICEQUEUE_AUDIO_ALLOWED_HOSTS=127.0.0.1\n")
         values = composed.read_values(home / ".env")
-        valkey = resources.enter_context(_valkey(home, values))
+        valkey = resources.enter_context(run_valkey(home, values))
         app = _image(home)
         environments = {
             name: _local(composed.environment(service, values), valkey, home, app, ports)
@@ -91,7 +93,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             name: resources.enter_context(_running(name, _command(name), environments[name], home, app))
             for name in PROCESSES
         }
-        admin = resources.enter_context(Redis.from_url(_admin_url(home, valkey), decode_responses=True))
+        admin = resources.enter_context(Redis.from_url(admin_url(home, valkey), decode_responses=True))
         started = Deployment(environments, values, home, app, pids, admin, receiver.url, called)
         _wait_until_it_is_up(started)
         yield started
@@ -103,7 +105,7 @@ def _record(called: list[bytes], body: bytes) -> Iterator[bytes]:
 
 
 @contextmanager
-def _valkey(home: Path, values: Mapping[str, str]) -> Iterator[int]:
+def run_valkey(home: Path, values: Mapping[str, str]) -> Iterator[int]:
     """Run the service `valkey` with its own command and files; yield its port."""
     service, port = composed.services()["valkey"], free_port()
     for folder in ("bin", "run", "data"):
@@ -177,7 +179,7 @@ def _running(name: str, command: list[str], env: Mapping[str, str], home: Path, 
         process.wait()
 
 
-def _admin_url(home: Path, port: int) -> str:
+def admin_url(home: Path, port: int) -> str:
     """Return the administrator's URL, as config/valkey/admin.sh does."""
     return f"redis://admin:{(home / 'run' / 'admin').read_text()}@127.0.0.1:{port}/0"
 

@@ -26,7 +26,7 @@ __all__ = ["deployment"]
 def test_each_process_works_with_the_secrets_and_rights_of_the_compose_file(deployment: Deployment) -> None:
     """A song is made, reported by webhook, archived and called back; Flower sees it, and a plain Celery client sends
     jobs. Valkey rejects no command of any process."""
-    with VoiceQueue(deployment.url("app")) as queue, plain_client(deployment.url("app")) as client:
+    with VoiceQueue(deployment.url("app")) as queue, plain_client(deployment.url("producer")) as client:
         queue.enqueue_many(job.model_copy(update={"callback_url": deployment.receiver}) for job in jobs(3))
         message = {"audio_url": "https://recordings.example/a.wav", "batch": "voices"}
         client.send_task(NAME, kwargs={"job": message}, queue="intake")
@@ -114,7 +114,7 @@ def refusal(url: str, *command: str) -> str:
     return ""
 
 
-@pytest.mark.parametrize("user", ["app", "flower"])
+@pytest.mark.parametrize("user", ["app", "worker", "gateway", "flower", "producer", "monitor"])
 def test_no_process_may_administer_valkey_or_access_other_data(deployment: Deployment, user: str) -> None:
     """An attacker who controls a process can neither stop Valkey, nor write files through it, nor access other data,
     also not with a script."""
@@ -127,7 +127,17 @@ def test_no_process_may_administer_valkey_or_access_other_data(deployment: Deplo
     assert [command for command, words in {**direct, **by_script}.items() if not words] == []
 
 
-@pytest.mark.parametrize(("user", "allowed"), [("app", {"info", "config|get"}), ("flower", set())])
+@pytest.mark.parametrize(
+    ("user", "allowed"),
+    [
+        ("app", {"info", "config|get"}),
+        ("worker", {"info", "config|get"}),
+        ("gateway", set()),
+        ("flower", set()),
+        ("producer", set()),
+        ("monitor", {"info"}),
+    ],
+)
 def test_of_the_dangerous_commands_a_process_may_only_use_read_only_ones(
     deployment: Deployment, user: str, allowed: set[str]
 ) -> None:

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from hashlib import sha256
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -23,7 +24,7 @@ from voicequeue.storage.job_store import JobStore
 from workers.gateway.page import views
 from workers.gateway.security.sessions import SessionManager
 
-SECRET = "what signs webhooks, of 32 characters and more"
+SECRET = "what signs webhooks of 32 characters and more"
 
 
 def is_logged_in(gateway: Gateway, prefix: str, token: str) -> bool:
@@ -76,6 +77,44 @@ def test_the_session_data_in_redis_is_not_enough_to_log_in(gateway: Gateway, red
 
     assert token not in str(texts)
     assert [text for text in texts if any(is_logged_in(gateway, prefix, part) for part in (text, text[:43]))] == []
+
+
+@pytest.mark.parametrize("secret", [SECRET, ""])
+def test_a_writer_to_redis_cannot_make_or_prolong_a_login(
+    build_gateway: Build, redis: Redis, prefix: str, secret: str
+) -> None:
+    """With a copy of Redis and of the keys' hashes: what proves a session is keyed with VOICEQUEUE_SECRET, and bound to
+    one cookie and one time. Without that secret a writer can make one, as docs/security.md says."""
+    gateway = build_gateway(secret=secret)
+    genuine = token_of(log_in(gateway, KEYS["all"][0]), prefix)
+    record: dict[Any, Any] = redis.hgetall(session_key(prefix, genuine))
+    key = KEYS["all"][1].as_setting()
+    forgeries: dict[str, dict[Any, Any]] = {
+        "copied proof": dict(record),
+        "proof of an earlier release": {**record, "proof": sha256(key.encode()).hexdigest()},
+        "proof of the key's hash": _proven(KEYS["all"][1].digest, record, key),
+        "proof without a secret": _proven("", record, key),
+    }
+
+    for name, forged in forgeries.items():
+        redis.hset(session_key(prefix, "A" * 43), mapping=forged)
+        expected = name == "proof without a secret" and not secret
+        assert is_logged_in(gateway, prefix, "A" * 43) == expected, name
+    redis.hset(session_key(prefix, genuine), "since", str(float(record["since"]) + 3_600))
+    assert not is_logged_in(gateway, prefix, genuine)
+    for since in ("never", "nan", "1e9", "-1", "9" * 400):
+        redis.hset(session_key(prefix, genuine), "since", since)
+        assert not is_logged_in(gateway, prefix, genuine), since
+
+
+def session_key(prefix: str, token: str) -> str:
+    """Return the Redis key of the session with this token."""
+    return f"{{{prefix}}}:session:{sha256(token.encode()).hexdigest()}"
+
+
+def _proven(secret: str, record: dict[Any, Any], key: str) -> dict[Any, Any]:
+    proof = signatures.session_proof(secret, sha256(b"A" * 43).hexdigest(), record["since"], key)
+    return {**record, "proof": proof}
 
 
 def test_no_other_site_can_put_text_on_the_page(gateway: Gateway, prefix: str) -> None:
@@ -174,6 +213,50 @@ def test_a_login_ends_when_its_key_changes(build_gateway: Build, prefix: str) ->
     for change, setting in others.items():
         assert not is_logged_in(build_gateway(api_keys=setting), prefix, token), change
     assert is_logged_in(build_gateway(api_keys=SETTING), prefix, token)
+
+
+def test_a_login_survives_the_rotation_of_the_secret(build_gateway: Build, prefix: str) -> None:
+    """While the old value is accepted; it ends when that is removed. New logins are proved with the new value."""
+    new = "0123456789abcdef" * 4
+    token = token_of(log_in(build_gateway(secret=SECRET), KEYS["read"][0]), prefix)
+    rotating = build_gateway(secret=f"{new},{SECRET}")
+    assert is_logged_in(rotating, prefix, token)
+    later = token_of(log_in(rotating, KEYS["read"][0]), prefix)
+
+    rotated = build_gateway(secret=new)
+
+    assert is_logged_in(rotated, prefix, later)
+    assert not is_logged_in(rotated, prefix, token)
+
+
+def test_a_login_that_was_refused_never_works_again(
+    build_gateway: Build, prefix: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if its key is configured again: a revoked session ends in Redis. A new login is only refused, because a
+    gateway may not know its key yet."""
+    token = token_of(log_in(build_gateway(), KEYS["read"][0]), prefix)
+    without = build_gateway(api_keys=KEYS["all"][1].as_setting())
+    assert not is_logged_in(without, prefix, token)
+    assert is_logged_in(build_gateway(), prefix, token)
+    monkeypatch.setattr("workers.gateway.security.sessions.NEW_SESSION_S", -1.0)
+
+    assert not is_logged_in(build_gateway(api_keys=KEYS["all"][1].as_setting()), prefix, token)
+
+    assert not is_logged_in(build_gateway(), prefix, token)
+    assert not redis.exists(session_key(prefix, token))
+
+
+def test_a_login_ends_after_its_time_whatever_redis_says(
+    gateway: Gateway, prefix: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record may have lost its expiry, by a restored copy."""
+    token = token_of(log_in(gateway, KEYS["read"][0]), prefix)
+    redis.persist(session_key(prefix, token))
+    assert is_logged_in(gateway, prefix, token)
+
+    monkeypatch.setattr("workers.gateway.security.sessions.SESSION_S", -1.0)
+
+    assert not is_logged_in(gateway, prefix, token)
 
 
 def test_a_form_of_one_login_is_invalid_in_another(gateway: Gateway, store: JobStore) -> None:

@@ -22,7 +22,8 @@ from tests.store.life import (
 )
 from tests.support.jobs import URL, numbered_voices, voice, voice_with_song
 from voicequeue import BatchNotFoundError, FailureCode, Stage, State, VoiceQueue
-from voicequeue.diagnostics.checkup import Level, inspect, results
+from voicequeue.diagnostics.check_result import Level
+from voicequeue.diagnostics.checkup import inspect, results
 from voicequeue.domain.balance import UncountedSpending
 from voicequeue.domain.job import to_iso8601
 from voicequeue.storage.job_store import JobStore

@@ -23,16 +23,22 @@ def logins(store: JobStore) -> LoginAttempts:
     return store.login_attempts
 
 
+def prove(session_id: str, since: str) -> str:
+    """Return a proof that depends on the session."""
+    return f"{session_id[:4]} since {since}"
+
+
 # ── sessions ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_session_is_found_only_by_its_token(sessions: Sessions, redis: Redis, prefix: str) -> None:
     """Redis stores no token, and what it stores is no token."""
-    token = sessions.create("ana", "proof", NOW)
+    token = sessions.create("ana", prove, NOW)
     session = sessions.find(token)
 
     assert session is not None
-    assert (session.name, session.proof) == ("ana", "proof")
+    assert (session.name, session.proof) == ("ana", prove(session.id, str(NOW)))
+    assert session.age_s(NOW + 5) == 5
     assert not [key for key in redis.scan_iter(f"*{prefix}*") if token in f"{key}"]
     for other in (session.id, token[:-1], token + "x", "", "*", "ana", "x" * 43):
         assert sessions.find(other) is None
@@ -40,7 +46,7 @@ def test_a_session_is_found_only_by_its_token(sessions: Sessions, redis: Redis, 
 
 def test_a_session_ends_by_logout_and_by_expiry(sessions: Sessions, redis: Redis, prefix: str) -> None:
     """No key is left."""
-    mine, other = (sessions.create("ana", "proof", NOW) for _ in range(2))
+    mine, other = (sessions.create("ana", prove, NOW) for _ in range(2))
     session = sessions.find(mine)
     assert session is not None
     assert 0 < redis.ttl(f"{{{prefix}}}:session:{session.id}") <= SESSION_S
@@ -55,25 +61,25 @@ def test_a_session_ends_by_logout_and_by_expiry(sessions: Sessions, redis: Redis
 
 def test_all_sessions_of_a_key_end_together(sessions: Sessions) -> None:
     """Other keys are not affected; the key can log in again."""
-    mine, theirs = [sessions.create("ana", "proof", NOW) for _ in range(3)], sessions.create("bo", "proof", NOW)
+    mine, theirs = [sessions.create("ana", prove, NOW) for _ in range(3)], sessions.create("bo", prove, NOW)
 
     sessions.end_all("ana")
 
     assert [sessions.find(token) for token in mine] == [None] * 3
     assert sessions.find(theirs) is not None
-    assert sessions.find(sessions.create("ana", "proof", NOW)) is not None
+    assert sessions.find(sessions.create("ana", prove, NOW)) is not None
 
 
 def test_the_number_of_sessions_of_a_key_is_limited(sessions: Sessions) -> None:
     """The oldest end: repeated logins do not fill the memory."""
-    tokens = [sessions.create("ana", "proof", NOW + at) for at in range(SESSIONS_MAX + 2)]
+    tokens = [sessions.create("ana", prove, NOW + at) for at in range(SESSIONS_MAX + 2)]
 
     assert [sessions.find(token) is None for token in tokens] == [True] * 2 + [False] * SESSIONS_MAX
 
 
 def test_a_notice_is_shown_once(sessions: Sessions) -> None:
     """It is on the next page of that session; an unpaired surrogate does no harm."""
-    session = sessions.find(sessions.create("ana", "proof", NOW))
+    session = sessions.find(sessions.create("ana", prove, NOW))
     assert session is not None
 
     sessions.put_notice(session.id, "a\ud800" + "b" * 2_000)
@@ -84,7 +90,7 @@ def test_a_notice_is_shown_once(sessions: Sessions) -> None:
 
 def test_the_audit_ignores_logins(sessions: Sessions, logins: LoginAttempts, redis: Redis, prefix: str) -> None:
     """Their keys are not jobs."""
-    session = sessions.find(sessions.create("ana", "proof", NOW))
+    session = sessions.find(sessions.create("ana", prove, NOW))
     assert session is not None
     sessions.put_notice(session.id, "done")
     logins.count_attempt("192.0.2.7", NOW)

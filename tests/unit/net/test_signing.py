@@ -37,6 +37,50 @@ def test_a_token_is_valid_for_one_order_only() -> None:
     assert len({token, *others}) == 5
 
 
+STRONG = st.text("abcdefghijklmnop0123456789-_ ", min_size=40, max_size=60).map(lambda text: f"12345678{text.strip()}")
+
+
+def parse(setting: str) -> tuple[tuple[str, ...], str]:
+    """Return the values of the setting, or the error."""
+    try:
+        return signatures.parse_secrets(setting), ""
+    except ValueError as error:
+        return (), str(error)
+
+
+@given(st.lists(STRONG, min_size=1, max_size=2, unique=True), st.sampled_from([",", ", ", " ,", ",,"]))
+def test_a_secret_in_rotation_has_two_values_in_the_order_of_the_setting(secrets: list[str], comma: str) -> None:
+    """The first is the one that signs; a token of either is found, and one of another secret is not."""
+    parsed, error = parse(comma.join(secrets))
+    assert parsed == tuple(secrets) or "spaces" in error
+    for secret in parsed:
+        token = signatures.webhook_token(secret, "j", "voice", 1)
+        assert signatures.find_webhook_secret(parsed, token, job_id="j", stage="voice", attempt=1) == secret
+        assert signatures.find_webhook_secret(parsed, token, job_id="i", stage="voice", attempt=1) is None
+    foreign = signatures.webhook_token("another", "j", "voice", 1)
+    assert signatures.find_webhook_secret(parsed, foreign, job_id="j", stage="voice", attempt=1) is None
+    assert signatures.find_webhook_secret((), foreign, job_id="j", stage="voice", attempt=1) is None
+
+
+@given(st.lists(st.text("abc, 0123456789defgh", max_size=45), max_size=4), st.sampled_from([",", " ", ", "]))
+def test_whatever_the_setting_each_accepted_value_is_long_and_no_error_shows_one(parts: list[str], comma: str) -> None:
+    """Neither a short new value beside a good old one, nor two values with a space, becomes a secret silently."""
+    setting = comma.join(parts)
+    parsed, error = parse(setting)
+    if error:
+        assert not [part for part in parts if len(part.strip()) > 8 and part.strip() in error]
+        return
+    assert len(parsed) <= 2
+    assert all(len(secret) >= 32 and len(set(secret)) >= 8 for secret in parsed)
+    assert not [
+        word
+        for secret in parsed
+        for word in secret.split()
+        if len(word) >= 32 and len(secret.split()) > 1 and len(set(word)) >= 8
+    ]
+    assert "".join(parsed).replace(" ", "") == setting.replace(",", "").replace(" ", "")
+
+
 @given(st.lists(st.text(), max_size=4), st.lists(st.text(), max_size=4))
 def test_different_parts_never_sign_the_same(one: list[str], other: list[str]) -> None:
     """Moving text from one part to its neighbour changes the result."""

@@ -32,7 +32,7 @@ from voicequeue import (
     Status,
     TimelineEntry,
 )
-from voicequeue.diagnostics.checkup import passed
+from voicequeue.diagnostics.check_result import passed
 from voicequeue.domain import operator_schemas, schemas
 from voicequeue.domain.balance import Balance, BalanceWindow
 from voicequeue.domain.gate import Account

@@ -16,7 +16,7 @@ from config.settings import Settings
 SETTINGS = {
     "MUSICAPI_KEY": "the-key-of-the-account",
     "REDIS_URL": "redis://me:pass%40word-1@redis.internal:6379/0",
-    "secret": "the secret of the queue, which is long",
+    "secret": "the secret of the queue which is long,the old secret of the queue while it is rotated",
     "archive_url": "s3://key:archive-password@bucket/songs",
 }
 
@@ -55,7 +55,8 @@ def test_a_line_has_event_level_time_process_and_the_job(write: Write) -> None:
     "secret",
     [
         "the-key-of-the-account",
-        "the secret of the queue, which is long",
+        "the secret of the queue which is long",
+        "the old secret of the queue while it is rotated",
         "pass%40word-1",
         "pass@word-1",
         "archive-password",

@@ -15,7 +15,7 @@ from config.settings import Settings, SettingsError, describe_errors, load
 from tasks.poll_scheduler import COUNTDOWN_MAX_S
 from voicequeue.auth import signatures
 from voicequeue.domain.gate import SUBMIT_RATE_MIN
-from workers.dependencies import callback_secrets
+from workers.dependencies import build_webhooks, callback_secrets
 from workers.doctor import known_settings
 from workers.messaging.consumer import ETA_MAX_S
 
@@ -38,6 +38,10 @@ def environment_names() -> list[str]:
     ]
 
 
+#: Values of VOICEQUEUE_SECRET that cannot be guessed.
+STRONG_SECRETS = ("0123456789abcdef" * 4, "fedcba9876543210" * 4, "0f1e2d3c4b5a6978" * 4)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
@@ -57,6 +61,11 @@ def environment_names() -> list[str]:
         ("VOICEQUEUE_SECRET", "0123456789abcdef0123456789abcde", "at least 32 characters"),
         ("VOICEQUEUE_SECRET", "secret" * 20, "8 of them different"),
         ("VOICEQUEUE_SECRET", "x" * 1000, "openssl rand -hex 32"),
+        ("VOICEQUEUE_SECRET", f"{STRONG_SECRETS[0]},short", "value 2 of 2 can be guessed"),
+        ("VOICEQUEUE_SECRET", f"short,{STRONG_SECRETS[0]}", "value 1 of 2 can be guessed"),
+        ("VOICEQUEUE_SECRET", f"short {STRONG_SECRETS[0]}", "separate the new one and the old one by a comma"),
+        ("VOICEQUEUE_SECRET", ",".join(STRONG_SECRETS), "has 3 values"),
+        ("VOICEQUEUE_SECRET", f"{STRONG_SECRETS[0]},{STRONG_SECRETS[0]}", "the same value twice"),
     ],
 )
 def test_a_bad_setting_names_itself_and_what_is_allowed(
@@ -72,6 +81,7 @@ def test_a_bad_setting_names_itself_and_what_is_allowed(
     assert text.startswith(f"{name}: ")
     assert expected in text
     assert value not in text or len(value) < 5
+    assert not any(secret in text for secret in STRONG_SECRETS)
 
 
 def test_callbacks_accept_several_secrets_and_allowed_hosts_of_any_kind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +102,17 @@ def test_without_a_callback_secret_one_is_derived_from_the_common_secret() -> No
     assert derived == signatures.callback_secret(common) != signatures.callback_secret("another")
     assert callback_secrets(Settings(callback_secret=SecretStr(derived))) == [derived]
     assert callback_secrets(Settings()) == []
+
+
+def test_while_the_common_secret_is_rotated_callbacks_are_signed_with_both() -> None:
+    """So each receiver can change to its new secret when it wants; everything else is signed with the new one."""
+    new, old, _ = STRONG_SECRETS
+    settings = Settings(secret=SecretStr(f"{new}, {old}"), public_url="https://voices.example")
+    webhooks = build_webhooks(settings)
+
+    assert callback_secrets(settings) == [signatures.callback_secret(new), signatures.callback_secret(old)]
+    assert webhooks is not None
+    assert webhooks.secret == settings.signing_secret == new
 
 
 def test_a_secret_generated_by_openssl_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:

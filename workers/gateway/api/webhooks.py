@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, HTTPException, Request
@@ -34,8 +34,8 @@ MAX_BODY_BYTES = 256 * 1024
 PollNow = Callable[[Stage, str], None]
 
 
-def router(store: JobStore, secret: str, poll_now: PollNow) -> APIRouter:
-    """Return the route of webhooks; `secret` is the one that their URLs were signed with."""
+def router(store: JobStore, secrets: Sequence[str], poll_now: PollNow) -> APIRouter:
+    """Return the route of webhooks; `secrets` are those that their URLs may have been signed with."""
     routes = APIRouter()
 
     @routes.post("/hooks/musicapi/{job_id}/{stage}")
@@ -49,9 +49,8 @@ def router(store: JobStore, secret: str, poll_now: PollNow) -> APIRouter:
         x_webhook_signature: Annotated[str, Header()] = "",
     ) -> dict[str, str]:
         """Poll the job of this order at once: MusicAPI reports that it has finished."""
-        if not (
-            secret and signatures.equals_constant_time(signatures.webhook_token(secret, job_id, stage, attempt), token)
-        ):
+        secret = signatures.find_webhook_secret(secrets, token, job_id=job_id, stage=stage, attempt=attempt)
+        if secret is None:
             raise HTTPException(401, "The token does not belong to this order.")
         body = await bodies.read(request, MAX_BODY_BYTES)
         if not signatures.verify_upstream_signature(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from functools import partial
 
 from voicequeue.auth import signatures
 from voicequeue.auth.api_keys import ApiKey, Scope
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.job_store import JobStore
+from voicequeue.storage.sessions import SESSION_S, Session
 from workers.gateway.security.access import AccessControl
+
+#: A session that is refused ends, unless its login is not older than this (seconds): a gateway may not have read a key
+#: that is new or changed yet.
+NEW_SESSION_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +44,12 @@ class TooManyLoginsError(Exception):
 class SessionManager:
     """Creates, finds and ends the sessions of one job page. Every method raises StoreUnavailableError."""
 
-    def __init__(self, access: AccessControl, store: JobStore) -> None:
+    def __init__(self, access: AccessControl, store: JobStore, secrets: Sequence[str]) -> None:
+        """Create one. `secrets`: the first proves new sessions, all are accepted; without any, a writer to Redis can
+        make a session."""
         self._access = access
         self._store = store
+        self._secrets = tuple(secrets) or ("",)
 
     def log_in(self, secret: str, *, address: str, previous_token: str) -> str | None:
         """Return the token of a new session, None if there is no such key. Raises TooManyLoginsError.
@@ -68,11 +76,15 @@ class SessionManager:
     def user_of(self, token: str) -> SessionUser | None:
         """Return the user of a session; None if it has ended or its key is no longer configured, or differently."""
         with translated_errors():
-            session = self._store.sessions.find(token)
-        key = None if session is None else self._access.find_by_name(session.name)
-        if session is None or key is None or not hmac.compare_digest(session.proof, _proof(key)):
-            return None
-        return SessionUser(key.name, key.scopes, signatures.derive(token, "form"), session.id)
+            session, now = self._store.sessions.find(token), self._store.clock()
+            if session is None:
+                return None
+            key = self._access.find_by_name(session.name)
+            if key is not None and self._is_proven(session, key) and session.age_s(now) <= SESSION_S:
+                return SessionUser(key.name, key.scopes, signatures.derive(token, "form"), session.id)
+            if session.age_s(now) > NEW_SESSION_S:
+                self._store.sessions.end(session.id, session.name)
+        return None
 
     def log_out(self, user: SessionUser, *, everywhere: bool) -> None:
         """End this session, or all sessions of its key."""
@@ -94,9 +106,15 @@ class SessionManager:
     def _create(self, key: ApiKey, before: str) -> str:
         if previous := self._store.sessions.find(before):
             self._store.sessions.end(previous.id, previous.name)
-        return self._store.sessions.create(key.name, _proof(key), self._store.clock())
+        prove = partial(_prove, self._secrets[0], key)
+        return self._store.sessions.create(key.name, prove, self._store.clock())
+
+    def _is_proven(self, session: Session, key: ApiKey) -> bool:
+        """Return whether a gateway of this queue began the session for this key, as it is configured now."""
+        proofs = [_prove(secret, key, session.id, session.since) for secret in self._secrets]
+        return any(signatures.equals_constant_time(proof, session.proof) for proof in proofs)
 
 
-def _proof(key: ApiKey) -> str:
-    """Return a digest that changes with the key's hash and scopes."""
-    return sha256(key.as_setting().encode()).hexdigest()
+def _prove(secret: str, key: ApiKey, session_id: str, since: str) -> str:
+    """Return the proof of a session; it changes with the key's hash and scopes."""
+    return signatures.session_proof(secret, session_id, since, key.as_setting())

@@ -114,12 +114,13 @@
 --   heartbeats     zset    worker names; score = last heartbeat; callbacks:heartbeats, archive:heartbeats and
 --                          gateway:heartbeats: of the processes that deliver callbacks, archive songs, serve HTTP
 --   heartbeats:facts hash  by worker name, JSON: its facts; callbacks:heartbeats:facts, …
+--   old_secrets    hash    by mark of an old value of VOICEQUEUE_SECRET: when a process first reported that it accepts it
 --   metrics        hash    what processes count and measure (voicequeue/storage/monitoring/metrics.py)
 --   rejected_messages list JSON: messages that became no job: rejected_at, message_id, task, reason, job
 --   rejected_messages:bytes string their total size
 --   bulk_plan:<token> list a planned bulk change: JSON of its action and count, then "id version" for each job; expires
---   session:<id>   hash    a login to the job page, by the SHA-256 of its cookie: name of the API key, proof (SHA-256 of
---                          how that key was configured), since; expires after 12 hours
+--   session:<id>   hash    a login to the job page, by the SHA-256 of its cookie: name of the API key, since, proof (keyed
+--                          with VOICEQUEUE_SECRET, over id, since and the key's configuration); expires after 12 hours
 --   session:<id>:notice string a message for its next page; expires after a minute
 --   sessions:<name> zset   sessions of the API key of that name; score = since
 --   failed_logins  zset    addresses with failed logins; score = time of the last attempt
