@@ -117,6 +117,8 @@
 --   metrics        hash    what processes count and measure (voicequeue/storage/monitoring/metrics.py)
 --   rejected_messages list JSON: messages that became no job: rejected_at, message_id, task, reason, job
 --   rejected_messages:bytes string their total size
+--   audit_log      stream  changes made by people and programs (lib/audit_log.lua): id (of the change), actor, address,
+--                          action, namespace, job_id, batch, details (JSON), reason, credits, jobs; no empty fields
 --   bulk_plan:<token> list a planned bulk change: JSON of its action and count, then "id version" for each job; expires
 --   session:<id>   hash    a login to the job page, by the SHA-256 of its cookie: name of the API key, proof (SHA-256 of
 --                          how that key was configured), since; expires after 12 hours
