@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from voicequeue.domain.job import to_iso8601
 from voicequeue.storage.connection.keyspace import Keyspace
@@ -56,6 +56,18 @@ class AuditEntry:
     jobs: int | None
     credits: int | None
     reason: str
+
+    #: Columns of an export.
+    COLUMNS: ClassVar[tuple[str, ...]] = (
+        *("at", "actor", "address", "action", "namespace", "job_id"),
+        *("batch", "details", "jobs", "credits", "reason", "id"),
+    )
+
+    def cells(self) -> tuple[object, ...]:
+        """Return the cells of its row in an export."""
+        details = ", ".join(f"{name}: {value}" for name, value in self.details.items())
+        record = {**self.as_dict(), "details": details}
+        return tuple(record[column] for column in self.COLUMNS)
 
     def as_dict(self) -> operator_schemas.AuditEntry:
         """Return the JSON representation."""
