@@ -18,13 +18,10 @@ from voicequeue.storage.audit.repair import repair
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
-from voicequeue.storage.connection.recorded_change import Actor, amend
+from voicequeue.storage.connection.recorded_change import ACTOR_MAX, Actor, amend
 from voicequeue.storage.job_store import JobStore
 
 DEFAULT_URL = "redis://localhost:6379/0"
-
-#: The longest name of an actor.
-ACTOR_MAX = 200
 
 
 class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, ChangeMethods):

@@ -31,6 +31,7 @@ from voicequeue.client import bulk_operations
 from voicequeue.client.audited import AUDITED
 from voicequeue.client.queue import without_actor
 from voicequeue.storage.job_store import JobStore
+from voicequeue.storage.monitoring.audit_log import AuditLogRetention
 
 
 def entries(queue: VoiceQueue, **filters: Any) -> list[AuditEntry]:
@@ -227,6 +228,6 @@ def test_old_entries_are_trimmed(
     for number in range(3):
         queue.set_batch_limits("b", max_credits=number + 1)
 
-    store.audit_log.trim(store.clock(), retention_s=retention_s, max_entries=max_entries)
+    store.audit_log.trim(store.clock(), AuditLogRetention(retention_s, max_entries))
 
     assert [entry.details["max_credits"] for entry in entries(queue)] == [3, 2, 1][:left]

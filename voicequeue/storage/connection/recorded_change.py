@@ -14,6 +14,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+#: The longest name of an actor.
+ACTOR_MAX = 200
+
 #: Ids that an entry names, of callbacks or jobs that are given one by one.
 _IDS_SHOWN = 5
 

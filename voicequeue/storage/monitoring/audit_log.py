@@ -109,6 +109,14 @@ class AuditFilter:
         return is_by_actor and self.action in (None, entry.action) and self.batch in (None, entry.batch)
 
 
+@dataclass(frozen=True, slots=True)
+class AuditLogRetention:
+    """The greatest age of entries, in seconds, and the greatest number of them."""
+
+    age_s: float
+    max_entries: int
+
+
 class AuditLog:
     """The entries of one queue. Safe to share between threads."""
 
@@ -130,11 +138,11 @@ class AuditLog:
                 return
             end = f"({page[-1][0]}"
 
-    def trim(self, now: float, *, retention_s: float, max_entries: int) -> None:
-        """Delete entries older than `retention_s` seconds, and the oldest beyond `max_entries`."""
-        if retention_s < inf:
-            self._redis.xtrim(self._key, minid=f"{max(0, int((now - retention_s) * 1000))}", approximate=False)
-        self._redis.xtrim(self._key, maxlen=max_entries, approximate=False)
+    def trim(self, now: float, retention: AuditLogRetention) -> None:
+        """Delete entries that are too old, and the oldest of too many."""
+        if retention.age_s < inf:
+            self._redis.xtrim(self._key, minid=f"{max(0, int((now - retention.age_s) * 1000))}", approximate=False)
+        self._redis.xtrim(self._key, maxlen=retention.max_entries, approximate=False)
 
 
 def is_entry_id(text: str) -> bool:
