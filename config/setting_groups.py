@@ -258,7 +258,8 @@ class JobSettings(SettingGroup):
     )
     audit_log_max_entries: Count = Field(
         200_000,
-        description="The most entries of the audit log that are kept; the oldest are deleted. 100,000 need about 30 MB.",
+        description="The most entries of the audit log that are kept; the oldest are deleted. 100,000 entries take "
+        "about 30 MB.",
     )
 
 

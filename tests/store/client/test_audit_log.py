@@ -6,6 +6,7 @@ import inspect
 import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from voicequeue import AuditEntry, InvalidCursorError, InvalidStateError, State,
 from voicequeue.client import bulk_operations
 from voicequeue.client.audited import AUDITED
 from voicequeue.client.queue import without_actor
+from voicequeue.storage import scripts
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.monitoring.audit_log import AuditLogRetention
 
@@ -92,6 +94,14 @@ def test_no_entry_names_a_secret(
     assert [secret for secret in ("s3cr3t", "pass", "X-Amz", *plans) if secret in text] == []
 
 
+@pytest.fixture
+def loaded_scripts(redis: Redis) -> None:
+    """Load every script, so that no call sends one."""
+    for file in Path(scripts.__file__).parent.glob("*.lua"):
+        redis.script_load(scripts.load(file.stem).source)
+
+
+@pytest.mark.usefixtures("loaded_scripts")
 @pytest.mark.parametrize(("name", "case"), CASES)
 def test_a_change_after_a_lost_reply_has_one_entry(
     queue: VoiceQueue, store: JobStore, valkey_url: str, prefix: str, name: str, case: Case
