@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from voicequeue.storage.archive import ArchiveEntry
     from voicequeue.storage.audit.findings import Finding
     from voicequeue.storage.callbacks import Callback
+    from voicequeue.storage.monitoring.audit_log import AuditEntry
     from voicequeue.storage.monitoring.throughput import TimeBucket
     from voicequeue.storage.personas import Persona
     from voicequeue.storage.preview import EnqueuePreview

@@ -204,13 +204,13 @@ def test_entries_are_filtered_and_paged(queue: VoiceQueue, monkeypatch: pytest.M
     assert [entry.action for entry in entries(queue, action="pause")] == ["pause"]
     assert [entry.batch for entry in entries(queue, batch="b4")] == ["b4"]
     assert entries(queue, since=entries(queue)[0].at + 1) == []
-    seen, cursor = [], None
+    listed_ids, cursor = [], None
     while True:
         page = queue.audit_log(limit=2, cursor=cursor)
-        seen += [entry.id for entry in page.items]
+        listed_ids += [entry.id for entry in page.items]
         if (cursor := page.cursor) is None:
             break
-    assert seen == [entry.id for entry in entries(queue)]
+    assert listed_ids == [entry.id for entry in entries(queue)]
     with pytest.raises(InvalidCursorError):
         queue.audit_log(cursor="nothing")
 
@@ -229,10 +229,10 @@ def test_a_rare_entry_is_found_page_by_page(queue: VoiceQueue, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("retention_s", "max_entries", "left"), [(float("inf"), 2, 2), (-60.0, 100, 0), (60.0, 100, 3)]
+    ("retention_s", "max_entries", "kept"), [(float("inf"), 2, 2), (-60.0, 100, 0), (60.0, 100, 3)]
 )
 def test_old_entries_are_trimmed(
-    queue: VoiceQueue, store: JobStore, retention_s: float, max_entries: int, left: int
+    queue: VoiceQueue, store: JobStore, retention_s: float, max_entries: int, kept: int
 ) -> None:
     """By age and by number, the oldest first."""
     for number in range(3):
@@ -240,4 +240,4 @@ def test_old_entries_are_trimmed(
 
     store.audit_log.trim(store.clock(), AuditLogRetention(retention_s, max_entries))
 
-    assert [entry.details["max_credits"] for entry in entries(queue)] == [3, 2, 1][:left]
+    assert [entry.details["max_credits"] for entry in entries(queue)] == [3, 2, 1][:kept]

@@ -1,8 +1,8 @@
--- The audit log: who changed what. A script that changes something for a caller gets the entry as its last argument, and
--- KEYS[2]; the entry is appended together with the first change, and once, also if the script runs again.
+-- The audit log: who changed what. A script that changes something for a caller gets the entry (JSON: fields, a list of
+-- names and values; counts = count the jobs). It is appended with the first change, and once, also if the script runs again.
 local append_audit_entry
 do
-  local entry = KEYS[2] and cjson.decode(table.remove(ARGV))
+  local entry = audit_argument and cjson.decode(audit_argument)
   local LATEST = 64 -- entries among which one of the same change is looked for
 
   local function number_of_changes(outcome)

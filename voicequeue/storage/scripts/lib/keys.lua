@@ -130,6 +130,8 @@
 --
 -- Times are Unix seconds by Redis's clock, passed by the caller (voicequeue/storage/connection/clock.py).
 local root = KEYS[1]
+-- The last argument is an entry of the audit log if KEYS[2] names that log (lib/audit_log.lua).
+local audit_argument = KEYS[2] and table.remove(ARGV)
 local function key(name) return root .. name end
 
 -- Return a table of the given fields of a hash; missing fields are nil.
