@@ -193,7 +193,9 @@ def test_resubmitting_by_a_retry_needs_both_scopes(two_keys: Gateway, store: Job
     problem(two_keys.post("/v1/retry", plan, key="operate"), 403, "forbidden")
     assert user.post(f"/job/{job_id}/retry", {"token": token, "resubmit": "1"}).status_code == 403
     assert user.post("/do/plan", {"token": token, "action": "retry", "batch": "b", "resubmit": "1"}).status_code == 403
-    assert two_keys.post("/v1/retry", plan, key="all").status_code == 200
+    planned = two_keys.post("/v1/retry", plan, key="all").json()["token"]
+    problem(two_keys.post("/v1/retry", {"token": planned}, key="operate"), 404, "plan_not_found")
+    assert user.post("/do/execute", {"token": token, "action": "retry", "plan": planned}).status_code == 404
     assert get_job(store, job_id).state is State.FAILED
     assert two_keys("POST", f"/v1/jobs/{job_id}/retry", key="operate").status_code == 200
 

@@ -120,14 +120,16 @@ def create_plan(
     return plan
 
 
-def execute_plan(store: JobStore, action: BulkAction, token: str, now: float) -> BulkResult:
+def execute_plan(
+    store: JobStore, action: BulkAction, token: str, now: float, *, may_resubmit: bool = True
+) -> BulkResult:
     """Retry each job of the plan that has not changed, or cancel each that has not settled. Idempotent.
 
     Raises PlanNotFoundError.
     """
     lines = store.indexes.plan_lines(token) if _TOKEN.fullmatch(token) else iter(())
     plan = json.loads(next(lines, "{}"))
-    if plan.get("action") != action:
+    if plan.get("action") != action or (plan["resubmit"] and not may_resubmit):
         raise PlanNotFoundError
     _record(action, plan)
     changed = marked = 0

@@ -121,7 +121,7 @@ class ChangeMethods(ReadMethods):
             return bulk_operations.create_plan(self._store, BulkAction(action), filter, self._now(), resubmit=resubmit)
 
     @audited
-    def execute_plan(self, action: BulkAction | str, token: str) -> BulkResult:
+    def execute_plan(self, action: BulkAction | str, token: str, *, may_resubmit: bool = True) -> BulkResult:
         """Execute a plan. Executing it twice changes nothing more.
 
         A retry skips jobs that changed after the plan was made; a cancel skips jobs that have settled since.
@@ -129,13 +129,16 @@ class ChangeMethods(ReadMethods):
         Args:
             action: The action of the plan, `cancel` or `retry`.
             token: `BulkPlan.token`.
+            may_resubmit: Whether the caller may execute a plan with `resubmit`. False: it does not exist for the caller.
 
         Raises:
             PlanNotFoundError: The token is unknown or expired, or belongs to the other action.
             ValueError: `action` is unknown.
         """
         with translated_errors():
-            return bulk_operations.execute_plan(self._store, BulkAction(action), token, self._now())
+            return bulk_operations.execute_plan(
+                self._store, BulkAction(action), token, self._now(), may_resubmit=may_resubmit
+            )
 
     # ── uncertain charges ──────────────────────────────────────────────────────────────────────
 

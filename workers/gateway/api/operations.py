@@ -17,7 +17,7 @@ from workers.gateway.api import schemas
 from workers.gateway.api.jobs import JobId
 from workers.gateway.api.schemas import BulkRequest, BulkRetryRequest, ChangeReason, RetryRequest
 from workers.gateway.openapi import json_body, problems, response_of
-from workers.gateway.security.access import AccessControl, acting, require_also
+from workers.gateway.security.access import AccessControl, acting, may_review, require_also
 from workers.gateway.server import bodies
 
 _EXAMPLES = {
@@ -109,8 +109,9 @@ def _add_bulk_routes(routes: APIRouter, queue: VoiceQueue) -> None:
         retry = bodies.validate(BulkRetryRequest, await bodies.read_json(request))
         if retry.resubmit:
             require_also(request, Scope.REVIEW)
-        caller = acting(queue, request, reason)
-        return JSONResponse(await run_in_threadpool(_plan_or_execute, caller, BulkAction.RETRY, retry, retry.resubmit))
+        caller, is_reviewer = acting(queue, request, reason), may_review(request)
+        run = partial(_plan_or_execute, resubmit=retry.resubmit, may_resubmit=is_reviewer)
+        return JSONResponse(await run_in_threadpool(run, caller, BulkAction.RETRY, retry))
 
 
 def _add_pause_routes(routes: APIRouter, queue: VoiceQueue) -> None:
@@ -148,12 +149,17 @@ def _reject_both(stage: Stage | None, batch: str | None) -> None:
 
 
 def _plan_or_execute(
-    queue: VoiceQueue, action: BulkAction, request: BulkRequest, resubmit: bool = False
+    queue: VoiceQueue,
+    action: BulkAction,
+    request: BulkRequest,
+    *,
+    resubmit: bool = False,
+    may_resubmit: bool = True,
 ) -> schemas.BulkPlan | schemas.BulkResult:
     if request.filter is not None and request.token is None:
         return _plan(queue.plan_bulk(action, request.filter.to_filter(), resubmit=resubmit))
     if request.token is not None and request.filter is None and not resubmit:
-        return _result(queue.execute_plan(action, request.token))
+        return _result(queue.execute_plan(action, request.token, may_resubmit=may_resubmit))
     wrong = partial(Problem, message="send either a filter (and resubmit) or the token of a plan")
     raise InvalidJobError([wrong("filter"), wrong("token")])
 

@@ -16,7 +16,7 @@ from voicequeue.domain.stop_loss import BatchLimitChanges, parse_fraction
 from voicequeue.texts import parse_float
 from workers.gateway.page.base import Form, PageRenderer
 from workers.gateway.page.views import to_filter
-from workers.gateway.security.access import acting, require_also
+from workers.gateway.security.access import acting, may_review, require_also
 
 #: Form fields that select jobs.
 _FILTER = ("state", "batch", "code", "q")
@@ -116,7 +116,8 @@ class Actions:
     def execute(self, request: Request, form: Form) -> Response:
         """Execute a plan. Raises InvalidJobError, PlanNotFoundError."""
         action = _action(form)
-        result = self._acting(request, form).execute_plan(action, form.get("plan", ""))
+        queue = self._acting(request, form)
+        result = queue.execute_plan(action, form.get("plan", ""), may_resubmit=may_review(request))
         notice = f"{_PAST[action]} {result.changed:,} of {_jobs(result.count)}."
         if result.cancelling:
             notice += f" {result.cancelling:,} will be cancelled once the outcome of their requests is known."

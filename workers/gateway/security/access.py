@@ -81,6 +81,11 @@ def require_also(request: Request, scope: Scope) -> None:
         raise _insufficient_scope(scope)
 
 
+def may_review(request: Request) -> bool:
+    """Return whether the caller has the scope `review`."""
+    return Scope.REVIEW in request.state.scopes
+
+
 def _insufficient_scope(scope: Scope) -> ProblemError:
     challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
     return ProblemError(403, f"The API key needs the scope {scope}.", headers={"WWW-Authenticate": challenge})
