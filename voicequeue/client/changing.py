@@ -129,7 +129,7 @@ class ChangeMethods(ReadMethods):
         Args:
             action: The action of the plan, `cancel` or `retry`.
             token: `BulkPlan.token`.
-            may_resubmit: Whether the caller may execute a plan with `resubmit`. False: it does not exist for the caller.
+            may_resubmit: Whether plans with `resubmit` may be executed. False treats them as unknown.
 
         Raises:
             PlanNotFoundError: The token is unknown or expired, or belongs to the other action.
