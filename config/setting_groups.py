@@ -263,6 +263,16 @@ class JobSettings(SettingGroup):
         description="Days for which [settled jobs](operations.md#how-long-jobs-are-kept) and their idempotency keys "
         "are kept. Afterwards the same job can be enqueued again, and is paid again. `inf`: keep everything.",
     )
+    audit_log_retention_days: float = Field(
+        400.0,
+        gt=0,
+        description="Days for which entries of the [audit log](operations.md#the-audit-log) are kept. `inf`: no limit.",
+    )
+    audit_log_max_entries: Count = Field(
+        200_000,
+        description="The most entries of the audit log that are kept; the oldest are deleted. 100,000 entries take "
+        "about 30 MB.",
+    )
 
 
 class PollingSettings(SettingGroup):

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from voicequeue.storage.archive import ArchiveEntry
     from voicequeue.storage.audit.findings import Finding
     from voicequeue.storage.callbacks import Callback
+    from voicequeue.storage.monitoring.audit_log import AuditEntry
     from voicequeue.storage.monitoring.throughput import TimeBucket
     from voicequeue.storage.personas import Persona
     from voicequeue.storage.preview import EnqueuePreview
@@ -87,6 +88,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "storage.archive": ("ArchiveEntry",),
     "storage.audit.findings": ("Finding",),
     "storage.callbacks": ("Callback",),
+    "storage.monitoring.audit_log": ("AuditEntry",),
     "storage.monitoring.throughput": ("TimeBucket",),
     "storage.personas": ("Persona",),
     "storage.preview": ("EnqueuePreview",),
@@ -101,6 +103,7 @@ __all__ = [
     "ArchiveState",
     "ArchivedFile",
     "AsyncVoiceQueue",
+    "AuditEntry",
     "BacklogLane",
     "Balance",
     "BalanceWindow",

@@ -22,6 +22,7 @@ from tasks.celery_tasks import submit_name
 from tasks.context import TaskContext
 from tasks.musicapi import preload
 from voicequeue.storage.heartbeats import DAY_S
+from voicequeue.storage.monitoring.audit_log import AuditLogRetention
 from workers.background import BackgroundStep, Interval, Publish, chunks, publish, run_safely
 from workers.dependencies import build_services
 from workers.lifeline import lifeline
@@ -140,6 +141,7 @@ class DispatcherStep(BackgroundStep):
             balance_interval_s=config.balance_interval_s,
             resubmit_after_s=config.unsure_resubmit_delay_s if config.unsure_policy == "resubmit" else None,
             retention_s=config.retention_days * DAY_S,
+            audit_log=AuditLogRetention(config.audit_log_retention_days * DAY_S, config.audit_log_max_entries),
         )
         return partial(self._loop, dispatcher, maintenance, config)
 
@@ -155,6 +157,7 @@ class DispatcherStep(BackgroundStep):
             if upkeep.is_due():
                 run_safely(maintenance.reconcile)
                 run_safely(maintenance.purge)
+                run_safely(maintenance.trim_audit_log)
             if collection.is_due():
                 gc.collect()
             if not run_safely(partial(dispatcher.wait_and_admit, config.dispatch_interval_s, self.stopping.wait)):

@@ -22,6 +22,7 @@ from voicequeue.domain.claims import StalledJob
 from voicequeue.domain.job import Event, Job, Transition
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import IN_FLIGHT, MAY_HAVE_LATE_RESULT, State
+from voicequeue.storage.monitoring.audit_log import AuditLogRetention
 from workers.background import run_safely
 
 log = logging.getLogger("voicequeue.dispatcher")
@@ -44,7 +45,7 @@ class Maintenance:
 
     `hand_out` sends jobs to a Celery task. `balance_interval_s` is the time between two reads of the account's balance.
     Unsure jobs are resubmitted after `resubmit_after_s`; None leaves them to an operator. Jobs in a final state are
-    purged after `retention_s`.
+    purged after `retention_s`. The audit log is trimmed to `audit_log`; None keeps it.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class Maintenance:
         balance_interval_s: float = 60.0,
         resubmit_after_s: float | None = None,
         retention_s: float = inf,
+        audit_log: AuditLogRetention | None = None,
     ) -> None:
         self._services = services
         self._hand_out = hand_out
         self._balance_interval_s = balance_interval_s
         self._resubmit_after_s = resubmit_after_s
         self._retention_s = retention_s
+        self._audit_log = audit_log
         self._purge: Iterator[int] = iter(())
         self._balance_thread = ThreadPoolExecutor(1, thread_name_prefix="balance")
 
@@ -159,6 +162,11 @@ class Maintenance:
                 return
         if self._retention_s < inf:
             self._purge = self._services.store.purge(self._services.clock(), retention_s=self._retention_s)
+
+    def trim_audit_log(self) -> None:
+        """Delete entries of the audit log whose retention is over."""
+        if self._audit_log is not None:
+            self._services.store.audit_log.trim(self._services.clock(), self._audit_log)
 
 
 def _resubmission(job: Job, now: float) -> Transition:

@@ -44,6 +44,7 @@ ROUTES = [
     ("POST", "/v1/retry", Scope.OPERATE),
     ("POST", "/v1/pause", Scope.OPERATE),
     ("POST", "/v1/resume", Scope.OPERATE),
+    ("GET", "/v1/audit-log", Scope.OPERATE),
 ]
 EVERY_ROUTE = pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
 

@@ -27,6 +27,7 @@ class Scope(StrEnum):
     ENQUEUE = "enqueue"
     READ = "read"
     OPERATE = "operate"
+    REVIEW = "review"
 
 
 @dataclass(frozen=True, slots=True)

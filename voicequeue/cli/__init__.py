@@ -46,6 +46,9 @@ COMMANDS = {
         LazyCommand("rejects", "rejects", "List rejected messages of other Celery clients, the newest first."),
     ),
     "Administration": (
+        LazyCommand(
+            "audit-log", "audit_log", "List who changed what, when and why, the latest first.", attribute="audit_log"
+        ),
         LazyCommand("doctor", "doctor", "Check settings, Redis, upstream, the public URL, processes and versions."),
         LazyCommand("keys", "keys", "Create API keys for the HTTP gateway.", attribute="app"),
     ),

@@ -11,6 +11,7 @@ from voicequeue.cli.outbox import attempt_cells, print_entries, print_outbox_jso
 from voicequeue.cli.terminal import (
     AsJson,
     BatchOption,
+    Reason,
     escape_untrusted,
     flag,
     format_time,
@@ -30,6 +31,7 @@ def archive(
     ] = None,
     backfill: Annotated[bool, flag("--backfill", help="Archive songs created before archiving was enabled.")] = False,
     batch: BatchOption = None,
+    reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
     """List jobs whose songs are pending or failed to be archived, or retry them."""
@@ -37,7 +39,7 @@ def archive(
         raise typer.BadParameter("--retry and --backfill cannot be combined")
     if job and not retry:
         raise typer.BadParameter("--job requires --retry")
-    with open_queue() as client:
+    with open_queue(reason=reason) as client:
         if backfill:
             _print_scheduled(client.backfill_archive(batch), as_json=as_json)
         elif retry:

@@ -12,6 +12,7 @@ from voicequeue.cli.outbox import attempt_cells, print_entries, print_outbox_jso
 from voicequeue.cli.terminal import (
     AsJson,
     CommandSetupError,
+    Reason,
     escape_untrusted,
     flag,
     format_time,
@@ -37,6 +38,7 @@ def callbacks(
             help="Print the root secret: VOICEQUEUE_CALLBACK_SECRET, or the one derived from VOICEQUEUE_SECRET.",
         ),
     ] = False,
+    reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
     """List callbacks that are pending or undelivered, or redeliver them."""
@@ -45,7 +47,7 @@ def callbacks(
     if secret is not None or root_secret:
         typer.echo(_root_secret() if secret is None else _secret(secret))
         return
-    with open_queue() as client:
+    with open_queue(reason=reason) as client:
         if redeliver or batch is not None or all_undelivered:
             _redeliver(client, redeliver, batch, as_json=as_json)
         else:

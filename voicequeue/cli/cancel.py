@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 from voicequeue.cli.jobs import print_job
-from voicequeue.cli.terminal import AsJson, Yes, argument, flag, open_queue, option, out, print_error, print_json
+from voicequeue.cli.terminal import (
+    AsJson,
+    Reason,
+    Yes,
+    argument,
+    flag,
+    open_queue,
+    option,
+    out,
+    print_error,
+    print_json,
+)
 from voicequeue.client.bulk_operations import BulkAction
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.client.search import Filter
@@ -25,6 +36,7 @@ def cancel(
     job_id: Annotated[str | None, argument("JOB_ID", help="Id of the job to cancel.")] = None,
     batch: Annotated[str | None, option("NAME", help="Cancel all jobs of this batch that have not settled.")] = None,
     dry_run: Annotated[bool, flag("--dry-run", help="Print the number of jobs; change nothing.")] = False,
+    reason: Reason = "",
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -35,7 +47,7 @@ def cancel(
     """
     if (job_id is None) == (batch is None):
         raise typer.BadParameter("give a job id or --batch")
-    with open_queue() as jobs:
+    with open_queue(reason=reason) as jobs:
         if job_id is not None:
             _cancel_one(jobs, job_id, dry_run=dry_run, as_json=as_json)
         else:

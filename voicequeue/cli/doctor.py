@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from voicequeue.cli.examine import run_checks
-from voicequeue.cli.terminal import AsJson, Yes, err, escape_untrusted, flag, open_queue, out, print_json
+from voicequeue.cli.terminal import AsJson, Reason, Yes, err, escape_untrusted, flag, open_queue, out, print_json
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.storage.audit.findings import Finding
 
@@ -23,6 +23,7 @@ def doctor(
     repair: Annotated[bool, flag("--repair", help="With --audit: repair the findings.")] = False,
     strict: Annotated[bool, flag("--strict", help="Exit with 1 for warnings too.")] = False,
     yes: Yes = False,
+    reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
     """Check settings, Redis, upstream, the public URL, processes and versions.
@@ -34,7 +35,7 @@ def doctor(
         raise typer.BadParameter("--repair requires --audit")
     if not audit:
         raise typer.Exit(run_checks(strict=strict, as_json=as_json))
-    with open_queue() as jobs:
+    with open_queue(reason=reason) as jobs:
         findings = jobs.audit()
         if not repair:
             _show(findings, as_json=as_json)

@@ -10,6 +10,7 @@ import typer
 
 from voicequeue.cli.terminal import (
     AsJson,
+    Reason,
     StopAfter,
     escape_untrusted,
     flag,
@@ -50,6 +51,7 @@ def limits(
         int | None, option("N", min=1, help=f"Settled jobs that --stop-after needs; {STOP_MIN} if not set.")
     ] = None,
     reset: Annotated[bool, flag("--reset", help="Return to the workers' settings; for a batch, no limits.")] = False,
+    reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
     """Show the limits, or set them for all workers at once.
@@ -65,10 +67,10 @@ def limits(
     }
     _check_scope(batch, options if batch is not None else of_batch)
     if batch is not None:
-        _limit_batch(batch, _NO_LIMITS if reset else of_batch, as_json=as_json)
+        _limit_batch(batch, _NO_LIMITS if reset else of_batch, reason=reason, as_json=as_json)
         return
     changes = options if reset else {name: value for name, value in options.items() if value is not None}
-    with open_queue() as jobs:
+    with open_queue(reason=reason) as jobs:
         current = jobs.set_limits(**changes) if changes else jobs.limits()
         slots = jobs.status().in_flight_limit
     if as_json:
@@ -88,10 +90,10 @@ def _check_scope(batch: str | None, other_options: Mapping[str, object]) -> None
             raise typer.BadParameter(f"{flag} {needs}")
 
 
-def _limit_batch(name: str, limits: BatchLimitChanges, *, as_json: bool) -> None:
+def _limit_batch(name: str, limits: BatchLimitChanges, *, reason: str, as_json: bool) -> None:
     """Set these limits of a batch, and show all of them if it has jobs."""
     check_field("batch", batch_name, name)
-    with open_queue() as jobs:
+    with open_queue(reason=reason) as jobs:
         is_set = any(value is not None for value in limits.values())
         if is_set:
             jobs.set_batch_limits(name, **limits)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from voicequeue.cli.terminal import AsJson, BatchOption, escape_untrusted, open_queue, option, out, print_json
+from voicequeue.cli.terminal import AsJson, BatchOption, Reason, escape_untrusted, open_queue, option, out, print_json
 from voicequeue.domain.stage import Stage
 from voicequeue.errors import check_field
 from voicequeue.texts import require_encodable
@@ -31,10 +31,10 @@ def pause(
     _report(f"{_scope(stage, batch)} {'is paused' if changed else 'was paused already'}", changed, as_json=as_json)
 
 
-def resume(stage: StageOption = None, batch: BatchOption = None, as_json: AsJson = False) -> None:
+def resume(stage: StageOption = None, batch: BatchOption = None, reason: Reason = "", as_json: AsJson = False) -> None:
     """Resume what is paused, and retry now what is on hold."""
     _check_scope(stage, batch)
-    with open_queue() as jobs:
+    with open_queue(reason=reason) as jobs:
         changed = jobs.resume(stage=stage, batch=batch)
     _report(f"{_scope(stage, batch)} {'is resumed' if changed else 'was not paused'}", changed, as_json=as_json)
 

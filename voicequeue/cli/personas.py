@@ -9,6 +9,7 @@ import typer
 
 from voicequeue.cli.terminal import (
     AsJson,
+    Reason,
     escape_untrusted,
     format_time,
     open_queue,
@@ -26,6 +27,7 @@ def personas(
         str | None,
         option("PERSONA_ID", help="Stop sharing this voice, because upstream has deleted it."),
     ] = None,
+    reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
     """List the voices that were created, the newest first.
@@ -33,7 +35,7 @@ def personas(
     With --reuse, a job on the same recording shares its voice and pays for the song only.
     """
     if forget is not None:
-        _forget(forget)
+        _forget(forget, reason)
         return
     with open_queue() as jobs:
         voices = list(islice(jobs.personas(), limit))
@@ -47,8 +49,8 @@ def personas(
     out.print(table if voices else "no voices yet")
 
 
-def _forget(persona_id: str) -> None:
-    with open_queue() as jobs:
+def _forget(persona_id: str, reason: str) -> None:
+    with open_queue(reason=reason) as jobs:
         existed = jobs.forget_persona(persona_id)
     if not existed:
         print_error(f"no voice has the persona id {persona_id}")

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from voicequeue.cli.terminal import AsJson, escape_untrusted, flag, format_time, open_queue, option, out, print_json
+from voicequeue.cli.terminal import (
+    AsJson,
+    Reason,
+    escape_untrusted,
+    flag,
+    format_time,
+    open_queue,
+    option,
+    out,
+    print_json,
+)
 from voicequeue.storage.rejected_messages import MESSAGES_MAX, RejectedMessage
 from voicequeue.texts import terminal_safe_json
 
@@ -16,10 +26,11 @@ SHOWN = 200
 def rejects(
     limit: Annotated[int, option("N", min=1, max=MESSAGES_MAX, help="List at most this many messages.")] = 50,
     clear: Annotated[bool, flag("--clear", help="List all messages, and delete them.")] = False,
+    reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
     """List rejected messages of other Celery clients, the newest first."""
-    with open_queue() as jobs:
+    with open_queue(reason=reason) as jobs:
         messages = jobs.clear_rejected_messages() if clear else jobs.rejected_messages(limit)
     if as_json:
         print_json([message.as_dict() for message in messages])

@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 from voicequeue.cli.jobs import print_job
-from voicequeue.cli.terminal import AsJson, Yes, argument, flag, open_queue, option, out, print_error, print_json
+from voicequeue.cli.terminal import (
+    AsJson,
+    Reason,
+    Yes,
+    argument,
+    flag,
+    open_queue,
+    option,
+    out,
+    print_error,
+    print_json,
+)
 from voicequeue.client.bulk_operations import BulkAction
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.client.search import Filter
@@ -32,6 +43,7 @@ def retry(
         option("URL", help="URL that replaces the recording of JOB_ID. Only if its voice was never ordered or paid."),
     ] = None,
     dry_run: Annotated[bool, flag("--dry-run", help="Print jobs and cost; change nothing.")] = False,
+    reason: Reason = "",
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -44,7 +56,7 @@ def retry(
         raise typer.BadParameter("give a job id, or --batch, --code or both")
     if audio_url is not None and job_id is None:
         raise typer.BadParameter("give the id of the job that --audio-url is for; it corrects one job at a time")
-    with open_queue() as jobs:
+    with open_queue(reason=reason) as jobs:
         if job_id is not None:
             _retry_one(jobs, job_id, audio_url=audio_url, resubmit=resubmit, dry_run=dry_run, yes=yes, as_json=as_json)
         else:

@@ -9,6 +9,7 @@ import typer
 from voicequeue.cli.jobs import print_job
 from voicequeue.cli.terminal import (
     AsJson,
+    Reason,
     Yes,
     argument,
     coloured,
@@ -39,6 +40,7 @@ def review(
     task_id: Annotated[str | None, option("ID", help="Confirm the charge, by the id of its upstream task.")] = None,
     resubmit: Annotated[bool, flag("--resubmit", help="Submit the order again; it may be charged twice.")] = False,
     abandon: Annotated[bool, flag("--abandon", help="Give up the job; it fails as abandoned.")] = False,
+    reason: Reason = "",
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -46,7 +48,7 @@ def review(
     actions = [bool(task_id), resubmit, abandon]
     if sum(actions) > 1 or (job_id is None) == any(actions):
         raise typer.BadParameter("give a job id with one of --task-id, --resubmit and --abandon, or nothing")
-    with open_queue() as jobs:
+    with open_queue(reason=reason) as jobs:
         if job_id is None:
             _list(list(jobs.charge_reviews()), as_json=as_json)
             return

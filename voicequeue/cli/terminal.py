@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import math
 import os
 import re
+import socket
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +21,7 @@ from rich.table import Table
 from voicequeue.domain.source import Source
 from voicequeue.domain.states import State
 from voicequeue.errors import VoiceQueueError
+from voicequeue.storage.connection.recorded_change import ACTOR_MAX
 from voicequeue.texts import escape_controls, parse_float, terminal_safe_json
 
 if TYPE_CHECKING:
@@ -92,6 +95,7 @@ Yes = Annotated[bool, flag("--yes", "-y", help="Do not ask for confirmation.")]
 BatchOption = Annotated[str | None, option("NAME", help="Only this batch.")]
 StateOption = Annotated[State | None, option("STATE", help=f"Only jobs in this state: {', '.join(State)}.")]
 JobId = Annotated[str, argument("JOB_ID", help="Id of the job.")]
+Reason = Annotated[str, option("TEXT", help="Keep this reason in the audit log.")]
 Reuse = Annotated[
     bool | None,
     flag("--reuse/--no-reuse", help="Share the voice with other jobs on the same recording."),
@@ -117,12 +121,13 @@ StartWithin = Annotated[
 # ── the connection ─────────────────────────────────────────────────────────────────────────────────
 
 
-def open_queue(*, reuse: bool | None = None) -> VoiceQueue:
+def open_queue(*, reuse: bool | None = None, reason: str = "") -> VoiceQueue:
     """Return the queue that REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S describe.
 
     Raises CommandSetupError.
 
-    `reuse` is whether jobs share voices by default; None takes VOICEQUEUE_REUSE_VOICES. Raises CommandSetupError.
+    `reuse` is whether jobs share voices by default; None takes VOICEQUEUE_REUSE_VOICES. Changes are recorded in the
+    audit log as those of the user at this machine, with `reason`.
     """
     # Imported here, because the help of a command needs no connection.
     from voicequeue.client.queue import DEFAULT_URL, VoiceQueue, with_source  # noqa: PLC0415
@@ -136,7 +141,16 @@ def open_queue(*, reuse: bool | None = None) -> VoiceQueue:
         connected = VoiceQueue(url, prefix=prefix, wait_for_redis_s=_number(wait_s), reuse=reuse)
     except ValueError as error:
         raise CommandSetupError(f"{error}; see REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S") from None
-    return with_source(connected, Source.CLI)
+    return with_source(connected, Source.CLI).on_behalf_of(_actor(), reason=reason)
+
+
+def _actor() -> str:
+    """Return the user and the machine of the command, for the audit log."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container may run a user without a name
+        user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
+    return f"{Source.CLI}:{user}@{socket.gethostname()}"[:ACTOR_MAX]
 
 
 _BOOLEANS = {"": False, "0": False, "false": False, "no": False, "off": False} | dict.fromkeys(

@@ -9,6 +9,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import partial, wraps
 from itertools import islice
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -108,6 +109,19 @@ class AsyncVoiceQueue:
         await self._run(self._queue.close)
         self._threads.shutdown(wait=False)
 
+    def on_behalf_of(self, actor: str, *, address: str = "", reason: str = "") -> AsyncVoiceQueue:
+        """Return a queue on the same connection whose changes are recorded as those of an actor, as `VoiceQueue` does.
+
+        Args:
+            actor: Name of the person or program, as in `VoiceQueue.on_behalf_of`.
+            address: Network address from which the change was requested.
+            reason: Reason of the changes.
+        """
+        acting = copy(self)
+        acting._queue = self._queue.on_behalf_of(actor, address=address, reason=reason)
+        acting._waiters, acting._listener = {}, None
+        return acting
+
     async def _run(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
@@ -157,6 +171,7 @@ class AsyncVoiceQueue:
     status = offload(VoiceQueue.status)
     throughput = offload(VoiceQueue.throughput)
     balance_history = offload(VoiceQueue.balance_history)
+    audit_log = offload(VoiceQueue.audit_log)
     personas = offload_iterator(VoiceQueue.personas)
     forget_persona = offload(VoiceQueue.forget_persona)
 

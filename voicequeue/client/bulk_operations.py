@@ -10,14 +10,17 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from itertools import islice
+from typing import Any
 
 from voicequeue.client import cancelling, search
+from voicequeue.client.audited import filter_details
 from voicequeue.client.search import CHUNK, Filter
 from voicequeue.domain import transitions
 from voicequeue.domain.job import Job
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.states import State
 from voicequeue.errors import PlanNotFoundError
+from voicequeue.storage.connection.recorded_change import amend
 from voicequeue.storage.job_store import JobStore
 
 #: Jobs in one plan, at most.
@@ -112,19 +115,23 @@ def create_plan(
         is_complete=next(jobs, None) is None,
     )
     entries.sort(key=lambda entry: not entry[0])
-    store.indexes.store_plan(plan.token, [json.dumps(asdict(plan)), *(line for _, line in entries)], ttl_s=TOKEN_TTL_S)
+    head = {**asdict(plan), "batch": job_filter.batch, "filter": filter_details(job_filter)}
+    store.indexes.store_plan(plan.token, [json.dumps(head), *(line for _, line in entries)], ttl_s=TOKEN_TTL_S)
     return plan
 
 
-def execute_plan(store: JobStore, action: BulkAction, token: str, now: float) -> BulkResult:
+def execute_plan(
+    store: JobStore, action: BulkAction, token: str, now: float, *, may_resubmit: bool = True
+) -> BulkResult:
     """Retry each job of the plan that has not changed, or cancel each that has not settled. Idempotent.
 
     Raises PlanNotFoundError.
     """
     lines = store.indexes.plan_lines(token) if _TOKEN.fullmatch(token) else iter(())
     plan = json.loads(next(lines, "{}"))
-    if plan.get("action") != action:
+    if plan.get("action") != action or (plan["resubmit"] and not may_resubmit):
         raise PlanNotFoundError
+    _record(action, plan)
     changed = marked = 0
     while page := list(islice(lines, CHUNK)):
         versions = {job_id: int(version) for job_id, version in map(str.split, page)}
@@ -138,6 +145,13 @@ def execute_plan(store: JobStore, action: BulkAction, token: str, now: float) ->
             moves = [transitions.retry(job, now, resubmit=plan["resubmit"]) for job in unchanged]
             changed += sum(store.apply_transitions(moves, now))
     return BulkResult(action, plan["count"], changed, marked)
+
+
+def _record(action: BulkAction, plan: dict[str, Any]) -> None:
+    """Describe the plan in the audit log: the jobs and the credits that the actor agreed to."""
+    details = plan.get("filter", {}) | ({"resubmit": True} if plan["resubmit"] else {})
+    credits = plan["max_credits"] if action is BulkAction.RETRY else None
+    amend(action=action, batch=plan.get("batch"), jobs=plan["count"], credits=credits, details=details)
 
 
 def _changeable(store: JobStore, action: BulkAction, job_filter: Filter) -> Iterator[Job]:

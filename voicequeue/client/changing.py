@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from voicequeue.client import bulk_operations
+from voicequeue.client.audited import audited
 from voicequeue.client.bulk_operations import BulkAction, BulkPlan, BulkResult
 from voicequeue.client.correcting import correct_recording
 from voicequeue.client.orders import record_charged_order
@@ -14,9 +15,11 @@ from voicequeue.client.search import Filter
 from voicequeue.domain import transitions
 from voicequeue.domain.charge_review import ChargeReview, review_charge
 from voicequeue.domain.job import Job, Transition
+from voicequeue.domain.stage import PRICES
 from voicequeue.domain.states import State
 from voicequeue.errors import InvalidStateError
 from voicequeue.storage.connection.errors import translated_errors
+from voicequeue.storage.connection.recorded_change import amend
 
 
 class ChangeMethods(ReadMethods):
@@ -28,6 +31,7 @@ class ChangeMethods(ReadMethods):
 
     # ── one job ────────────────────────────────────────────────────────────────────────────────
 
+    @audited
     def cancel(self, job_id: str) -> Job:
         """Cancel a job, and return it.
 
@@ -46,6 +50,7 @@ class ChangeMethods(ReadMethods):
             now, job = self._now(), transitions.require_cancellable(self.get(job_id))
             if job.is_cancelling:
                 return job
+            amend(batch=job.spec.batch)
             with translated_errors():
                 if job.state in transitions.ONLY_MARKABLE:
                     [is_applied] = self._store.request_cancellation([job], now)
@@ -54,6 +59,7 @@ class ChangeMethods(ReadMethods):
             if is_applied:
                 return self.get(job_id)
 
+    @audited
     def retry(self, job_id: str, *, resubmit: bool = False, audio_url: str | None = None) -> Job:
         """Retry a failed job from the first stage that has no result, and return it.
 
@@ -73,12 +79,15 @@ class ChangeMethods(ReadMethods):
         """
         if audio_url is not None:
             self._correct_recording(job_id, audio_url)
-        return self._change(job_id, partial(transitions.retry, resubmit=resubmit))
+        cost = partial(transitions.retry_cost, resubmit=resubmit)
+        return self._change(job_id, partial(transitions.retry, resubmit=resubmit), cost=cost)
 
     def _correct_recording(self, job_id: str, audio_url: str) -> None:
         is_corrected = False
         while not is_corrected:
             job = self.get(job_id)
+            cost = transitions.retry_cost(job) if transitions.is_correctable(job) else None
+            amend(batch=job.spec.batch, credits=cost)
             with translated_errors():
                 is_corrected = correct_recording(
                     self._store,
@@ -111,7 +120,8 @@ class ChangeMethods(ReadMethods):
         with translated_errors():
             return bulk_operations.create_plan(self._store, BulkAction(action), filter, self._now(), resubmit=resubmit)
 
-    def execute_plan(self, action: BulkAction | str, token: str) -> BulkResult:
+    @audited
+    def execute_plan(self, action: BulkAction | str, token: str, *, may_resubmit: bool = True) -> BulkResult:
         """Execute a plan. Executing it twice changes nothing more.
 
         A retry skips jobs that changed after the plan was made; a cancel skips jobs that have settled since.
@@ -119,13 +129,16 @@ class ChangeMethods(ReadMethods):
         Args:
             action: The action of the plan, `cancel` or `retry`.
             token: `BulkPlan.token`.
+            may_resubmit: Whether plans with `resubmit` may be executed. False treats them as unknown.
 
         Raises:
             PlanNotFoundError: The token is unknown or expired, or belongs to the other action.
             ValueError: `action` is unknown.
         """
         with translated_errors():
-            return bulk_operations.execute_plan(self._store, BulkAction(action), token, self._now())
+            return bulk_operations.execute_plan(
+                self._store, BulkAction(action), token, self._now(), may_resubmit=may_resubmit
+            )
 
     # ── uncertain charges ──────────────────────────────────────────────────────────────────────
 
@@ -152,6 +165,7 @@ class ChangeMethods(ReadMethods):
             raise InvalidStateError(f"only an unsure job can be reviewed; job {job.id} is {job.state}")
         return review
 
+    @audited
     def confirm_charged(self, job_id: str, task_id: str) -> Job:
         """Confirm that an order was charged, by the id of its upstream task, and return the job.
 
@@ -167,12 +181,14 @@ class ChangeMethods(ReadMethods):
             InvalidJobError: The task id is not valid Unicode.
             InvalidStateError: The job has no such order, or has this task already.
         """
-        order = transitions.lost_order(self.get(job_id), task_id)
-        now = self._now()
+        job, now = self.get(job_id), self._now()
+        order = transitions.lost_order(job, task_id)
+        amend(batch=job.spec.batch, credits=PRICES[order.stage])
         with translated_errors():
             record_charged_order(self._store, order, now, reason="charge confirmed by task id")
         return self.get(job_id)
 
+    @audited
     def resubmit(self, job_id: str) -> Job:
         """Submit the order of an `unsure` job again, and return the job. The stage may be charged a second time.
 
@@ -183,8 +199,9 @@ class ChangeMethods(ReadMethods):
             JobNotFoundError: No job has this id.
             InvalidStateError: The job is not `unsure`, or is to be cancelled.
         """
-        return self._change(job_id, transitions.resubmit)
+        return self._change(job_id, transitions.resubmit, cost=lambda job: PRICES[job.stage])
 
+    @audited
     def abandon(self, job_id: str) -> Job:
         """Give up an `unsure` job, and return it. It fails with the code `abandoned`.
 
@@ -197,11 +214,17 @@ class ChangeMethods(ReadMethods):
         """
         return self._change(job_id, transitions.abandon)
 
-    def _change(self, job_id: str, decide: Callable[[Job, float], Transition]) -> Job:
-        """Apply a transition; decide again as long as the job changes between reading and writing."""
+    def _change(
+        self, job_id: str, decide: Callable[[Job, float], Transition], *, cost: Callable[[Job], int] | None = None
+    ) -> Job:
+        """Apply a transition; decide again as long as the job changes between reading and writing.
+
+        `cost` returns the most credits that it may cost, for the audit log.
+        """
         while True:
-            now = self._now()
-            move = decide(self.get(job_id), now)
+            now, job = self._now(), self.get(job_id)
+            move = decide(job, now)
+            amend(batch=job.spec.batch, credits=cost(job) if cost else None)
             with translated_errors():
                 [is_applied] = self._store.apply_transitions([move], now)
             if is_applied:

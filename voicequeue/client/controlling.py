@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from voicequeue.client.audited import audited
 from voicequeue.client.reading import ReadMethods
 from voicequeue.domain.gate import Limits
 from voicequeue.domain.stage import Stage
@@ -30,6 +31,7 @@ class ControlMethods(ReadMethods):
 
     _source: str
 
+    @audited
     def pause(self, *, stage: Stage | str | None = None, batch: str | None = None, reason: str = "") -> bool:
         """Stop submitting orders: all, those of one stage, or those of one batch.
 
@@ -57,6 +59,7 @@ class ControlMethods(ReadMethods):
                 self._now(), stage=None if stage is None else Stage(stage), reason=reason
             )
 
+    @audited
     def resume(self, *, stage: Stage | str | None = None, batch: str | None = None) -> bool:
         """Resume submitting orders: all, those of one stage, or those of one batch.
 
@@ -85,6 +88,7 @@ class ControlMethods(ReadMethods):
         with translated_errors():
             return self._store.flow_control.limits()
 
+    @audited
     def set_limits(
         self,
         *,
@@ -111,6 +115,7 @@ class ControlMethods(ReadMethods):
             )
             return self._store.flow_control.limits()
 
+    @audited
     def set_batch_limits(
         self,
         name: str,
@@ -156,6 +161,7 @@ class ControlMethods(ReadMethods):
         with translated_errors():
             return self._store.set_batch_limits(name, paused=paused, **limits)
 
+    @audited
     def set_batch_callback(self, name: str, url: str | None) -> None:
         """Set the URL that receives a callback each time all jobs of the batch have settled or are unsure.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
+from voicequeue.client.audited import audited
 from voicequeue.client.reading import ReadMethods, paged
 from voicequeue.domain.portions import PORTION_JOBS_MAX
 from voicequeue.domain.states import SETTLED
@@ -12,6 +13,7 @@ from voicequeue.domain.status import ArchiveCounts, CallbackCounts
 from voicequeue.storage.archive import ArchiveEntry
 from voicequeue.storage.callbacks import Callback
 from voicequeue.storage.connection.errors import translated_errors
+from voicequeue.storage.connection.recorded_change import begin_part
 from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
 from voicequeue.storage.rejected_messages import MESSAGES_MAX, RejectedMessage
 
@@ -44,6 +46,7 @@ class OutboxMethods(ReadMethods):
         with translated_errors():
             return self._store.callbacks.counts(self._now() - HEARTBEAT_TIMEOUT_S)
 
+    @audited
     def redeliver_callbacks(self, callback_ids: Iterable[str]) -> int:
         """Deliver callbacks now, pending ones and those that were given up; return how many exist.
 
@@ -68,6 +71,7 @@ class OutboxMethods(ReadMethods):
         with translated_errors():
             return self._store.archive.counts(self._now() - HEARTBEAT_TIMEOUT_S)
 
+    @audited
     def retry_archive(self, job_ids: Iterable[str]) -> int:
         """Archive the songs of these jobs now, and return how many jobs are affected.
 
@@ -78,6 +82,7 @@ class OutboxMethods(ReadMethods):
         """
         return self._sum_pages(job_ids, self._store.archive.retry)
 
+    @audited
     def backfill_archive(self, batch: str | None = None) -> int:
         """Archive songs created before archiving was enabled, and return how many jobs are affected.
 
@@ -94,6 +99,7 @@ class OutboxMethods(ReadMethods):
         """Apply a change to ids, a page at a time; return to how many it applied."""
         remaining, count = iter(ids), 0
         while page := list(islice(remaining, PORTION_JOBS_MAX)):
+            begin_part(page)
             with translated_errors():
                 count += sum(change(page, self._now()))
         return count
@@ -111,6 +117,7 @@ class OutboxMethods(ReadMethods):
         with translated_errors():
             return self._store.rejected_messages.latest(limit)
 
+    @audited
     def clear_rejected_messages(self) -> list[RejectedMessage]:
         """Delete all rejected messages, and return them."""
         with translated_errors():

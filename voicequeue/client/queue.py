@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 
+from voicequeue.client.audited import audited
 from voicequeue.client.changing import ChangeMethods
 from voicequeue.client.controlling import ControlMethods
 from voicequeue.client.enqueueing import EnqueueMethods
@@ -17,6 +18,7 @@ from voicequeue.storage.audit.repair import repair
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.connection.recorded_change import ACTOR_MAX, Actor, amend
 from voicequeue.storage.job_store import JobStore
 
 DEFAULT_URL = "redis://localhost:6379/0"
@@ -53,6 +55,7 @@ class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, Ch
         app: str = "",
     ) -> None:
         self._source = Source.LIBRARY.with_caller(app)
+        self._actor = Actor(self._source)
         if not wait_for_redis_s >= 0:
             raise ValueError("wait_for_redis_s must be 0 or more seconds")
         self._redis = connect(url, wait_s=wait_for_redis_s)
@@ -69,6 +72,27 @@ class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, Ch
         """Close the connections to Redis."""
         self._redis.close()
 
+    def on_behalf_of(self, actor: str, *, address: str = "", reason: str = "") -> VoiceQueue:
+        """Return a queue on the same connection whose changes are recorded in the audit log as those of an actor.
+
+        Without it they are recorded as those of `library:<app>`.
+
+        Args:
+            actor: Name of the person or program, such as `library:shop/ana`; 1 to 200 characters. Tools filter by the
+                part before the colon.
+            address: Network address from which the change was requested.
+            reason: Reason of the changes, for people who read the audit log. Do not put personal data into it: entries
+                are not deleted with a job.
+
+        Raises:
+            ValueError: `actor` is empty or too long.
+        """
+        if not 1 <= len(actor) <= ACTOR_MAX:
+            raise ValueError(f"actor: {actor!r} must be 1 to {ACTOR_MAX} characters")
+        acting = copy(self)
+        acting._actor = Actor(actor, address, reason)
+        return acting
+
     # ── integrity ──────────────────────────────────────────────────────────────────────────────
 
     def audit(self) -> list[Finding]:
@@ -76,6 +100,7 @@ class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, Ch
         with translated_errors():
             return audit(self._redis, self._prefix)
 
+    @audited
     def repair(self, findings: Sequence[Finding]) -> list[Finding]:
         """Correct the indexes and counters that `audit` reported, and return the findings that were corrected.
 
@@ -84,8 +109,16 @@ class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, Ch
         Args:
             findings: All or some of the findings that `audit` returned.
         """
+        amend(jobs=len(findings))
         with translated_errors():
             return repair(self._redis, self._prefix, findings, self._now())
+
+
+def without_actor(queue: VoiceQueue) -> VoiceQueue:
+    """Return a copy of the queue that changes nothing until `on_behalf_of` names an actor: for servers."""
+    nameless = copy(queue)
+    nameless._actor = Actor("")
+    return nameless
 
 
 def with_source(queue: VoiceQueue, source: str) -> VoiceQueue:

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TypeVar
 
 from voicequeue.client import search
+from voicequeue.client.audited import audited
 from voicequeue.client.search import Filter, Page
 from voicequeue.domain.balance import Balance
 from voicequeue.domain.job import Job, TimelineEntry
@@ -15,8 +16,10 @@ from voicequeue.domain.states import ACTIVE, State
 from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, Status
 from voicequeue.errors import BatchNotFoundError, JobNotFoundError
 from voicequeue.storage.connection.errors import translated_errors
+from voicequeue.storage.connection.recorded_change import Actor
 from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
 from voicequeue.storage.job_store import JobStore
+from voicequeue.storage.monitoring.audit_log import AuditEntry, AuditFilter
 from voicequeue.storage.monitoring.throughput import TimeBucket
 from voicequeue.storage.personas import Persona
 
@@ -36,6 +39,7 @@ class ReadMethods:
     """Methods of `VoiceQueue` that read."""
 
     _store: JobStore
+    _actor: Actor
 
     # ── jobs ───────────────────────────────────────────────────────────────────────────────────
 
@@ -226,12 +230,44 @@ class ReadMethods:
         with translated_errors():
             return self._store.flow_control.balances()
 
+    def audit_log(
+        self,
+        *,
+        since: float | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        batch: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[AuditEntry]:
+        """Return a page of the changes that people and programs made, the latest first.
+
+        A page may have fewer entries than `limit`, even none, while `Page.cursor` is set.
+
+        Args:
+            since: Only changes at this time or later (Unix seconds).
+            actor: Only changes by this actor, such as `key:shop`, or by all of a kind: `key`, `page`, `cli`, `library`.
+            action: Only this action, such as `pause`.
+            batch: Only changes of this batch.
+            limit: Maximum number of entries; 1 or more.
+            cursor: `Page.cursor` of the previous page. None returns the first page.
+
+        Raises:
+            InvalidCursorError: `cursor` is not a cursor of this list.
+            ValueError: `limit` is not positive.
+        """
+        require_positive("limit", limit)
+        with translated_errors():
+            entry_filter = AuditFilter(since=since, actor=actor, action=action, batch=batch)
+            return search.audit_entries(self._store, entry_filter, limit=limit, cursor=cursor)
+
     # ── voices ─────────────────────────────────────────────────────────────────────────────────
 
     def personas(self) -> Iterator[Persona]:
         """Yield the voices that were created and can be shared, the latest first, read a page at a time."""
         return paged(self._store.personas.list_all())
 
+    @audited
     def forget_persona(self, persona_id: str) -> bool:
         """Stop sharing a voice that upstream has deleted, and return whether the voice was known.
 

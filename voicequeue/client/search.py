@@ -15,6 +15,7 @@ from voicequeue.domain.states import FailureCode, State
 from voicequeue.domain.status import Batch
 from voicequeue.errors import InvalidCursorError, InvalidJobError, Problem, unencodable_fields
 from voicequeue.storage.job_store import JobStore
+from voicequeue.storage.monitoring.audit_log import AuditEntry, AuditFilter, is_entry_id
 
 T = TypeVar("T")
 
@@ -154,6 +155,24 @@ def list_batches(store: JobStore, *, limit: int, cursor: str | None = None) -> P
     page = (store.batch(name) for name, _ in members)
     end = PagePosition("batches", *members[-1]).text() if len(members) == limit else None
     return Page(tuple(batch for batch in page if batch is not None), end)
+
+
+def audit_entries(
+    store: JobStore, entry_filter: AuditFilter, *, limit: int, cursor: str | None = None
+) -> Page[AuditEntry]:
+    """Return a page of the audit log, the latest entries first. Raises InvalidCursorError."""
+    if cursor is not None and not is_entry_id(cursor):
+        raise InvalidCursorError
+    matches: list[AuditEntry] = []
+    examined, last_id = 0, ""
+    for page in store.audit_log.pages(entry_filter.since, before=cursor):
+        for entry in page:
+            if len(matches) == limit or examined == EXAMINED_MAX:
+                return Page(tuple(matches), last_id)
+            if entry_filter.matches(entry):
+                matches.append(entry)
+            examined, last_id = examined + 1, entry.id
+    return Page(tuple(matches), None)
 
 
 def search(store: JobStore, job_filter: Filter, *, limit: int, cursor: str | None = None) -> Page[Job]:

@@ -79,6 +79,35 @@ class ArchiveJob(Schema):
     """When archiving was given up."""
 
 
+class AuditEntry(Schema):
+    """A change that a person or a program made."""
+
+    id: str
+    """Unique id of the entry; later entries have larger ones."""
+    at: Timestamp
+    """When the change was made."""
+    actor: str
+    """Who made it: `key:NAME`, `page:NAME`, `cli:USER@HOST` or `library:APP`."""
+    address: str | None
+    """Address of the HTTP client."""
+    action: str
+    """What was done, for example `pause`, `cancel`, `retry`, `resubmit` or `set_batch_limits`."""
+    namespace: str
+    """Namespace in which it was made; empty for the default one."""
+    job_id: str | None
+    """Id of the job; null if it concerned several jobs, or none."""
+    batch: str | None
+    """Name of the batch."""
+    details: dict[str, Any]
+    """Its other arguments, or the filter of a bulk change. URLs are shortened to their host."""
+    jobs: int | None
+    """Number of jobs (callbacks, messages, findings) that it concerned."""
+    credits: int | None
+    """The most credits that it could cost; null if it ordered nothing."""
+    reason: str | None
+    """The reason that the actor gave."""
+
+
 class Check(Schema):
     """The result of one check of `voicequeue doctor`."""
 

@@ -6,10 +6,13 @@ A `'` before a formula makes it a text; `unguard` removes exactly those.
 
 from __future__ import annotations
 
+import csv
 import re
+from collections.abc import Iterable, Iterator, Sequence
+from io import StringIO
 from typing import Any
 
-from voicequeue.texts import terminal_safe_json
+from voicequeue.texts import escape_controls, terminal_safe_json
 
 #: The characters that end a cell in a program that splits at another delimiter than the file's.
 _ENDS = r";|\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
@@ -50,3 +53,14 @@ def json_cell(value: Any) -> str:
     """Return JSON that needs no guard in a cell, so that programs can parse it as it is."""
     text = terminal_safe_json(value)
     return text if guard(text) == text else text.replace(";", r"\u003b").replace("|", r"\u007c")
+
+
+def csv_lines(rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """Yield rows as lines of CSV that a spreadsheet program evaluates no part of; None is an empty cell."""
+    line = StringIO()
+    writer = csv.writer(line)
+    for row in rows:
+        writer.writerow(["" if cell is None else guard(escape_controls(str(cell))) for cell in row])
+        yield line.getvalue()
+        line.seek(0)
+        line.truncate()

@@ -139,7 +139,7 @@ class ArchiveOutbox(Outbox[ArchiveEntry]):
     def retry(self, job_ids: Sequence[str], now: float) -> list[bool]:
         """Make these jobs due now. Return for each whether it has songs that are not archived."""
         return (
-            [bool(is_due) for is_due in self._space.run_script("archive_retry", f"{now:.6f}", *job_ids)]
+            [bool(is_due) for is_due in self._space.run_change("archive_retry", f"{now:.6f}", *job_ids)]
             if job_ids
             else []
         )

@@ -180,7 +180,7 @@ class CallbackOutbox(Outbox[Callback]):
 
     def redeliver(self, ids: Sequence[str], now: float) -> list[bool]:
         """Make these due now, also undelivered ones. Return for each whether it exists."""
-        return [bool(exists) for exists in self._space.run_script("callback_retry", f"{now:.6f}", *ids)] if ids else []
+        return [bool(exists) for exists in self._space.run_change("callback_retry", f"{now:.6f}", *ids)] if ids else []
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 
@@ -216,8 +216,6 @@ class CallbackOutbox(Outbox[Callback]):
 
     def set_batch_url(self, name: str, url: str | None, *, source: str = Source.LIBRARY) -> None:
         """Set the URL that is notified when the batch has settled (None: no URL) and who set it. Raises ValueError."""
-        key = self._space.key(f"batch:{batch_name(name)}")
-        if url is None:
-            self._redis.hdel(key, "callback_url", "callback_source")
-        else:
-            self._redis.hset(key, mapping={"callback_url": http_url(url), "callback_source": source})
+        address, setter = ("", "") if url is None else (http_url(url), source)
+        fields = ("callback_url", address, "callback_source", setter)
+        self._space.run_change("set_fields", f"batch:{batch_name(name)}", *fields)

@@ -63,7 +63,7 @@ class FlowControl:
     def add_hold(self, reason: str, detail: str, now: float, until: float | None = None) -> bool:
         """Add a hold for this reason; False if there already was one."""
         return bool(
-            self._space.run_script("close_gate", f"{now:.6f}", reason, detail, "" if until is None else f"{until:.6f}")
+            self._space.run_change("close_gate", f"{now:.6f}", reason, detail, "" if until is None else f"{until:.6f}")
         )
 
     def record_failures(
@@ -108,7 +108,7 @@ class FlowControl:
 
     def resume(self, now: float, *, stage: Stage | None = None) -> bool:
         """Remove pauses, and start a trial for every other hold; False if there was no hold."""
-        return bool(self._space.run_script("resume", f"{now:.6f}", stage or ""))
+        return bool(self._space.run_change("resume", f"{now:.6f}", stage or ""))
 
     def gate(self, now: float) -> Gate:
         """Return the gate with every hold."""
@@ -148,13 +148,8 @@ class FlowControl:
     def set_limits(self, **limits: float | None) -> None:
         """Set `in_flight`, `submit_rate` (0: unlimited) or `min_balance` for all workers at once; None returns to the
         setting. Raises ValueError."""
-        texts = {name: _limit_text(name, value) for name, value in limits.items()}
-        key = self._space.key("limits")
-        for name, text in texts.items():
-            if text is None:
-                self._redis.hdel(key, name)
-            else:
-                self._redis.hset(key, name, text)
+        fields = ((name, _limit_text(name, value) or "") for name, value in limits.items())
+        self._space.run_change("set_fields", "limits", *chain.from_iterable(fields))
 
     def publish_settings(self) -> None:
         """Publish the limits in this worker's settings."""

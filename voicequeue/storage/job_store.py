@@ -43,6 +43,7 @@ from voicequeue.storage.heartbeats import KINDS, Heartbeats
 from voicequeue.storage.indexes import JobIndexes
 from voicequeue.storage.job_queries import JobQueries
 from voicequeue.storage.login_attempts import LoginAttempts
+from voicequeue.storage.monitoring.audit_log import AuditLog
 from voicequeue.storage.monitoring.event_log import EventLog
 from voicequeue.storage.monitoring.metrics import MetricsCounter
 from voicequeue.storage.personas import Personas
@@ -107,6 +108,7 @@ class JobStore(JobQueries):
         self.sessions = Sessions(self._space)
         self.login_attempts = LoginAttempts(self._space)
         self.event_log = EventLog(self._space)
+        self.audit_log = AuditLog(self._space)
         self.heartbeats = {kind: Heartbeats(self._space, kind) for kind in KINDS}
         self._limits = self.flow_control.settings.script_arguments()
         self._reuse = reuse
@@ -292,7 +294,7 @@ class JobStore(JobQueries):
     def _apply(self, moves: Sequence[Transition], now: float) -> list[HoldEffect | None]:
         failures_before = failed_attempts()
         texts = [serialization.transition_arguments(move, archive=self._archives) for move in moves]
-        codes = self._space.run_script(
+        codes = self._space.run_change(
             "apply_transitions", f"{now:.6f}", json.dumps(texts, ensure_ascii=False), *self._limits
         )
         effects = [HoldEffect(code) if code else None for code in codes]
@@ -315,7 +317,7 @@ class JobStore(JobQueries):
         Returns False if the order was already counted, None if there is no such job.
         """
         fields = (order.job_id, order.stage, order.attempt, order.task_id, PRICES[order.stage], reason)
-        is_new = self._space.run_script("count_order", f"{now:.6f}", *fields)
+        is_new = self._space.run_change("count_order", f"{now:.6f}", *fields)
         return None if is_new is None else bool(is_new)
 
     def request_cancellation(self, jobs: Sequence[Job], now: float) -> list[bool]:
@@ -324,7 +326,7 @@ class JobStore(JobQueries):
             return []
         versions = [argument for job in jobs for argument in (job.id, job.version)]
         return [
-            bool(is_marked) for is_marked in self._space.run_script("request_cancellation", f"{now:.6f}", *versions)
+            bool(is_marked) for is_marked in self._space.run_change("request_cancellation", f"{now:.6f}", *versions)
         ]
 
     def set_batch_limits(self, name: str, **limits: float | None) -> bool:
@@ -336,7 +338,7 @@ class JobStore(JobQueries):
         key_name = batch_name(name)
         fields = {field: limit_text(field, value) for field, value in limits.items() if value is not None}
         arguments = chain.from_iterable(fields.items())
-        return bool(self._space.run_script("set_batch_limits", f"{self.clock():.6f}", key_name, *arguments))
+        return bool(self._space.run_change("set_batch_limits", f"{self.clock():.6f}", key_name, *arguments))
 
     # ── maintenance ────────────────────────────────────────────────────────────────────────────
 

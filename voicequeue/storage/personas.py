@@ -78,7 +78,7 @@ class Personas:
             voices = [
                 key.removeprefix(root) for key, current in zip(page, persona_ids, strict=True) if current == persona_id
             ]
-            count += sum(self._space.run_script("forget_persona", voice, persona_id) for voice in voices)
+            count += sum(self._space.run_change("forget_persona", voice, persona_id) for voice in voices)
         return count
 
     def creator_of(self, voice: str) -> str | None:

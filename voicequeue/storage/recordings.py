@@ -89,7 +89,7 @@ class Recordings:
         recording, url = jobs[0].spec.recording_voice(), jobs[0].spec.audio_url
         if url is not None:
             self._redis.delete(self._key(url))
-        results = self._space.run_script("correct_recording", f"{now:.6f}", recording, reason, *arguments)
+        results = self._space.run_change("correct_recording", f"{now:.6f}", recording, reason, *arguments)
         return [bool(is_written) for is_written in results]
 
     def _key(self, url: str) -> str:

@@ -71,11 +71,7 @@ class RejectedMessages:
 
     def pop_all(self) -> list[RejectedMessage]:
         """Return all stored messages, newest first, and delete them."""
-        with self._redis.pipeline() as pipe:
-            pipe.lrange(self._key, 0, -1)
-            pipe.delete(self._key, self._space.key("rejected_messages:bytes"))
-            lines, _ = pipe.execute()
-        return [_read(line) for line in lines]
+        return [_read(line) for line in self._space.run_change("pop_rejected_messages")]
 
     def count(self) -> int:
         """Return the number of stored messages."""

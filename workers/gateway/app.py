@@ -17,7 +17,7 @@ from tasks.celery_tasks import poll_name
 from voicequeue import VoiceQueue
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import ApiKey
-from voicequeue.client.queue import with_audio_hosts
+from voicequeue.client.queue import with_audio_hosts, without_actor
 from voicequeue.domain.stage import Stage
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import JobStore
@@ -26,6 +26,7 @@ from workers.app import app as celery
 from workers.dependencies import build_limits
 from workers.gateway import openapi, problems
 from workers.gateway.api import (
+    audit_log,
     batches,
     docs,
     events,
@@ -60,7 +61,8 @@ def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAP
     """Return the gateway for these settings and the bounds of its server."""
     bounds = bounds or ServerLimits()
     connected, access = VoiceQueue(settings.redis_url, prefix=settings.prefix), create_access(settings)
-    queue = with_audio_hosts(connected, settings.audio_allowed_hosts)
+    # Each change needs the caller that asks for it: `acting` in workers/gateway/security/access.py.
+    queue = without_actor(with_audio_hosts(connected, settings.audio_allowed_hosts))
     store = JobStore(connect(settings.redis_url), settings.prefix, limits=build_limits(settings))
     beating = partial(send_heartbeats, store.heartbeats["gateway"], store.clock, process_facts(settings, "gateway"))
     app = SecureApp(
@@ -100,6 +102,7 @@ def _add_api(
     large = LargeResponses()
     app.include_router(jobs.router(queue, access, large))
     app.include_router(operations.router(queue, access))
+    app.include_router(audit_log.router(queue, access))
     app.include_router(batches.router(queue, access))
     app.include_router(row_uploads.router(queue, access, bounds))
     app.include_router(status.router(queue, access, large))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import inf
 
 import pytest
 
@@ -19,6 +20,7 @@ from voicequeue.domain.poll_schedule import MIN_DURATIONS, DurationInterval, Pol
 from voicequeue.domain.serialization import task_field
 from voicequeue.domain.states import FailureCode
 from voicequeue.storage.job_store import JobStore
+from voicequeue.storage.monitoring.audit_log import AuditLogRetention
 
 
 @pytest.fixture
@@ -211,6 +213,17 @@ def test_a_purge_stops_at_its_time_limit_and_continues_in_the_next_run(
         remaining.append(queue.status().states[State.CANCELLED])
 
     assert remaining == [250, 150, 50, 0, 0]
+
+
+def test_the_audit_log_is_trimmed_to_its_retention(bench: WorkerBench, queue: VoiceQueue) -> None:
+    """Without a retention it is kept."""
+    for number in range(3):
+        queue.set_batch_limits("b", max_credits=number + 1)
+
+    bench.maintain().trim_audit_log()
+    assert len(queue.audit_log().items) == 3
+    bench.maintain(audit_log=AuditLogRetention(inf, 2)).trim_audit_log()
+    assert [entry.details["max_credits"] for entry in queue.audit_log().items] == [3, 2]
 
 
 # ── polls ─────────────────────────────────────────────────────────────────────────────────────────

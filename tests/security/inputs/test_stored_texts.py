@@ -62,15 +62,25 @@ def test_every_get_answers_with_any_stored_text(gateway: Gateway, store: JobStor
 
 
 def test_every_page_and_command_shows_any_stored_text(
-    local: Gateway, command: Command, store: JobStore, redis: Redis, prefix: str
+    local: Gateway, command: Command, store: JobStore, queue: VoiceQueue, redis: Redis, prefix: str
 ) -> None:
     """With a replacement character for half a character."""
     job = _store_halves(store, redis, prefix)
 
-    for path in ("/", "/?state=failed", f"/job/{job.id}", "/batches", "/controls", "/throughput"):
+    queue.on_behalf_of(HALF, address=HALF, reason=HALF).set_limits(in_flight=7)
+    for path in ("/", "/?state=failed", f"/job/{job.id}", "/batches", "/controls", "/throughput", "/audit-log"):
         assert local("GET", path, key=None).status_code == 200
     assert MENDED in local("GET", f"/job/{job.id}", key=None).text
-    for arguments in (["job", job.id], ["jobs"], ["status"], ["rejects"], ["callbacks"], ["export"], ["personas"]):
+    for arguments in (
+        ["job", job.id],
+        ["jobs"],
+        ["status"],
+        ["rejects"],
+        ["callbacks"],
+        ["export"],
+        ["personas"],
+        ["audit-log"],
+    ):
         assert command(*arguments).code == command(*arguments, "--json").code == 0, arguments
     assert MENDED in command("rejects").out
     assert MENDED in command("job", job.id).out
@@ -79,7 +89,20 @@ def test_every_page_and_command_shows_any_stored_text(
 #: Arguments for the library's methods, by name.
 _ARGUMENTS: dict[str, Any] = {
     **dict.fromkeys(
-        ("job_id", "task_id", "persona_id", "callback_id", "batch", "after", "cursor", "reason", "name"), HALF
+        (
+            "job_id",
+            "task_id",
+            "persona_id",
+            "callback_id",
+            "batch",
+            "after",
+            "cursor",
+            "reason",
+            "name",
+            "actor",
+            "address",
+        ),
+        HALF,
     ),
     "job_ids": [HALF],
     "callback_ids": [HALF],

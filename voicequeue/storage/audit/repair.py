@@ -37,22 +37,24 @@ def repair(redis: Redis, prefix: str, findings: Sequence[Finding], now: float) -
     repaired: list[Finding] = []
     for mismatches in _pages_of(IndexMismatch, findings):
         arguments = _flat((item.job_id, item.version, item.index, int(item.belongs)) for item in mismatches)
-        repaired += _repaired(mismatches, scripts.run(redis, "repair_indexes", root, now, *arguments))
+        repaired += _repaired(mismatches, scripts.run_change(redis, "repair_indexes", root, now, *arguments))
     # After the members of batches, on which the list of batches depends.
     for batches in _pages_of(BatchListMismatch, findings):
-        codes = scripts.run(redis, "repair_batch_list", root, *(item.batch for item in batches))
+        codes = scripts.run_change(redis, "repair_batch_list", root, *(item.batch for item in batches))
         repaired += _repaired(batches, codes)
     for stopped in _pages_of(StoppedListMismatch, findings):
-        codes = scripts.run(redis, "repair_stopped_batches", root, now, *(item.batch for item in stopped))
+        codes = scripts.run_change(redis, "repair_stopped_batches", root, now, *(item.batch for item in stopped))
         repaired += _repaired(stopped, codes)
     for turns in _pages_of(LaneTurnMismatch, findings):
-        codes = scripts.run(redis, "repair_lanes", root, *_flat((item.rank, item.batch) for item in turns))
+        codes = scripts.run_change(redis, "repair_lanes", root, *_flat((item.rank, item.batch) for item in turns))
         repaired += _repaired(turns, codes)
     for voices in _pages_of(VoiceWithoutCreator, findings, 1):  # many jobs may wait for each
-        codes = scripts.run(redis, "check_voices", root, now, 1, *_flat((item.voice, item.job_id) for item in voices))
+        codes = scripts.run_change(
+            redis, "check_voices", root, now, 1, *_flat((item.voice, item.job_id) for item in voices)
+        )
         repaired += _repaired(voices, codes)
     for strays in _pages_of(UndeliverableCallback, findings):
-        problems = scripts.run(redis, "check_callbacks", root, now, 1, *(item.callback_id for item in strays))
+        problems = scripts.run_change(redis, "check_callbacks", root, now, 1, *(item.callback_id for item in strays))
         repaired += _repaired(strays, [1 if problem else 0 for problem in problems])
     return repaired + _corrected(redis, root, [item for item in findings if isinstance(item, CounterMismatch)])
 
@@ -67,7 +69,7 @@ def _corrected(redis: Redis, root: str, mismatches: Sequence[CounterMismatch]) -
     corrections = int(mismatches[0].corrections) if mismatches else 0
     of_one_time = (mismatch for mismatch in mismatches if mismatch.corrections == mismatches[0].corrections)
     for number, page in enumerate(pages(of_one_time, _PAGE), start=corrections):
-        if not scripts.run(redis, "correct_counters", root, str(number), *_flat(map(_amount, page))):
+        if not scripts.run_change(redis, "correct_counters", root, str(number), *_flat(map(_amount, page))):
             break
         corrected += page
     return corrected

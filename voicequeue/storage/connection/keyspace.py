@@ -41,6 +41,10 @@ class Keyspace:
         """Run a script; its header describes its arguments and its reply."""
         return scripts.run(self.redis, script, self._root, *arguments)
 
+    def run_change(self, script: str, *arguments: str | float) -> Any:
+        """Run a script that changes something for callers, and record it in the audit log if a caller is named."""
+        return scripts.run_change(self.redis, script, self._root, *arguments)
+
     def prepare_script(self, script: str, *arguments: str | float) -> scripts.ScriptCall:
         """Return a call of a script that runs while its caller does something else."""
         return scripts.ScriptCall(self.redis, script, self._root, *arguments)

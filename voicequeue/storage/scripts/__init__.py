@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError, RedisError
 
+from voicequeue.storage.connection.recorded_change import has_changed, unrecorded_change
 from voicequeue.storage.connection.retry import UNREACHABLE, count_lost_reply, failed_attempts, retry_until
 from voicequeue.texts import replace_unencodable
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 #: The shared parts; each depends on those before it.
 _PARTS = (
     "keys",
+    "audit_log",
     "backlog",
     "flow_control",
     "refusals",
@@ -39,7 +41,7 @@ _PARTS = (
 _SHARED = tuple(f"lib/{name}.lua" for name in _PARTS)
 
 #: The end of every script.
-_END = "local outcome = action() flush_counters() return outcome"
+_END = "local outcome = action() flush_counters() append_audit_entry(outcome) return outcome"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +63,29 @@ def load(name: str) -> Script:
 
 def run(redis: Redis, name: str, root: str, *arguments: str | float) -> Any:
     """Run the script with this name and return its reply; `root` is the prefix of every key."""
-    return _run(redis, load(name), root, _encodable(arguments))
+    return _run(redis, load(name), (root,), _encodable(arguments))
 
 
-def _run(redis: Redis, script: Script, root: str, arguments: Sequence[str | float]) -> Any:
+def run_change(redis: Redis, name: str, root: str, *arguments: str | float) -> Any:
+    """Run a script that changes something for callers; if this is such a change, it is recorded in the audit log.
+
+    The script must return 0, '' or nil for what it did not change.
+    """
+    change = unrecorded_change()
+    if change is None:
+        return run(redis, name, root, *arguments)
+    keys = (root, f"{root}audit_log")
+    reply = _run(redis, load(name), keys, _encodable((*arguments, change.argument())))
+    change.is_recorded = has_changed(reply)
+    return reply
+
+
+def _run(redis: Redis, script: Script, keys: Sequence[str], arguments: Sequence[str | float]) -> Any:
     command: Callable[..., Any] = redis.execute_command
     try:
-        return command("EVALSHA", script.sha, 1, root, *arguments)
+        return command("EVALSHA", script.sha, len(keys), *keys, *arguments)
     except NoScriptError:  # Redis has not loaded it yet, or was restarted
-        return command("EVAL", script.source, 1, root, *arguments)
+        return command("EVAL", script.source, len(keys), *keys, *arguments)
 
 
 class ScriptCall:
@@ -108,7 +124,7 @@ class ScriptCall:
             else:
                 self._redis.connection_pool.release(connection)
                 return reply
-        return _run(self._redis, self._script, self._root, self._arguments)
+        return _run(self._redis, self._script, (self._root,), self._arguments)
 
     def may_have_run_twice(self) -> bool:
         """Return whether the script may have run twice, because the reply to its first attempt was lost."""

@@ -10,12 +10,12 @@ from starlette.concurrency import run_in_threadpool
 
 from voicequeue import Batch, VoiceQueue
 from voicequeue.auth.api_keys import Scope
-from voicequeue.client.queue import with_source
 from voicequeue.domain.schemas import Batch as BatchSchema
 from workers.gateway.api import schemas
 from workers.gateway.api.jobs import Cursor, Limit
+from workers.gateway.api.schemas import ChangeReason
 from workers.gateway.openapi import json_body, problems, response_of
-from workers.gateway.security.access import AccessControl, source_of
+from workers.gateway.security.access import AccessControl, acting
 from workers.gateway.server import bodies
 
 _NAME = Path(description="Name of the batch.")
@@ -62,13 +62,15 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
             },
         ),
     )
-    async def update_batch(request: Request, name: Annotated[schemas.BatchName, _NAME]) -> Response:
+    async def update_batch(
+        request: Request, name: Annotated[schemas.BatchName, _NAME], reason: ChangeReason = ""
+    ) -> Response:
         """Set the callback URL and the limits of a batch.
 
         The batch need not have jobs yet. Omitted fields keep their value; null removes a setting.
         """
         settings = bodies.validate(schemas.BatchSettings, await bodies.read_json(request))
-        await run_in_threadpool(_update, with_source(queue, source_of(request)), name, settings)
+        await run_in_threadpool(_update, acting(queue, request, reason), name, settings)
         return Response(status_code=204)
 
     return routes

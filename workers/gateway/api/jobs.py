@@ -12,10 +12,9 @@ from starlette.concurrency import run_in_threadpool
 
 from voicequeue import EnqueueResult, FailureCode, Filter, InvalidJobError, Job, Problem, Stage, State, VoiceQueue
 from voicequeue.auth.api_keys import Scope
-from voicequeue.client.queue import with_source
 from workers.gateway.api import schemas
 from workers.gateway.openapi import json_body, problems, response_of
-from workers.gateway.security.access import AccessControl, source_of
+from workers.gateway.security.access import AccessControl, acting, source_of
 from workers.gateway.server import bodies
 from workers.gateway.server.large_responses import LargeResponses
 
@@ -57,7 +56,7 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
         Repeat the request with the same `Idempotency-Key` (or `key`) and content, and nothing is added.
         """
         body = _with_key(await bodies.read_json(request), idempotency_key)
-        result = await run_in_threadpool(with_source(queue, source_of(request)).enqueue_detailed, body)
+        result = await run_in_threadpool(acting(queue, request).enqueue_detailed, body)
         if result.is_new:
             fields = {"job": result.job.id, "batch": result.job.spec.batch, "source": "http"}
             log.info("queued", extra={**fields, "at": result.job.created_at})

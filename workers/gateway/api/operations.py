@@ -11,14 +11,13 @@ from starlette.concurrency import run_in_threadpool
 
 from voicequeue import BulkAction, BulkPlan, BulkResult, InvalidJobError, Problem, Stage, VoiceQueue
 from voicequeue.auth.api_keys import Scope
-from voicequeue.client.queue import with_source
 from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.schemas import Job
 from workers.gateway.api import schemas
 from workers.gateway.api.jobs import JobId
-from workers.gateway.api.schemas import BulkRequest, BulkRetryRequest, RetryRequest
+from workers.gateway.api.schemas import BulkRequest, BulkRetryRequest, ChangeReason, RetryRequest
 from workers.gateway.openapi import json_body, problems, response_of
-from workers.gateway.security.access import AccessControl, source_of
+from workers.gateway.security.access import AccessControl, acting, may_review, require_also
 from workers.gateway.server import bodies
 
 _EXAMPLES = {
@@ -50,14 +49,14 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
 
 def _add_job_routes(routes: APIRouter, queue: VoiceQueue) -> None:
     @routes.post("/v1/jobs/{job_id}/cancel", tags=["Jobs"], responses=_JOB)
-    async def cancel_job(job_id: JobId) -> JSONResponse:
+    async def cancel_job(request: Request, job_id: JobId, reason: ChangeReason = "") -> JSONResponse:
         """Cancel a job.
 
         An order that MusicAPI is working on stays paid; its result is kept on the job if it arrives. A job that is
         `charging` or `unsure` gets `"cancelling": true`: no further stage is submitted, and it is cancelled once the
         outcome of its request is known.
         """
-        return JSONResponse((await run_in_threadpool(queue.cancel, job_id)).as_dict())
+        return JSONResponse((await run_in_threadpool(acting(queue, request, reason).cancel, job_id)).as_dict())
 
     @routes.post(
         "/v1/jobs/{job_id}/retry",
@@ -71,22 +70,25 @@ def _add_job_routes(routes: APIRouter, queue: VoiceQueue) -> None:
         resubmit: Annotated[
             bool, Query(description="Submit, and pay for, the stage again, even if its result may still arrive.")
         ] = False,
+        reason: ChangeReason = "",
     ) -> JSONResponse:
         """Retry a failed job.
 
         The job continues with the first stage that has no result. If the stage was paid and its result may still
         arrive, MusicAPI is polled again, which is free. With an `audio_url` the job gets another recording; its key
-        stays, and the job is still found by it.
+        stays, and the job is still found by it. `resubmit` needs the scope `review` too.
         """
+        if resubmit:
+            require_also(request, Scope.REVIEW)
         retry = bodies.validate(RetryRequest, await bodies.read_optional_json(request))
-        sourced = with_source(queue, source_of(request))
-        job = await run_in_threadpool(sourced.retry, job_id, resubmit=resubmit, audio_url=retry.audio_url)
+        caller = acting(queue, request, reason)
+        job = await run_in_threadpool(caller.retry, job_id, resubmit=resubmit, audio_url=retry.audio_url)
         return JSONResponse(job.as_dict())
 
 
 def _add_bulk_routes(routes: APIRouter, queue: VoiceQueue) -> None:
     @routes.post("/v1/cancel", tags=["Jobs"], responses=_BULK, openapi_extra=json_body("BulkRequest", _EXAMPLES))
-    async def cancel_jobs(request: Request) -> JSONResponse:
+    async def cancel_jobs(request: Request, reason: ChangeReason = "") -> JSONResponse:
         """Plan and execute a bulk cancellation.
 
         A filter returns a plan and changes nothing. The plan's token then cancels exactly the jobs of the plan, unless
@@ -94,40 +96,49 @@ def _add_bulk_routes(routes: APIRouter, queue: VoiceQueue) -> None:
         `/v1/jobs/{job_id}/cancel`.
         """
         bulk_request = bodies.validate(BulkRequest, await bodies.read_json(request))
-        return JSONResponse(await run_in_threadpool(_plan_or_execute, queue, BulkAction.CANCEL, bulk_request))
+        caller = acting(queue, request, reason)
+        return JSONResponse(await run_in_threadpool(_plan_or_execute, caller, BulkAction.CANCEL, bulk_request))
 
     @routes.post("/v1/retry", tags=["Jobs"], responses=_BULK, openapi_extra=json_body("BulkRetryRequest", _EXAMPLES))
-    async def retry_jobs(request: Request) -> JSONResponse:
+    async def retry_jobs(request: Request, reason: ChangeReason = "") -> JSONResponse:
         """Plan and execute a bulk retry.
 
         A filter returns a plan with its cost and changes nothing. The plan's token then retries exactly the jobs of the
-        plan, unless they changed meanwhile.
+        plan, unless they changed meanwhile. A plan with `resubmit` needs the scope `review` too.
         """
         retry = bodies.validate(BulkRetryRequest, await bodies.read_json(request))
-        return JSONResponse(await run_in_threadpool(_plan_or_execute, queue, BulkAction.RETRY, retry, retry.resubmit))
+        if retry.resubmit:
+            require_also(request, Scope.REVIEW)
+        caller, is_reviewer = acting(queue, request, reason), may_review(request)
+        run = partial(_plan_or_execute, resubmit=retry.resubmit, may_resubmit=is_reviewer)
+        return JSONResponse(await run_in_threadpool(run, caller, BulkAction.RETRY, retry))
 
 
 def _add_pause_routes(routes: APIRouter, queue: VoiceQueue) -> None:
     @routes.post("/v1/pause", tags=["Queue"], responses=_PAUSE)
-    async def pause(stage: PausedStage = None, batch: PausedBatch = None, reason: Reason = "") -> JSONResponse:
+    async def pause(
+        request: Request, stage: PausedStage = None, batch: PausedBatch = None, reason: Reason = ""
+    ) -> JSONResponse:
         """Pause the queue, one stage, or one batch.
 
         Nothing more is charged until it is resumed; jobs in flight are still polled.
         """
         _reject_both(stage, batch)
-        result: schemas.PauseResult = {
-            "changed": await run_in_threadpool(queue.pause, stage=stage, batch=batch, reason=reason)
-        }
+        change = partial(acting(queue, request).pause, stage=stage, batch=batch, reason=reason)
+        result: schemas.PauseResult = {"changed": await run_in_threadpool(change)}
         return JSONResponse(result)
 
     @routes.post("/v1/resume", tags=["Queue"], responses=_PAUSE)
-    async def resume(stage: PausedStage = None, batch: PausedBatch = None) -> JSONResponse:
+    async def resume(
+        request: Request, stage: PausedStage = None, batch: PausedBatch = None, reason: ChangeReason = ""
+    ) -> JSONResponse:
         """Resume the queue, one stage, or one batch.
 
         Holds for other reasons are tried again at once.
         """
         _reject_both(stage, batch)
-        result: schemas.PauseResult = {"changed": await run_in_threadpool(queue.resume, stage=stage, batch=batch)}
+        change = partial(acting(queue, request, reason).resume, stage=stage, batch=batch)
+        result: schemas.PauseResult = {"changed": await run_in_threadpool(change)}
         return JSONResponse(result)
 
 
@@ -138,12 +149,17 @@ def _reject_both(stage: Stage | None, batch: str | None) -> None:
 
 
 def _plan_or_execute(
-    queue: VoiceQueue, action: BulkAction, request: BulkRequest, resubmit: bool = False
+    queue: VoiceQueue,
+    action: BulkAction,
+    request: BulkRequest,
+    *,
+    resubmit: bool = False,
+    may_resubmit: bool = True,
 ) -> schemas.BulkPlan | schemas.BulkResult:
     if request.filter is not None and request.token is None:
         return _plan(queue.plan_bulk(action, request.filter.to_filter(), resubmit=resubmit))
     if request.token is not None and request.filter is None and not resubmit:
-        return _result(queue.execute_plan(action, request.token))
+        return _result(queue.execute_plan(action, request.token, may_resubmit=may_resubmit))
     wrong = partial(Problem, message="send either a filter (and resubmit) or the token of a plan")
     raise InvalidJobError([wrong("filter"), wrong("token")])
 

@@ -15,14 +15,13 @@ from starlette.types import Receive, Scope, Send
 
 from voicequeue import VoiceQueue, VoiceQueueError
 from voicequeue.auth import api_keys
-from voicequeue.client.queue import with_source
 from workers.gateway import problems
 from workers.gateway.api import schemas
 from workers.gateway.api.row_intake import ClientDisconnectedError, RowIntake
 from workers.gateway.api.upload_budget import UPLOAD_TIMEOUT_S, WINDOW_S
 from workers.gateway.openapi import problems as described_problems
 from workers.gateway.response_spool import ResponseSpool
-from workers.gateway.security.access import AccessControl, source_of
+from workers.gateway.security.access import AccessControl, acting
 from workers.gateway.server import bodies
 from workers.gateway.server.concurrency import ConcurrencyLimit
 from workers.gateway.server.connections import ServerLimits
@@ -101,7 +100,7 @@ def router(queue: VoiceQueue, access: AccessControl, bounds: ServerLimits) -> AP
         """
         bodies.require_content_type(request, *ROW_TYPES)
         all_told = outcomes is OutcomeFilter.ALL
-        return RowUpload(with_source(queue, source_of(request)), name, threads, places, report_all=all_told)
+        return RowUpload(acting(queue, request), name, threads, places, report_all=all_told)
 
     return routes
 

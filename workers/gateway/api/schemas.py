@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from math import inf
 from typing import Annotated, Any
 
+from fastapi import Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from voicequeue import FailureCode, Filter, Stage, State
@@ -57,6 +58,9 @@ EXAMPLES = {
 SEARCH_DESCRIPTION = (
     "Only jobs with exactly this key, name, song title, voice id or name, MusicAPI task id, or metadata value."
 )
+
+#: The reason of a change.
+ChangeReason = Annotated[str, Query(max_length=200, description="Reason, kept in the audit log.")]
 
 BatchName = Annotated[str, StringConstraints(pattern=BATCH_PATTERN)]
 
@@ -206,6 +210,15 @@ class JobPage(Schema):
 
     jobs: list[schemas.Job]
     """The jobs."""
+    next: str | None
+    """Cursor of the next page; null on the last page."""
+
+
+class AuditLogPage(Schema):
+    """A page of the audit log."""
+
+    entries: list[operator_schemas.AuditEntry]
+    """The entries, the latest first."""
     next: str | None
     """Cursor of the next page; null on the last page."""
 

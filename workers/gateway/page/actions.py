@@ -9,14 +9,14 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from voicequeue import BulkAction, InvalidJobError, Job, Problem, Stage, VoiceQueue
-from voicequeue.client.queue import with_source
+from voicequeue.auth.api_keys import Scope
 from voicequeue.domain import transitions
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.stop_loss import BatchLimitChanges, parse_fraction
 from voicequeue.texts import parse_float
 from workers.gateway.page.base import Form, PageRenderer
 from workers.gateway.page.views import to_filter
-from workers.gateway.security.access import source_of
+from workers.gateway.security.access import acting, may_review, require_also
 
 #: Form fields that select jobs.
 _FILTER = ("state", "batch", "code", "q")
@@ -32,6 +32,10 @@ class Actions:
     def __init__(self, queue: VoiceQueue, renderer: PageRenderer) -> None:
         self._queue = queue
         self._renderer = renderer
+
+    def _acting(self, request: Request, form: Form) -> VoiceQueue:
+        """Return the queue on behalf of the user, with the reason in the form."""
+        return acting(self._queue, request, form.get("reason", "")[:200])
 
     # ── one job ────────────────────────────────────────────────────────────────────────────────
 
@@ -53,12 +57,14 @@ class Actions:
         }
         return self._renderer.render(request, "retry.html", context)
 
-    def apply(self, form: Form, job_id: str, action: BulkAction, source: str) -> Response:
-        """Retry or cancel this job. Raises InvalidJobError, JobNotFoundError, InvalidStateError."""
+    def apply(self, request: Request, form: Form, job_id: str, action: BulkAction) -> Response:
+        """Retry or cancel this job. Raises InvalidJobError, JobNotFoundError, InvalidStateError, ProblemError."""
+        queue = self._acting(request, form)
         if action is BulkAction.CANCEL:
-            job = self._queue.cancel(job_id)
+            job = queue.cancel(job_id)
         else:
-            queue = with_source(self._queue, source)
+            if "resubmit" in form:
+                require_also(request, Scope.REVIEW)
             job = queue.retry(job_id, resubmit="resubmit" in form, audio_url=form.get("audio_url"))
         if job.is_cancelling:
             return self._show_job(job, f"The job is {job.state}: {_CANCELLING}")
@@ -68,25 +74,26 @@ class Actions:
         """Ask whether an unsure job was charged. Raises JobNotFoundError, InvalidStateError."""
         return self._renderer.render(request, "review.html", {"unsure": self._queue.charge_review(job_id)})
 
-    def review(self, form: Form, job_id: str) -> Response:
+    def review(self, request: Request, form: Form, job_id: str) -> Response:
         """Resolve an unsure job. Raises InvalidJobError, JobNotFoundError, InvalidStateError."""
+        queue = self._acting(request, form)
         match form.get("verdict"):
             case "charged":
                 if not form.get("task_id"):
                     raise InvalidJobError([Problem("task_id", "is required: MusicAPI's id of the task")])
-                job = self._queue.confirm_charged(job_id, form["task_id"])
+                job = queue.confirm_charged(job_id, form["task_id"])
             case "resubmit":
-                job = self._queue.resubmit(job_id)
+                job = queue.resubmit(job_id)
             case "abandon":
-                job = self._queue.abandon(job_id)
+                job = queue.abandon(job_id)
             case _:
                 raise InvalidJobError([Problem("verdict", "must be charged, resubmit or abandon")])
         return self._show_job(job, f"The job is now {job.state}.")
 
-    def redeliver(self, job_id: str) -> Response:
+    def redeliver(self, request: Request, form: Form, job_id: str) -> Response:
         """Deliver the job's pending or undelivered callback now. Raises JobNotFoundError."""
         job = self._queue.get(job_id)
-        count = self._queue.redeliver_callbacks([job.callback_id] if job.callback_id else [])
+        count = self._acting(request, form).redeliver_callbacks([job.callback_id] if job.callback_id else [])
         return self._show_job(job, "The callback is being delivered." if count else "There is no callback to deliver.")
 
     def _show_job(self, job: Job, notice: str) -> Response:
@@ -95,16 +102,22 @@ class Actions:
     # ── many jobs ──────────────────────────────────────────────────────────────────────────────
 
     def plan(self, request: Request, form: Form) -> Response:
-        """Plan a retry or cancellation, and ask for confirmation. Raises InvalidJobError, BatchNotFoundError."""
+        """Plan a retry or cancellation, and ask for confirmation.
+
+        Raises InvalidJobError, BatchNotFoundError, ProblemError.
+        """
+        if "resubmit" in form:
+            require_also(request, Scope.REVIEW)
         fields = {name: form.get(name, "") for name in _FILTER}
         plan = self._queue.plan_bulk(_action(form), to_filter(fields), resubmit="resubmit" in form)
         filters = {name: value for name, value in fields.items() if value}
         return self._renderer.render(request, "plan.html", {"plan": plan, "filters": filters})
 
-    def execute(self, form: Form) -> Response:
+    def execute(self, request: Request, form: Form) -> Response:
         """Execute a plan. Raises InvalidJobError, PlanNotFoundError."""
         action = _action(form)
-        result = self._queue.execute_plan(action, form.get("plan", ""))
+        queue = self._acting(request, form)
+        result = queue.execute_plan(action, form.get("plan", ""), may_resubmit=may_review(request))
         notice = f"{_PAST[action]} {result.changed:,} of {_jobs(result.count)}."
         if result.cancelling:
             notice += f" {result.cancelling:,} will be cancelled once the outcome of their requests is known."
@@ -128,30 +141,30 @@ class Actions:
         """Pause the queue, a stage or a batch. Raises InvalidJobError, BatchNotFoundError."""
         stage, batch = _stage(form), form.get("batch") or None
         reason = " by ".join(filter(None, [form.get("reason", "")[:200], request.state.user.name]))
-        changed = self._queue.pause(stage=stage, batch=batch, reason=reason)
+        changed = self._acting(request, form).pause(stage=stage, batch=batch, reason=reason)
         return self._show_controls(batch, f"{_target(stage, batch)} is {'' if changed else 'already '}paused.")
 
-    def resume(self, form: Form) -> Response:
+    def resume(self, request: Request, form: Form) -> Response:
         """Resume the queue, a stage or a batch. Raises InvalidJobError, BatchNotFoundError."""
         stage, batch = _stage(form), form.get("batch") or None
-        changed = self._queue.resume(stage=stage, batch=batch)
+        changed = self._acting(request, form).resume(stage=stage, batch=batch)
         notice = f"{_target(stage, batch)} is {'resumed' if changed else 'not paused'}."
         return self._show_controls(batch, notice)
 
-    def set_limits(self, form: Form) -> Response:
+    def set_limits(self, request: Request, form: Form) -> Response:
         """Set the limits of all workers. Raises InvalidJobError."""
         current = self._queue.limits().as_text()
         values = {name: _number(name, form[name]) for name in _LIMITS if name in form}
         # An unchanged limit is not set: it continues to follow the settings, if it does.
         changes = {name: value for name, value in values.items() if value is None or value != float(current[name])}
         try:
-            self._queue.set_limits(**changes)
+            self._acting(request, form).set_limits(**changes)
         except ValueError as error:
             name, _, message = str(error).partition(": ")
             raise InvalidJobError([Problem(name, message)]) from None
         return self._show_controls(None, "The limits are saved.")
 
-    def set_batch_limits(self, form: Form) -> Response:
+    def set_batch_limits(self, request: Request, form: Form) -> Response:
         """Set the limits of one batch; an empty field removes a limit. Raises InvalidJobError, BatchNotFoundError."""
         batch = self._queue.batch(form.get("batch", "")).name
         limits: BatchLimitChanges = {
@@ -160,7 +173,7 @@ class Actions:
             "stop_after": _stop_after(form),
             "stop_min": _limit(form, "stop_min", 1),
         }
-        self._queue.set_batch_limits(batch, **limits)
+        self._acting(request, form).set_batch_limits(batch, **limits)
         return self._show_controls(batch, "The limits of the batch are saved.")
 
     def _show_controls(self, batch: str | None, notice: str) -> Response:
@@ -223,9 +236,10 @@ def _stop_after(form: Form) -> float:
 
 
 def router(queue: VoiceQueue, renderer: PageRenderer) -> APIRouter:
-    """Return the routes that need the scope `operate`, and the controls, which need `read`."""
+    """Return the routes that need the scope `operate` or `review`, and the controls, which need `read`."""
     actions = Actions(queue, renderer)
     routes = APIRouter()
+    routes.include_router(_review_routes(actions, renderer))
     routes.include_router(_job_routes(actions, renderer))
     routes.include_router(_queue_routes(actions, renderer))
 
@@ -239,9 +253,9 @@ def router(queue: VoiceQueue, renderer: PageRenderer) -> APIRouter:
     return routes
 
 
-def _job_routes(actions: Actions, renderer: PageRenderer) -> APIRouter:
+def _review_routes(actions: Actions, renderer: PageRenderer) -> APIRouter:
     routes = APIRouter(
-        prefix="/job/{job_id}", dependencies=[Depends(renderer.require_operate)], route_class=renderer.route_class()
+        prefix="/job/{job_id}", dependencies=[Depends(renderer.require_review)], route_class=renderer.route_class()
     )
 
     @routes.get("/review")
@@ -250,12 +264,19 @@ def _job_routes(actions: Actions, renderer: PageRenderer) -> APIRouter:
 
     @routes.post("/review")
     async def review(request: Request, job_id: str) -> Response:
-        return await run_in_threadpool(actions.review, await renderer.form(request), job_id)
+        return await run_in_threadpool(actions.review, request, await renderer.form(request), job_id)
+
+    return routes
+
+
+def _job_routes(actions: Actions, renderer: PageRenderer) -> APIRouter:
+    routes = APIRouter(
+        prefix="/job/{job_id}", dependencies=[Depends(renderer.require_operate)], route_class=renderer.route_class()
+    )
 
     @routes.post("/redeliver")
     async def redeliver(request: Request, job_id: str) -> Response:
-        await renderer.form(request)
-        return await run_in_threadpool(actions.redeliver, job_id)
+        return await run_in_threadpool(actions.redeliver, request, await renderer.form(request), job_id)
 
     @routes.get("/{action}")
     def confirm(request: Request, job_id: str, action: BulkAction) -> Response:
@@ -263,7 +284,7 @@ def _job_routes(actions: Actions, renderer: PageRenderer) -> APIRouter:
 
     @routes.post("/{action}")
     async def apply(request: Request, job_id: str, action: BulkAction) -> Response:
-        return await run_in_threadpool(actions.apply, await renderer.form(request), job_id, action, source_of(request))
+        return await run_in_threadpool(actions.apply, request, await renderer.form(request), job_id, action)
 
     return routes
 
@@ -279,7 +300,7 @@ def _queue_routes(actions: Actions, renderer: PageRenderer) -> APIRouter:
 
     @routes.post("/execute")
     async def execute(request: Request) -> Response:
-        return await run_in_threadpool(actions.execute, await renderer.form(request))
+        return await run_in_threadpool(actions.execute, request, await renderer.form(request))
 
     @routes.post("/pause")
     async def pause(request: Request) -> Response:
@@ -287,14 +308,14 @@ def _queue_routes(actions: Actions, renderer: PageRenderer) -> APIRouter:
 
     @routes.post("/resume")
     async def resume(request: Request) -> Response:
-        return await run_in_threadpool(actions.resume, await renderer.form(request))
+        return await run_in_threadpool(actions.resume, request, await renderer.form(request))
 
     @routes.post("/limits")
     async def limits(request: Request) -> Response:
-        return await run_in_threadpool(actions.set_limits, await renderer.form(request))
+        return await run_in_threadpool(actions.set_limits, request, await renderer.form(request))
 
     @routes.post("/batch")
     async def batch(request: Request) -> Response:
-        return await run_in_threadpool(actions.set_batch_limits, await renderer.form(request))
+        return await run_in_threadpool(actions.set_batch_limits, request, await renderer.form(request))
 
     return routes

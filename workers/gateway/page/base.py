@@ -89,7 +89,7 @@ class PageRenderer:
         user = await run_in_threadpool(self._sessions.user_of, self.session_token(request))
         if user is None:
             raise Redirected(_to_login(_next_path(request) if request.method == "GET" else "/"))
-        request.state.caller = user.name
+        request.state.caller, request.state.scopes = user.name, user.scopes
         request.state.user = user
 
     async def require_read(self, request: Request) -> None:
@@ -109,6 +109,11 @@ class PageRenderer:
         """Require the scope `operate` too. Raises Redirected, ProblemError, StoreUnavailableError."""
         await self.require_read(request)
         _require(request.state.user, Scope.OPERATE)
+
+    async def require_review(self, request: Request) -> None:
+        """Require the scope `review` besides `read`. Raises Redirected, ProblemError, StoreUnavailableError."""
+        await self.require_read(request)
+        _require(request.state.user, Scope.REVIEW)
 
     async def form(self, request: Request) -> Form:
         """Return the fields of a form of this session.
@@ -173,6 +178,7 @@ class PageRenderer:
         context = {
             "who": who,
             "operates": operates,
+            "reviews": who is not None and who.has_scope(Scope.REVIEW),
             "status": summary,
             "states": list(State),
             "now": now,

@@ -9,7 +9,9 @@ from fastapi import Depends, Request
 from fastapi.params import Depends as Dependency
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from voicequeue import VoiceQueue
 from voicequeue.auth.api_keys import ApiKey, Scope, find_key
+from voicequeue.client.queue import with_source
 from voicequeue.domain.source import Source
 from workers.gateway.openapi import reject_unknown_query
 from workers.gateway.problems import ProblemError
@@ -69,11 +71,37 @@ class AccessControl:
             detail = "A valid API key is required." if self.local is None else _LOCAL_REQUIRED
             raise ProblemError(401, detail, headers={"WWW-Authenticate": "Bearer"})
         if scope not in key.scopes:
-            challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
-            raise ProblemError(403, f"The API key needs the scope {scope}.", headers={"WWW-Authenticate": challenge})
+            raise _insufficient_scope(scope)
         return key
+
+
+def require_also(request: Request, scope: Scope) -> None:
+    """Require another scope of the caller, because of what the request asks for. Raises ProblemError."""
+    if scope not in request.state.scopes:
+        raise _insufficient_scope(scope)
+
+
+def may_review(request: Request) -> bool:
+    """Return whether the caller has the scope `review`."""
+    return Scope.REVIEW in request.state.scopes
+
+
+def _insufficient_scope(scope: Scope) -> ProblemError:
+    challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
+    return ProblemError(403, f"The API key needs the scope {scope}.", headers={"WWW-Authenticate": challenge})
 
 
 def source_of(request: Request) -> str:
     """Return the source of the jobs that a request enqueues: `http:` and the key's name; `http` without a key."""
     return Source.HTTP.with_caller(getattr(request.state, "caller", None) or "")
+
+
+def acting(queue: VoiceQueue, request: Request, reason: str = "") -> VoiceQueue:
+    """Return the queue for a request: jobs have its source, and changes are recorded as those of its caller.
+
+    The actor is `key:NAME`, or `page:NAME` on the job page. Without it, the gateway's queue changes nothing.
+    """
+    interface = "page" if hasattr(request.state, "user") else "key"
+    address = request.client.host if request.client else ""
+    sourced = with_source(queue, source_of(request))
+    return sourced.on_behalf_of(f"{interface}:{request.state.caller}", address=address, reason=reason)

@@ -118,6 +118,8 @@
 --   metrics        hash    what processes count and measure (voicequeue/storage/monitoring/metrics.py)
 --   rejected_messages list JSON: messages that became no job: rejected_at, message_id, task, reason, job
 --   rejected_messages:bytes string their total size
+--   audit_log      stream  changes made by people and programs (lib/audit_log.lua): id (of the change), actor, address,
+--                          action, namespace, job_id, batch, details (JSON), reason, credits, jobs; no empty fields
 --   bulk_plan:<token> list a planned bulk change: JSON of its action and count, then "id version" for each job; expires
 --   session:<id>   hash    a login to the job page, by the SHA-256 of its cookie: name of the API key, since, proof (keyed
 --                          with VOICEQUEUE_SECRET, over id, since and the key's configuration); expires after 12 hours
@@ -129,6 +131,8 @@
 --
 -- Times are Unix seconds by Redis's clock, passed by the caller (voicequeue/storage/connection/clock.py).
 local root = KEYS[1]
+-- The last argument is an entry of the audit log if KEYS[2] names that log (lib/audit_log.lua).
+local audit_argument = KEYS[2] and table.remove(ARGV)
 local function key(name) return root .. name end
 
 -- Return a table of the given fields of a hash; missing fields are nil.

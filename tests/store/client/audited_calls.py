@@ -1,0 +1,202 @@
+"""A call of every public method of the client, for tests of what it changes and what the audit log says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.store.life import NOW, enqueue_jobs, fail_job, get_job, job_in_state, job_with_song
+from tests.store.outbox.callback_steps import claim_due, voice_with_callback
+from tests.support.jobs import voice, voice_with_song
+from voicequeue import FailureCode, Filter, RejectedMessage, State, VoiceQueue
+from voicequeue.storage.job_store import JobStore
+
+SIGNED = "https://user:pass@files.example/ana.wav?X-Amz-Signature=s3cr3t"
+
+
+def failed(store: JobStore, code: FailureCode = FailureCode.DEADLINE) -> str:
+    """Return the id of a job of the batch `b` that failed after its voice was ordered."""
+    return fail_job(store, job_in_state(store, State.PENDING, voice_with_song(batch="b")), code).id
+
+
+def uncharged(store: JobStore) -> str:
+    """Return the id of a failed job whose voice was never ordered."""
+    [job_id] = enqueue_jobs(store, voice(batch="b"))
+    store.admit(NOW)
+    return fail_job(store, get_job(store, job_id), FailureCode.RECORDING_UNREACHABLE).id
+
+
+def unsure(store: JobStore) -> str:
+    """Return the id of an unsure job of the batch `b`."""
+    return job_in_state(store, State.UNSURE, voice_with_song(batch="b")).id
+
+
+def queued(store: JobStore) -> str:
+    """Return the id of a queued job of the batch `b`."""
+    return enqueue_jobs(store, voice(batch="b"))[0]
+
+
+def undelivered(store: JobStore) -> str:
+    """Return the id of a callback that was given up."""
+    job_in_state(store, State.SUCCEEDED, voice_with_callback())
+    [claim] = claim_due(store.callbacks)
+    store.callbacks.mark_undelivered(claim.id, NOW, "410", is_attempted=True)
+    return claim.id
+
+
+def paused(store: JobStore) -> None:
+    """Pause the queue."""
+    store.flow_control.pause(NOW)
+
+
+def rejected(store: JobStore) -> None:
+    """Store two rejected messages."""
+    for number in range(2):
+        store.rejected_messages.add(RejectedMessage(NOW, str(number), "task", "bad", {}))
+
+
+def with_persona(store: JobStore) -> None:
+    """Create a voice that jobs can share."""
+    job_with_song(store, reuse=True)
+
+
+def damaged(store: JobStore) -> None:
+    """Remove a job from an index."""
+    queued(store)
+    paused(store)
+    job_id = job_in_state(store, State.CANCELLED, voice(key="x")).id
+    store._redis.zrem(store._space.key("state:cancelled"), job_id)
+
+
+def _nothing(_: JobStore) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A change: what the store needs, the call, and the parts of its entry that matter."""
+
+    prepare: Callable[[JobStore], Any]
+    call: Callable[[VoiceQueue, Any], object]
+    entry: dict[str, Any]
+
+
+def executed(queue: VoiceQueue, action: str, **fields: Any) -> object:
+    """Plan a bulk change, and execute it."""
+    return queue.execute_plan(action, queue.plan_bulk(action, Filter(**fields)).token)
+
+
+#: Every public method that changes something besides enqueueing, by its name.
+CHANGES: dict[str, list[Case]] = {
+    "pause": [
+        Case(_nothing, lambda queue, _: queue.pause(reason="an alarm"), {"reason": "an alarm", "jobs": None}),
+        Case(queued, lambda queue, _: queue.pause(batch="b"), {"batch": "b"}),
+    ],
+    "resume": [Case(paused, lambda queue, _: queue.resume(), {"details": {}})],
+    "set_limits": [Case(_nothing, lambda queue, _: queue.set_limits(in_flight=7), {"details": {"in_flight": 7}})],
+    "set_batch_limits": [
+        Case(
+            _nothing,
+            lambda queue, _: queue.set_batch_limits("b", max_credits=50, stop_after=0.2),
+            {"batch": "b", "details": {"max_credits": 50, "stop_after": "0.2"}},
+        )
+    ],
+    "set_batch_callback": [
+        Case(_nothing, lambda queue, _: queue.set_batch_callback("b", SIGNED), {"details": {"url": "files.example"}})
+    ],
+    "cancel": [
+        Case(queued, lambda queue, job_id: queue.cancel(job_id), {"batch": "b", "jobs": 1, "credits": None}),
+        Case(unsure, lambda queue, job_id: queue.cancel(job_id), {"batch": "b", "jobs": 1}),
+    ],
+    "retry": [
+        Case(
+            failed,
+            lambda queue, job_id: queue.retry(job_id, resubmit=True),
+            {"credits": 19, "details": {"resubmit": True}},
+        ),
+        Case(
+            uncharged,
+            lambda queue, job_id: queue.retry(job_id, audio_url=SIGNED),
+            {"credits": 4, "details": {"audio_url": "files.example"}},
+        ),
+    ],
+    "execute_plan": [
+        Case(
+            queued,
+            lambda queue, _: executed(queue, "cancel", metadata={}, state="queued"),
+            {"action": "cancel", "jobs": 1, "credits": None, "details": {"state": "queued"}},
+        ),
+        Case(
+            failed,
+            lambda queue, _: executed(queue, "retry", batch="b", code="deadline"),
+            {"action": "retry", "batch": "b", "jobs": 1, "credits": 15, "details": {"code": "deadline"}},
+        ),
+    ],
+    "confirm_charged": [
+        Case(
+            unsure,
+            lambda queue, job_id: queue.confirm_charged(job_id, "t-1"),
+            {"credits": 4, "details": {"task_id": "t-1"}},
+        )
+    ],
+    "resubmit": [Case(unsure, lambda queue, job_id: queue.resubmit(job_id), {"jobs": 1, "credits": 4})],
+    "abandon": [Case(unsure, lambda queue, job_id: queue.abandon(job_id), {"jobs": 1, "batch": "b"})],
+    "redeliver_callbacks": [
+        Case(undelivered, lambda queue, callback: queue.redeliver_callbacks([callback, "unknown"]), {"jobs": 1})
+    ],
+    "retry_archive": [Case(job_with_song, lambda queue, job: queue.retry_archive([job.id]), {"jobs": 1})],
+    "backfill_archive": [Case(job_with_song, lambda queue, _: queue.backfill_archive(), {"jobs": 1})],
+    "clear_rejected_messages": [Case(rejected, lambda queue, _: queue.clear_rejected_messages(), {"jobs": 2})],
+    "forget_persona": [
+        Case(with_persona, lambda queue, _: queue.forget_persona("p-1"), {"details": {"persona_id": "p-1"}})
+    ],
+    "repair": [Case(damaged, lambda queue, _: queue.repair(queue.audit()), {"jobs": 1})],
+}
+
+#: Arguments for every method that changes nothing, and methods of the client itself, which are not called.
+READS: dict[str, tuple[Any, ...]] = {
+    "archive_counts": (),
+    "archive_entries": (),
+    "audit": (),
+    "audit_log": (),
+    "balance_history": (),
+    "batch": ("b",),
+    "batches": (),
+    "callback": ("unknown",),
+    "callback_counts": (),
+    "callbacks": (),
+    "charge_review": ("JOB",),
+    "charge_reviews": (),
+    "events": ("0-0",),
+    "first_event_id": (),
+    "get": ("JOB",),
+    "jobs": (),
+    "last_event_id": (),
+    "limits": (),
+    "list_batches": (),
+    "on_behalf_of": ("library:shop",),
+    "personas": (),
+    "preview": ([],),
+    "rejected_messages": (),
+    "search": (Filter(),),
+    "status": (),
+    "throughput": (),
+    "timeline": ("JOB",),
+    "wait": ("JOB",),
+}
+ELSEWHERE = {
+    "close": "ends the client",
+    "watch": "never ends",
+    "voice_creator": "takes a job",
+    "plan_bulk": "stores a plan that changes no job",
+}
+ENQUEUEING = {"enqueue", "enqueue_detailed", "enqueue_list", "enqueue_many"}
+
+CASES = [
+    pytest.param(name, case, id=f"{name}-{number}")
+    for name, group in CHANGES.items()
+    for number, case in enumerate(group)
+]
