@@ -9,6 +9,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from voicequeue.errors import unencodable_fields
 from voicequeue.ingest.cells import unguard
@@ -170,6 +171,7 @@ def _unknown(names: list[str]) -> str:
     )
 
 
+@lru_cache(maxsize=4_096)
 def hint_of(name: str) -> str | None:
     """Return the field that an unknown name may mean."""
     if len(name) > _NAME_SHOWN:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from voicequeue.domain.url_faults import describe_fault, is_placeholder
@@ -79,7 +79,7 @@ TEXT_FIELDS = frozenset((*_WORDS, *_NAMES))
 
 def error_in(text: str) -> str:
     """Return why a cell is a spreadsheet error; '' if it is none."""
-    if text[:1] not in "#E" or not all(map(_is_error, text.split())):
+    if not text or text[0] not in "#E" or not all(map(_is_error, text.split())):
         return ""
     if text.startswith("###"):
         return f"is {text[:12]!r}, which a spreadsheet program shows where a column is too narrow; enter the value"
@@ -106,17 +106,23 @@ def invalid_cell(text: str) -> str:
 SUSPECT = frozenset("=#E")
 
 
-def json_errors(value: Any, path: str = "") -> list[str]:
-    """Return the spreadsheet errors and placeholders in the texts of a JSON value, with their fields."""
+#: The levels of a job in JSON: its fields, its songs, a song, the fields of a song.
+_JOB_LEVELS = 4
+
+
+def json_errors(value: Any, path: str = "", levels: int = _JOB_LEVELS) -> list[str]:
+    """Return the spreadsheet errors and placeholders in the texts of a job in JSON, with their fields."""
     if isinstance(value, str):
         text = value.strip()
         error = error_in(text) or ("" if path.startswith("metadata") else _missing(path.rpartition(".")[2], text))
         return [f"{path}: {error}"] if error else []
-    if isinstance(value, Mapping):
-        return [error for name, child in value.items() for error in json_errors(child, f"{path}.{name}".strip("."))]
-    if isinstance(value, list):
-        return [error for place, child in enumerate(value) for error in json_errors(child, f"{path}.{place}")]
-    return []
+    children: Iterable[tuple[Any, Any]] = ()
+    if levels and isinstance(value, Mapping):
+        children = value.items()
+    elif levels and isinstance(value, list):
+        children = enumerate(value)
+    prefix = f"{path}." if path else ""
+    return [error for name, child in children for error in json_errors(child, f"{prefix}{name}", levels - 1)]
 
 
 def _missing(field: str, text: str) -> str:

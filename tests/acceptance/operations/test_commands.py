@@ -75,14 +75,14 @@ def test_up_pays_nothing_twice_after_sigkill_or_a_closed_terminal(tmp_path: Path
             first.kill()
         with up(tmp_path, **env, VOICEQUEUE_UPSTREAM_CONCURRENCY="2") as second:
             output_until_up(second)
-            assert [process for process in processes if process.is_running()] == []
+            assert psutil.wait_procs(processes, timeout=10)[1] == []
             with queue_of(tmp_path) as queue:
                 eventually(lambda: queue.batch("voices").states[State.CHARGING])
                 assert queue.batch("voices").states[State.UNSURE] == 0
             processes = psutil.Process(second.pid).children(recursive=True)
             second.send_signal(signal.SIGHUP)
             assert second.wait(40) == 0
-        assert [process for process in processes if process.is_running()] == []
+        assert psutil.wait_procs(processes, timeout=10)[1] == []
         ledger = upstream.ledger()
     lines = "".join(log.read_text(encoding="utf-8") for log in (tmp_path / "log").glob("worker.*.log")).splitlines()
     outcomes = [json.loads(line)["outcome"] for line in lines if '"event": "submitted"' in line]

@@ -265,7 +265,7 @@ def test_the_command_waits_as_long_as_its_setting_says_and_says_so(
     (at_mortal / "voices.csv").write_text("audio_url\nhttps://recordings.example/ana.wav\n")
 
     with mortal.away_for(2.5):
-        ended = command("ingest", "voices.csv", "--batch", "b", "--json")
+        ended = command("ingest", "voices.csv", "--batch", "b", "--json", "--yes")
 
     assert (ended.code, ended.json()["new"]) == (0, 1)
     first, last = ended.err.splitlines()

@@ -375,3 +375,25 @@ def test_an_unknown_field_is_answered_with_a_question(name: str, hint: str) -> N
     [row] = rows(json.dumps({"persona_id": "p", name: "x"}))
 
     assert row_error(row) == f"{name}: is not known here; did you mean {hint!r}?"
+
+
+@pytest.mark.parametrize("value", ["", " ", [[]] * 3, {"": ""}, None, 5])
+def test_no_value_of_a_field_ends_the_reading(value: object) -> None:
+    """Its row is a job or an error; the next one is read."""
+    fields = ("name", "key", "song", "songs", "metadata", "metadata.note", "prompt", "title", "unknown")
+    lines = [json.dumps({"audio_url": A, field: value}) for field in fields]
+
+    parsed = rows(*lines, json.dumps({"audio_url": A}))
+
+    assert [row.line for row in parsed] == list(range(1, len(fields) + 2))
+    assert jobs(parsed[-1:])[0].audio_url == A
+
+
+def test_values_that_are_nested_deeply_reject_their_row() -> None:
+    """However deep: neither the reader nor the check of the job runs out of stack."""
+    lines = [f'{{"audio_url": "{A}", "metadata": {"[" * depth}{"]" * depth}}}' for depth in (10, 300, 900, 100_000)]
+
+    parsed = rows(*lines, json.dumps({"audio_url": A}))
+
+    assert all(row_error(row) for row in parsed[:-1])
+    assert jobs(parsed[-1:])[0].audio_url == A
