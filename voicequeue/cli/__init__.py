@@ -47,7 +47,7 @@ COMMANDS = {
     ),
     "Administration": (
         LazyCommand("doctor", "doctor", "Check settings, Redis, upstream, the public URL, processes and versions."),
-        LazyCommand("keys", "keys", "Create API keys for the HTTP gateway.", attribute="app"),
+        LazyCommand("keys", "keys", "Create API keys for the HTTP gateway.", attribute="app", has_namespace=False),
     ),
 }
 

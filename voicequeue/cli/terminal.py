@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from voicequeue.cli.namespace import namespace_or
+from voicequeue.domain.namespaces import ALL, Scope
 from voicequeue.domain.source import Source
 from voicequeue.domain.states import State
 from voicequeue.errors import VoiceQueueError
@@ -89,7 +91,7 @@ def argument(metavar: str, *, help: str) -> Any:
 
 AsJson = Annotated[bool, flag("--json", help="Print JSON, for scripts.")]
 Yes = Annotated[bool, flag("--yes", "-y", help="Do not ask for confirmation.")]
-BatchOption = Annotated[str | None, option("NAME", help="Only this batch.")]
+BatchOption = Annotated[str | None, option("NAME", help="Only this batch; NAMESPACE/NAME of a namespace.")]
 StateOption = Annotated[State | None, option("STATE", help=f"Only jobs in this state: {', '.join(State)}.")]
 JobId = Annotated[str, argument("JOB_ID", help="Id of the job.")]
 Reuse = Annotated[
@@ -117,12 +119,11 @@ StartWithin = Annotated[
 # ── the connection ─────────────────────────────────────────────────────────────────────────────────
 
 
-def open_queue(*, reuse: bool | None = None) -> VoiceQueue:
+def open_queue(*, namespace: str = ALL, reuse: bool | None = None) -> VoiceQueue:
     """Return the queue that REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S describe.
 
-    Raises CommandSetupError.
-
-    `reuse` is whether jobs share voices by default; None takes VOICEQUEUE_REUSE_VOICES. Raises CommandSetupError.
+    `namespace` is where the command acts if neither `--namespace` nor VOICEQUEUE_NAMESPACE says so. `reuse` is whether
+    jobs share voices by default; None takes VOICEQUEUE_REUSE_VOICES. Raises CommandSetupError.
     """
     # Imported here, because the help of a command needs no connection.
     from voicequeue.client.queue import DEFAULT_URL, VoiceQueue, with_source  # noqa: PLC0415
@@ -133,10 +134,18 @@ def open_queue(*, reuse: bool | None = None) -> VoiceQueue:
     wait_s = os.environ.get("VOICEQUEUE_WAIT_FOR_REDIS_S") or "0"
     reuse = _boolean("VOICEQUEUE_REUSE_VOICES") if reuse is None else reuse
     try:
-        connected = VoiceQueue(url, prefix=prefix, wait_for_redis_s=_number(wait_s), reuse=reuse)
+        connected = VoiceQueue(
+            url, prefix=prefix, wait_for_redis_s=_number(wait_s), reuse=reuse, namespace=namespace_or(namespace)
+        )
     except ValueError as error:
-        raise CommandSetupError(f"{error}; see REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S") from None
+        settings = "REDIS_URL, VOICEQUEUE_PREFIX, VOICEQUEUE_NAMESPACE and VOICEQUEUE_WAIT_FOR_REDIS_S"
+        raise CommandSetupError(f"{error}; see {settings}") from None
     return with_source(connected, Source.CLI)
+
+
+def is_of_batch(queue: VoiceQueue, qualified: str, batch: str | None) -> bool:
+    """Return whether a batch, with its namespace, is the one that the caller names (None: any)."""
+    return batch is None or qualified == Scope(queue.namespace).qualify(batch)
 
 
 _BOOLEANS = {"": False, "0": False, "false": False, "no": False, "off": False} | dict.fromkeys(

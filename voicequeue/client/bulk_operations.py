@@ -112,18 +112,20 @@ def create_plan(
         is_complete=next(jobs, None) is None,
     )
     entries.sort(key=lambda entry: not entry[0])
-    store.indexes.store_plan(plan.token, [json.dumps(asdict(plan)), *(line for _, line in entries)], ttl_s=TOKEN_TTL_S)
+    header = json.dumps(asdict(plan) | {"namespace": store.scope.namespace})
+    store.indexes.store_plan(plan.token, [header, *(line for _, line in entries)], ttl_s=TOKEN_TTL_S)
     return plan
 
 
 def execute_plan(store: JobStore, action: BulkAction, token: str, now: float) -> BulkResult:
     """Retry each job of the plan that has not changed, or cancel each that has not settled. Idempotent.
 
-    Raises PlanNotFoundError.
+    A plan of another scope does not exist. Raises PlanNotFoundError.
     """
     lines = store.indexes.plan_lines(token) if _TOKEN.fullmatch(token) else iter(())
     plan = json.loads(next(lines, "{}"))
-    if plan.get("action") != action:
+    is_own = store.scope.is_all or plan.get("namespace") == store.scope.namespace
+    if plan.get("action") != action or not is_own:
         raise PlanNotFoundError
     changed = marked = 0
     while page := list(islice(lines, CHUNK)):

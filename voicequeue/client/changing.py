@@ -12,6 +12,7 @@ from voicequeue.client.orders import record_charged_order
 from voicequeue.client.reading import ReadMethods
 from voicequeue.client.search import Filter
 from voicequeue.domain import transitions
+from voicequeue.domain.balance import Balance
 from voicequeue.domain.charge_review import ChargeReview, review_charge
 from voicequeue.domain.job import Job, Transition
 from voicequeue.domain.states import State
@@ -130,8 +131,11 @@ class ChangeMethods(ReadMethods):
     # ── uncertain charges ──────────────────────────────────────────────────────────────────────
 
     def charge_reviews(self) -> Iterator[ChargeReview]:
-        """Yield the jobs whose order may or may not have been charged, each with the evidence."""
-        balances = self.balance_history()
+        """Yield the jobs whose order may or may not have been charged, each with the evidence.
+
+        In one namespace the evidence has no balances, because others use the account, too.
+        """
+        balances = self._balances()
         for job in self.jobs(state=State.UNSURE):
             if (review := review_charge(job, self.timeline(job.id), balances)) is not None:
                 yield review
@@ -147,10 +151,13 @@ class ChangeMethods(ReadMethods):
             InvalidStateError: The job is not `unsure`.
         """
         job = self.get(job_id)
-        review = review_charge(job, self.timeline(job_id), self.balance_history())
+        review = review_charge(job, self.timeline(job_id), self._balances())
         if job.state is not State.UNSURE or review is None:
             raise InvalidStateError(f"only an unsure job can be reviewed; job {job.id} is {job.state}")
         return review
+
+    def _balances(self) -> list[Balance]:
+        return self.balance_history() if self._store.scope.is_all else []
 
     def confirm_charged(self, job_id: str, task_id: str) -> Job:
         """Confirm that an order was charged, by the id of its upstream task, and return the job.

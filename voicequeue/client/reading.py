@@ -13,8 +13,9 @@ from voicequeue.domain.job import Job, TimelineEntry
 from voicequeue.domain.portions import PORTION_JOBS_MAX
 from voicequeue.domain.states import ACTIVE, State
 from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, Status
-from voicequeue.errors import BatchNotFoundError, JobNotFoundError
+from voicequeue.errors import BatchNotFoundError, JobNotFoundError, NotOperatorError
 from voicequeue.storage.connection.errors import translated_errors
+from voicequeue.storage.counters import failures_by_code
 from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.monitoring.throughput import TimeBucket
@@ -72,7 +73,8 @@ class ReadMethods:
     def jobs(self, *, state: State | str | None = None, batch: str | None = None) -> Iterator[Job]:
         """Yield jobs, read a page at a time.
 
-        Jobs of a batch are yielded in the order in which they were enqueued, jobs of a state by the latest to enter it.
+        Jobs of a batch are yielded in the order in which they were enqueued, jobs of a state by the latest to enter it;
+        jobs of all namespaces one namespace after the other.
 
         Args:
             state: Only jobs in this state, such as `queued`. None yields jobs in all states.
@@ -86,6 +88,11 @@ class ReadMethods:
         if batch is not None:
             self.batch(batch)
         return self._read_jobs(only_state, batch)
+
+    def _require_operator(self, action: str) -> None:
+        """Raise NotOperatorError if this client is limited to one namespace."""
+        if not self._store.scope.is_all:
+            raise NotOperatorError(action)
 
     def _read_jobs(self, state: State | None, batch: str | None) -> Iterator[Job]:
         job_ids = self._store.list_ids(state=state, batch=batch)
@@ -169,7 +176,10 @@ class ReadMethods:
     # ── the queue ──────────────────────────────────────────────────────────────────────────────
 
     def status(self, batch: str | None = None) -> Status:
-        """Return an overview of the queue: states, gate, slots, backlog, credits, workers.
+        """Return an overview of the namespace: states, gate, slots, backlog, credits, workers.
+
+        The gate and the slots are those of the whole queue. In one namespace, holds other than pauses have no details,
+        and the account has no balance, because others use it, too.
 
         Args:
             batch: Count states, failures, backlog, credits and refused jobs of this batch only, and leave out rejected
@@ -186,16 +196,17 @@ class ReadMethods:
             states = store.counts_by_state(batch, backlog)
             pace = store.count_succeeded(now - RATE_WINDOW_S) * 60 / RATE_WINDOW_S
             unsettled = sum(states[state] for state in ACTIVE)
+            counts = store.counts(batch)
             return Status(
                 states=states,
                 gate=store.flow_control.gate(now),
                 in_flight=store.count_in_flight(),
                 in_flight_limit=store.flow_control.in_flight_limit().limit,
-                credits=store.credits_spent(batch),
+                credits=counts["credits"],
                 workers=len(store.heartbeats["worker"].alive(now)),
                 account=store.flow_control.account(now),
                 backlog=tuple(backlog),
-                failures=store.failures_by_code(batch),
+                failures=failures_by_code(counts),
                 refused_jobs=tuple(store.flow_control.refused_jobs(batch)),
                 stopped_batches=tuple(store.stopped_batches()) if batch is None else (),
                 rejected_messages=store.rejected_messages.count() if batch is None else 0,
@@ -204,6 +215,7 @@ class ReadMethods:
                 jobs_per_minute=pace,
                 seconds_left=unsettled * 60 / pace if pace else None,
                 at=now,
+                namespace=store.scope.namespace,
             )
 
     def throughput(self, *, span_s: float = 3600.0, buckets: int = 60) -> list[TimeBucket]:
@@ -222,14 +234,22 @@ class ReadMethods:
             return self._store.throughput(self._now(), span_s=span_s, buckets=buckets)
 
     def balance_history(self) -> list[Balance]:
-        """Return the account balances that upstream reported in the last days, the oldest first."""
+        """Return the account balances that upstream reported in the last days, the oldest first.
+
+        Raises:
+            NotOperatorError: The client is limited to one namespace.
+        """
+        self._require_operator("balance_history")
         with translated_errors():
             return self._store.flow_control.balances()
 
     # ── voices ─────────────────────────────────────────────────────────────────────────────────
 
     def personas(self) -> Iterator[Persona]:
-        """Yield the voices that were created and can be shared, the latest first, read a page at a time."""
+        """Yield the voices that were created and can be shared, read a page at a time.
+
+        The latest first; those of all namespaces one namespace after the other.
+        """
         return paged(self._store.personas.list_all())
 
     def forget_persona(self, persona_id: str) -> bool:

@@ -65,7 +65,7 @@ def test_a_shared_voice_is_paid_once(queue: VoiceQueue, store: JobStore, shared:
     jobs = [voice_with_song(key=f"k{n}", batch="b", **shared) for n in range(3)]
     assert described(queue, *jobs) == [19, 15, 15]
 
-    store.enqueue([(jobs[0].job_id(), jobs[0])], 1.0)
+    store.enqueue([(store.job_ids.of(jobs[0]), jobs[0])], 1.0)
 
     assert described(queue, *jobs, voice(key="alone", batch="b", **shared)) == ["known", 15, 15, 0]
 

@@ -82,10 +82,11 @@ class JobWalk(RuleBasedStateMachine):
 
     # ── jobs ──────────────────────────────────────────────────────────────────────────────
 
-    @rule(jobs=st.lists(specs, max_size=4))
-    def enqueue(self, jobs: list[VoiceJob]) -> None:
-        pairs = [(spec.job_id(), spec) for spec in jobs]
-        for (job_id, spec), outcome in zip(pairs, self.store.enqueue(pairs, self.now), strict=True):
+    @rule(jobs=st.lists(specs, max_size=4), namespace=st.sampled_from(["", "", "shop", "named-x"]))
+    def enqueue(self, jobs: list[VoiceJob], namespace: str) -> None:
+        store = self.store.in_namespace(namespace)
+        pairs = [(store.job_ids.of(spec), spec) for spec in jobs]
+        for (job_id, spec), outcome in zip(pairs, store.enqueue(pairs, self.now), strict=True):
             if outcome is EnqueueOutcome.OTHER_VOICE:
                 assert spec.voice
                 continue
@@ -112,7 +113,7 @@ class JobWalk(RuleBasedStateMachine):
         if isinstance(claim, SubmitClaim) and not again:
             assert all(hold.is_on_trial or self.is_open_for(hold.reason, stage) for hold in gate.holds)
             assert sending == 0 or not any(hold.is_on_trial for hold in gate.holds)
-            self.every_limit_holds(job.spec.batch)
+            self.every_limit_holds(job.qualified_batch if job.spec.batch else None)
 
     def every_limit_holds(self, name: str | None) -> None:
         """Check, before a POST, that the account and the batch can pay for it and for all that may be charged."""
