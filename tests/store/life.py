@@ -30,7 +30,7 @@ REACHABLE = [state for state in State if state is not State.WAITING]
 
 def enqueue_jobs(store: JobStore, *specs: VoiceJob, now: float = NOW) -> list[str]:
     """Enqueue jobs in one call and return their ids."""
-    pairs = [(store.job_ids.of(spec), spec) for spec in specs]
+    pairs = [(spec.job_id(namespace=store.scope.target), spec) for spec in specs]
     store.enqueue(pairs, now)
     return [job_id for job_id, _ in pairs]
 

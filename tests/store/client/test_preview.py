@@ -91,7 +91,7 @@ def test_several_songs_cost_one_voice(queue: VoiceQueue, store: JobStore) -> Non
     job = VoiceJob(audio_url=URL, songs=(SONG, SONG, SONG), key="k")
     assert described(queue, job) == [4 + 3 * 15]
 
-    store.enqueue([(spec.job_id(), spec) for spec in job.expand()[:2]], 1.0)
+    store.enqueue([(store.job_ids.of(spec), spec) for spec in job.expand()[:2]], 1.0)
 
     assert described(queue, job) == [15]
 

@@ -24,6 +24,7 @@ from voicequeue.domain import serialization
 from voicequeue.domain.claims import EnqueueOutcome, PollClaim, PollReschedule, SubmitClaim, SubmitDeferred
 from voicequeue.domain.gate import HoldReason, Limits
 from voicequeue.domain.job import Transition
+from voicequeue.domain.namespaces import split
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.states import IN_FLIGHT, SETTLED, TRANSITIONS
 from voicequeue.storage.job_store import JobStore
@@ -49,6 +50,11 @@ specs = st.builds(
     shared=st.sampled_from([{}, {}, {"reuse": True}, {"voice": "ana"}]),
 )
 some = st.integers(0, 10**6)
+
+
+def is_batch(qualified: str | None) -> bool:
+    """Return whether the `batch` of a record is a batch, not only a namespace."""
+    return bool(split(qualified or "")[1])
 
 
 class JobWalk(RuleBasedStateMachine):
@@ -113,9 +119,9 @@ class JobWalk(RuleBasedStateMachine):
         if isinstance(claim, SubmitClaim) and not again:
             assert all(hold.is_on_trial or self.is_open_for(hold.reason, stage) for hold in gate.holds)
             assert sending == 0 or not any(hold.is_on_trial for hold in gate.holds)
-            self.every_limit_holds(job.qualified_batch if job.spec.batch else None)
+            self.every_limit_holds(job.qualified_batch)
 
-    def every_limit_holds(self, name: str | None) -> None:
+    def every_limit_holds(self, name: str) -> None:
         """Check, before a POST, that the account and the batch can pay for it and for all that may be charged."""
         account, limits = self.store.flow_control.account(), self.store.flow_control.limits()
         assert account.balance is None or account.balance - account.reserved >= limits.min_balance
