@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from hashlib import sha1
 
 from voicequeue.domain.spec import VoiceJob
@@ -25,7 +26,15 @@ class JobIds:
 
     def of(self, spec: VoiceJob) -> str:
         """Return the id of a job in the namespace of this scope."""
-        secret = self._read()
+        return self._derive(spec, self._read())
+
+    def look_up(self, specs: Sequence[VoiceJob]) -> list[str]:
+        """Return the ids of jobs that may exist, without creating a secret."""
+        # Without a secret there are no jobs, or their ids were derived without one.
+        secret = self._secret or str(self._space.redis.get(self._space.key("id_secret")) or _UNKEYED)
+        return [self._derive(spec, secret) for spec in specs]
+
+    def _derive(self, spec: VoiceJob, secret: str) -> str:
         key = b"" if secret == _UNKEYED else bytes.fromhex(secret)
         return spec.job_id(key, self._space.scope.target)
 

@@ -64,9 +64,8 @@ class EnqueuePreviewer:
 
     def _read(self, specs: Sequence[VoiceJob]) -> list[_Stored]:
         """Read, in one round trip, what scripts/enqueue.lua reads."""
-        keys = [
-            (self._job_ids.of(spec), spec.shared_voice(reuse=self._reuse, namespace=self._namespace)) for spec in specs
-        ]
+        shared_voices = [spec.shared_voice(reuse=self._reuse, namespace=self._namespace) for spec in specs]
+        keys = list(zip(self._job_ids.look_up(specs), shared_voices, strict=True))
         with self._space.redis.pipeline(transaction=False) as pipe:
             for spec, (job_id, shared_voice) in zip(specs, keys, strict=True):
                 pipe.hmget(self._space.key(f"job:{job_id}"), "spec", "earlier_specs")

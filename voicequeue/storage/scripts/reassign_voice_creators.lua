@@ -15,7 +15,7 @@ local function next_waiting()
     local page = redis.call('ZRANGE', index, position, position + count - #ids - 1)
     for _, id in ipairs(page) do ids[#ids + 1] = id end
     if #ids == count then break end
-    position = #page > 0 and 0 or position - redis.call('ZCARD', index)
+    position = (#page > 0 or position == 0) and 0 or position - redis.call('ZCARD', index)
   end
   return ids
 end
