@@ -34,7 +34,7 @@ SECRET = "ab" * 32
 
 @dataclass(frozen=True)
 class Owned:
-    """What a namespace owns: its jobs, and everything by which another caller might name it."""
+    """The possessions of a namespace: its jobs, and everything by which another caller might name it."""
 
     namespace: str
     jobs: list[Job]
@@ -149,8 +149,8 @@ def calls_of(name: str, owned: Owned) -> Iterator[dict[str, Any]]:
         values["job"] = list(owned.jobs)
     if name == "watch":
         values["batch"] = [None, "spring"]  # the intruder has jobs there by then; other batches are watched forever
-    for chosen in product(*(values[parameter] for parameter in parameters)):
-        yield dict(zip(parameters, chosen, strict=True))
+    for options in product(*(values[parameter] for parameter in parameters)):
+        yield dict(zip(parameters, options, strict=True))
 
 
 def outcome(client: VoiceQueue, name: str, options: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What namespaces share, and what they do not: voices, ids, counters, the operator's view, messages."""
+"""Namespaces side by side: ids, voices, counters, the view of operators, messages and commands."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_the_counts_of_the_namespaces_add_up(store: JobStore, queue: VoiceQueue,
 
 
 def test_an_operator_names_a_batch_with_its_namespace(shop: VoiceQueue, queue: VoiceQueue) -> None:
-    """Both may pause it; the batch of the same name in another namespace goes on."""
+    """Both may pause it; the batch of the same name in another namespace continues."""
     for client in (shop, queue):
         client.enqueue(voice(batch="spring"))
 
