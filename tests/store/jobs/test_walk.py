@@ -217,8 +217,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 if is_batch(name := record.get("batch", "")):
                     under_way = record["state"] in (State.CHARGING, State.UNSURE)
                     self.at_stake[name] += under_way * PRICES[Stage(record["stage"])] + unsettled_credits(record)
-            for name in filter(is_batch, {record.get("batch") for record in self.all_records().values()}):
-                assert name is not None
+            for name in filter(is_batch, {record.get("batch", "") for record in self.all_records().values()}):
                 batch = self.store.batch(name)
                 self.at_stake[name] += batch.credits if batch else 0
                 limit = inf if batch is None or batch.max_credits is None else batch.max_credits
