@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from redis import Redis
@@ -18,7 +20,18 @@ from tests.store.life import (
     job_in_state,
 )
 from tests.support.jobs import URL, voice, voice_with_song
-from voicequeue import BatchNotFoundError, InvalidJobError, NotOperatorError, State, VoiceQueue
+from voicequeue import (
+    AsyncVoiceQueue,
+    BatchNotFoundError,
+    Event,
+    Filter,
+    InvalidCursorError,
+    InvalidJobError,
+    JobNotFoundError,
+    NotOperatorError,
+    State,
+    VoiceQueue,
+)
 from voicequeue.domain.namespaces import Scope
 from voicequeue.storage.job_store import JobStore
 
@@ -133,6 +146,58 @@ def test_an_operator_names_a_batch_with_its_namespace(shop: VoiceQueue, queue: V
         shop.pause(batch="other/spring")
     with pytest.raises(NotOperatorError, match=r"needs the namespace '\*'"):
         shop.pause()
+
+
+def test_a_cursor_is_one_of_its_namespace(shop: VoiceQueue, valkey_url: str, prefix: str) -> None:
+    """It names a position in an index, which another namespace must not read."""
+    for batch in (None, "b", "b"):
+        shop.enqueue(voice(batch=batch))
+    cursors = [(one, shop.search(one, limit=1).cursor) for one in (Filter(), Filter(batch="b"))]
+    assert all(cursor for _, cursor in cursors)
+
+    for name in ("", "other"):
+        with VoiceQueue(valkey_url, prefix=prefix, namespace=name) as foreign:
+            foreign.enqueue(voice(batch="b"))
+            for one, cursor in cursors:
+                with pytest.raises(InvalidCursorError):
+                    foreign.search(one, cursor=cursor)
+    assert [len(shop.search(one, cursor=cursor).items) for one, cursor in cursors] == [2, 1]
+
+
+def test_refused_jobs_are_listed_in_their_namespace_only(
+    shop: VoiceQueue, queue: VoiceQueue, valkey_url: str, prefix: str, redis: Redis
+) -> None:
+    """Upstream's words may contain those of the job."""
+    job = shop.enqueue(voice(batch="b"))
+    refused = json.dumps({"own_count": 1, "count": 2, "message": "not this one"})
+    redis.hset(f"{{{prefix}}}:job:{job.id}", "refused", refused)
+    redis.zadd(f"{{{prefix}}}:refused", {job.id: NOW})
+
+    statuses = [shop.status(), shop.status("b"), queue.status(), queue.status("shop/b")]
+    assert [[one.job_id for one in status.refused_jobs] for status in statuses] == [[job.id]] * 4
+    with VoiceQueue(valkey_url, prefix=prefix) as foreign:
+        assert foreign.status().refused_jobs == ()
+
+
+def test_the_async_client_has_a_namespace_too(shop: VoiceQueue, valkey_url: str, prefix: str) -> None:
+    """Its methods are those of `VoiceQueue`; events of other namespaces are not reported."""
+    mine = shop.enqueue(voice())
+
+    async def use() -> list[str]:
+        async with AsyncVoiceQueue(valkey_url, prefix=prefix, namespace="other") as other:
+            with pytest.raises(JobNotFoundError):
+                await other.get(mine.id)
+            job = await other.enqueue(voice())
+            events = [event async for event in _first(other.watch(after="0-0"))]
+            return [other.namespace, job.namespace, *(event.namespace for event in events)]
+
+    assert asyncio.run(use()) == ["other"] * 3
+
+
+async def _first(events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+    async for event in events:
+        yield event
+        return
 
 
 def test_a_page_of_batches_is_by_age_over_all_namespaces(store: JobStore, queue: VoiceQueue) -> None:
