@@ -254,7 +254,9 @@ class Status:
             "failed_by_code": self.failures,
             "rejected_messages": self.rejected_messages,
             "refused_jobs": [job.as_dict() for job in self.refused_jobs],
-            "stopped_batches": [batch.name for batch in self.stopped_batches],
+            "stopped_batches": [
+                batch.qualified_name if self.namespace == ALL else batch.name for batch in self.stopped_batches
+            ],
             "callbacks": {"pending": self.callbacks.pending, "undelivered": self.callbacks.undelivered},
             "archive": {"pending": self.archive.pending, "failed": self.archive.failed},
             "workers": self.workers,
