@@ -108,7 +108,7 @@ class StopLossWalk:
             return
         claim = claim_submit(self.store, job.id, job.stage, "x", self.now, lease=90)
         if isinstance(claim, SubmitClaim):
-            assert job.spec.batch not in self.outcomes.stopped
+            assert job.qualified_batch not in self.outcomes.stopped
             fail_job(self.store, get_job(self.store, job.id), self.chance.choice(FREE), self.now)
 
     def settle(self) -> None:
