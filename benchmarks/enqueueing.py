@@ -19,7 +19,7 @@ SINGLE = 2_000
 def measure(url: str) -> dict[str, float]:
     """Return jobs per second and bytes per job in Redis: medians over rounds."""
     client = connect(url)
-    with VoiceQueue(url) as queue:
+    with VoiceQueue(url, namespace="*") as queue:
         rounds = [_round(queue, client) for _ in range(ROUNDS)]
     return {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]}
 

@@ -156,7 +156,7 @@ def _bench() -> Iterator[Bench]:
 
 @contextmanager
 def _queue(url: str, prefix: str) -> Iterator[Bench]:
-    with VoiceQueue(url, prefix=prefix) as queue:
+    with VoiceQueue(url, prefix=prefix, namespace="*") as queue:
         client = connect(url)
         yield Bench(queue, JobStore(client, prefix, limits=Limits(in_flight=10**6, initial_in_flight=10**6)), client)
         client.close()

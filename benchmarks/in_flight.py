@@ -90,7 +90,7 @@ def measured(count: int) -> Measured:
     env = {"VOICEQUEUE_VOICE_DEADLINE_S": f"{NEVER_S:g}"}
     with (
         running_stack((NEVER_S, NEVER_S), workers=WORKERS, env=env) as stack,
-        VoiceQueue(stack.redis) as queue,
+        VoiceQueue(stack.redis, namespace="*") as queue,
         connect(stack.redis) as redis,
     ):
         workers = stack.crews["the workers"]

@@ -66,7 +66,7 @@ def run(limit: int, count: int = JOBS) -> Run:
         url = stack.start_valkey()
         _, control = stack.start_simulator(dials)
         stack.start_workers(2)
-        with VoiceQueue(url) as queue:
+        with VoiceQueue(url, namespace="*") as queue:
             started = time.perf_counter()
             queue.enqueue_many(jobs(count, "pace"))
             after_a_minute = _watch(queue, control, count, result, started)

@@ -21,7 +21,7 @@ def measure(redis_url: str, stack: Stack) -> dict[str, float]:
     A search by name reads 10,000 jobs per page and continues automatically: one page and the whole search are timed.
     """
     page = stack.start_gateway(webhooks=False)
-    with VoiceQueue(redis_url) as queue:
+    with VoiceQueue(redis_url, namespace="*") as queue:
         for batch in range(BATCHES):
             queue.enqueue_many(jobs(JOBS // BATCHES, f"batch-{batch}"))
         last = next(iter(queue.jobs(batch=f"batch-{BATCHES - 1}")))

@@ -36,7 +36,7 @@ def measure(url: str, stack: Stack, supervisor: Supervisor, count: int = JOBS) -
     _, control = stack.start_simulator(DIALS)
     names = stack.start_workers(WORKERS)
     pids = [pid for name in names if (pid := supervisor.pid(name)) is not None]
-    with VoiceQueue(url) as queue:
+    with VoiceQueue(url, namespace="*") as queue:
         _run(queue, "warm", count)
         rounds = [_round(queue, f"round-{number}", count, control, pids) for number in range(ROUNDS)]
     ledger = requests.get(f"{control}/ledger", timeout=30).json()

@@ -121,7 +121,7 @@ def measured(method: str, sigma: float, count: int = JOBS) -> list[PolledOrder]:
         url = stack.start_valkey()
         _, control = stack.start_simulator(_dials(sigma))
         stack.start_workers(2)
-        with VoiceQueue(url) as queue:
+        with VoiceQueue(url, namespace="*") as queue:
             queue.enqueue_many(jobs(count, "polls"))
             _finish(queue, count)
             seen_at = _result_times(queue)

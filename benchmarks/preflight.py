@@ -180,7 +180,7 @@ def _check_recordings(folder: Path) -> dict[str, float]:
 def _dry_run(url: str, folder: Path) -> dict[str, float]:
     file = folder / "dry.csv"
     write_csv(file, DRY)
-    with VoiceQueue(url) as queue, connect(url) as redis:
+    with VoiceQueue(url, namespace="*") as queue, connect(url) as redis:
         before = queue.status(), redis.dbsize()
         result = _ingest(file, "dry", "--dry-run")
         _check((queue.status(), redis.dbsize()) == before and result.output["new"] == DRY, result.output)
@@ -206,7 +206,7 @@ def _resume_after_kill(url: str, folder: Path, rows: int) -> dict[str, float]:
     first = _ingest(file, "million", kill=is_halfway)
     second = _ingest(file, "million", "--resume")
     _check(second.output["new"] + second.output["existing"] == rows, second.output)
-    with VoiceQueue(url) as queue:
+    with VoiceQueue(url, namespace="*") as queue:
         _check(queue.batch("million").total == rows, queue.batch("million"))
     return {
         f"first half of {rows:,} rows, until it was killed, s": first.seconds,

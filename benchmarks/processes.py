@@ -35,7 +35,10 @@ def tables() -> Iterator[Table]:
 
 def measured(children: int) -> Figures:
     """Return jobs per second, and the CPU of each part per job (ms)."""
-    with running_stack((0.0, 0.0), children=children, env=_ENV) as stack, VoiceQueue(stack.redis) as queue:
+    with (
+        running_stack((0.0, 0.0), children=children, env=_ENV) as stack,
+        VoiceQueue(stack.redis, namespace="*") as queue,
+    ):
         _round(stack, queue, "warm", WARM)
         rounds = [_round(stack, queue, f"round-{number}", JOBS) for number in range(ROUNDS)]
         report = stack.report()

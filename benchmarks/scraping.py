@@ -18,7 +18,7 @@ def measure(redis_url: str, stack: Stack) -> dict[str, float]:
     """Return the milliseconds per scrape, client included: median and 95th percentile."""
     figures: dict[str, float] = {}
     url = f"{stack.start_gateway(webhooks=False)}/metrics"
-    with VoiceQueue(redis_url) as queue:
+    with VoiceQueue(redis_url, namespace="*") as queue:
         queue.enqueue_many(jobs(100, "few"))
         figures |= _scraped(url, stack, "a hundred jobs")
         for batch in range(BATCHES):

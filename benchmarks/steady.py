@@ -52,7 +52,7 @@ def tables() -> Iterator[Table]:
 def measured(rate: int) -> Measured:
     """Enqueue jobs at this rate, and wait until the last one has settled."""
     count = int(rate * LASTING_S)
-    with running_stack(READY_S) as stack, VoiceQueue(stack.redis) as queue:
+    with running_stack(READY_S) as stack, VoiceQueue(stack.redis, namespace="*") as queue:
         queue.enqueue_many(jobs(WARM, "warm"))
         _wait_for(queue, "warm")
         cpu, before = stack.cpu(), stack.report()

@@ -89,7 +89,7 @@ def measured(dials: Mapping[str, float]) -> Measured:
         stack.start_workers(WORKERS)
         started = time.monotonic()
         _ingest(url, Path(folder) / "rows.csv")
-        with VoiceQueue(url) as queue:
+        with VoiceQueue(url, namespace="*") as queue:
             in_flight = _in_flight_until_stop(queue)
             seconds = time.monotonic() - started
             stop = queue.batch("bad").stop

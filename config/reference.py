@@ -31,6 +31,12 @@ class Row(NamedTuple):
 #: The settings that only the command line and the one-machine stack read.
 LOCAL_ROWS = (
     Row(
+        "VOICEQUEUE_NAMESPACE",
+        "",
+        "text",
+        "[Namespace](concepts.md#namespaces) in which commands act, as the option `--namespace`. `*`: all.",
+    ),
+    Row(
         "VOICEQUEUE_WAIT_FOR_REDIS_S",
         "0",
         "number ≥ 0",

@@ -12,10 +12,12 @@ from typing import Any
 from celery.worker.request import Request
 from redis.exceptions import RedisError
 
-from voicequeue.client.results import item_result
+from voicequeue.client.results import EnqueueItemResult, item_result
+from voicequeue.domain.namespaces import DEFAULT, namespace_name
 from voicequeue.domain.source import Source
-from voicequeue.domain.spec import parse_spec
+from voicequeue.domain.spec import VoiceJob, parse_spec
 from voicequeue.errors import InvalidJobError, KeyConflictError, Problem, check_field
+from voicequeue.storage.job_ids import StaleIdsError
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.rejected_messages import RejectedMessage
 from voicequeue.texts import require_encodable
@@ -73,25 +75,32 @@ def enqueue_or_reject(
 ) -> str:
     """Enqueue the job of a message and return its id, or store the message as rejected and raise the reason.
 
+    The job, or the rejected message, belongs to the namespace that the message names.
+
     Raises InvalidJobError, KeyConflictError; RedisError where neither could be written.
     """
     content: Any = {"args": list(args), "kwargs": dict(named)}
+    namespace = DEFAULT
     try:
+        namespace = namespace_argument(named)
         content = job_argument(args, named)
-        return enqueue_message(store, content, message_id=message_id, now=now)
+        return enqueue_message(store, content, namespace=namespace, message_id=message_id, now=now)
     except RedisError:
         raise
     except Exception as error:
         reason = str(error) if isinstance(error, InvalidJobError | KeyConflictError) else safe_reason(error)
-        store.rejected_messages.add(RejectedMessage(now, message_id, ENQUEUE_TASK, reason, content))
+        store.rejected_messages.add(RejectedMessage(now, message_id, ENQUEUE_TASK, reason, content, namespace))
         log.warning("message rejected: %s", safe_reason(error), extra={"message_id": message_id})
         raise
 
 
 def job_argument(args: Sequence[Any], named: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the job: the argument `job`, or the only positional argument. Raises InvalidJobError."""
-    unexpected = [name for name in named if name != "job"]
-    problems = [Problem(str(name), "is not an argument; the only argument is job") for name in unexpected[:_NAMED_MAX]]
+    unexpected = [name for name in named if name not in ("job", "namespace")]
+    problems = [
+        Problem(str(name), "is not an argument; the arguments are job and namespace")
+        for name in unexpected[:_NAMED_MAX]
+    ]
     if (uncounted := len(unexpected) - _NAMED_MAX) > 0:
         problems.append(Problem("", f"{uncounted:,} more are not arguments"))
     if len(args) + ("job" in named) != 1:
@@ -104,8 +113,18 @@ def job_argument(args: Sequence[Any], named: Mapping[str, Any]) -> Mapping[str, 
     return job
 
 
-def enqueue_message(store: JobStore, job: Mapping[str, Any], *, message_id: str, now: float) -> str:
-    """Enqueue the job of a message and return its id. Raises InvalidJobError, KeyConflictError.
+def namespace_argument(named: Mapping[str, Any]) -> str:
+    """Return the argument `namespace`; without it, the default namespace. Raises InvalidJobError."""
+    namespace = named.get("namespace", DEFAULT)
+    if not isinstance(namespace, str):
+        raise InvalidJobError([Problem("namespace", "must be a text")])
+    return check_field("namespace", namespace_name, namespace)
+
+
+def enqueue_message(
+    store: JobStore, job: Mapping[str, Any], *, namespace: str = DEFAULT, message_id: str, now: float
+) -> str:
+    """Enqueue the job of a message in a namespace and return its id. Raises InvalidJobError, KeyConflictError.
 
     A message may be delivered twice, so a job without a key gets one from the message id.
     """
@@ -113,9 +132,18 @@ def enqueue_message(store: JobStore, job: Mapping[str, Any], *, message_id: str,
     check_field("id", require_encodable, message_id)
     if spec.key is None:
         spec = spec.model_copy(update={"key": f"message-{message_id}"})
-    jobs = [(job_spec.job_id(), job_spec) for job_spec in spec.expand()]
-    entry = item_result(jobs, store.enqueue(jobs, now, source=Source.MESSAGE))
+    entry = _enqueue(store.in_namespace(namespace), spec.expand(), now)
     if entry.error is not None:
         raise entry.error
     log.info("queued", extra={"job": entry.job_id, "batch": spec.batch, "source": "message", "at": now})
     return entry.job_id
+
+
+def _enqueue(store: JobStore, specs: Sequence[VoiceJob], now: float) -> EnqueueItemResult:
+    fingerprint = store.job_ids.fingerprint()
+    jobs = [(store.job_ids.of(spec), spec) for spec in specs]
+    try:
+        return item_result(jobs, store.enqueue(jobs, now, source=Source.MESSAGE, fingerprint=fingerprint))
+    except StaleIdsError:
+        store.job_ids.forget()
+        return _enqueue(store, specs, now)

@@ -104,8 +104,8 @@ def redis(valkey_url: str) -> Iterator[Redis]:
 
 @pytest.fixture
 def queue(valkey_url: str, prefix: str) -> Iterator[VoiceQueue]:
-    """Yield a queue without jobs, on the same prefix as `store`."""
-    with VoiceQueue(valkey_url, prefix=prefix) as queue:
+    """Yield a queue without jobs, on the same prefix as `store`, as an operator sees it."""
+    with VoiceQueue(valkey_url, prefix=prefix, namespace="*") as queue:
         yield queue
 
 

@@ -9,6 +9,7 @@
      ├── PlanNotFoundError      (also a LookupError)  the token of the bulk plan is unknown or expired
      ├── InvalidCursorError     (also a ValueError)   the cursor is not one of this list
      ├── InvalidStateError                            the state of the job does not allow the action
+     ├── NotOperatorError                             the action concerns the whole queue, the client has one namespace
      └── StoreUnavailableError                        Redis does not answer, or refuses the command
 
 No message contains a URL, lyrics or a secret. Messages may contain names that the caller chose, such as those of
@@ -251,6 +252,17 @@ class InvalidCursorError(VoiceQueueError, ValueError):
 
 class InvalidStateError(VoiceQueueError):
     """The state of the job does not allow the action."""
+
+
+class NotOperatorError(VoiceQueueError):
+    """The action concerns all namespaces, and the client is limited to one."""
+
+    def __init__(self, action: str) -> None:
+        super().__init__(action)
+        self.action = action
+
+    def __str__(self) -> str:
+        return f"{self.action} concerns the whole queue: it needs the namespace '*', which is for operators"
 
 
 class StoreUnavailableError(VoiceQueueError):

@@ -73,7 +73,7 @@ class Maintenance:
             return  # a batch stops with a transition
         for batch in self._services.store.newly_stopped_batches():
             reason = batch.stop.reason if batch.stop else ""
-            log.warning("batch stopped", extra={"batch": batch.name, "reason": reason})
+            log.warning("batch stopped", extra={"batch": batch.qualified_name, "reason": reason})
 
     # ── the balance ────────────────────────────────────────────────────────────────────────────
 
@@ -182,7 +182,13 @@ def _ids(overdue: Iterable[StalledJob], states: Set[State], stage: Stage) -> lis
 
 def log_transition(event: Event) -> None:
     """Log one transition, at its own time."""
-    fields = {"job": event.job_id, "batch": event.batch, "stage": event.stage, "reason": event.reason}
+    fields = {
+        "job": event.job_id,
+        "namespace": event.namespace,
+        "batch": event.batch,
+        "stage": event.stage,
+        "reason": event.reason,
+    }
     extra: dict[str, object] = {name: str(value) for name, value in fields.items() if value}
     if event.previous_state_s is not None:
         extra["duration"] = event.previous_state_s

@@ -28,7 +28,7 @@ SLICE = 500
 def main() -> None:
     """Run the commands on standard input, one JSON object per line; answer with seconds and CPU seconds."""
     url = os.environ["RACE_REDIS"]
-    with VoiceQueue(url) as queue:
+    with VoiceQueue(url, namespace="*") as queue:
         for line in sys.stdin:
             order = json.loads(line)
             started, cpu = time.perf_counter(), time.process_time()

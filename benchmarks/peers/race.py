@@ -205,7 +205,7 @@ def _wait(contestant: Contestant, ground: Ground, crew: Crew, batch: str, count:
 def _done(contestant: Contestant, ground: Ground, batch: str) -> Iterator[Callable[[], int]]:
     """Yield a function that counts the jobs of a batch with a result in Redis."""
     if contestant.is_ours:
-        with VoiceQueue(ground.redis) as queue:
+        with VoiceQueue(ground.redis, namespace="*") as queue:
             yield lambda: queue.batch(batch).states[State.SUCCEEDED]
     else:
         with Redis.from_url(ground.redis) as client:

@@ -155,7 +155,8 @@ def _archive_file(services: ArchiveServices, claim: ArchiveClaim, job: Job, file
         # If this process was suspended meanwhile, it must not overwrite what another worker has stored since.
         if not services.archive.renew(claim, services.clock(), lease_s=services.timeouts.lease_s):
             return None
-        folders = (safe_name(job.spec.batch or NO_BATCH), safe_name(job.id))
+        owner = (safe_name(job.namespace),) if job.namespace else ()
+        folders = (*owner, safe_name(job.spec.batch or NO_BATCH), safe_name(job.id))
         url = services.storage.put(path, *folders, f"{safe_name(file.clip.clip_id)}.{extension}")
     if file.part is ClipPart.AUDIO:
         _store_description(services.storage, job, file.clip, *folders)
@@ -175,7 +176,14 @@ def _store_description(storage: ArchiveStorage, job: Job, clip: Clip, *folders: 
 def _description(job: Job, clip: Clip) -> dict[str, Any]:
     """Return the song's fields as upstream gave them, with those of its job."""
     spec = job.spec
-    origin = {"job": job.id, "key": spec.key, "batch": spec.batch, "name": spec.name, "metadata": spec.metadata}
+    origin = {
+        "job": job.id,
+        "namespace": job.namespace,
+        "key": spec.key,
+        "batch": spec.batch,
+        "name": spec.name,
+        "metadata": spec.metadata,
+    }
     voice = {"persona_id": job.persona_id, "voice_name": job.voice_name}
     return {
         **origin,

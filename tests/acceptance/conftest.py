@@ -64,7 +64,7 @@ class System:
 
     def queue(self) -> VoiceQueue:
         """Connect as a producer."""
-        return VoiceQueue(self.redis_url, prefix=self.prefix)
+        return VoiceQueue(self.redis_url, prefix=self.prefix, namespace="*")
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `voicequeue` with these arguments in this process."""

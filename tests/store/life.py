@@ -16,6 +16,7 @@ from voicequeue.domain import serialization, transitions
 from voicequeue.domain.claims import ChargedOrder, StalledJob, SubmitClaim, SubmitDeferred
 from voicequeue.domain.gate import HoldEffect, HoldReason, Refusal
 from voicequeue.domain.job import Transition
+from voicequeue.domain.namespaces import index_of, namespace_of, split
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.states import IN_FLIGHT, MAY_HAVE_LATE_RESULT, SETTLED
 from voicequeue.storage.job_queries import SONG_SCORE_OFFSET
@@ -29,7 +30,7 @@ REACHABLE = [state for state in State if state is not State.WAITING]
 
 def enqueue_jobs(store: JobStore, *specs: VoiceJob, now: float = NOW) -> list[str]:
     """Enqueue jobs in one call and return their ids."""
-    pairs = [(spec.job_id(), spec) for spec in specs]
+    pairs = [(spec.job_id(namespace=store.scope.target), spec) for spec in specs]
     store.enqueue(pairs, now)
     return [job_id for job_id, _ in pairs]
 
@@ -223,21 +224,24 @@ def expected_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
     reserved: Counter[str] = Counter()
     queued: Counter[str] = Counter()
     for job_id, record in records.items():
-        states.setdefault(record["state"], set()).add(job_id)
+        namespace, batch = split(record.get("batch", ""))
+        states.setdefault(index_of(record["state"], namespace), set()).add(job_id)
         if record["state"] == State.QUEUED:
             ahead = SONG_SCORE_OFFSET if record["stage"] == Stage.MUSIC else 0
             line = lines.setdefault(f"{record['rank']}:{record.get('batch', '')}", {})
             line[job_id] = float(record.get("requeued_at", record["created"])) - ahead
         if record["state"] == State.WAITING:
             waiting.setdefault(record["shared_voice"], set()).add(job_id)
-        if batch := record.get("batch"):
-            batches.setdefault(batch, Counter())[record["state"]] += 1
-            members.setdefault(batch, set()).add(job_id)
-            credits[batch] += int(record.get("credits", 0))
-            reserved[batch] += reserved_credits(record) + unsettled_credits(record)
-            queued[batch] += queued_credits(record)
+        if batch:
+            batches.setdefault(record["batch"], Counter())[record["state"]] += 1
+            members.setdefault(record["batch"], set()).add(job_id)
+        owners = ([record["batch"]] if batch else []) + ([f"namespace:{namespace}"] if namespace else [])
+        for owner in owners:
+            credits[owner] += int(record.get("credits", 0))
+            reserved[owner] += reserved_credits(record) + unsettled_credits(record)
+            queued[owner] += queued_credits(record)
     failed = [json.loads(record["failure"]) for record in records.values() if "failure" in record]
-    states.pop(State.QUEUED, None)
+    states = {index: members for index, members in states.items() if split_index(index) != State.QUEUED}
     spent = sum(int(record.get("credits", 0)) for record in records.values())
     return IndexSnapshot(
         lines=lines,
@@ -255,6 +259,11 @@ def expected_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
         queued=sum(map(queued_credits, records.values())),
         failures=Counter(failure["code"] for failure in failed),
     )
+
+
+def split_index(index: str) -> str:
+    """Return the state of an index of a namespace."""
+    return index.partition("/")[0]
 
 
 def all_records(keys: dict[str, Any], prefix: str) -> dict[str, dict[str, str]]:
@@ -294,9 +303,18 @@ def actual_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
         for key, record in keys.items()
         if key.startswith(f"{root}batch:") and not key.endswith(":jobs") and any(int(record.get(s, 0)) for s in State)
     }
-    assert set(counted) == set(keys.get(f"{root}batches", ()))
+    for namespace in ("", *keys.get(f"{root}namespaces", ())):
+        listed = set(keys.get(root + index_of("batches", namespace), ()))
+        assert listed == {batch for batch in counted if namespace_of(batch) == namespace}
+    owners = counted | {
+        key.removeprefix(root): Counter(record) for key, record in keys.items() if key.startswith(f"{root}namespace:")
+    }
     counters = {name: int(value) for name, value in keys.get(f"{root}counters", {}).items()}
-    states = {state: set(keys.get(f"{root}state:{state}", ())) for state in State}
+    states = {
+        key.removeprefix(f"{root}state:"): set(members)
+        for key, members in keys.items()
+        if key.startswith(f"{root}state:")
+    }
     failures = {name.removeprefix("failed."): value for name, value in counters.items() if name.startswith("failed.")}
     assert min(failures.values(), default=0) >= 0
     return IndexSnapshot(
@@ -310,10 +328,10 @@ def actual_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
         batches={name: +Counter({str(s): int(counts[s]) for s in State}) for name, counts in counted.items()},
         members={name: set(keys[f"{root}batch:{name}:jobs"]) for name in counted},
         batch_credits=+Counter(
-            {name: int(counts["credits"]) - int(counts["purged.credits"]) for name, counts in counted.items()}
+            {name: int(counts["credits"]) - int(counts["purged.credits"]) for name, counts in owners.items()}
         ),
-        batch_reserved=+Counter({name: int(counts["reserved"]) for name, counts in counted.items()}),
-        batch_queued=+Counter({name: int(counts["queued_credits"]) for name, counts in counted.items()}),
+        batch_reserved=+Counter({name: int(counts["reserved"]) for name, counts in owners.items()}),
+        batch_queued=+Counter({name: int(counts["queued_credits"]) for name, counts in owners.items()}),
         credits=sum(counters.get(f"{stage}.credits", 0) for stage in (*Stage, "corrected"))
         - counters.get("purged.credits", 0),
         reserved=counters.get("reserved", 0),

@@ -60,7 +60,7 @@ def at_work() -> Iterator[Scene]:
         flower = stack.start_flower()
         stack.start_workers(2)
         stack.wait_for_flower(flower)
-        with VoiceQueue(redis_url) as queue:
+        with VoiceQueue(redis_url, namespace="*") as queue:
             queue.enqueue_many(_jobs(30, "autumn-choir"))
             _wait_until(lambda: queue.batch("autumn-choir").is_settled)
             queue.enqueue_many(_jobs(60, "winter-release"))
@@ -90,7 +90,7 @@ def _wait_until(condition: Callable[[], bool], within_s: float = 120.0) -> None:
 
 def flower(browser: Browser, scene: Scene) -> None:
     """Take pictures of Flower's workers, its tasks and one task, while another batch is in progress."""
-    with VoiceQueue(scene.redis_url) as queue:
+    with VoiceQueue(scene.redis_url, namespace="*") as queue:
         queue.enqueue_many(_jobs(40, "spring-tour"))
         _wait_until(lambda: queue.batch("spring-tour").states[State.PENDING] >= 10)
     _wait_until(lambda: len(requests.get(f"{scene.flower}/workers", params={"json": 1}, timeout=5).json()["data"]) >= 2)
@@ -113,7 +113,7 @@ def flower(browser: Browser, scene: Scene) -> None:
 def job_page(browser: Browser, scene: Scene) -> None:
     """Take pictures of the list of jobs, a batch, a job, its forms and controls; and of the list in dark mode and on a
     phone."""
-    with VoiceQueue(scene.redis_url) as queue:
+    with VoiceQueue(scene.redis_url, namespace="*") as queue:
         finished, failed = (next(queue.jobs(state=state)) for state in (State.SUCCEEDED, State.FAILED))
     page = _page(browser)
     page.goto(scene.entrance)
@@ -139,7 +139,7 @@ def job_page(browser: Browser, scene: Scene) -> None:
 
 def watch(browser: Browser, scene: Scene) -> None:
     """Take a picture of `voicequeue watch` on a terminal, in the middle of a batch."""
-    with VoiceQueue(scene.redis_url) as queue:
+    with VoiceQueue(scene.redis_url, namespace="*") as queue:
         queue.enqueue_many(_jobs(60, "summer-nights"))
         _wait_until(lambda: queue.batch("summer-nights").states[State.SUCCEEDED] >= 1)
         started_at = time.monotonic()
@@ -167,7 +167,7 @@ def _take(page: Page, name: str) -> None:
 
 def over_time(browser: Browser, scene: Scene) -> None:
     """Take a picture of the chart of the last hour, with jobs spread over it."""
-    with VoiceQueue(scene.redis_url) as queue:
+    with VoiceQueue(scene.redis_url, namespace="*") as queue:
         _wait_until(lambda: all(batch.is_settled for batch in queue.batches()))
         store = queue._store
         _spread_over(store, [job for state in (State.SUCCEEDED, State.FAILED) for job in queue.jobs(state=state)])

@@ -92,7 +92,7 @@ class Torture:
         self.stack.start("worker.2", self.clock.command(procfile()["worker"]))
         self.workers.append("worker.2")
         self.stack.wait_for_workers(2)
-        with VoiceQueue(self.redis_url) as queue:
+        with VoiceQueue(self.redis_url, namespace="*") as queue:
             queue.set_batch_callback("torture", f"{self.receiver.server.url}/batch")
             queue.set_batch_limits(LIMITED, max_credits=LIMIT)
             queue.enqueue_many(
@@ -138,7 +138,7 @@ class Torture:
             for number in numbers
         ]
         while True:
-            with contextlib.suppress(StoreUnavailableError), VoiceQueue(self.redis_url) as queue:
+            with contextlib.suppress(StoreUnavailableError), VoiceQueue(self.redis_url, namespace="*") as queue:
                 queue.enqueue_many(voices)
                 self.enqueued += count
                 return
@@ -215,7 +215,10 @@ class Torture:
     def cancel(self) -> bool:
         """Cancel a job that is pending, charging or unsure, if there is one."""
         state = self.random.choice([State.PENDING, State.PENDING, State.CHARGING, State.UNSURE])
-        with contextlib.suppress(StoreUnavailableError, InvalidStateError), VoiceQueue(self.redis_url) as queue:
+        with (
+            contextlib.suppress(StoreUnavailableError, InvalidStateError),
+            VoiceQueue(self.redis_url, namespace="*") as queue,
+        ):
             for job in queue.jobs(state=state):
                 queue.cancel(job.id)
                 return True
@@ -245,14 +248,14 @@ class Torture:
 
     def pause_limited(self) -> bool:
         """Pause or resume the batch with limited credits."""
-        with contextlib.suppress(StoreUnavailableError), VoiceQueue(self.redis_url) as queue:
+        with contextlib.suppress(StoreUnavailableError), VoiceQueue(self.redis_url, namespace="*") as queue:
             queue.set_batch_limits(LIMITED, paused=self.random.random() < 0.3)
             return True
         return False
 
     def resume(self) -> None:
         """Resume the queue, as the runbook says."""
-        with VoiceQueue(self.redis_url, wait_for_redis_s=30) as queue:
+        with VoiceQueue(self.redis_url, wait_for_redis_s=30, namespace="*") as queue:
             queue.resume()
 
     def worker(self) -> int | None:
@@ -279,7 +282,7 @@ class Torture:
     def review(self) -> None:
         """Retry jobs that failed during the faults (free if upstream has the order), and settle unsure voices that
         other jobs wait for, as an operator does who asks upstream whether they were charged."""
-        with VoiceQueue(self.redis_url) as queue:
+        with VoiceQueue(self.redis_url, namespace="*") as queue:
             for job in queue.jobs(state=State.FAILED):
                 if job.failure and job.failure.code is not FailureCode.ABANDONED:
                     with contextlib.suppress(InvalidStateError):  # a late result was faster
@@ -299,14 +302,14 @@ class Torture:
 
     def unsettled(self) -> int:
         """Return how many jobs and callbacks are in progress; more than there are if Redis does not answer."""
-        with contextlib.suppress(StoreUnavailableError), VoiceQueue(self.redis_url) as queue:
+        with contextlib.suppress(StoreUnavailableError), VoiceQueue(self.redis_url, namespace="*") as queue:
             batch = queue.batch("torture")
             return sum(batch.states[state] for state in ACTIVE) + queue.callback_counts().pending
         return 3 * self.enqueued
 
     def check(self) -> list[str]:
         """Check the invariants against the simulator's ledger and the records; return the findings."""
-        with VoiceQueue(self.redis_url) as queue, connect(self.redis_url) as client:
+        with VoiceQueue(self.redis_url, namespace="*") as queue, connect(self.redis_url) as client:
             jobs = list(queue.jobs(batch="torture"))
             reasons = {job.id: queue.timeline(job.id)[-1].reason for job in jobs if job.state is State.UNSURE}
             findings = [str(finding) for finding in audit(client, DEFAULT_PREFIX)]
@@ -334,7 +337,7 @@ class Torture:
 
     def check_callbacks(self) -> list[str]:
         """Check that each job's callbacks match its timeline, in order."""
-        with VoiceQueue(self.redis_url) as queue:
+        with VoiceQueue(self.redis_url, namespace="*") as queue:
             states = self.notified_states(queue)
             expected_events = {job.id: expected(queue.timeline(job.id)) for job in queue.jobs(batch="torture")}
             given_up = [str(callback) for callback in queue.callbacks(undelivered=True)]

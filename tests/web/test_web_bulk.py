@@ -220,7 +220,7 @@ def test_an_outage_during_an_upload_is_reported_in_the_summary(
     def once(self: VoiceQueue, jobs: Any) -> Any:
         calls.append(len(jobs))
         if len(calls) > 1:
-            VoiceQueue("redis://127.0.0.1:1/0").status()
+            VoiceQueue("redis://127.0.0.1:1/0", namespace="*").status()
         return real(self, jobs)
 
     monkeypatch.setattr(VoiceQueue, "enqueue_list", once)

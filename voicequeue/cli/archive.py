@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -15,6 +15,7 @@ from voicequeue.cli.terminal import (
     escape_untrusted,
     flag,
     format_time,
+    is_of_batch,
     open_queue,
     option,
     out,
@@ -44,7 +45,7 @@ def archive(
             _print_scheduled(client.backfill_archive(batch), as_json=as_json)
         elif retry:
             # Read the list first: a job that fails again meanwhile is not retried twice.
-            job_ids = job or [entry.job_id for entry in _of_batch(client.archive_entries(failed=True), batch)]
+            job_ids = job or [entry.job_id for entry in _of_batch(client, batch, failed=True)]
             count = client.retry_archive(job_ids)
             _print_scheduled(count, as_json=as_json)
             raise typer.Exit(int(count < len(job_ids)))
@@ -52,8 +53,9 @@ def archive(
             _list(client, batch, as_json=as_json)
 
 
-def _of_batch(entries: Iterable[ArchiveEntry], batch: str | None) -> Iterator[ArchiveEntry]:
-    return (entry for entry in entries if batch in (None, entry.batch))
+def _of_batch(client: VoiceQueue, batch: str | None, *, failed: bool = False) -> Iterator[ArchiveEntry]:
+    entries = client.archive_entries(failed=failed)
+    return (entry for entry in entries if is_of_batch(client, entry.qualified_batch, batch))
 
 
 def _print_scheduled(count: int, *, as_json: bool) -> None:
@@ -65,7 +67,7 @@ def _print_scheduled(count: int, *, as_json: bool) -> None:
 
 def _list(client: VoiceQueue, batch: str | None, *, as_json: bool) -> None:
     counts = client.archive_counts()
-    pending, failed = _of_batch(client.archive_entries(), batch), _of_batch(client.archive_entries(failed=True), batch)
+    pending, failed = _of_batch(client, batch), _of_batch(client, batch, failed=True)
     if as_json:
         print_outbox_json(counts, pending=pending, failed=failed)
         return
@@ -78,4 +80,4 @@ def _list(client: VoiceQueue, batch: str | None, *, as_json: bool) -> None:
 
 
 def _row(entry: ArchiveEntry) -> tuple[str, ...]:
-    return (entry.job_id, escape_untrusted(entry.batch or ""), format_time(entry.since), *attempt_cells(entry))
+    return (entry.job_id, escape_untrusted(entry.qualified_batch), format_time(entry.since), *attempt_cells(entry))

@@ -16,6 +16,7 @@ from voicequeue.cli.terminal import (
     escape_untrusted,
     flag,
     format_time,
+    is_of_batch,
     open_queue,
     option,
     out,
@@ -81,7 +82,11 @@ def _root_secret() -> str:
 def _redeliver(client: VoiceQueue, ids: list[str] | None, batch: str | None, *, as_json: bool) -> None:
     is_exact = bool(ids)
     # Read the list first: a callback that fails again meanwhile is not redelivered twice.
-    ids = ids or [callback.id for callback in client.callbacks(undelivered=True) if batch in (None, callback.batch)]
+    ids = ids or [
+        callback.id
+        for callback in client.callbacks(undelivered=True)
+        if is_of_batch(client, callback.qualified_batch, batch)
+    ]
     redelivered = client.redeliver_callbacks(ids)
     missing = len(ids) - redelivered if is_exact else 0
     if as_json:
@@ -112,7 +117,7 @@ def _row(callback: Callback) -> tuple[str, ...]:
     return (
         callback.id,
         callback.type,
-        escape_untrusted(callback.batch or ""),
+        escape_untrusted(callback.qualified_batch),
         format_time(callback.created_at),
         *attempts,
     )

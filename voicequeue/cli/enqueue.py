@@ -9,6 +9,7 @@ import typer
 
 from voicequeue.cli.jobs import print_job
 from voicequeue.cli.terminal import AsJson, Reuse, StartWithin, flag, open_queue, option
+from voicequeue.domain.namespaces import DEFAULT
 from voicequeue.domain.song import Song
 from voicequeue.domain.spec import Priority, parse_spec
 from voicequeue.domain.states import State
@@ -59,7 +60,7 @@ def enqueue(
         "max_credits": max_credits,
         "start_within_s": start_within,
     }
-    with open_queue() as jobs:
+    with open_queue(namespace=DEFAULT) as jobs:
         job = jobs.enqueue(parse_spec(fields))
         if wait:
             job = jobs.wait(job.id)

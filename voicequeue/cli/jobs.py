@@ -121,6 +121,7 @@ def print_job(job: Job, *, as_json: bool) -> None:
     out.print(f"[bold]{job.id}[/]  {coloured(job.state)}  {job.stage}{cancelling}")
     details = {
         "name": job.spec.name,
+        "namespace": job.namespace or None,
         "batch": job.spec.batch,
         "source": job.source,
         "row": job.source_row,

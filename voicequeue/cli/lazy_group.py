@@ -16,18 +16,22 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from voicequeue.cli.namespace import with_namespace
+
 
 @dataclass(frozen=True, slots=True)
 class LazyCommand:
     """A command: its name, its module in voicequeue.cli, and the first line of its help.
 
-    `attribute` is the function of the command in the module, or the Typer app of a group; by default, the name.
+    `attribute` is the function of the command in the module, or the Typer app of a group; by default, the name. A
+    command that opens the queue has the option `--namespace`.
     """
 
     name: str
     module: str
     summary: str
     attribute: str = ""
+    has_namespace: bool = True
 
     def load(self) -> Any:
         """Import the module and return the command with its options."""
@@ -39,7 +43,8 @@ class LazyCommand:
         if isinstance(implementation, typer.Typer):
             return get_command(implementation)
         single = typer.Typer(add_completion=False)
-        single.command(self.name, help=_help(implementation))(implementation)
+        command = with_namespace(implementation) if self.has_namespace else implementation
+        single.command(self.name, help=_help(implementation))(command)
         return get_command(single)
 
 

@@ -22,7 +22,7 @@ from voicequeue.cli.terminal import (
 )
 from voicequeue.domain.gate import SUBMIT_RATE_MIN, Limits
 from voicequeue.domain.job import to_iso8601
-from voicequeue.domain.spec import batch_name
+from voicequeue.domain.spec import qualified_batch_name
 from voicequeue.domain.status import Batch
 from voicequeue.domain.stop_loss import STOP_MIN, BatchLimitChanges, percent
 from voicequeue.errors import BatchNotFoundError, check_field
@@ -92,7 +92,7 @@ def _check_scope(batch: str | None, other_options: Mapping[str, object]) -> None
 
 def _limit_batch(name: str, limits: BatchLimitChanges, *, reason: str, as_json: bool) -> None:
     """Set these limits of a batch, and show all of them if it has jobs."""
-    check_field("batch", batch_name, name)
+    check_field("batch", qualified_batch_name, name)
     with open_queue(reason=reason) as jobs:
         is_set = any(value is not None for value in limits.values())
         if is_set:

@@ -88,7 +88,7 @@ def _list(reviews: list[ChargeReview], *, as_json: bool) -> None:
             escape_untrusted(last.reason),
             _account(review.balance_window),
         )
-        table.add_row(*row, escape_untrusted(job.spec.batch or ""))
+        table.add_row(*row, escape_untrusted(job.qualified_batch))
     out.print(table)
     for review in reviews:
         if review.job.unreadable_response:

@@ -80,7 +80,7 @@ def _print_stopped(batches: Sequence[Batch]) -> None:
     """Print the batches that have stopped themselves, and why."""
     for batch in batches[:STOPPED_SHOWN]:
         reason = batch.stop.reason.removeprefix("stopped: ") if batch.stop else ""
-        out.print(f"stopped    [red]batch {escape_untrusted(batch.name)}[/]: {reason}", soft_wrap=True)
+        out.print(f"stopped    [red]batch {escape_untrusted(batch.qualified_name)}[/]: {reason}", soft_wrap=True)
     if len(batches) > STOPPED_SHOWN:
         out.print(f"stopped    {len(batches) - STOPPED_SHOWN:,} more batches, see: voicequeue status --json")
 

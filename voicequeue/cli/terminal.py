@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from voicequeue.cli.namespace import namespace_or
+from voicequeue.domain.namespaces import ALL, Scope
 from voicequeue.domain.source import Source
 from voicequeue.domain.states import State
 from voicequeue.errors import VoiceQueueError
@@ -92,7 +94,7 @@ def argument(metavar: str, *, help: str) -> Any:
 
 AsJson = Annotated[bool, flag("--json", help="Print JSON, for scripts.")]
 Yes = Annotated[bool, flag("--yes", "-y", help="Do not ask for confirmation.")]
-BatchOption = Annotated[str | None, option("NAME", help="Only this batch.")]
+BatchOption = Annotated[str | None, option("NAME", help="Only this batch; NAMESPACE/NAME of a namespace.")]
 StateOption = Annotated[State | None, option("STATE", help=f"Only jobs in this state: {', '.join(State)}.")]
 JobId = Annotated[str, argument("JOB_ID", help="Id of the job.")]
 Reason = Annotated[str, option("TEXT", help="Keep this reason in the audit log.")]
@@ -121,13 +123,12 @@ StartWithin = Annotated[
 # ── the connection ─────────────────────────────────────────────────────────────────────────────────
 
 
-def open_queue(*, reuse: bool | None = None, reason: str = "") -> VoiceQueue:
+def open_queue(*, namespace: str = ALL, reuse: bool | None = None, reason: str = "") -> VoiceQueue:
     """Return the queue that REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S describe.
 
-    Raises CommandSetupError.
-
-    `reuse` is whether jobs share voices by default; None takes VOICEQUEUE_REUSE_VOICES. Changes are recorded in the
-    audit log as those of the user at this machine, with `reason`.
+    `namespace` is where the command acts if neither `--namespace` nor VOICEQUEUE_NAMESPACE says so. `reuse` is whether
+    jobs share voices by default; None takes VOICEQUEUE_REUSE_VOICES. Changes are recorded in the audit log as those of
+    the user at this machine, with `reason`. Raises CommandSetupError.
     """
     # Imported here, because the help of a command needs no connection.
     from voicequeue.client.queue import DEFAULT_URL, VoiceQueue, with_source  # noqa: PLC0415
@@ -138,9 +139,12 @@ def open_queue(*, reuse: bool | None = None, reason: str = "") -> VoiceQueue:
     wait_s = os.environ.get("VOICEQUEUE_WAIT_FOR_REDIS_S") or "0"
     reuse = _boolean("VOICEQUEUE_REUSE_VOICES") if reuse is None else reuse
     try:
-        connected = VoiceQueue(url, prefix=prefix, wait_for_redis_s=_number(wait_s), reuse=reuse)
+        connected = VoiceQueue(
+            url, prefix=prefix, wait_for_redis_s=_number(wait_s), reuse=reuse, namespace=namespace_or(namespace)
+        )
     except ValueError as error:
-        raise CommandSetupError(f"{error}; see REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S") from None
+        settings = "REDIS_URL, VOICEQUEUE_PREFIX, VOICEQUEUE_NAMESPACE and VOICEQUEUE_WAIT_FOR_REDIS_S"
+        raise CommandSetupError(f"{error}; see {settings}") from None
     return with_source(connected, Source.CLI).on_behalf_of(_actor(), reason=reason)
 
 
@@ -151,6 +155,11 @@ def _actor() -> str:
     except (KeyError, OSError, ImportError):  # a container may run a user without a name
         user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
     return f"{Source.CLI}:{user}@{socket.gethostname()}"[:ACTOR_MAX]
+
+
+def is_of_batch(queue: VoiceQueue, qualified: str, batch: str | None) -> bool:
+    """Return whether a batch, with its namespace, is the one that the caller names (None: any)."""
+    return batch is None or qualified == Scope(queue.namespace).qualify(batch)
 
 
 _BOOLEANS = {"": False, "0": False, "false": False, "no": False, "off": False} | dict.fromkeys(

@@ -91,7 +91,7 @@ def follow(
         return batches
     with Live(console=out, auto_refresh=False) as live:
         for batches, paces in updates:
-            live.update(Group(*(_view(batch, paces[batch.name]) for batch in batches)), refresh=True)
+            live.update(Group(*(_view(batch, paces[batch.qualified_name]) for batch in batches)), refresh=True)
     return batches
 
 
@@ -106,7 +106,7 @@ def _updates(
         with retry_until(deadline):
             batches = [jobs.batch(batch)] if batch is not None else _all(jobs)
         for current in batches:
-            paces.setdefault(current.name, SettleRate()).add_sample(time.monotonic(), _settled(current))
+            paces.setdefault(current.qualified_name, SettleRate()).add_sample(time.monotonic(), _settled(current))
         if batches != previous or unchanged_too:
             yield batches, paces
         previous = batches
@@ -135,14 +135,14 @@ def _line(batch: Batch) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in batch.states.items() if count)
     failed = f" ({failures_text(batch.failures)})" if batch.failures else ""
     stop = f"; {batch.stop.reason}" if batch.stop else ""
-    return f"{escape_untrusted(batch.name)}: {counts}{failed}, {batch.credits:,} credits{stop}"
+    return f"{escape_untrusted(batch.qualified_name)}: {counts}{failed}, {batch.credits:,} credits{stop}"
 
 
 def _view(batch: Batch, pace: SettleRate) -> RenderableType:
     settled, total = _settled(batch), batch.total
     head = Table.grid(padding=(0, 2))
     head.add_row(
-        Text(batch.name, style="bold"),
+        Text(batch.qualified_name, style="bold"),
         ProgressBar(total=max(total, 1), completed=settled, width=40),
         f"{settled:,} of {total:,}",
         _pace_text(pace, total - settled),

@@ -15,9 +15,11 @@ from itertools import islice
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from voicequeue.client.enqueueing import JobInput
+from voicequeue.client.events import event_id
 from voicequeue.client.queue import DEFAULT_URL, VoiceQueue
 from voicequeue.client.results import EnqueueSummary, Rejection
 from voicequeue.domain.job import Event, Job
+from voicequeue.domain.namespaces import DEFAULT
 from voicequeue.domain.portions import PORTION_JOBS_MAX, Portion, split_into_portions, weight
 from voicequeue.domain.states import State
 from voicequeue.errors import StoreUnavailableError
@@ -75,10 +77,12 @@ class AsyncVoiceQueue:
         wait_for_redis_s: Seconds for which each call retries while Redis is unavailable, as in `VoiceQueue`.
         reuse: Whether jobs that leave `reuse` unset share a voice, as in `VoiceQueue`.
         app: Name of the calling program, as in `VoiceQueue`.
+        namespace: Namespace of its jobs, as in `VoiceQueue`.
         threads: Maximum number of calls that run at the same time; 1 or more. All calls of `wait` together take one.
 
     Raises:
-        ValueError: `url`, `prefix` or `app` is invalid, `wait_for_redis_s` is negative, or `threads` is below 1.
+        ValueError: `url`, `prefix`, `app` or `namespace` is invalid, `wait_for_redis_s` is negative, or `threads` is
+            below 1.
     """
 
     def __init__(
@@ -89,9 +93,12 @@ class AsyncVoiceQueue:
         wait_for_redis_s: float = 0.0,
         reuse: bool = False,
         app: str = "",
+        namespace: str = DEFAULT,
         threads: int = 8,
     ) -> None:
-        self._queue = VoiceQueue(url, prefix=prefix, wait_for_redis_s=wait_for_redis_s, reuse=reuse, app=app)
+        self._queue = VoiceQueue(
+            url, prefix=prefix, wait_for_redis_s=wait_for_redis_s, reuse=reuse, app=app, namespace=namespace
+        )
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="voicequeue")
         self._waiters: dict[str, list[asyncio.Event]] = {}
         self._listener: asyncio.Task[None] | None = None
@@ -101,6 +108,11 @@ class AsyncVoiceQueue:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of this client; `*` for all."""
+        return self._queue.namespace
 
     async def close(self) -> None:
         """Close the connections to Redis."""
@@ -229,12 +241,11 @@ class AsyncVoiceQueue:
     async def _listen(self, after: str) -> None:
         while self._waiters:
             try:
-                events = await self.events(after, wait_s=_BLOCK_S)
+                events, after = await self._read_events(after)
             except StoreUnavailableError:  # the waiters get the same error when they read their jobs
                 await asyncio.sleep(_BLOCK_S)
                 continue
             for event in events:
-                after = event.id
                 for has_changed in self._waiters.get(event.job_id, ()):
                     has_changed.set()
 
@@ -249,12 +260,15 @@ class AsyncVoiceQueue:
         Raises:
             ValueError: `after` is not an event id.
         """
-        last_id = await self.last_event_id() if after is None else after
+        last_id = await self.last_event_id() if after is None else event_id(after)
         while True:
-            for event in await self.events(last_id, wait_s=_BLOCK_S):
-                last_id = event.id
-                if batch in (None, event.batch):
+            events, last_id = await self._read_events(last_id)
+            for event in events:
+                if self._queue._is_event_of(event, batch):
                     yield event
+
+    async def _read_events(self, after: str) -> tuple[list[Event], str]:
+        return await self._run(partial(self._queue._read_events, after, wait_s=_BLOCK_S))
 
     # ── control ────────────────────────────────────────────────────────────────────────────────
 

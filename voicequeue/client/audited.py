@@ -14,14 +14,18 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from voicequeue.client.search import Filter
+from voicequeue.domain.namespaces import named_in
 from voicequeue.storage.connection.recorded_change import Actor, Change, current_change, recorded
 from voicequeue.texts import replace_unencodable
 
 
 class _Actor(Protocol):
-    """An object that changes something for an actor."""
+    """An object that changes something for an actor, in a namespace."""
 
     _actor: Actor
+
+    @property
+    def namespace(self) -> str: ...
 
 
 P = ParamSpec("P")
@@ -50,24 +54,26 @@ def audited(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P
         if current_change() is not None:
             return method(self, *args, **kwargs)
         arguments = signature.bind(self, *args, **kwargs).arguments
-        with recorded(_change(self._actor, method.__name__, arguments)):
+        with recorded(_change(self._actor, self.namespace, method.__name__, arguments)):
             return method(self, *args, **kwargs)
 
     setattr(call, AUDITED, True)
     return call
 
 
-def _change(actor: Actor, action: str, arguments: Mapping[str, Any]) -> Change:
+def _change(actor: Actor, scope: str, action: str, arguments: Mapping[str, Any]) -> Change:
     if not actor.name:
         raise RuntimeError(f"{action} changes the queue: call on_behalf_of() first, to say for whom")
     job_id = str(arguments.get("job_id", ""))
+    namespace, batch = named_in(scope, str(arguments.get("batch") or arguments.get("name") or ""))
     reason = _shortened(str(arguments.get("reason") or actor.reason))
     texts = ((name, _detail(value)) for name, value in arguments.items() if name not in _NOT_DETAILS)
     return Change(
         Actor(actor.name, actor.address, reason),
         action,
+        namespace=namespace,
         job_id=_shortened(job_id),
-        batch=_shortened(str(arguments.get("batch") or arguments.get("name") or "")),
+        batch=_shortened(batch),
         details={name: value for name, value in texts if value is not None},
         jobs=1 if job_id else None,
     )

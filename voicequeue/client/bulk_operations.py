@@ -17,6 +17,7 @@ from voicequeue.client.audited import filter_details
 from voicequeue.client.search import CHUNK, Filter
 from voicequeue.domain import transitions
 from voicequeue.domain.job import Job
+from voicequeue.domain.namespaces import named_in
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.states import State
 from voicequeue.errors import PlanNotFoundError
@@ -115,8 +116,9 @@ def create_plan(
         is_complete=next(jobs, None) is None,
     )
     entries.sort(key=lambda entry: not entry[0])
-    head = {**asdict(plan), "batch": job_filter.batch, "filter": filter_details(job_filter)}
-    store.indexes.store_plan(plan.token, [json.dumps(head), *(line for _, line in entries)], ttl_s=TOKEN_TTL_S)
+    own = {"namespace": store.scope.namespace, "batch": job_filter.batch, "filter": filter_details(job_filter)}
+    header = json.dumps(asdict(plan) | own)
+    store.indexes.store_plan(plan.token, [header, *(line for _, line in entries)], ttl_s=TOKEN_TTL_S)
     return plan
 
 
@@ -125,11 +127,12 @@ def execute_plan(
 ) -> BulkResult:
     """Retry each job of the plan that has not changed, or cancel each that has not settled. Idempotent.
 
-    Raises PlanNotFoundError.
+    A plan of another scope does not exist. Raises PlanNotFoundError.
     """
     lines = store.indexes.plan_lines(token) if _TOKEN.fullmatch(token) else iter(())
     plan = json.loads(next(lines, "{}"))
-    if plan.get("action") != action or (plan["resubmit"] and not may_resubmit):
+    is_own = store.scope.is_all or plan.get("namespace") == store.scope.namespace
+    if plan.get("action") != action or not is_own or (plan["resubmit"] and not may_resubmit):
         raise PlanNotFoundError
     _record(action, plan)
     changed = marked = 0
@@ -151,7 +154,8 @@ def _record(action: BulkAction, plan: dict[str, Any]) -> None:
     """Describe the plan in the audit log: the jobs and the credits that the actor agreed to."""
     details = plan.get("filter", {}) | ({"resubmit": True} if plan["resubmit"] else {})
     credits = plan["max_credits"] if action is BulkAction.RETRY else None
-    amend(action=action, batch=plan.get("batch"), jobs=plan["count"], credits=credits, details=details)
+    namespace, batch = named_in(plan["namespace"], plan["batch"] or "")
+    amend(action=action, namespace=namespace, batch=batch, jobs=plan["count"], credits=credits, details=details)
 
 
 def _changeable(store: JobStore, action: BulkAction, job_filter: Filter) -> Iterator[Job]:

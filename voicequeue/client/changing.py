@@ -13,6 +13,7 @@ from voicequeue.client.orders import record_charged_order
 from voicequeue.client.reading import ReadMethods
 from voicequeue.client.search import Filter
 from voicequeue.domain import transitions
+from voicequeue.domain.balance import Balance
 from voicequeue.domain.charge_review import ChargeReview, review_charge
 from voicequeue.domain.job import Job, Transition
 from voicequeue.domain.stage import PRICES
@@ -50,7 +51,7 @@ class ChangeMethods(ReadMethods):
             now, job = self._now(), transitions.require_cancellable(self.get(job_id))
             if job.is_cancelling:
                 return job
-            amend(batch=job.spec.batch)
+            amend(namespace=job.namespace, batch=job.spec.batch)
             with translated_errors():
                 if job.state in transitions.ONLY_MARKABLE:
                     [is_applied] = self._store.request_cancellation([job], now)
@@ -87,7 +88,7 @@ class ChangeMethods(ReadMethods):
         while not is_corrected:
             job = self.get(job_id)
             cost = transitions.retry_cost(job) if transitions.is_correctable(job) else None
-            amend(batch=job.spec.batch, credits=cost)
+            amend(namespace=job.namespace, batch=job.spec.batch, credits=cost)
             with translated_errors():
                 is_corrected = correct_recording(
                     self._store,
@@ -143,8 +144,11 @@ class ChangeMethods(ReadMethods):
     # ── uncertain charges ──────────────────────────────────────────────────────────────────────
 
     def charge_reviews(self) -> Iterator[ChargeReview]:
-        """Yield the jobs whose order may or may not have been charged, each with the evidence."""
-        balances = self.balance_history()
+        """Yield the jobs whose order may or may not have been charged, each with the evidence.
+
+        In one namespace the evidence has no balances, because others use the account, too.
+        """
+        balances = self._balances()
         for job in self.jobs(state=State.UNSURE):
             if (review := review_charge(job, self.timeline(job.id), balances)) is not None:
                 yield review
@@ -160,10 +164,13 @@ class ChangeMethods(ReadMethods):
             InvalidStateError: The job is not `unsure`.
         """
         job = self.get(job_id)
-        review = review_charge(job, self.timeline(job_id), self.balance_history())
+        review = review_charge(job, self.timeline(job_id), self._balances())
         if job.state is not State.UNSURE or review is None:
             raise InvalidStateError(f"only an unsure job can be reviewed; job {job.id} is {job.state}")
         return review
+
+    def _balances(self) -> list[Balance]:
+        return self.balance_history() if self._store.scope.is_all else []
 
     @audited
     def confirm_charged(self, job_id: str, task_id: str) -> Job:
@@ -183,7 +190,7 @@ class ChangeMethods(ReadMethods):
         """
         job, now = self.get(job_id), self._now()
         order = transitions.lost_order(job, task_id)
-        amend(batch=job.spec.batch, credits=PRICES[order.stage])
+        amend(namespace=job.namespace, batch=job.spec.batch, credits=PRICES[order.stage])
         with translated_errors():
             record_charged_order(self._store, order, now, reason="charge confirmed by task id")
         return self.get(job_id)
@@ -224,7 +231,7 @@ class ChangeMethods(ReadMethods):
         while True:
             now, job = self._now(), self.get(job_id)
             move = decide(job, now)
-            amend(batch=job.spec.batch, credits=cost(job) if cost else None)
+            amend(namespace=job.namespace, batch=job.spec.batch, credits=cost(job) if cost else None)
             with translated_errors():
                 [is_applied] = self._store.apply_transitions([move], now)
             if is_applied:

@@ -48,12 +48,14 @@ class ControlMethods(ReadMethods):
         Raises:
             BatchNotFoundError: No job is in this batch.
             InvalidJobError: `reason` is not valid Unicode.
+            NotOperatorError: The client is limited to one namespace, and no batch is given.
             ValueError: `stage` is unknown, or a stage and a batch are given.
         """
         check_field("reason", require_encodable, reason)
         _require_one_scope(stage, batch)
         if batch is not None:
-            return self.set_batch_limits(self.batch(batch).name, paused=True)
+            return self.set_batch_limits(self.batch(batch).qualified_name, paused=True)
+        self._require_operator("pause without a batch")
         with translated_errors():
             return self._store.flow_control.pause(
                 self._now(), stage=None if stage is None else Stage(stage), reason=reason
@@ -75,16 +77,23 @@ class ControlMethods(ReadMethods):
 
         Raises:
             BatchNotFoundError: No job is in this batch.
+            NotOperatorError: The client is limited to one namespace, and no batch is given.
             ValueError: `stage` is unknown, or a stage and a batch are given.
         """
         _require_one_scope(stage, batch)
         if batch is not None:
-            return self.set_batch_limits(self.batch(batch).name, paused=False)
+            return self.set_batch_limits(self.batch(batch).qualified_name, paused=False)
+        self._require_operator("resume without a batch")
         with translated_errors():
             return self._store.flow_control.resume(self._now(), stage=None if stage is None else Stage(stage))
 
     def limits(self) -> Limits:
-        """Return the limits that apply now: those set with `set_limits`, else the settings of the workers."""
+        """Return the limits that apply now: those set with `set_limits`, else the settings of the workers.
+
+        Raises:
+            NotOperatorError: The client is limited to one namespace.
+        """
+        self._require_operator("limits")
         with translated_errors():
             return self._store.flow_control.limits()
 
@@ -106,8 +115,10 @@ class ControlMethods(ReadMethods):
             min_balance: Minimum balance to keep, in credits; a whole number of 0 or more.
 
         Raises:
+            NotOperatorError: The client is limited to one namespace.
             ValueError: A value is out of range.
         """
+        self._require_operator("set_limits")
         limits = {"in_flight": in_flight, "submit_rate": submit_rate, "min_balance": min_balance}
         with translated_errors():
             self._store.flow_control.set_limits(
@@ -175,7 +186,7 @@ class ControlMethods(ReadMethods):
             ValueError: The name or the URL is invalid.
         """
         with translated_errors():
-            self._store.callbacks.set_batch_url(name, url, source=self._source)
+            self._store.callbacks.set_batch_url(self._store.checked_batch(name), url, source=self._source)
 
 
 def _require_one_scope(stage: Stage | str | None, batch: str | None) -> None:

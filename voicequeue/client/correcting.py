@@ -9,7 +9,7 @@ from itertools import islice
 
 from voicequeue.domain import transitions
 from voicequeue.domain.job import Job
-from voicequeue.domain.spec import recording_url
+from voicequeue.domain.spec import is_named_voice, recording_url
 from voicequeue.domain.states import State
 from voicequeue.errors import InvalidStateError, check_field
 from voicequeue.ingest.links import LinkChecker
@@ -66,15 +66,14 @@ def _lower_scheme(text: str) -> str:
 def _corrected(job: Job, url: str) -> CorrectedJob:
     """Return the job with its new recording. The hash was that of the old one, so the voice is shared by URL."""
     spec = job.spec.model_copy(update={"audio_url": url, "audio_sha256": None})
-    voice = job.shared_voice or ""
-    if voice and not voice.startswith("named-"):
-        voice = spec.recording_voice()
-    return CorrectedJob(job.id, job.version, spec, voice)
+    voice, recording = job.shared_voice or "", spec.recording_voice(job.namespace)
+    shared_voice = recording if voice and not is_named_voice(voice) else voice
+    return CorrectedJob(job.id, job.version, spec, shared_voice, recording)
 
 
 def _sharing_by_name(store: JobStore, job: Job) -> list[Job]:
     """Return the other jobs that need the same named voice. Raises InvalidStateError if it was ordered for one."""
-    if job.shared_voice is None or not job.shared_voice.startswith("named-"):
+    if job.shared_voice is None or not is_named_voice(job.shared_voice):
         return []
     voice = store.recordings.named_voice(job.shared_voice)
     if voice.persona_id is not None:
@@ -92,7 +91,7 @@ def _sharing_by_name(store: JobStore, job: Job) -> list[Job]:
 
 def _needing(store: JobStore, job: Job) -> Iterator[Job]:
     for state in _FOLLOWING:
-        job_ids = store.list_ids(state=state, batch=job.spec.batch)
+        job_ids = store.list_ids(state=state, batch=job.qualified_batch if job.spec.batch else None)
         while page := list(islice(job_ids, _PAGE)):
             for other in store.get(page):
                 if other is not None and other.id != job.id and _needs_same_voice(other, job):

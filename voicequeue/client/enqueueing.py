@@ -8,20 +8,19 @@ from typing import Any
 
 from voicequeue.client.reading import ReadMethods
 from voicequeue.client.results import EnqueueItemResult, EnqueueResult, EnqueueSummary, Rejection, item_result
+from voicequeue.domain.claims import EnqueueOutcome
 from voicequeue.domain.job import Job
 from voicequeue.domain.portions import split_into_portions, weight
 from voicequeue.domain.spec import VoiceJob, parse_spec
 from voicequeue.domain.states import State
 from voicequeue.errors import InvalidJobError, without_traceback
 from voicequeue.storage.connection.errors import translated_errors
+from voicequeue.storage.job_ids import StaleIdsError
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.preview import EnqueuePreview
 
 #: A job to enqueue, or its fields as a mapping (JSON, a row of a file).
 JobInput = VoiceJob | Mapping[str, Any]
-
-#: The jobs of one item, with their ids; or the error of an invalid item.
-_ParsedItem = list[tuple[str, VoiceJob]] | InvalidJobError
 
 
 class EnqueueMethods(ReadMethods):
@@ -59,7 +58,7 @@ class EnqueueMethods(ReadMethods):
         enqueued = self.get(entry.job_id)
         with translated_errors():
             ahead = self._store.indexes.position_in_backlog(
-                enqueued.id, enqueued.spec.priority, enqueued.spec.batch or ""
+                enqueued.id, enqueued.spec.priority, enqueued.qualified_batch
             )
         if ahead is None and enqueued.state is State.QUEUED:  # it was admitted between the two reads
             enqueued = self.get(enqueued.id)
@@ -146,10 +145,24 @@ class _Chunk:
     """The items of one call to Redis. An item is one job, several (one for each song), or invalid."""
 
     def __init__(self, store: JobStore, items: Sequence[VoiceJob | InvalidJobError], source: str) -> None:
-        self._items = [_with_ids(item) for item in items]
-        jobs = [job for item in self._items if not isinstance(item, InvalidJobError) for job in item]
+        self._store, self._source = store, source
+        self._specs = [item if isinstance(item, InvalidJobError) else item.expand() for item in items]
         with translated_errors():
-            self._call = store.prepare_enqueue(jobs, store.clock(), source=source) if jobs else None
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """Derive the ids of the jobs, and prepare the call."""
+        store = self._store
+        self._items = [
+            item if isinstance(item, InvalidJobError) else [(store.job_ids.of(job), job) for job in item]
+            for item in self._specs
+        ]
+        jobs = [job for item in self._items if not isinstance(item, InvalidJobError) for job in item]
+        self._call = (
+            store.prepare_enqueue(jobs, store.clock(), source=self._source, fingerprint=store.job_ids.fingerprint())
+            if jobs
+            else None
+        )
 
     def send(self) -> None:
         """Send the call to Redis without waiting for the reply."""
@@ -157,9 +170,12 @@ class _Chunk:
             self._call.send()
 
     def entries(self) -> list[EnqueueItemResult]:
-        """Return the result of each item; sends the call unless it was sent. Raises StoreUnavailableError."""
+        """Return the result of each item; sends the call unless it was sent. Raises StoreUnavailableError.
+
+        If the data in Redis were replaced, the ids are derived from the new secret.
+        """
         with translated_errors():
-            outcomes = iter(self._call.outcomes() if self._call is not None else [])
+            outcomes = iter(self._outcomes())
         return [
             EnqueueItemResult(error=item)
             if isinstance(item, InvalidJobError)
@@ -167,13 +183,19 @@ class _Chunk:
             for item in self._items
         ]
 
+    def _outcomes(self) -> list[EnqueueOutcome]:
+        if self._call is None:
+            return []
+        try:
+            return self._call.outcomes()
+        except StaleIdsError:
+            self._store.job_ids.forget()
+            self._prepare()
+            return self._outcomes()
+
 
 def _parse(job: JobInput) -> VoiceJob | InvalidJobError:
     try:
         return parse_spec(job)
     except InvalidJobError as error:
         return without_traceback(error)
-
-
-def _with_ids(item: VoiceJob | InvalidJobError) -> _ParsedItem:
-    return item if isinstance(item, InvalidJobError) else [(job.job_id(), job) for job in item.expand()]

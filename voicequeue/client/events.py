@@ -75,17 +75,15 @@ class EventMethods(ReadMethods):
         Raises:
             ValueError: `after` is not an event id.
         """
-        last_id = self.last_event_id() if after is None else _event_id(after)
+        last_id = self.last_event_id() if after is None else event_id(after)
         while True:
-            for event in self.events(last_id, wait_s=_BLOCK_S):
-                last_id = event.id
-                if batch in (None, event.batch):
-                    yield event
+            events, last_id = self._read_events(last_id, wait_s=_BLOCK_S)
+            yield from (event for event in events if self._is_event_of(event, batch))
 
     def events(self, after: str, *, wait_s: float = 0.0) -> list[Event]:
-        """Return the events of all jobs after the given one; an empty list if there are none yet.
+        """Return the events of all jobs of the namespace after the given one; an empty list if there are none yet.
 
-        About the last 20,000 events are kept.
+        About the last 20,000 events of all namespaces are kept.
 
         Args:
             after: Id of the last event that the caller has; `0-0` for all that are kept.
@@ -94,8 +92,24 @@ class EventMethods(ReadMethods):
         Raises:
             ValueError: `after` is not an event id.
         """
+        deadline, last_id = time.monotonic() + wait_s, event_id(after)
+        while True:
+            events, read_id = self._read_events(last_id, wait_s=max(0.0, deadline - time.monotonic()))
+            if events or (read_id == last_id and time.monotonic() >= deadline):
+                return events
+            last_id = read_id  # all of these were of other namespaces
+
+    def _read_events(self, after: str, *, wait_s: float) -> tuple[list[Event], str]:
+        """Return the events of the namespace among the next ones, and the id of the last event that was read."""
         with translated_errors():
-            return self._store.events(_event_id(after), wait_s=wait_s)
+            events = self._store.events(after, wait_s=wait_s)
+        scope = self._store.scope
+        own = [event for event in events if scope.contains(event.qualified_batch)]
+        return own, events[-1].id if events else after
+
+    def _is_event_of(self, event: Event, batch: str | None) -> bool:
+        """Return whether an event is of this batch (None: of any)."""
+        return batch is None or event.qualified_batch == self._store.scope.qualify(batch)
 
     def first_event_id(self) -> str:
         """Return the id of the oldest event that is kept; `0-0` if there is none."""
@@ -108,7 +122,8 @@ class EventMethods(ReadMethods):
             return self._store.last_event_id()
 
 
-def _event_id(text: str) -> str:
+def event_id(text: str) -> str:
+    """Return `text` if it is an event id. Raises ValueError."""
     if not _EVENT_ID.fullmatch(text):
         raise ValueError(f"after: {text!r} must be an event id, for example 1760000000000-0")
     return text

@@ -11,6 +11,7 @@ from voicequeue.client.controlling import ControlMethods
 from voicequeue.client.enqueueing import EnqueueMethods
 from voicequeue.client.events import EventMethods
 from voicequeue.client.outboxes import OutboxMethods
+from voicequeue.domain.namespaces import DEFAULT
 from voicequeue.domain.source import Source
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.audit.findings import Finding
@@ -40,9 +41,13 @@ class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, Ch
         reuse: Whether jobs that leave `reuse` unset share a voice with other jobs on the same recording.
         app: Name of the calling program: 1 to 64 letters, digits, `.`, `_` and `-`. Its jobs have the source
             `library:<app>`; without a name, `library`.
+        namespace: Namespace of its jobs, batches, keys, voices and callbacks: 1 to 40 letters, digits, `.`, `_` and
+            `-`, or the default one, which has no name. Those of other namespaces do not exist for this client. `*` is
+            for operators: it reads and changes all of them, names a batch as `NAMESPACE/BATCH`, controls the whole
+            queue, and enqueues into the default namespace.
 
     Raises:
-        ValueError: `url`, `prefix` or `app` is invalid, or `wait_for_redis_s` is negative.
+        ValueError: `url`, `prefix`, `app` or `namespace` is invalid, or `wait_for_redis_s` is negative.
     """
 
     def __init__(
@@ -53,13 +58,14 @@ class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, Ch
         wait_for_redis_s: float = 0.0,
         reuse: bool = False,
         app: str = "",
+        namespace: str = DEFAULT,
     ) -> None:
         self._source = Source.LIBRARY.with_caller(app)
         self._actor = Actor(self._source)
         if not wait_for_redis_s >= 0:
             raise ValueError("wait_for_redis_s must be 0 or more seconds")
         self._redis = connect(url, wait_s=wait_for_redis_s)
-        self._store = JobStore(self._redis, prefix, reuse=reuse)
+        self._store = JobStore(self._redis, prefix, namespace=namespace, reuse=reuse)
         self._prefix = prefix
 
     def __enter__(self) -> VoiceQueue:
@@ -96,7 +102,12 @@ class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, Ch
     # ── integrity ──────────────────────────────────────────────────────────────────────────────
 
     def audit(self) -> list[Finding]:
-        """Return every index and counter that disagrees with the job records; an empty list is a sound store."""
+        """Return every index and counter that disagrees with the job records; an empty list is a sound store.
+
+        Raises:
+            NotOperatorError: The client is limited to one namespace.
+        """
+        self._require_operator("audit")
         with translated_errors():
             return audit(self._redis, self._prefix)
 
@@ -108,7 +119,11 @@ class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, Ch
 
         Args:
             findings: All or some of the findings that `audit` returned.
+
+        Raises:
+            NotOperatorError: The client is limited to one namespace.
         """
+        self._require_operator("repair")
         amend(jobs=len(findings))
         with translated_errors():
             return repair(self._redis, self._prefix, findings, self._now())
@@ -133,3 +148,10 @@ def with_audio_hosts(queue: VoiceQueue, hosts: str) -> VoiceQueue:
     allowing = copy(queue)
     allowing._audio_hosts = hosts
     return allowing
+
+
+def in_namespace(queue: VoiceQueue, namespace: str) -> VoiceQueue:
+    """Return a copy of the queue that is limited to a namespace; `*` is all. Raises ValueError for an invalid name."""
+    limited = copy(queue)
+    limited._store = queue._store.in_namespace(namespace)
+    return limited

@@ -11,12 +11,14 @@ from voicequeue.client.audited import audited
 from voicequeue.client.search import Filter, Page
 from voicequeue.domain.balance import Balance
 from voicequeue.domain.job import Job, TimelineEntry
+from voicequeue.domain.namespaces import ALL, named_in
 from voicequeue.domain.portions import PORTION_JOBS_MAX
 from voicequeue.domain.states import ACTIVE, State
 from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, Status
-from voicequeue.errors import BatchNotFoundError, JobNotFoundError
+from voicequeue.errors import BatchNotFoundError, JobNotFoundError, NotOperatorError
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.recorded_change import Actor
+from voicequeue.storage.counters import failures_by_code
 from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.monitoring.audit_log import AuditEntry, AuditFilter
@@ -40,6 +42,11 @@ class ReadMethods:
 
     _store: JobStore
     _actor: Actor
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of this client; `*` for all."""
+        return self._store.scope.namespace
 
     # ── jobs ───────────────────────────────────────────────────────────────────────────────────
 
@@ -76,7 +83,8 @@ class ReadMethods:
     def jobs(self, *, state: State | str | None = None, batch: str | None = None) -> Iterator[Job]:
         """Yield jobs, read a page at a time.
 
-        Jobs of a batch are yielded in the order in which they were enqueued, jobs of a state by the latest to enter it.
+        Jobs of a batch are yielded in the order in which they were enqueued, jobs of a state by the latest to enter it;
+        jobs of all namespaces one namespace after the other.
 
         Args:
             state: Only jobs in this state, such as `queued`. None yields jobs in all states.
@@ -90,6 +98,11 @@ class ReadMethods:
         if batch is not None:
             self.batch(batch)
         return self._read_jobs(only_state, batch)
+
+    def _require_operator(self, action: str) -> None:
+        """Raise NotOperatorError if this client is limited to one namespace."""
+        if not self._store.scope.is_all:
+            raise NotOperatorError(action)
 
     def _read_jobs(self, state: State | None, batch: str | None) -> Iterator[Job]:
         job_ids = self._store.list_ids(state=state, batch=batch)
@@ -173,7 +186,10 @@ class ReadMethods:
     # ── the queue ──────────────────────────────────────────────────────────────────────────────
 
     def status(self, batch: str | None = None) -> Status:
-        """Return an overview of the queue: states, gate, slots, backlog, credits, workers.
+        """Return an overview of the namespace: states, gate, slots, backlog, credits, workers.
+
+        The gate and the slots are those of the whole queue. In one namespace, holds other than pauses have no details,
+        and the account has no balance, because others use it, too.
 
         Args:
             batch: Count states, failures, backlog, credits and refused jobs of this batch only, and leave out rejected
@@ -190,16 +206,17 @@ class ReadMethods:
             states = store.counts_by_state(batch, backlog)
             pace = store.count_succeeded(now - RATE_WINDOW_S) * 60 / RATE_WINDOW_S
             unsettled = sum(states[state] for state in ACTIVE)
+            counts = store.counts(batch)
             return Status(
                 states=states,
                 gate=store.flow_control.gate(now),
                 in_flight=store.count_in_flight(),
                 in_flight_limit=store.flow_control.in_flight_limit().limit,
-                credits=store.credits_spent(batch),
+                credits=counts["credits"],
                 workers=len(store.heartbeats["worker"].alive(now)),
                 account=store.flow_control.account(now),
                 backlog=tuple(backlog),
-                failures=store.failures_by_code(batch),
+                failures=failures_by_code(counts),
                 refused_jobs=tuple(store.flow_control.refused_jobs(batch)),
                 stopped_batches=tuple(store.stopped_batches()) if batch is None else (),
                 rejected_messages=store.rejected_messages.count() if batch is None else 0,
@@ -208,6 +225,7 @@ class ReadMethods:
                 jobs_per_minute=pace,
                 seconds_left=unsettled * 60 / pace if pace else None,
                 at=now,
+                namespace=store.scope.namespace,
             )
 
     def throughput(self, *, span_s: float = 3600.0, buckets: int = 60) -> list[TimeBucket]:
@@ -226,7 +244,12 @@ class ReadMethods:
             return self._store.throughput(self._now(), span_s=span_s, buckets=buckets)
 
     def balance_history(self) -> list[Balance]:
-        """Return the account balances that upstream reported in the last days, the oldest first."""
+        """Return the account balances that upstream reported in the last days, the oldest first.
+
+        Raises:
+            NotOperatorError: The client is limited to one namespace.
+        """
+        self._require_operator("balance_history")
         with translated_errors():
             return self._store.flow_control.balances()
 
@@ -258,13 +281,23 @@ class ReadMethods:
         """
         require_positive("limit", limit)
         with translated_errors():
-            entry_filter = AuditFilter(since=since, actor=actor, action=action, batch=batch)
+            namespace, name = named_in(self.namespace, batch or "")
+            entry_filter = AuditFilter(
+                since=since,
+                actor=actor,
+                action=action,
+                batch=name or None,
+                namespace=None if namespace == ALL else namespace,
+            )
             return search.audit_entries(self._store, entry_filter, limit=limit, cursor=cursor)
 
     # ── voices ─────────────────────────────────────────────────────────────────────────────────
 
     def personas(self) -> Iterator[Persona]:
-        """Yield the voices that were created and can be shared, the latest first, read a page at a time."""
+        """Yield the voices that were created and can be shared, read a page at a time.
+
+        The latest first; those of all namespaces one namespace after the other.
+        """
         return paged(self._store.personas.list_all())
 
     @audited

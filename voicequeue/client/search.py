@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from voicequeue.domain.job import Job
+from voicequeue.domain.namespaces import Scope, index_of
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import FailureCode, State
 from voicequeue.domain.status import Batch
@@ -27,9 +28,11 @@ EXAMINED_MAX = 10_000
 
 _STATES = {state: number for number, state in enumerate(State)}
 _INDEX = re.compile(
-    r"state:(?P<state>\w+)|lane:(?P<rank>[0-2]):(?P<lane_batch>[\w.-]*)|batch:(?P<batch>[\w.-]+):jobs", re.ASCII
+    r"state:(?P<state>\w+)(?:/(?P<namespace>[\w.-]+))?|lane:(?P<rank>[0-2]):(?P<lane_batch>[\w./-]*)"
+    r"|batch:(?P<batch>[\w./-]+):jobs",
+    re.ASCII,
 )
-_MEMBER = re.compile(r"[\w.-]*", re.ASCII)
+_MEMBER = re.compile(r"[\w./-]*", re.ASCII)
 _SCORE = re.compile(r"(-?\d{1,40}(\.\d{1,40})?(e[+-]?\d{1,3})?)?", re.ASCII)
 
 
@@ -73,12 +76,12 @@ class Filter:
         has_all = all(job.spec.metadata.get(name) == value for name, value in self.metadata.items())
         return has_all and (self.text is None or self.text in _names(job))
 
-    def script_arguments(self) -> dict[str, Any]:
+    def script_arguments(self, scope: Scope) -> dict[str, Any]:
         """Return the arguments of scripts/filter_page.lua."""
         arguments: dict[str, Any] = {
             "state": self.state,
             "stage": self.stage,
-            "batch": self.batch,
+            "batch": None if self.batch is None else scope.qualify(self.batch),
             "code": self.code,
             "since": self.since,
         }
@@ -151,7 +154,7 @@ def list_batches(store: JobStore, *, limit: int, cursor: str | None = None) -> P
     position = _decode_cursor(cursor) if cursor else PagePosition("batches")
     if position.index != "batches":
         raise InvalidCursorError
-    members = store.indexes.read_page("batches", position.after, limit, latest_first=True)
+    members = store.indexes.read_batches(position.after, limit)
     page = (store.batch(name) for name, _ in members)
     end = PagePosition("batches", *members[-1]).text() if len(members) == limit else None
     return Page(tuple(batch for batch in page if batch is not None), end)
@@ -179,7 +182,8 @@ def search(store: JobStore, job_filter: Filter, *, limit: int, cursor: str | Non
     """Return a page of up to `limit` jobs; fewer, even none, if few of many match. Raises InvalidCursorError.
 
     Order: within a batch as enqueued; within a state by the latest to enter it; the backlog by priority, batch and age;
-    all jobs state by state. A job that changes its state between two pages may be on both.
+    all jobs state by state, all namespaces of a state one by one. A job that changes its state between two pages may be
+    on both.
     """
     jobs: list[Job] = []
     examined = 0
@@ -217,7 +221,7 @@ def _matches(
     latest_first = position.index.startswith("state:")
     chunk = CHUNK if _is_selective(job_filter) else min(CHUNK, limit)
     examined, last, members = store.indexes.filter_page(
-        position.index, position.after, chunk, job_filter.script_arguments(), latest_first=latest_first
+        position.index, position.after, chunk, job_filter.script_arguments(store.scope), latest_first=latest_first
     )
     jobs = [job for job in store.get([job_id for job_id, _ in members]) if job is not None and job_filter.matches(job)]
     if len(jobs) > limit or (len(jobs) == limit and examined == chunk):
@@ -241,7 +245,7 @@ def _positions(store: JobStore, job_filter: Filter, cursor: str | None) -> Itera
     if cursor is None:
         return (PagePosition(index) for index in indexes)
     start = _decode_cursor(cursor)
-    if not _may_hold(start.index, job_filter):
+    if not _may_hold(start.index, job_filter, store.scope):
         raise InvalidCursorError
     # A lane that has become empty still has its position among the others.
     later = [PagePosition(index) for index in indexes if (_order(index) or ()) > (_order(start.index) or ())]
@@ -250,24 +254,29 @@ def _positions(store: JobStore, job_filter: Filter, cursor: str | None) -> Itera
 
 def _indexes(store: JobStore, job_filter: Filter) -> list[str]:
     if job_filter.batch is not None and job_filter.state is not State.QUEUED:
-        return [f"batch:{job_filter.batch}:jobs"]
+        return [f"batch:{store.scope.qualify(job_filter.batch)}:jobs"]
     indexes: list[str] = []
+    namespaces = sorted(store.namespaces())
     for state in [job_filter.state] if job_filter.state else list(State):
         if state is State.QUEUED:
             indexes += [f"lane:{priority.rank}:{batch}" for priority, batch in store.indexes.lanes(job_filter.batch)]
         else:
-            indexes.append(f"state:{state}")
+            indexes += [index_of(f"state:{state}", namespace) for namespace in namespaces]
     return indexes
 
 
-def _may_hold(index: str, job_filter: Filter) -> bool:
-    """Return whether a page with this filter can end in the index."""
+def _may_hold(index: str, job_filter: Filter, scope: Scope) -> bool:
+    """Return whether a page with this filter and in this scope can end in the index."""
     match = _INDEX.fullmatch(index)
     if match is None:
         return False
+    batch = None if job_filter.batch is None else scope.qualify(job_filter.batch)
     if match["batch"] is not None:
-        return job_filter.batch == match["batch"]
-    return job_filter.batch is None or (job_filter.state is State.QUEUED and match["lane_batch"] == job_filter.batch)
+        return batch == match["batch"]
+    if batch is not None:
+        return job_filter.state is State.QUEUED and match["lane_batch"] == batch
+    owner = f"{match['namespace'] or ''}/" if match["state"] is not None else match["lane_batch"]
+    return scope.contains(owner)
 
 
 def _order(index: str) -> tuple[int, int, str] | None:
@@ -276,5 +285,6 @@ def _order(index: str) -> tuple[int, int, str] | None:
     if match is None:
         return None
     if match["state"] is not None:
-        return (_STATES[State(match["state"])], 0, "") if match["state"] in list(State) else None
+        namespace = match["namespace"] or ""
+        return (_STATES[State(match["state"])], 0, namespace) if match["state"] in list(State) else None
     return (_STATES[State.QUEUED], int(match["rank"] or 0), match["lane_batch"] or "")

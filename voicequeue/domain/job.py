@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast, overload
 
 from voicequeue.domain.clip import Clip
 from voicequeue.domain.gate import Refusal
+from voicequeue.domain.namespaces import qualify
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import (
@@ -142,6 +143,7 @@ class Event:
         reason: Reason of the transition in words; contains the number of jobs where many were enqueued at once. May be
             empty.
         previous_state_s: Time that the job spent in its previous state, in seconds; None if unknown.
+        namespace: Namespace of the job; empty for the default one.
     """
 
     id: str
@@ -151,6 +153,12 @@ class Event:
     stage: Stage | None
     reason: str = ""
     previous_state_s: float | None = None
+    namespace: str = ""
+
+    @property
+    def qualified_batch(self) -> str:
+        """The batch with its namespace, such as `shop/spring`; of a job without a batch, the namespace alone."""
+        return qualify(self.namespace, self.batch or "")
 
     @property
     def at(self) -> float:
@@ -167,6 +175,7 @@ class Event:
         return {
             "at": to_iso8601(self.at),
             "job_id": self.job_id or None,
+            "namespace": self.namespace,
             "batch": self.batch,
             "state": self.state,
             "stage": self.stage,
@@ -237,6 +246,7 @@ class Job:
         source: Interface that enqueued the job and the name of the caller, such as `http:shop`
             (voicequeue/domain/source.py); None if it was not recorded.
         source_row: Row of the job in the caller's file, from 1; None if it was not recorded.
+        namespace: Namespace that owns the job; empty for the default one.
     """
 
     id: str
@@ -263,6 +273,12 @@ class Job:
     is_cancelling: bool = False
     source: str | None = None
     source_row: int | None = None
+    namespace: str = ""
+
+    @property
+    def qualified_batch(self) -> str:
+        """The batch with its namespace, such as `shop/spring`; of a job without a batch, the namespace alone."""
+        return qualify(self.namespace, self.spec.batch or "")
 
     @property
     def is_final(self) -> bool:
@@ -293,6 +309,7 @@ class Job:
         """Return the JSON representation."""
         return {
             "id": self.id,
+            "namespace": self.namespace,
             "key": self.spec.key,
             "batch": self.spec.batch,
             "source": self.source,

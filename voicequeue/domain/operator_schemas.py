@@ -18,6 +18,8 @@ class RejectedMessage(Schema):
     """Name of the Celery task."""
     reason: str
     """What is wrong."""
+    namespace: str
+    """Namespace that owns the message; empty for the default one."""
     job: Any
     """The job as sent, or the beginning of its text if it is not JSON or too long."""
 
@@ -27,6 +29,8 @@ class Persona(Schema):
 
     persona_id: str
     """MusicAPI's id of the voice."""
+    namespace: str
+    """Namespace that owns the voice; empty for the default one."""
     voice_name: str | None
     """Name of the voice."""
     audio_url: str
@@ -46,6 +50,8 @@ class Callback(Schema):
     """Event type, for example `job.succeeded`."""
     created_at: Timestamp
     """When the event happened."""
+    namespace: str
+    """Namespace that owns the job or the batch; empty for the default one."""
     job_id: str | None
     """Id of the job; null for a callback about a batch."""
     batch: str | None
@@ -65,6 +71,8 @@ class ArchiveJob(Schema):
 
     job_id: str
     """Id of the job."""
+    namespace: str
+    """Namespace that owns the job; empty for the default one."""
     batch: str | None
     """Batch of the job."""
     since: Timestamp

@@ -86,6 +86,8 @@ class Job(Schema):
 
     id: str
     """Unique id."""
+    namespace: str
+    """Namespace that owns the job; empty for the default one."""
     key: str | None
     """Idempotency key."""
     batch: str | None
@@ -154,6 +156,8 @@ class Event(Schema):
     """When it happened."""
     job_id: str | None
     """Id of the job; null where one event reports many enqueued jobs."""
+    namespace: str
+    """Namespace that owns the job; empty for the default one."""
     batch: str | None
     """Batch of the job."""
     state: State
@@ -205,6 +209,8 @@ class BatchProgress(Schema):
 
     name: str
     """Name of the batch."""
+    namespace: str
+    """Namespace that owns the batch; empty for the default one."""
     states: dict[State, int]
     """Number of jobs by state."""
     total: int
@@ -313,8 +319,10 @@ class ArchiveCounts(Schema):
 class Status(Schema):
     """An overview of the queue, or of one batch. `rejected_messages`, `callbacks` and `archive` are 0 for a batch."""
 
+    namespace: str
+    """Namespace that the numbers are of; `*` for all."""
     batch: str | None
-    """Name of the batch; null for the whole queue."""
+    """Name of the batch; null for all jobs of the namespace."""
     states: dict[State, int]
     """Number of jobs by state."""
     gate: Gate
@@ -332,7 +340,8 @@ class Status(Schema):
     credits: int
     """Credits spent by these jobs."""
     balance: int | None
-    """Credits on the account: the balance at `balance_at` minus what was spent since; null until it is known."""
+    """Credits on the account: the balance at `balance_at` minus what was spent since; null until it is known, and
+    in one namespace: the account is shared."""
     balance_at: Timestamp | None
     """When MusicAPI last reported the balance."""
     credits_reserved: int

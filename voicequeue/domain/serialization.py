@@ -11,6 +11,7 @@ from voicequeue.domain.balance import Balance, UncountedSpending
 from voicequeue.domain.clip import ArchivedFile, Clip
 from voicequeue.domain.gate import Refusal
 from voicequeue.domain.job import Event, Failure, FailureReport, Job, TimelineEntry, Transition
+from voicequeue.domain.namespaces import namespace_of, split
 from voicequeue.domain.spec import parse_stored_spec
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import ArchiveState, ClipPart, FailureCode, State
@@ -52,6 +53,7 @@ def parse_job(job_id: str, record: Mapping[str, str]) -> Job:
         is_cancelling="cancelling" in record,
         source=record.get("source"),
         source_row=int(row) if (row := record.get("source_row")) else None,
+        namespace=namespace_of(record.get("batch")),
     )
 
 
@@ -125,8 +127,9 @@ def failure_text(cause: Failure) -> str:
     return json.dumps(asdict(cause), ensure_ascii=False, separators=(",", ":"))
 
 
-def parse_batch(name: str, record: Mapping[str, str]) -> Batch:
-    """Return the batch of a record."""
+def parse_batch(qualified: str, record: Mapping[str, str]) -> Batch:
+    """Return the batch of a record; its name there includes its namespace."""
+    namespace, name = split(qualified)
     limits = {limit: int(record[limit]) for limit in ("max_credits", "max_in_flight", "stop_min") if limit in record}
     stop = parse_stop(record.get("stopped"))
     is_paused = stop is not None or record.get("paused", "0") == "1"
@@ -141,6 +144,7 @@ def parse_batch(name: str, record: Mapping[str, str]) -> Batch:
         failures=parse_failures(record),
         stop_after=float(record["stop_after"]) if "stop_after" in record else None,
         stop=stop,
+        namespace=namespace,
         **limits,
     )
 
@@ -182,7 +186,9 @@ def parse_event(event_id: str, fields: Mapping[str, str]) -> Event:
     """Return one entry of the event stream."""
     stage = Stage(fields["stage"]) if fields["stage"] else None
     took = float(fields["took"]) if fields.get("took") else None
-    return Event(event_id, fields["id"], fields["batch"] or None, State(fields["state"]), stage, fields["reason"], took)
+    namespace, batch = split(fields["batch"])
+    state, reason = State(fields["state"]), fields["reason"]
+    return Event(event_id, fields["id"], batch or None, state, stage, reason, took, namespace)
 
 
 def parse_timeline_entry(text: str) -> TimelineEntry:

@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from voicequeue.domain.namespaces import DEFAULT, namespace_name, qualify, split
 from voicequeue.domain.song import STORED_CONTEXT, NumberOrText, Song
 from voicequeue.domain.stage import PRICES, Stage
 from voicequeue.domain.url_faults import INVISIBLE, describe_fault
@@ -127,6 +128,12 @@ def batch_name(text: str) -> str:
             "must be 1 to 100 characters (A-Z, a-z, digits, '.', '_', '-') that begin with a letter or digit"
         )
     return text
+
+
+def qualified_batch_name(text: str) -> str:
+    """Return `text` if it is a valid batch name, perhaps after a namespace: `NAMESPACE/BATCH`. Raises ValueError."""
+    namespace, batch = split(text)
+    return qualify(namespace_name(namespace), batch_name(batch))
 
 
 RecordingUrl = Annotated[str, AfterValidator(_stored_or_recording_url)]
@@ -251,20 +258,23 @@ class VoiceJob(BaseModel):
     def _key_of(self, number: int) -> str | None:
         return self.key if self.key is None or number == 1 else f"{self.key}#{number}"
 
-    def shared_voice(self, *, reuse: bool = False) -> str:
-        """Return the id of the voice that this job shares with others; '' if it creates its own.
+    def shared_voice(self, *, reuse: bool = False, namespace: str = DEFAULT) -> str:
+        """Return the id of the voice that this job shares with others of its namespace; '' if it creates its own.
 
         `reuse` is the default for a job without one.
         """
         if self.audio_url is None:
             return ""
         if reuse if self.reuse is None else self.reuse:
-            return f"sha256-{self.audio_sha256}" if self.audio_sha256 else self.recording_voice()
-        return f"named-{_hex(self.batch or '', self.voice)}" if self.voice is not None else ""
+            sha256 = self.audio_sha256
+            return qualify(namespace, f"sha256-{sha256}") if sha256 else self.recording_voice(namespace)
+        if self.voice is None:
+            return ""
+        return qualify(namespace, f"named-{_hex(self.batch or '', self.voice)}")
 
-    def recording_voice(self) -> str:
+    def recording_voice(self, namespace: str = DEFAULT) -> str:
         """Return the id of the voice of this URL, as scripts/lib/shared_voices.lua does; '' without a URL."""
-        return f"url-{_hex(self.audio_url)}" if self.audio_url is not None else ""
+        return qualify(namespace, f"url-{_hex(self.audio_url)}") if self.audio_url is not None else ""
 
     def canonical_content(self) -> str:
         """Return canonical JSON: equal content gives equal text, in any process and release.
@@ -274,14 +284,16 @@ class VoiceJob(BaseModel):
         """
         return self.model_dump_json(exclude_defaults=True, exclude=_NOT_CONTENT)
 
-    def job_id(self) -> str:
+    def job_id(self, secret: bytes = b"", namespace: str = "") -> str:
         """Return the job's id: 16 letters and digits, derived from the key if there is one, otherwise random.
 
-        A key thus identifies a job without an index of keys.
+        A key thus identifies a job of a namespace without an index of keys. Without the secret of the queue, no key can
+        be found from an id.
         """
         if self.key is None:
             return _base32(secrets.token_bytes(10))
-        return _base32(blake2b(self.key.encode(), digest_size=10).digest())
+        person = blake2b(namespace.encode(), digest_size=16).digest() if namespace else b""
+        return _base32(blake2b(self.key.encode(), digest_size=10, key=secret, person=person).digest())
 
     def with_row_key(self) -> VoiceJob:
         """Return the job with a key derived from its batch and content, unless it has a key: for rows of a file."""
@@ -321,6 +333,11 @@ def _check_counts(data: Mapping[str, Any]) -> None:
 def parse_stored_spec(content: str) -> VoiceJob:
     """Return the job whose `content()` this is."""
     return VoiceJob.model_validate_json(content, context=STORED_CONTEXT)
+
+
+def is_named_voice(voice: str) -> bool:
+    """Return whether jobs share this voice by its name, not by their recording."""
+    return split(voice)[1].startswith("named-")
 
 
 def _hex(*parts: str) -> str:

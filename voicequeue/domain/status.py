@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from voicequeue.domain.gate import Account, Gate, Hold
 from voicequeue.domain.job import to_iso8601
+from voicequeue.domain.namespaces import ALL, qualify
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import INACTIVE, State
@@ -28,6 +29,7 @@ class BacklogLane:
         count: Number of jobs.
         oldest_at: Time when the oldest of them was enqueued (Unix seconds).
         with_voice: Number of them that have their voice.
+        namespace: Namespace of the jobs; empty for the default one.
     """
 
     priority: Priority
@@ -35,6 +37,12 @@ class BacklogLane:
     count: int
     oldest_at: float
     with_voice: int = 0
+    namespace: str = ""
+
+    @property
+    def qualified_batch(self) -> str:
+        """The batch with its namespace, such as `shop/spring`; of jobs without a batch, the namespace alone."""
+        return qualify(self.namespace, self.batch or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,7 @@ class Batch:
         stop_after: Fraction of failed jobs at which the batch stops itself; None for no limit.
         stop_min: Number of settled jobs without which `stop_after` does not apply.
         stop: Why and when the batch has stopped itself; None if it has not, or was resumed.
+        namespace: Namespace that owns the batch; empty for the default one.
     """
 
     name: str
@@ -68,6 +77,12 @@ class Batch:
     stop_after: float | None = None
     stop_min: int = STOP_MIN
     stop: BatchStop | None = None
+    namespace: str = ""
+
+    @property
+    def qualified_name(self) -> str:
+        """The name with its namespace, such as `shop/spring`."""
+        return qualify(self.namespace, self.name)
 
     @property
     def total(self) -> int:
@@ -83,6 +98,7 @@ class Batch:
         """Return the JSON representation of its progress."""
         return {
             "name": self.name,
+            "namespace": self.namespace,
             "states": self.states,
             "total": self.total,
             "settled": self.is_settled,
@@ -194,6 +210,7 @@ class Status:
         stopped_batches: Batches that have stopped themselves and have jobs that are not settled, the latest stop
             first; none for a batch.
         at: Time when the overview was read (Unix seconds), by the queue's time.
+        namespace: Namespace that the numbers are of; `*` for all. In one namespace, the balance is None.
     """
 
     states: dict[State, int]
@@ -213,10 +230,12 @@ class Status:
     refused_jobs: tuple[RefusedJob, ...] = ()
     stopped_batches: tuple[Batch, ...] = ()
     at: float = 0.0
+    namespace: str = ALL
 
     def as_dict(self, batch: str | None) -> schemas.Status:
         """Return the JSON representation; `batch` is the name of the batch (None: the whole queue)."""
         return {
+            "namespace": self.namespace,
             "batch": batch,
             "states": self.states,
             "gate": {"open": self.gate.is_open, "holds": [_hold_dict(hold) for hold in self.gate.holds]},
@@ -235,7 +254,9 @@ class Status:
             "failed_by_code": self.failures,
             "rejected_messages": self.rejected_messages,
             "refused_jobs": [job.as_dict() for job in self.refused_jobs],
-            "stopped_batches": [batch.name for batch in self.stopped_batches],
+            "stopped_batches": [
+                batch.qualified_name if self.namespace == ALL else batch.name for batch in self.stopped_batches
+            ],
             "callbacks": {"pending": self.callbacks.pending, "undelivered": self.callbacks.undelivered},
             "archive": {"pending": self.archive.pending, "failed": self.archive.failed},
             "workers": self.workers,

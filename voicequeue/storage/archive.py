@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from voicequeue.domain import serialization
 from voicequeue.domain.clip import ArchivedFile
 from voicequeue.domain.job import Job, to_iso8601
+from voicequeue.domain.namespaces import qualify, split
 from voicequeue.domain.states import ClipPart
 from voicequeue.domain.status import ArchiveCounts
 from voicequeue.storage.connection.keyspace import rows
@@ -43,6 +44,7 @@ class ArchiveEntry:
         last_error: Error of the last attempt; empty before the first failure.
         due_at: Time of the next attempt (Unix seconds); None if archiving failed.
         failed_at: Time when archiving was given up (Unix seconds); None until then.
+        namespace: Namespace that owns the job; empty for the default one.
     """
 
     job_id: str
@@ -52,11 +54,18 @@ class ArchiveEntry:
     last_error: str = ""
     due_at: float | None = None
     failed_at: float | None = None
+    namespace: str = ""
+
+    @property
+    def qualified_batch(self) -> str:
+        """The batch with its namespace, such as `shop/spring`; without a batch, the namespace alone."""
+        return qualify(self.namespace, self.batch or "")
 
     def as_dict(self) -> operator_schemas.ArchiveJob:
         """Return the JSON representation."""
         return {
             "job_id": self.job_id,
+            "namespace": self.namespace,
             "batch": self.batch,
             "since": to_iso8601(self.since),
             "attempts": self.attempts,
@@ -137,12 +146,9 @@ class ArchiveOutbox(Outbox[ArchiveEntry]):
         return bool(self._space.run_script("archive_finish", *arguments))
 
     def retry(self, job_ids: Sequence[str], now: float) -> list[bool]:
-        """Make these jobs due now. Return for each whether it has songs that are not archived."""
-        return (
-            [bool(is_due) for is_due in self._space.run_change("archive_retry", f"{now:.6f}", *job_ids)]
-            if job_ids
-            else []
-        )
+        """Make these jobs due now. Return for each that is in scope whether it has songs that are not archived."""
+        owned = self._owned(job_ids)
+        return [bool(it) for it in self._space.run_change("archive_retry", f"{now:.6f}", *owned)] if owned else []
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 
@@ -154,10 +160,17 @@ class ArchiveOutbox(Outbox[ArchiveEntry]):
     def _read(self, pipe: Any, entry_id: str) -> None:
         pipe.hmget(self._space.key(f"job:{entry_id}"), "batch", "archive.since", "archive.attempts", "archive.reason")
 
+    def _read_owner(self, pipe: Any, entry_id: str) -> None:
+        pipe.hget(self._space.key(f"job:{entry_id}"), "batch")
+
     def _entry(
         self, entry_id: str, record: Sequence[str | None], due: float | None, failed_at: float | None
     ) -> ArchiveEntry | None:
         if due is None and failed_at is None:
             return None
-        batch, since, attempts, reason = record
-        return ArchiveEntry(entry_id, batch, float(since or 0), int(attempts or 0), reason or "", due, failed_at)
+        owner, since, attempts, reason = record
+        if not self._space.scope.contains(owner):
+            return None
+        namespace, batch = split(owner or "")
+        times = (float(since or 0), int(attempts or 0), reason or "", due, failed_at)
+        return ArchiveEntry(entry_id, batch or None, *times, namespace)

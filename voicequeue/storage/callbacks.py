@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from voicequeue.domain import serialization
 from voicequeue.domain.job import to_iso8601
+from voicequeue.domain.namespaces import qualify, split
 from voicequeue.domain.source import Source
-from voicequeue.domain.spec import batch_name, http_url, parse_stored_spec
+from voicequeue.domain.spec import http_url, parse_stored_spec
 from voicequeue.domain.status import CallbackCounts
 from voicequeue.storage.connection.keyspace import rows
 from voicequeue.storage.outbox import Outbox
@@ -49,6 +50,7 @@ class Callback:
         due_at: Time of the next attempt (Unix seconds); None if it waits for an earlier callback of its job, or is
             undelivered.
         undelivered_at: Time when delivery was given up (Unix seconds); None until then.
+        namespace: Namespace that owns the job or the batch; empty for the default one.
     """
 
     id: str
@@ -60,6 +62,12 @@ class Callback:
     last_error: str = ""
     due_at: float | None = None
     undelivered_at: float | None = None
+    namespace: str = ""
+
+    @property
+    def qualified_batch(self) -> str:
+        """The batch with its namespace, such as `shop/spring`; without a batch, the namespace alone."""
+        return qualify(self.namespace, self.batch or "")
 
     def as_dict(self) -> operator_schemas.Callback:
         """Return the JSON representation."""
@@ -67,6 +75,7 @@ class Callback:
             "id": self.id,
             "type": self.type,
             "created_at": to_iso8601(self.created_at),
+            "namespace": self.namespace,
             "job_id": self.job_id,
             "batch": self.batch,
             "attempts": self.attempts,
@@ -124,7 +133,7 @@ class CallbackClaim:
         record: dict[str, str] = {name: str(value) for name, value in json.loads(self.snapshot).items()}
         if self.job_id is None:
             return {**serialization.parse_batch(self.batch, record).as_dict(), "source": record.get("callback_source")}
-        return serialization.parse_job(self.job_id, {**record, "spec": self.spec_or_url}).as_dict()
+        return serialization.parse_job(self.job_id, {**record, "spec": self.spec_or_url, "batch": self.batch}).as_dict()
 
 
 @contextmanager
@@ -179,8 +188,9 @@ class CallbackOutbox(Outbox[Callback]):
         return bool(self._space.run_script("callback_finish", *arguments))
 
     def redeliver(self, ids: Sequence[str], now: float) -> list[bool]:
-        """Make these due now, also undelivered ones. Return for each whether it exists."""
-        return [bool(exists) for exists in self._space.run_change("callback_retry", f"{now:.6f}", *ids)] if ids else []
+        """Make these due now, also undelivered ones. Return for each that is in scope whether it exists."""
+        owned = self._owned(ids)
+        return [bool(it) for it in self._space.run_change("callback_retry", f"{now:.6f}", *owned)] if owned else []
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 
@@ -195,27 +205,35 @@ class CallbackOutbox(Outbox[Callback]):
     def _read(self, pipe: Any, entry_id: str) -> None:
         pipe.hgetall(self._space.key(f"callback:{entry_id}"))
 
+    def _read_owner(self, pipe: Any, entry_id: str) -> None:
+        pipe.hget(self._space.key(f"callback:{entry_id}"), "batch")
+
     def _entry(
         self, entry_id: str, record: Mapping[str, str], due: float | None, failed_at: float | None
     ) -> Callback | None:
-        if not record:
+        if not record or not self._space.scope.contains(record["batch"]):
             return None
+        namespace, batch = split(record["batch"])
         return Callback(
             entry_id,
             record["type"],
             float(record["at"]),
             _job_id(record["subject"]),
-            record["batch"] or None,
+            batch or None,
             attempts=int(record.get("attempts", 0)),
             last_error=record.get("reason", ""),
             due_at=None if due == _BLOCKED else due,
             undelivered_at=failed_at,
+            namespace=namespace,
         )
 
     # ── batches ────────────────────────────────────────────────────────────────────────────────
 
-    def set_batch_url(self, name: str, url: str | None, *, source: str = Source.LIBRARY) -> None:
-        """Set the URL that is notified when the batch has settled (None: no URL) and who set it. Raises ValueError."""
+    def set_batch_url(self, batch: str, url: str | None, *, source: str = Source.LIBRARY) -> None:
+        """Set the URL that is notified when the batch has settled (None: no URL) and who set it. Raises ValueError.
+
+        `batch` is its valid name, with its namespace.
+        """
         address, setter = ("", "") if url is None else (http_url(url), source)
         fields = ("callback_url", address, "callback_source", setter)
-        self._space.run_change("set_fields", f"batch:{batch_name(name)}", *fields)
+        self._space.run_change("set_fields", f"batch:{batch}", *fields)

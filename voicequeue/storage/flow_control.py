@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from itertools import chain
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from voicequeue.domain.gate import SUBMIT_RATE_MIN, Account, Gate, Hold, HoldEff
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.status import RefusedJob
 from voicequeue.storage.connection.keyspace import Keyspace
+from voicequeue.storage.counters import read_counters
 
 #: The longest hold (seconds) after upstream failures, before one job is tried.
 UPSTREAM_HOLD_MAX_S = 60.0
@@ -48,7 +49,7 @@ class InFlightLimit:
 
 
 class FlowControl:
-    """The gate, the limits and the account, shared by all workers. Safe to share between threads.
+    """The gate, the limits and the account, shared by all workers and namespaces. Safe to share between threads.
 
     `limits` are the settings of this process; limits set at run time take precedence.
     """
@@ -94,10 +95,11 @@ class FlowControl:
             for job_id, _ in entries:
                 pipe.hmget(self._space.key(f"job:{job_id}"), "refused", "stage", "batch")
             records = pipe.execute()
+        scope = self._space.scope
         jobs = [
             serialization.parse_refused_job(job_id, until, record)
             for (job_id, until), (*record, job_batch) in zip(entries, records, strict=True)
-            if batch is None or job_batch == batch
+            if (scope.contains(job_batch) if batch is None else job_batch == scope.qualify(batch))
         ]
         return [job for job in jobs if job]
 
@@ -111,7 +113,7 @@ class FlowControl:
         return bool(self._space.run_change("resume", f"{now:.6f}", stage or ""))
 
     def gate(self, now: float) -> Gate:
-        """Return the gate with every hold."""
+        """Return the gate with every hold; in one namespace without upstream's words, which may name other jobs."""
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.hgetall(self._space.key("gate"))
             pipe.hget(self._space.key("account"), "shortage")
@@ -120,6 +122,8 @@ class FlowControl:
         current = [hold for hold in holds if hold.is_on_trial or hold.until is None or hold.until > now]
         if shortage and HoldReason.OUT_OF_CREDITS not in entries:
             current.append(self._shortage_hold(json.loads(shortage)))
+        if not self._space.scope.is_all:
+            current = [hold if hold.reason.startswith("paused") else replace(hold, detail="") for hold in current]
         return Gate(tuple(current))
 
     def _shortage_hold(self, shortage: dict[str, Any]) -> Hold:
@@ -191,7 +195,12 @@ class FlowControl:
         return before is None or uncounted.price not in (None, before.price)
 
     def account(self, now: float = 0.0) -> Account:
-        """Return the account by our count; `now` selects the day of `spent_today`."""
+        """Return the account by our count; `now` selects the day of `spent_today`. In one namespace, only its part: the
+        balance is unknown."""
+        if not self._space.scope.is_all:
+            counts, day = read_counters(self._space), f"day.{int(now // DAY_S)}"
+            queued = max(0, counts["queued_credits"])
+            return Account(reserved=counts["reserved"], spent_today=counts[day], queued_credits=queued)
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.hmget(self._space.key("account"), "credits", "at", "drift")
             pipe.hmget(self._space.key("counters"), "reserved", f"day.{int(now // DAY_S)}")

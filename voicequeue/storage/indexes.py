@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
+from voicequeue.domain.namespaces import index_of
 from voicequeue.domain.spec import Priority
 from voicequeue.storage.connection.keyspace import Keyspace, rows
 
@@ -29,6 +30,12 @@ class JobIndexes:
         flat = self._space.run_script("read_page", index, int(latest_first), score, member, count)
         return cast(list[tuple[str, str]], list(rows(flat, 2)))
 
+    def read_batches(self, after: tuple[str, str] | None, count: int) -> list[tuple[str, str]]:
+        """Return up to `count` batches in scope with their times, newest first, after the last one that was read."""
+        indexes = (index_of("batches", namespace) for namespace in self._space.namespaces())
+        entries = [entry for index in indexes for entry in self.read_page(index, after, count, latest_first=True)]
+        return sorted(entries, key=lambda entry: (float(entry[1]), entry[0]), reverse=True)[:count]
+
     def filter_page(
         self,
         index: str,
@@ -49,12 +56,16 @@ class JobIndexes:
         return int(examined), (last, last_score), cast(list[tuple[str, str]], list(rows(flat, 2)))
 
     def lanes(self, batch: str | None = None) -> list[tuple[Priority, str]]:
-        """Return the lanes of the backlog by name: priority and batch ('' for jobs without one)."""
+        """Return the lanes of the backlog in scope by name: priority and batch with its namespace."""
+        scope = self._space.scope
         lanes = [(priority, name) for priority in Priority for name in sorted(self._lane_names(priority))]
-        return [lane for lane in lanes if batch in (None, lane[1])]
+        if batch is not None:
+            return [lane for lane in lanes if lane[1] == scope.qualify(batch)]
+        return [lane for lane in lanes if scope.contains(lane[1])]
 
     def position_in_backlog(self, job_id: str, priority: Priority, batch: str) -> int | None:
-        """Return how many queued jobs are currently admitted before this one; None if it is not queued."""
+        """Return how many queued jobs are currently admitted before this one; None if it is not queued. `batch` is
+        named with its namespace."""
         lanes = [
             (lane_priority, name)
             for lane_priority in Priority

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, product
 from typing import cast
 
 from redis import Redis
@@ -26,8 +26,9 @@ from voicequeue.domain.claims import (
 )
 from voicequeue.domain.gate import HoldEffect, Limits
 from voicequeue.domain.job import Job, Transition
+from voicequeue.domain.namespaces import ALL, qualify
 from voicequeue.domain.source import Source
-from voicequeue.domain.spec import VoiceJob, batch_name
+from voicequeue.domain.spec import VoiceJob, qualified_batch_name
 from voicequeue.domain.stage import PRICES, Stage
 from voicequeue.domain.states import SETTLED, State
 from voicequeue.domain.stop_loss import limit_text
@@ -41,6 +42,7 @@ from voicequeue.storage.coordination import Coordination
 from voicequeue.storage.flow_control import FlowControl
 from voicequeue.storage.heartbeats import KINDS, Heartbeats
 from voicequeue.storage.indexes import JobIndexes
+from voicequeue.storage.job_ids import JobIds, StaleIdsError
 from voicequeue.storage.job_queries import JobQueries
 from voicequeue.storage.login_attempts import LoginAttempts
 from voicequeue.storage.monitoring.audit_log import AuditLog
@@ -72,16 +74,20 @@ class EnqueueCall:
         self._call.send()
 
     def outcomes(self) -> list[EnqueueOutcome]:
-        """Wait for the reply and return the outcome of each job."""
-        outcomes = [EnqueueOutcome(code) for code in self._call.result()]
+        """Wait for the reply and return the outcome of each job. Raises StaleIdsError."""
+        codes = self._call.result()
+        if codes is None:
+            raise StaleIdsError
+        outcomes = [EnqueueOutcome(code) for code in codes]
         return self._after_retry(outcomes) if self._call.may_have_run_twice() else outcomes
 
 
 class JobStore(JobQueries):
     """The job records under one prefix of one Redis, and the stores that belong to them. Safe to share between threads.
 
-    `limits` are the settings of this process. `reuse` is the default for jobs that do not say whether they accept a
-    voice made from the same recording. With `archives`, the songs that this process stores are archived.
+    `namespace` is the scope (`*`: all, for workers and operators): reads find no job of another namespace, and new jobs
+    are in this one. `limits` are the settings of this process. `reuse` is the default for jobs that do not say whether
+    they accept a voice made from the same recording. With `archives`, the songs that this process stores are archived.
     """
 
     def __init__(
@@ -89,11 +95,13 @@ class JobStore(JobQueries):
         redis: Redis,
         prefix: str = DEFAULT_PREFIX,
         *,
+        namespace: str = ALL,
         limits: Limits | None = None,
         reuse: bool = False,
         archives: bool = False,
     ) -> None:
-        super().__init__(Keyspace(redis, prefix))
+        super().__init__(Keyspace(redis, prefix, namespace))
+        self.job_ids = JobIds(self._space)
         self.clock = RedisClock(redis)
         self.flow_control = FlowControl(self._space, limits)
         self.coordination = Coordination(self._space)
@@ -114,6 +122,19 @@ class JobStore(JobQueries):
         self._reuse = reuse
         self._archives = archives
 
+    def in_namespace(self, namespace: str) -> JobStore:
+        """Return the store of the same queue with another scope. Raises ValueError for an invalid name."""
+        other = JobStore(
+            self._redis,
+            self._space.prefix,
+            namespace=namespace,
+            limits=self.flow_control.settings,
+            reuse=self._reuse,
+            archives=self._archives,
+        )
+        other.clock, other.metrics = self.clock, self.metrics
+        return other
+
     def check_writable(self) -> None:
         """Send Redis a write that changes nothing. Raises RedisRefusalError if Redis accepts no writes."""
         self._redis.setrange(self._space.key("nothing"), 0, "")
@@ -122,19 +143,20 @@ class JobStore(JobQueries):
 
     def preview(self) -> EnqueuePreviewer:
         """Return a preview that computes the outcome of enqueueing without writing."""
-        return EnqueuePreviewer(self._space, reuse=self._reuse)
+        return EnqueuePreviewer(self._space, self.job_ids, reuse=self._reuse)
 
     def enqueue(
-        self, jobs: Sequence[tuple[str, VoiceJob]], now: float, *, source: str = Source.LIBRARY
+        self, jobs: Sequence[tuple[str, VoiceJob]], now: float, *, source: str = Source.LIBRARY, fingerprint: str = ""
     ) -> list[EnqueueOutcome]:
         """Write (id, job) pairs to the backlog, in order; an existing job is left unchanged.
 
-        A job written by this call is NEW, also if the first reply of Redis was lost.
+        A job written by this call is NEW, also if the first reply of Redis was lost. `fingerprint` is that of the
+        secret from which the ids were derived (`job_ids`). Raises StaleIdsError if Redis has another one.
         """
-        return self.prepare_enqueue(jobs, now, source=source).outcomes()
+        return self.prepare_enqueue(jobs, now, source=source, fingerprint=fingerprint).outcomes()
 
     def prepare_enqueue(
-        self, jobs: Sequence[tuple[str, VoiceJob]], now: float, *, source: str = Source.LIBRARY
+        self, jobs: Sequence[tuple[str, VoiceJob]], now: float, *, source: str = Source.LIBRARY, fingerprint: str = ""
     ) -> EnqueueCall:
         """Return the same call not yet sent, so that the caller can work while Redis runs it."""
         # Most jobs of a call have the same properties, which are sent once.
@@ -143,7 +165,9 @@ class JobStore(JobQueries):
         for job_id, spec in jobs:
             kind = kinds.setdefault((*self._kind(spec), source), len(kinds))
             arguments += (job_id, spec.canonical_content(), kind, spec.source_row or "")
-        call = self._space.prepare_script("enqueue", f"{now:.6f}", len(kinds), *chain.from_iterable(kinds), *arguments)
+        call = self._space.prepare_script(
+            "enqueue", f"{now:.6f}", fingerprint, len(kinds), *chain.from_iterable(kinds), *arguments
+        )
 
         def after_retry(outcomes: list[EnqueueOutcome]) -> list[EnqueueOutcome]:
             return self._outcomes_after_retry(jobs, outcomes, now)
@@ -155,10 +179,11 @@ class JobStore(JobQueries):
         first, *later = spec.stages
         next_stage = later[0] if later else ""
         start_within_s = "" if spec.start_within_s is None else spec.start_within_s
-        shared_voice = spec.shared_voice(reuse=self._reuse)
-        recording = spec.recording_voice() if shared_voice else ""
+        namespace = self.scope.target
+        shared_voice = spec.shared_voice(reuse=self._reuse, namespace=namespace)
+        recording = spec.recording_voice(namespace) if shared_voice else ""
         sha256 = spec.audio_sha256 or ""
-        batch = spec.batch or ""
+        batch = qualify(namespace, spec.batch or "")
         return (spec.priority.rank, batch, first, next_stage, start_within_s, shared_voice, recording, sha256)
 
     def _outcomes_after_retry(
@@ -335,10 +360,14 @@ class JobStore(JobQueries):
 
         None leaves a value unchanged, `math.inf` removes the limit. Raises ValueError for an invalid name or limit.
         """
-        key_name = batch_name(name)
+        key_name = self.checked_batch(name)
         fields = {field: limit_text(field, value) for field, value in limits.items() if value is not None}
         arguments = chain.from_iterable(fields.items())
         return bool(self._space.run_change("set_batch_limits", f"{self.clock():.6f}", key_name, *arguments))
+
+    def checked_batch(self, name: str) -> str:
+        """Return the name of a batch, perhaps without jobs yet, with its namespace. Raises ValueError."""
+        return qualified_batch_name(self.scope.qualify(name))
 
     # ── maintenance ────────────────────────────────────────────────────────────────────────────
 
@@ -358,12 +387,11 @@ class JobStore(JobQueries):
 
         Jobs with pending work stay. Keys of deleted jobs can be used again; their spent credits stay counted.
         """
-        for state in sorted(SETTLED):
+        for state, namespace in product(sorted(SETTLED), self._space.namespaces()):
             examined, skipped = at_most, 0
             while examined == at_most:
-                examined, deleted = map(
-                    int, self._space.run_script("purge_jobs", f"{now:.6f}", retention_s, state, skipped, at_most)
-                )
+                arguments = (f"{now:.6f}", retention_s, state, skipped, at_most, namespace)
+                examined, deleted = map(int, self._space.run_script("purge_jobs", *arguments))
                 skipped += examined - deleted
                 yield deleted
         while deleted := int(self._space.run_script("purge_callbacks", f"{now:.6f}", retention_s, at_most)):

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from voicequeue.storage.connection.keyspace import Keyspace
+from voicequeue.storage.counters import read_counters
 from voicequeue.texts import replace_unencodable
 
 #: Entries that one page of a listing reads.
@@ -22,7 +23,7 @@ Entry = TypeVar("Entry")
 
 
 class Outbox(ABC, Generic[Entry]):
-    """One outbox in Redis. Safe to share between threads.
+    """One outbox in Redis, within the scope of its keyspace. Safe to share between threads.
 
     Subclasses claim entries and record outcomes with scripts of their own; see scripts/lib/outbox.lua.
     """
@@ -79,11 +80,42 @@ class Outbox(ABC, Generic[Entry]):
         """Add the one command to `pipe` that reads the entry's record."""
 
     @abstractmethod
+    def _read_owner(self, pipe: Any, entry_id: str) -> None:
+        """Add the one command to `pipe` that reads the batch of the entry, with its namespace."""
+
+    @abstractmethod
     def _entry(self, entry_id: str, record: Any, due: float | None, failed_at: float | None) -> Entry | None:
-        """Return the entry from the reply to `_read` and its scores; None if it is neither pending nor failed."""
+        """Return the entry from the reply to `_read` and its scores; None if it is out of scope, or neither pending nor
+        failed."""
+
+    def _owned(self, ids: Sequence[str]) -> list[str]:
+        """Return those of the ids that are in scope."""
+        ids = list(map(replace_unencodable, ids))
+        if self._space.scope.is_all:
+            return ids
+        with self._redis.pipeline(transaction=False) as pipe:
+            for entry_id in ids:
+                self._read_owner(pipe, entry_id)
+            owners = pipe.execute()
+        return [entry_id for entry_id, owner in zip(ids, owners, strict=True) if self._space.scope.contains(owner)]
+
+    def _owned_scores(self, key: str) -> list[float]:
+        """Return the scores of the entries of an index that are in scope."""
+        entries = dict(cast(Iterator[tuple[str, float]], self._redis.zscan_iter(key, count=_PAGE)))
+        ids = iter(entries)
+        pages = iter(lambda: list(islice(ids, _PAGE)), [])
+        return [entries[entry_id] for page in pages for entry_id in self._owned(page)]
 
     def _counts(self, workers_since: float, *counters: str) -> list[int]:
         """Count entries that are pending, blocked by an earlier one, and failed; read these counters; count workers."""
+        if self._space.scope.is_all:
+            return self._counts_of_all(workers_since, *counters)
+        totals, due = read_counters(self._space), self._owned_scores(self._pending)
+        failed = len(self._owned_scores(self._failed))
+        workers = self._redis.zcount(self._space.key(f"{self.name}:heartbeats"), f"({workers_since}", "+inf")
+        return [len(due), due.count(float("inf")), failed, *(totals[counter] for counter in counters), workers]
+
+    def _counts_of_all(self, workers_since: float, *counters: str) -> list[int]:
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.zcard(self._pending)
             pipe.zcount(self._pending, "+inf", "+inf")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, cast
 
 from voicequeue.domain.job import to_iso8601
+from voicequeue.domain.namespaces import namespace_of
 from voicequeue.storage.connection.keyspace import Keyspace
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Persona:
         audio_url: URL of the recording that it was created from.
         job_id: Id of the job that created it.
         created_at: Time when it was created (Unix seconds).
+        namespace: Namespace that paid for it; empty for the default one.
     """
 
     persona_id: str
@@ -33,11 +35,13 @@ class Persona:
     audio_url: str
     job_id: str
     created_at: float
+    namespace: str = ""
 
     def as_dict(self) -> operator_schemas.Persona:
         """Return the JSON representation."""
         return {
             "persona_id": self.persona_id,
+            "namespace": self.namespace,
             "voice_name": self.name,
             "audio_url": self.audio_url,
             "job_id": self.job_id,
@@ -53,14 +57,16 @@ class Personas:
         self._redis = keyspace.redis
 
     def list_all(self) -> Iterator[Persona]:
-        """Yield every created voice, newest first, reading page by page."""
-        voices = self._space.pages(self._space.key("voices"), latest_first=True)
+        """Yield every created voice, newest first within its namespace, reading page by page."""
+        voices = chain.from_iterable(
+            self._space.pages(index, latest_first=True) for index in self._space.indexes("voices")
+        )
         while page := list(islice(voices, _PAGE)):
             with self._redis.pipeline(transaction=False) as pipe:
                 for voice in page:
                     pipe.hgetall(self._space.key(f"voice:{voice}"))
                 records = pipe.execute()
-            yield from (_persona(record) for record in records if record)
+            yield from (_persona(voice, record) for voice, record in zip(page, records, strict=True) if record)
 
     def forget(self, persona_id: str) -> int:
         """Stop using a persona for jobs that do not have it yet; return the number of voices (by URL, content or name)
@@ -78,13 +84,17 @@ class Personas:
             voices = [
                 key.removeprefix(root) for key, current in zip(page, persona_ids, strict=True) if current == persona_id
             ]
-            count += sum(self._space.run_change("forget_persona", voice, persona_id) for voice in voices)
+            owned = filter(self._space.scope.contains, voices)
+            count += sum(self._space.run_change("forget_persona", voice, persona_id) for voice in owned)
         return count
 
     def creator_of(self, voice: str) -> str | None:
-        """Return the id of the job that creates a shared voice; None if no job does."""
+        """Return the id of the job that creates a shared voice; None if no job in scope does."""
+        if not self._space.scope.contains(voice):
+            return None
         return cast(str | None, self._redis.hget(self._space.key(f"voice:{voice}"), "creator"))
 
 
-def _persona(record: Mapping[str, str]) -> Persona:
-    return Persona(record["persona_id"], record.get("name"), record["audio_url"], record["job"], float(record["at"]))
+def _persona(voice: str, record: Mapping[str, str]) -> Persona:
+    job, at = record["job"], float(record["at"])
+    return Persona(record["persona_id"], record.get("name"), record["audio_url"], job, at, namespace_of(voice))

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 
-from voicequeue.domain.spec import VoiceJob
+from voicequeue.domain.spec import VoiceJob, is_named_voice
 from voicequeue.domain.stage import PRICES, Stage
 from voicequeue.errors import InvalidJobError, KeyConflictError, Problem, VoiceQueueError
 from voicequeue.storage.connection.keyspace import Keyspace
+from voicequeue.storage.job_ids import JobIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,10 @@ class EnqueuePreviewer:
     It holds about 150 bytes in memory for each new job.
     """
 
-    def __init__(self, space: Keyspace, *, reuse: bool = False) -> None:
+    def __init__(self, space: Keyspace, job_ids: JobIds, *, reuse: bool = False) -> None:
         self._space = space
+        self._job_ids = job_ids
+        self._namespace = space.scope.target
         self._reuse = reuse
         self._contents: dict[str, int] = {}  # by job id: the hash of the content of each new job
         self._recordings: dict[str, str] = {}  # by named voice
@@ -61,14 +64,15 @@ class EnqueuePreviewer:
 
     def _read(self, specs: Sequence[VoiceJob]) -> list[_Stored]:
         """Read, in one round trip, what scripts/enqueue.lua reads."""
-        keys = [(spec.job_id(), spec.shared_voice(reuse=self._reuse)) for spec in specs]
+        shared_voices = [spec.shared_voice(reuse=self._reuse, namespace=self._namespace) for spec in specs]
+        keys = list(zip(self._job_ids.look_up(specs), shared_voices, strict=True))
         with self._space.redis.pipeline(transaction=False) as pipe:
             for spec, (job_id, shared_voice) in zip(specs, keys, strict=True):
                 pipe.hmget(self._space.key(f"job:{job_id}"), "spec", "earlier_specs")
                 if shared_voice:
                     pipe.hmget(self._space.key(f"voice:{shared_voice}"), "persona_id", "creator", "recording")
                     # A named voice is not one that others created from the same recording.
-                    by_url = shared_voice if shared_voice.startswith("named-") else spec.recording_voice()
+                    by_url = shared_voice if is_named_voice(shared_voice) else self._recording_of(spec)
                     pipe.hget(self._space.key(f"voice:{by_url}"), "persona_id")
             replies = iter(pipe.execute())
         return [
@@ -76,13 +80,16 @@ class EnqueuePreviewer:
             for job_id, shared_voice in keys
         ]
 
+    def _recording_of(self, spec: VoiceJob) -> str:
+        return spec.recording_voice(self._namespace)
+
     def _outcome(self, spec: VoiceJob, stored: _Stored) -> EnqueuePreview:
         job_id, shared_voice, content = stored.job_id, stored.shared_voice, spec.canonical_content()
         if stored.content is not None and (stored.content == content or _digest(content) in stored.earlier_contents):
             return EnqueuePreview()
-        if shared_voice.startswith("named-"):
-            recording = stored.recording or self._recordings.setdefault(shared_voice, spec.recording_voice())
-            if recording != spec.recording_voice():
+        if is_named_voice(shared_voice):
+            recording = stored.recording or self._recordings.setdefault(shared_voice, self._recording_of(spec))
+            if recording != self._recording_of(spec):
                 return EnqueuePreview(
                     error=InvalidJobError([Problem("voice", "is already used for another recording in this batch")])
                 )

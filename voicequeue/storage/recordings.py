@@ -20,12 +20,13 @@ OUTCOME_TTL_S = 120
 
 @dataclass(frozen=True, slots=True)
 class CorrectedJob:
-    """A job at this version, with the spec and the shared voice ('' = none) of its new recording."""
+    """A job at this version, with the spec, the shared voice ('' = none) and the voice by URL of its new recording."""
 
     job_id: str
     version: int
     spec: VoiceJob
     shared_voice: str
+    recording: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +87,10 @@ class Recordings:
             for job in jobs
             for argument in (job.job_id, job.version, job.spec.canonical_content(), job.shared_voice)
         ]
-        recording, url = jobs[0].spec.recording_voice(), jobs[0].spec.audio_url
+        url = jobs[0].spec.audio_url
         if url is not None:
             self._redis.delete(self._key(url))
-        results = self._space.run_change("correct_recording", f"{now:.6f}", recording, reason, *arguments)
+        results = self._space.run_change("correct_recording", f"{now:.6f}", jobs[0].recording, reason, *arguments)
         return [bool(is_written) for is_written in results]
 
     def _key(self, url: str) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from voicequeue.domain.job import to_iso8601
+from voicequeue.domain.namespaces import index_of
 from voicequeue.storage.connection.keyspace import Keyspace
 from voicequeue.texts import replace_unencodable, replace_unencodable_in_json
 
@@ -33,6 +35,7 @@ class RejectedMessage:
         task: Name of the Celery task.
         reason: Reason of the rejection.
         job: The job in the message; the beginning of its text if it was not JSON, or longer than 16,000 characters.
+        namespace: Namespace that the message named; empty for the default one.
     """
 
     rejected_at: float
@@ -40,6 +43,7 @@ class RejectedMessage:
     task: str
     reason: str
     job: Any
+    namespace: str = ""
 
     def as_dict(self) -> operator_schemas.RejectedMessage:
         """Return the JSON representation."""
@@ -48,6 +52,7 @@ class RejectedMessage:
             "message_id": self.message_id,
             "task": self.task,
             "reason": self.reason,
+            "namespace": self.namespace,
             "job": self.job,
         }
 
@@ -58,24 +63,40 @@ class RejectedMessages:
     def __init__(self, keyspace: Keyspace) -> None:
         self._space = keyspace
         self._redis = keyspace.redis
-        self._key = keyspace.key("rejected_messages")
 
     def add(self, rejected: RejectedMessage) -> None:
-        """Store a message; the oldest are deleted beyond `MESSAGES_MAX` messages or `BYTES_MAX` bytes."""
-        self._space.run_script("add_rejected_message", _text(rejected), MESSAGES_MAX, BYTES_MAX)
+        """Store a message; the oldest of its namespace are deleted beyond `MESSAGES_MAX` messages or `BYTES_MAX`
+        bytes."""
+        text, limits = _text(rejected), (MESSAGES_MAX, BYTES_MAX)
+        self._space.run_script("add_rejected_message", f"{rejected.rejected_at:.6f}", text, *limits, rejected.namespace)
 
     def latest(self, at_most: int = MESSAGES_MAX) -> list[RejectedMessage]:
         """Return stored messages, newest first."""
-        lines = self._redis.lrange(self._key, 0, at_most - 1) if at_most > 0 else []
-        return [_read(line) for line in cast(list[str], lines)]
+        if at_most <= 0:
+            return []
+        namespaces = self._space.namespaces()
+        with self._redis.pipeline(transaction=False) as pipe:
+            for namespace in namespaces:
+                pipe.lrange(self._key(namespace), 0, at_most - 1)
+            return _newest_first(namespaces, pipe.execute())[:at_most]
 
     def pop_all(self) -> list[RejectedMessage]:
         """Return all stored messages, newest first, and delete them."""
-        return [_read(line) for line in self._space.run_change("pop_rejected_messages")]
+        lists: dict[str, list[str]] = {namespace: [] for namespace in self._space.namespaces()}
+        for line in self._space.run_change("pop_rejected_messages", *lists):
+            namespace, _, message = line.partition("\n")
+            lists[namespace].append(message)
+        return _newest_first(list(lists), list(lists.values()))
 
     def count(self) -> int:
         """Return the number of stored messages."""
-        return self._redis.llen(self._key)
+        with self._redis.pipeline(transaction=False) as pipe:
+            for namespace in self._space.namespaces():
+                pipe.llen(self._key(namespace))
+            return sum(pipe.execute())
+
+    def _key(self, namespace: str, name: str = "rejected_messages") -> str:
+        return self._space.key(index_of(name, namespace))
 
 
 def _text(rejected: RejectedMessage) -> str:
@@ -90,9 +111,17 @@ def _text(rejected: RejectedMessage) -> str:
     return replace_unencodable(json.dumps(line, ensure_ascii=False))
 
 
-def _read(line: str) -> RejectedMessage:
+def _newest_first(namespaces: Sequence[str], lists: Sequence[list[str]]) -> list[RejectedMessage]:
+    """Return the messages in the lists of these namespaces. Those of one list keep their order."""
+    parts = [[_read(line, namespace) for line in lines] for namespace, lines in zip(namespaces, lists, strict=True)]
+    if len(parts) == 1:
+        return parts[0]
+    return sorted((message for part in parts for message in part), key=lambda message: -message.rejected_at)
+
+
+def _read(line: str, namespace: str) -> RejectedMessage:
     """Parse a line, also one of a release that escaped unpaired surrogates."""
-    return RejectedMessage(**replace_unencodable_in_json(json.loads(line)))
+    return RejectedMessage(**replace_unencodable_in_json(json.loads(line)), namespace=namespace)
 
 
 def _bounded(job: Any) -> Any:

@@ -18,6 +18,7 @@ from voicequeue import VoiceQueue
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import ApiKey
 from voicequeue.client.queue import with_audio_hosts, without_actor
+from voicequeue.domain.namespaces import ALL
 from voicequeue.domain.stage import Stage
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import JobStore
@@ -60,7 +61,8 @@ WEBHOOK_REDIS_WAIT_S = 5.0
 def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAPI:
     """Return the gateway for these settings and the bounds of its server."""
     bounds = bounds or ServerLimits()
-    connected, access = VoiceQueue(settings.redis_url, prefix=settings.prefix), create_access(settings)
+    connected = VoiceQueue(settings.redis_url, prefix=settings.prefix, namespace=ALL)
+    access = create_access(settings)
     # Each change needs the caller that asks for it: `acting` in workers/gateway/security/access.py.
     queue = without_actor(with_audio_hosts(connected, settings.audio_allowed_hosts))
     store = JobStore(connect(settings.redis_url), settings.prefix, limits=build_limits(settings))

@@ -15,6 +15,7 @@ from voicequeue import ArchiveState, Batch, Clip, Job, State, VoiceJob, VoiceQue
 from voicequeue.cli.status import print_status
 from voicequeue.cli.terminal import coloured, escape_untrusted, out
 from voicequeue.cli.watch import follow
+from voicequeue.domain.namespaces import ALL
 from voicequeue.ingest.row_reader import RowReader
 from voicequeue.storage.connection.redis_url import masked
 from workers.local.home import STOP_MARGIN_S, HomeInUseError, lock_home
@@ -76,7 +77,7 @@ def _run(at: Addresses, configured: Settings, batch: str, jobs: list[VoiceJob]) 
     upstream = f"the simulator at {at.simulator}" if at.simulator else masked(configured.musicapi_base_url)
     out.print(f"{WORKERS} workers on {upstream}\nFlower {at.flower}   Redis {masked(at.redis)}\n", soft_wrap=True)
     started = time.monotonic()
-    with VoiceQueue(at.redis, prefix=configured.prefix) as queue:
+    with VoiceQueue(at.redis, prefix=configured.prefix, namespace=ALL) as queue:
         summary = queue.enqueue_many(jobs)
         out.print(f"[bold]{summary.new} voices[/] from {SAMPLE.relative_to(ROOT)} into the batch {batch}\n")
         timeout_s = float(

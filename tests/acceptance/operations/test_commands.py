@@ -131,7 +131,7 @@ def check_local_token(home: Path, sourced: str, lines: list[str]) -> None:
 
 def queue_of(home: Path) -> VoiceQueue:
     """Connect to the Valkey of the stack in this folder."""
-    return VoiceQueue((home / "redis_url").read_text().strip())
+    return VoiceQueue((home / "redis_url").read_text().strip(), namespace="*")
 
 
 def still_running(home: Path) -> list[str]:

@@ -66,7 +66,14 @@ def test_the_metadata_of_a_song_is_stored_beside_its_audio(worker: ArchiveWorker
 
     metadata = json.loads((tmp_path / "songs" / "spring" / job.id / "c.json").read_text(encoding="utf-8"))
     assert metadata == {
-        **{"job": job.id, "key": None, "batch": "spring", "name": "Ana", "metadata": {"customer": "17"}},
+        **{
+            "job": job.id,
+            "namespace": "",
+            "key": None,
+            "batch": "spring",
+            "name": "Ana",
+            "metadata": {"customer": "17"},
+        },
         **{
             "source_row": None,
             "persona_id": "p-1",

@@ -111,7 +111,7 @@ IDLE_INSIDE: Mapping[str, int] = {
     "lease_overdue": 3,
     "lease_expired": 1,
     "release_waiting": 1,
-    "reassign_voice_creators": 3,
+    "reassign_voice_creators": 4,  # of each namespace
 }
 
 

@@ -26,7 +26,10 @@ __all__ = ["deployment"]
 def test_each_process_works_with_the_secrets_and_rights_of_the_compose_file(deployment: Deployment) -> None:
     """A song is made, reported by webhook, archived and called back; Flower sees it, and a plain Celery client sends
     jobs. Valkey rejects no command of any process."""
-    with VoiceQueue(deployment.url("app")) as queue, plain_client(deployment.url("producer")) as client:
+    with (
+        VoiceQueue(deployment.url("app"), namespace="*") as queue,
+        plain_client(deployment.url("producer")) as client,
+    ):
         queue.enqueue_many(job.model_copy(update={"callback_url": deployment.receiver}) for job in jobs(3))
         message = {"audio_url": "https://recordings.example/a.wav", "batch": "voices"}
         client.send_task(NAME, kwargs={"job": message}, queue="intake")

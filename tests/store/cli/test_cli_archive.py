@@ -64,6 +64,7 @@ def test_the_command_lists_pending_and_failed_jobs(command: Command, archiving: 
     assert listed["pending"] == [
         {
             "job_id": pending.id,
+            "namespace": "",
             "batch": "b",
             "since": to_iso8601(LATER),
             "attempts": 0,

@@ -42,14 +42,14 @@ def test_the_json_lists_pending_and_undelivered_callbacks_with_counts(command: C
         "counts": {"pending": 1, "blocked": 0, "undelivered": 1, "delivered": 0, "workers": 0},
         "pending": [
             {
-                **common, "id": waiting.callback_id, "job_id": waiting.id, "batch": None,
+                **common, "id": waiting.callback_id, "job_id": waiting.id, "batch": None, "namespace": "",
                 "attempts": 0, "last_error": None,
                 "due_at": to_iso8601(NOW), "undelivered_at": None,
             }
         ],
         "undelivered": [
             {
-                **common, "id": lost.callback_id, "job_id": lost.id, "batch": "b",
+                **common, "id": lost.callback_id, "job_id": lost.id, "batch": "b", "namespace": "",
                 "attempts": 1, "last_error": "HTTP [500]",
                 "due_at": None, "undelivered_at": to_iso8601(NOW + 1),
             }

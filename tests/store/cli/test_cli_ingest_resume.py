@@ -84,7 +84,7 @@ def halfway(working_folder: Path, queue: VoiceQueue) -> Path:
     )
     queue.enqueue_many(rows)
     progress = IngestProgress.start(file, "spring")
-    progress.lines, progress.last_job, progress.counts.new = 600, rows[-1].job_id(), 600
+    progress.lines, progress.last_job, progress.counts.new = 600, queue.enqueue(rows[-1]).id, 600
     progress.save(file)
     return file
 

@@ -72,6 +72,7 @@ def test_watching_follows_the_jobs_until_they_have_settled(command: Command, sto
     assert last == [
         {
             "name": "b",
+            "namespace": "",
             "states": {**{state.value: 0 for state in State}, "succeeded": 2},
             "total": 2,
             "settled": True,

@@ -59,6 +59,7 @@ def test_the_json_of_the_status(command: Command, store: JobStore) -> None:
     job_in_state(store, State.QUEUED)
 
     assert command("status", "--json").json() == {
+        "namespace": "*",
         "batch": None,
         "states": {**{state.value: 0 for state in State}, "pending": 1, "queued": 1},
         "gate": {"open": True, "holds": []},

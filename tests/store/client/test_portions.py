@@ -89,10 +89,10 @@ def test_a_file_is_read_in_portions_of_jobs_and_characters(
 
     def watched(self: VoiceQueue, jobs: Any, **_: Any) -> Any:
         parts.append(1)
-        return many(self, jobs)
+        return enqueue_list(self, jobs)
 
-    many = VoiceQueue.enqueue_many
-    monkeypatch.setattr(VoiceQueue, "enqueue_many", watched)
+    enqueue_list = VoiceQueue.enqueue_list
+    monkeypatch.setattr(VoiceQueue, "enqueue_list", watched)
 
     assert command("ingest", str(file), "--batch", "b").code == 1
 

@@ -65,7 +65,7 @@ def test_a_shared_voice_is_paid_once(queue: VoiceQueue, store: JobStore, shared:
     jobs = [voice_with_song(key=f"k{n}", batch="b", **shared) for n in range(3)]
     assert described(queue, *jobs) == [19, 15, 15]
 
-    store.enqueue([(jobs[0].job_id(), jobs[0])], 1.0)
+    store.enqueue([(store.job_ids.of(jobs[0]), jobs[0])], 1.0)
 
     assert described(queue, *jobs, voice(key="alone", batch="b", **shared)) == ["known", 15, 15, 0]
 
@@ -91,7 +91,7 @@ def test_several_songs_cost_one_voice(queue: VoiceQueue, store: JobStore) -> Non
     job = VoiceJob(audio_url=URL, songs=(SONG, SONG, SONG), key="k")
     assert described(queue, job) == [4 + 3 * 15]
 
-    store.enqueue([(spec.job_id(), spec) for spec in job.expand()[:2]], 1.0)
+    store.enqueue([(store.job_ids.of(spec), spec) for spec in job.expand()[:2]], 1.0)
 
     assert described(queue, job) == [15]
 

@@ -30,7 +30,7 @@ def way(valkey_url: str, queue: VoiceQueue) -> Iterator[LossyProxy]:
 @pytest.fixture
 def unlucky(way: LossyProxy, prefix: str) -> Iterator[VoiceQueue]:
     """Return a client of the same queue through that proxy."""
-    with VoiceQueue(way.url, prefix=prefix) as client:
+    with VoiceQueue(way.url, prefix=prefix, namespace="*") as client:
         yield client
 
 

@@ -75,7 +75,7 @@ def unwilling() -> Iterator[Redis]:
 @pytest.mark.parametrize("code", CODES)
 def test_a_temporary_refusal_raises_soon_and_names_the_remedy(unwilling: Redis, code: str) -> None:
     """For scripts, commands and pipelines; reads succeed."""
-    with VoiceQueue(url_of(unwilling)) as queue, rejecting_writes(unwilling, code):
+    with VoiceQueue(url_of(unwilling), namespace="*") as queue, rejecting_writes(unwilling, code):
         for write in (lambda: queue.enqueue(voice()), lambda: queue.set_limits(in_flight=3)):
             began = time.monotonic()
             with pytest.raises(

@@ -29,11 +29,12 @@ from voicequeue.client.orders import OrderEffect, record_charged_order
 from voicequeue.domain import transitions
 from voicequeue.domain.claims import ChargedOrder, SubmitClaim
 from voicequeue.domain.gate import Limits
+from voicequeue.domain.namespaces import split
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.states import IN_FLIGHT
 from voicequeue.storage.job_store import JobStore
 
-BATCHES = ("spring", "summer")
+BATCHES = ("spring", "shop/spring")
 FLOOR = 10
 
 
@@ -58,9 +59,13 @@ class Life:
 
     def enqueue(self) -> None:
         self.count += 1
-        fields = {"batch": self.chance.choice(BATCHES), "key": f"{self.count}"}
+        namespace, batch = split(self.chance.choice(BATCHES))
+        fields = {"batch": batch, "key": f"{self.count}"}
         make_spec = voice if self.chance.random() < 0.2 else voice_with_song
-        enqueue_jobs(self.store, make_spec(**fields, **({"voice": "ana"} if self.chance.random() < 0.2 else {})))
+        enqueue_jobs(
+            self.store.in_namespace(namespace),
+            make_spec(**fields, **({"voice": "ana"} if self.chance.random() < 0.2 else {})),
+        )
 
     def admit(self) -> None:
         self.store.admit(NOW, at_most=self.chance.choice([1, 3, 50]))
@@ -71,7 +76,7 @@ class Life:
         if isinstance(claim, SubmitClaim):
             assert job is not None
             self.charges += 1
-            self.limits_hold(job.spec.batch or "")
+            self.limits_hold(job.qualified_batch)
 
     def answer(self) -> None:
         if (job := self.some(State.CHARGING)) is None:
@@ -172,7 +177,7 @@ class Life:
             under_way = job.state in (State.CHARGING, State.UNSURE)
             assert under_way or not job.is_cancelling
             may_be_charged = under_way * PRICES[job.stage] + sum(PRICES[stage] for stage in job.lost_stages.values())
-            self.at_stake[job.spec.batch or ""] += job.credits + may_be_charged
+            self.at_stake[job.qualified_batch] += job.credits + may_be_charged
             assert job.attempt <= self.withdrawn.get(job.id, job.attempt)
         for name in BATCHES:
             batch = self.store.batch(name)

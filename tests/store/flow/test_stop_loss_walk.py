@@ -25,11 +25,12 @@ from tests.support.jobs import SONG
 from voicequeue import FailureCode, Job, Stage, State, VoiceJob
 from voicequeue.client import cancelling
 from voicequeue.domain.claims import SubmitClaim
+from voicequeue.domain.namespaces import index_of, namespace_of, split
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.states import SETTLED
 from voicequeue.storage.job_store import JobStore
 
-BATCHES = ("spring", "summer")
+BATCHES = ("spring", "shop/spring")
 STEPS = 120
 
 #: Failures of orders that are not charged.
@@ -62,7 +63,7 @@ class StopLossWalk:
         self.outcomes.follow(records, {job_id: keys.get(f"{root}timeline:{job_id}", []) for job_id in records})
         before = set(self.outcomes.stopped)
         for batch in BATCHES:
-            if batch not in keys.get(f"{root}batches", {}):
+            if batch not in keys.get(root + index_of("batches", namespace_of(batch)), {}):
                 self.outcomes.restart(batch)
             self.outcomes.check(batch, keys.get(f"{root}batch:{batch}", {}))
         assert set(keys.get(f"{root}batches:stopped", {})) == self.outcomes.stopped
@@ -80,14 +81,15 @@ class StopLossWalk:
         """Add jobs, some of which share a voice."""
         for _ in range(self.chance.randint(1, 4)):
             self.created += 1
+            namespace, batch = split(self.chance.choice([*BATCHES, "", "shop/"]))
             spec = VoiceJob(
                 audio_url=f"https://a.example/{self.chance.randint(1, 3)}.wav",
                 song=self.chance.choice([None, SONG]),
                 key=f"{self.created}",
-                batch=self.chance.choice([*BATCHES, None]),
+                batch=batch or None,
                 reuse=self.chance.random() < 0.2,
             )
-            enqueue_jobs(self.store, spec, now=self.now)
+            enqueue_jobs(self.store.in_namespace(namespace), spec, now=self.now)
 
     def submit(self) -> None:
         """Admit and claim jobs; upstream accepts their orders."""
@@ -96,7 +98,7 @@ class StopLossWalk:
             job = get_job(self.store, job_id)
             claim = claim_submit(self.store, job_id, job.stage, "x", self.now, lease=90)
             if isinstance(claim, SubmitClaim):
-                assert job.spec.batch not in self.outcomes.stopped
+                assert job.qualified_batch not in self.outcomes.stopped
                 accept_order(self.store, job_id, self.now)
 
     def refuse(self) -> None:
@@ -106,7 +108,7 @@ class StopLossWalk:
             return
         claim = claim_submit(self.store, job.id, job.stage, "x", self.now, lease=90)
         if isinstance(claim, SubmitClaim):
-            assert job.spec.batch not in self.outcomes.stopped
+            assert job.qualified_batch not in self.outcomes.stopped
             fail_job(self.store, get_job(self.store, job.id), self.chance.choice(FREE), self.now)
 
     def settle(self) -> None:

@@ -24,6 +24,7 @@ from voicequeue.domain import serialization
 from voicequeue.domain.claims import EnqueueOutcome, PollClaim, PollReschedule, SubmitClaim, SubmitDeferred
 from voicequeue.domain.gate import HoldReason, Limits
 from voicequeue.domain.job import Transition
+from voicequeue.domain.namespaces import split
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.states import IN_FLIGHT, SETTLED, TRANSITIONS
 from voicequeue.storage.job_store import JobStore
@@ -49,6 +50,11 @@ specs = st.builds(
     shared=st.sampled_from([{}, {}, {"reuse": True}, {"voice": "ana"}]),
 )
 some = st.integers(0, 10**6)
+
+
+def is_batch(qualified: str | None) -> bool:
+    """Return whether the `batch` of a record is a batch, not only a namespace."""
+    return bool(split(qualified or "")[1])
 
 
 class JobWalk(RuleBasedStateMachine):
@@ -82,10 +88,11 @@ class JobWalk(RuleBasedStateMachine):
 
     # ── jobs ──────────────────────────────────────────────────────────────────────────────
 
-    @rule(jobs=st.lists(specs, max_size=4))
-    def enqueue(self, jobs: list[VoiceJob]) -> None:
-        pairs = [(spec.job_id(), spec) for spec in jobs]
-        for (job_id, spec), outcome in zip(pairs, self.store.enqueue(pairs, self.now), strict=True):
+    @rule(jobs=st.lists(specs, max_size=4), namespace=st.sampled_from(["", "", "shop", "named-x"]))
+    def enqueue(self, jobs: list[VoiceJob], namespace: str) -> None:
+        store = self.store.in_namespace(namespace)
+        pairs = [(store.job_ids.of(spec), spec) for spec in jobs]
+        for (job_id, spec), outcome in zip(pairs, store.enqueue(pairs, self.now), strict=True):
             if outcome is EnqueueOutcome.OTHER_VOICE:
                 assert spec.voice
                 continue
@@ -112,9 +119,9 @@ class JobWalk(RuleBasedStateMachine):
         if isinstance(claim, SubmitClaim) and not again:
             assert all(hold.is_on_trial or self.is_open_for(hold.reason, stage) for hold in gate.holds)
             assert sending == 0 or not any(hold.is_on_trial for hold in gate.holds)
-            self.every_limit_holds(job.spec.batch)
+            self.every_limit_holds(job.qualified_batch)
 
-    def every_limit_holds(self, name: str | None) -> None:
+    def every_limit_holds(self, name: str) -> None:
         """Check, before a POST, that the account and the batch can pay for it and for all that may be charged."""
         account, limits = self.store.flow_control.account(), self.store.flow_control.limits()
         assert account.balance is None or account.balance - account.reserved >= limits.min_balance

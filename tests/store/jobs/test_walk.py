@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from redis import Redis
 
-from tests.store.jobs.job_walk import JobWalk, some
+from tests.store.jobs.job_walk import JobWalk, is_batch, some
 from tests.store.life import (
     assert_consistent,
     get_job,
@@ -114,7 +114,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             self.store.flow_control.set_limits(**limits)
 
         @rule(
-            batch=st.sampled_from(["spring", "summer"]),
+            batch=st.sampled_from(["spring", "summer", "shop/summer"]),
             paused=st.sampled_from([None, False, False, True]),
             max_credits=st.sampled_from([None, None, 30, 10_000]),
             max_in_flight=st.sampled_from([None, None, 1, 100]),
@@ -152,7 +152,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 assert self.store.count_in_flight() <= self.store.flow_control.in_flight_limit().limit
                 assert account.balance is None or account.balance - account.reserved >= limits.min_balance
             begun = Counter(before[job_id].get("batch") for job_id in job_ids)
-            for name in begun.keys() - {None}:
+            for name in filter(is_batch, begun):
                 batch, record = self.store.batch(str(name)), self.record(f"batch:{name}")
                 assert batch is not None
                 assert not batch.is_paused
@@ -178,11 +178,11 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             rated = self.store.flow_control.limits().submit_rate is not None
             for line in self.store.lanes():
                 if line.priority.rank < lowest or not (shut or short or full or rated):
-                    assert not self.may_start(line.priority, line.batch, gate)
+                    assert not self.may_start(line.priority, line.qualified_batch, gate)
 
-        def may_start(self, priority: Priority, batch: str | None, gate: Gate) -> bool:
+        def may_start(self, priority: Priority, batch: str, gate: Gate) -> bool:
             """Return whether the head of a lane, of the stages that are not paused, is not held back itself."""
-            key = f"{{{self.prefix}}}:lane:{priority.rank}:{batch or ''}"
+            key = f"{{{self.prefix}}}:lane:{priority.rank}:{batch}"
             line: Any = redis.zrange(key, 0, -1, withscores=True)
             resting: Any = redis.zrange(f"{{{self.prefix}}}:refused", f"({self.now}", "+inf", byscore=True)
             heads = [
@@ -190,7 +190,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 for job_id, score in line
                 if not gate.hold_for(f"paused.{Stage.MUSIC if score < 0 else Stage.VOICE}") and job_id not in resting
             ]
-            if not heads or batch is None:
+            if not heads or not is_batch(batch):
                 return bool(heads)
             result, record = self.store.batch(batch), self.record(f"batch:{batch}")
             assert result is not None
@@ -214,10 +214,10 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             """Check that spent and possibly spent credits grow only with orders within the limit."""
             before, self.at_stake = self.at_stake, Counter()
             for record in self.all_records().values():
-                if name := record.get("batch"):
+                if is_batch(name := record.get("batch", "")):
                     under_way = record["state"] in (State.CHARGING, State.UNSURE)
                     self.at_stake[name] += under_way * PRICES[Stage(record["stage"])] + unsettled_credits(record)
-            for name in {str(spec.batch) for spec in self.specs.values() if spec.batch}:
+            for name in filter(is_batch, {record.get("batch", "") for record in self.all_records().values()}):
                 batch = self.store.batch(name)
                 self.at_stake[name] += batch.credits if batch else 0
                 limit = inf if batch is None or batch.max_credits is None else batch.max_credits

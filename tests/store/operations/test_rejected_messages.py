@@ -120,7 +120,7 @@ def test_clearing_returns_all_messages(store: JobStore, queue: VoiceQueue) -> No
         ([], {}, "job: must be given once, as the argument job or as the only positional argument"),
         ([{}, {}], {}, "job: must be given once, as the argument job or as the only positional argument"),
         ([{}], {"job": {}}, "job: must be given once, as the argument job or as the only positional argument"),
-        ([{"audio_url": URL}], {"x": 1}, "x: is not an argument; the only argument is job"),
+        ([{"audio_url": URL}], {"x": 1}, "x: is not an argument; the arguments are job and namespace"),
         ([17], {}, 'job: must be an object such as {"audio_url": "https://…"}'),
         ([], {"job": {"audio_url": URL, "mv": 1}}, "mv: is not known here"),
         ([], {"job": {}}, "exactly one of audio_url and persona_id is required"),
@@ -159,7 +159,7 @@ def test_an_internal_error_is_stored_as_such(store: JobStore, monkeypatch: pytes
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(store, "enqueue", broken)
+    monkeypatch.setattr(JobStore, "enqueue", broken)
     with pytest.raises(ZeroDivisionError):
         enqueue_or_reject(store, [{"audio_url": URL}], {}, message_id="id-1", now=NOW)
 
@@ -194,6 +194,7 @@ def test_the_command_prints_json_up_to_the_limit(command: Command, store: JobSto
             "message_id": "id-2",
             "task": "voicequeue.enqueue",
             "reason": "why",
+            "namespace": "",
             "job": {"name": "a"},
         }
     ]

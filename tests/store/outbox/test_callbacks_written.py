@@ -114,6 +114,7 @@ def test_a_batch_is_reported_when_its_last_job_settles(store: JobStore, queue: V
         "timestamp": to_iso8601(NOW + 1),
         "data": {
             "name": "b",
+            "namespace": "",
             "states": {state.value: 2 if state is State.CANCELLED else 0 for state in State},
             "total": 2,
             "settled": True,

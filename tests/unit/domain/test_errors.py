@@ -19,6 +19,7 @@ from voicequeue import (
     InvalidStateError,
     JobNotFoundError,
     KeyConflictError,
+    NotOperatorError,
     PlanNotFoundError,
     Problem,
     StoreUnavailableError,
@@ -39,6 +40,7 @@ ERRORS = [
     JobNotFoundError("abcdefgh"),
     BatchNotFoundError("spring"),
     InvalidStateError("no"),
+    NotOperatorError("audit"),
     StoreUnavailableError("Redis does not answer"),
 ]
 

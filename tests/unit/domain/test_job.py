@@ -222,6 +222,7 @@ def test_the_shape_of_a_job_is_one_that_scripts_may_rely_on() -> None:
 
     assert done.as_dict() == {
         "id": "abc",
+        "namespace": "",
         "key": "k",
         "batch": "b",
         "source": "http:shop",

@@ -63,6 +63,7 @@ except SystemExit:
     assert {"pydantic", "redis", "voicequeue.client"} & loaded == set()
     assert {name for name in loaded if name.startswith("voicequeue.cli.")} == {
         "voicequeue.cli.lazy_group",
+        "voicequeue.cli.namespace",
         "voicequeue.cli.terminal",
     }
 

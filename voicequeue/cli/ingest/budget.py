@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from voicequeue.cli.terminal import format_time
-from voicequeue.client.queue import VoiceQueue
+from voicequeue.client.queue import VoiceQueue, in_namespace
+from voicequeue.domain.namespaces import ALL, Scope
 from voicequeue.domain.states import ACTIVE
 from voicequeue.domain.status import Batch, Status
 from voicequeue.errors import BatchNotFoundError
@@ -35,17 +36,18 @@ class Budget:
     @classmethod
     def of(cls, jobs: VoiceQueue, batch: str, max_credits: int | None = None) -> Budget:
         """Read the current state. `max_credits`: the limit that the batch will get; None if it keeps its own."""
-        status = jobs.status()
+        queue, own = in_namespace(jobs, ALL), Scope(jobs.namespace).qualify(batch)  # the account is that of all
+        status = queue.status()
         needed, stopped, room = status.account.queued_credits, 0, max_credits
-        for stored in _batches(jobs, status, batch):
-            is_own = stored.name == batch
+        for stored in _batches(queue, status, own):
+            is_own = stored.qualified_name == own
             limited = replace(stored, max_credits=max_credits) if is_own and max_credits is not None else stored
             usable = _usable(limited)
             needed -= limited.queued_credits - (0 if limited.stop else usable)
             stopped += usable if limited.stop else 0
             if is_own and limited.max_credits is not None:
                 room = _unspent(limited, limited.max_credits) - usable
-        return cls(status, jobs.limits().min_balance, max(0, needed), stopped, room)
+        return cls(status, queue.limits().min_balance, max(0, needed), stopped, room)
 
     @property
     def spendable(self) -> int | None:
@@ -98,7 +100,7 @@ class Budget:
 
 def _batches(jobs: VoiceQueue, status: Status, own: str) -> Iterator[Batch]:
     """Yield the own batch and those with queued jobs, as far as they exist."""
-    names = dict.fromkeys((own, *(lane.batch for lane in status.backlog if lane.batch is not None)))
+    names = dict.fromkeys((own, *(lane.qualified_batch for lane in status.backlog if lane.batch is not None)))
     for name in islice(names, BATCHES_MAX):
         with suppress(BatchNotFoundError):
             yield jobs.batch(name)

@@ -28,6 +28,7 @@ from voicequeue.cli.terminal import (
     print_error,
 )
 from voicequeue.client.queue import VoiceQueue
+from voicequeue.domain.namespaces import DEFAULT
 from voicequeue.domain.portions import PORTION_JOBS_MAX
 from voicequeue.domain.spec import batch_name, http_url
 from voicequeue.domain.stop_loss import BatchLimitChanges
@@ -93,7 +94,7 @@ def ingest(
     options = ReadOptions(encoding=encoding, sheet=sheet, extra_columns=extra, accept_incomplete=accept_incomplete)
     with ExitStack() as stack:
         source, paths = stack.enter_context(sources.opened(file, options, is_dry_run=dry_run))
-        jobs = stack.enter_context(open_queue(reuse=reuse))
+        jobs = stack.enter_context(open_queue(namespace=DEFAULT, reuse=reuse))
         checker = stack.enter_context(Preflight(_recording_rules())) if preflight else None
         confirmation = Confirmation(jobs, batch, yes=yes, max_credits=max_credits)
         rules = StopRules(PREFLIGHT_CHUNK if preflight else PORTION_JOBS_MAX, max_rejected, confirmation)

@@ -16,6 +16,7 @@ from voicequeue.cli.ingest.rejects import RejectsFile
 from voicequeue.cli.ingest.source import Source
 from voicequeue.cli.ingest.writing import writing
 from voicequeue.client.queue import VoiceQueue
+from voicequeue.client.results import EnqueueSummary
 from voicequeue.domain.portions import split_into_portions
 from voicequeue.errors import VoiceQueueError
 from voicequeue.ingest.checkpoint import IngestProgress
@@ -86,9 +87,11 @@ class RowEnqueuer:
     def _enqueue(self, chunk: list[Item]) -> None:
         jobs = [(index, job) for index, item in enumerate(chunk) if item.job for job in item.job.expand()]
         errors = {index: item.error for index, item in enumerate(chunk) if item.error}
-        summary = self._jobs.enqueue_many(job for _, job in jobs)
-        for rejection in summary.rejections:
-            errors.setdefault(jobs[rejection.index][0], rejection.error)
+        entries, summary = self._jobs.enqueue_list([job for _, job in jobs]), EnqueueSummary()
+        for (index, _), entry in zip(jobs, entries, strict=True):
+            summary.add(entry)
+            if entry.error is not None:
+                errors.setdefault(index, entry.error)
         counts = self._progress.counts
         counts.rows += len(chunk)
         counts.new += summary.new
@@ -99,7 +102,7 @@ class RowEnqueuer:
                 self._reject(item.row, error)
             elif item.warnings:
                 self.notes.warn(item, counts)
-        accepted_ids = [job.job_id() for index, job in jobs if index not in errors]
+        accepted_ids = [entry.job_id for (index, _), entry in zip(jobs, entries, strict=True) if index not in errors]
         self._progress.last_job = accepted_ids[-1] if accepted_ids else self._progress.last_job
         self._save_progress(chunk[-1].end)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 
 from redis import Redis
 
+from voicequeue.domain.namespaces import index_of, namespace_of
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.states import State
 from voicequeue.storage import scripts
@@ -32,6 +33,7 @@ from voicequeue.storage.audit.findings import (
     Finding,
     IndexMismatch,
     LaneTurnMismatch,
+    MissingNamespace,
     NotComparable,
     StoppedListMismatch,
     UndeliverableCallback,
@@ -55,6 +57,7 @@ def audit(redis: Redis, prefix: str) -> list[Finding]:
     for index, job_ids in _suspects(expected_state, names):
         for page in pages(sorted(job_ids)):
             findings += _index_mismatches(redis, root, index, page)
+    findings += _missing_namespaces(expected_state)
     findings += _batch_list_mismatches(redis, root, expected_state)
     findings += _stopped_list_mismatches(redis, root, expected_state)
     incomplete = {item.index for item in findings if isinstance(item, IndexMismatch) and item.belongs}
@@ -94,13 +97,21 @@ def _index_mismatches(redis: Redis, root: str, index: str, job_ids: list[str]) -
             yield IndexMismatch(index, job_id, belongs, version or "")
 
 
+def _missing_namespaces(expected_state: ExpectedState) -> Iterator[MissingNamespace]:
+    """Yield namespaces that have jobs and are not listed; none is ever removed from the list."""
+    missing = expected_state.namespaces() - {""} - expected_state.members("namespaces")
+    yield from map(MissingNamespace, sorted(missing))
+
+
 def _batch_list_mismatches(redis: Redis, root: str, expected_state: ExpectedState) -> Iterator[BatchListMismatch]:
     """Yield batches that are listed without jobs, or have jobs and are not listed."""
-    listed_before = expected_state.members("batches")
+    namespaces = {"", *expected_state.members("namespaces"), *expected_state.namespaces()}
+    lists = {namespace: index_of("batches", namespace) for namespace in namespaces}
+    listed_before = set().union(*map(expected_state.members, lists.values()))
     expected_state.follow_changes([])  # jobs may have been purged since they were read, and batches with them
-    having_jobs = {record.batch for record in expected_state.records.values() if record.batch}
+    having_jobs = expected_state.batches()
     for batch in sorted(having_jobs ^ listed_before):
-        is_listed = redis.zscore(f"{root}batches", batch) is not None
+        is_listed = redis.zscore(root + index_of("batches", namespace_of(batch)), batch) is not None
         if batch in having_jobs:
             if not is_listed:
                 yield BatchListMismatch(batch, belongs=True)
@@ -110,7 +121,7 @@ def _batch_list_mismatches(redis: Redis, root: str, expected_state: ExpectedStat
 
 def _stopped_list_mismatches(redis: Redis, root: str, expected_state: ExpectedState) -> Iterator[StoppedListMismatch]:
     """Yield batches that have stopped themselves and are not listed, or vice versa; each is checked at one moment."""
-    having_jobs = {record.batch for record in expected_state.records.values() if record.batch}
+    having_jobs = expected_state.batches()
     for page in pages(sorted(having_jobs | expected_state.members("batches:stopped"))):
         with redis.pipeline(transaction=True) as pipe:
             for batch in page:

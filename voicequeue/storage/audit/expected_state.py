@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from redis import Redis
 
+from voicequeue.domain.namespaces import index_of, namespace_of, split
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import PRICES, Stage
 from voicequeue.domain.states import IN_FLIGHT, MAY_HAVE_LATE_RESULT, ArchiveState, State
@@ -50,6 +51,16 @@ class Record(NamedTuple):
         """True if this release has the state; the indexes of other states are unknown."""
         return self.state in _STATES
 
+    @property
+    def namespace(self) -> str:
+        """Its namespace."""
+        return namespace_of(self.batch)
+
+    @property
+    def is_in_batch(self) -> bool:
+        """True if its `batch` is a batch, not only a namespace."""
+        return bool(split(self.batch)[1])
+
 
 # ── the rules: add new indexes and counters here ──────────────────────────────────────────────────
 
@@ -59,12 +70,13 @@ IS_INDEX = re.compile(
 ).fullmatch
 
 #: Names of the hashes of counters.
-IS_COUNTED = re.compile(r"counters|state_counts|backlog|batch:[^:]+").fullmatch
+IS_COUNTED = re.compile(r"counters|state_counts|backlog|batch:[^:]+|namespace:[^:]+").fullmatch
 
 
 def required_indexes(record: Record) -> Iterator[str]:
     """Yield the indexes that must contain the job."""
-    yield f"lane:{record.rank}:{record.batch}" if record.state == State.QUEUED else f"state:{record.state}"
+    by_state = index_of(f"state:{record.state}", record.namespace)
+    yield f"lane:{record.rank}:{record.batch}" if record.state == State.QUEUED else by_state
     if record.state in IN_FLIGHT:
         yield "in_flight"
     if record.refused:
@@ -73,7 +85,7 @@ def required_indexes(record: Record) -> Iterator[str]:
         yield f"waiting:{record.shared_voice}"
     if record.archive in (ArchiveState.PENDING, ArchiveState.FAILED):
         yield f"archive:{record.archive}"
-    if record.batch:
+    if record.is_in_batch:
         yield f"batch:{record.batch}:jobs"
 
 
@@ -94,13 +106,22 @@ def counter_amounts(record: Record) -> Iterator[tuple[str, str, int]]:
         yield "state_counts", f"{record.state}:{record.stage}", 1
     if record.code:
         yield "counters", f"failed.{record.code}", 1
-    if record.batch:
+    if record.is_in_batch:
         yield f"batch:{record.batch}", record.state, 1
-        yield f"batch:{record.batch}", "credits", record.credits
-        yield f"batch:{record.batch}", "reserved", _reserved_credits(record) + record.unsettled
-        yield f"batch:{record.batch}", "queued_credits", _queued_credits(record)
+    for owner in _owners(record):
+        yield owner, "credits", record.credits
+        yield owner, "reserved", _reserved_credits(record) + record.unsettled
+        yield owner, "queued_credits", _queued_credits(record)
         if record.code:
-            yield f"batch:{record.batch}", f"failed.{record.code}", 1
+            yield owner, f"failed.{record.code}", 1
+
+
+def _owners(record: Record) -> Iterator[str]:
+    """Yield the counters of its batch and its namespace."""
+    if record.is_in_batch:
+        yield f"batch:{record.batch}"
+    if record.namespace:
+        yield f"namespace:{record.namespace}"
 
 
 def _reserved_credits(record: Record) -> int:
@@ -120,10 +141,11 @@ def _queued_credits(record: Record) -> int:
     return later + (0 if record.state == State.WAITING else PRICES[Stage(record.stage)])
 
 
-#: Fields of these hashes that are no sums over the existing jobs: settings, and the sample of a batch, which counts
-#: outcomes of retried and purged jobs, too.
+#: Fields of these hashes that are no sums over the existing jobs: settings, the sample of a batch, which counts
+#: outcomes of retried and purged jobs, too, and what was ever spent, delivered and archived.
 _NO_SUM = re.compile(
     r"paused|max_credits|max_in_flight|stop_after|stop_min|stopped|callback_url|callback_source|settled_count|sample\..+"
+    r"|day\..+|callbacks\..+|archive\..+"
 ).fullmatch
 
 
@@ -220,9 +242,10 @@ class ExpectedState:
         self._grown.clear()
 
     def has_jobs(self, batch: str) -> bool:
-        """Return whether a record is of this batch ('': of none), after reading its new members."""
+        """Return whether a record is of this batch, after reading its new members."""
         # Jobs without a batch are listed in their lanes; those that left them are known by their event.
-        indexes = [f"batch:{batch}:jobs"] if batch else [f"lane:{rank}:" for rank in range(len(Priority))]
+        lanes = [f"lane:{rank}:{batch}" for rank in range(len(Priority))]
+        indexes = [f"batch:{batch}:jobs"] if split(batch)[1] else lanes
         job_ids = set().union(*map(self.members, indexes))
         for page in pages(job_ids - self.records.keys()):
             self._read(page)
@@ -237,6 +260,7 @@ class ExpectedState:
         while counters is None and not self.has_lost_changes:
             counters = self._follow(names)
         grown = {f"batch:{batch}" for batch in self._grown} | ({"backlog"} if self._grown else set())
+        grown |= {f"namespace:{namespace_of(batch)}" for batch in self._grown}
         return {
             name: comparable(name, dict(_pairs(flat))) for name, flat in (counters or {}).items() if name not in grown
         }
@@ -258,6 +282,14 @@ class ExpectedState:
         """Return the names of all keys except those of single jobs and voices (job:, timeline:, voice:)."""
         keys = self._redis.scan_iter(match=f"{self._root}[^jtv]*", count=PAGE)
         return {key.removeprefix(self._root) for key in keys}
+
+    def batches(self) -> set[str]:
+        """Return the batches of the records."""
+        return {record.batch for record in self.records.values() if record.is_in_batch}
+
+    def namespaces(self) -> set[str]:
+        """Return the namespaces of the records."""
+        return {record.namespace for record in self.records.values()}
 
     def members(self, index: str) -> set[str]:
         """Return the ids in a sorted set."""

@@ -35,9 +35,9 @@ class IndexMismatch(Finding):
 
     @property
     def kind(self) -> str:
-        """The index; one group for the indexes of all batches."""
+        """The index; one group for the indexes of all batches and namespaces."""
         family, _, rest = self.index.partition(":")
-        index = "batch:*:jobs" if family == "batch" and rest else self.index
+        index = "batch:*:jobs" if family == "batch" and rest else self.index.partition("/")[0]
         return f"{index}: {_KINDS[self.belongs]}"
 
     def __str__(self) -> str:
@@ -58,6 +58,21 @@ class BatchListMismatch(Finding):
 
     def __str__(self) -> str:
         return f"batches: batch {self.batch} {_problem(self.belongs)}"
+
+
+@dataclass(frozen=True, slots=True)
+class MissingNamespace(Finding):
+    """A namespace that has jobs and is missing in the list of namespaces."""
+
+    namespace: str
+
+    @property
+    def kind(self) -> str:
+        """One group for all namespaces."""
+        return f"namespaces: {_KINDS[True]}"
+
+    def __str__(self) -> str:
+        return f"namespaces: {self.namespace} {_problem(True)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +138,9 @@ class CounterMismatch(Finding):
 
     @property
     def kind(self) -> str:
-        """The counters; one group for those of all batches."""
-        return "batch:*: counters" if self.counters.startswith("batch:") else self.counters
+        """The counters; one group for those of all batches, and of all namespaces."""
+        family, _, name = self.counters.partition(":")
+        return f"{family}:*: counters" if name else family
 
     def __str__(self) -> str:
         return f"{_title(self.counters)}: counts {self.actual:,} {self.field}, the records say {self.expected:,}"

@@ -19,6 +19,7 @@ from voicequeue.storage.audit.findings import (
     Finding,
     IndexMismatch,
     LaneTurnMismatch,
+    MissingNamespace,
     StoppedListMismatch,
     UndeliverableCallback,
     VoiceWithoutCreator,
@@ -38,6 +39,9 @@ def repair(redis: Redis, prefix: str, findings: Sequence[Finding], now: float) -
     for mismatches in _pages_of(IndexMismatch, findings):
         arguments = _flat((item.job_id, item.version, item.index, int(item.belongs)) for item in mismatches)
         repaired += _repaired(mismatches, scripts.run_change(redis, "repair_indexes", root, now, *arguments))
+    for namespaces in _pages_of(MissingNamespace, findings):
+        codes = scripts.run_change(redis, "repair_namespaces", root, now, *(item.namespace for item in namespaces))
+        repaired += _repaired(namespaces, codes)
     # After the members of batches, on which the list of batches depends.
     for batches in _pages_of(BatchListMismatch, findings):
         codes = scripts.run_change(redis, "repair_batch_list", root, *(item.batch for item in batches))

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from redis import Redis
 
+from voicequeue.domain.namespaces import ALL, DEFAULT, Scope, index_of
 from voicequeue.storage import scripts
 from voicequeue.texts import replace_unencodable
 
@@ -25,17 +26,29 @@ def celery_root(prefix: str) -> str:
 
 
 class Keyspace:
-    """The keys under one prefix; scripts/lib/keys.lua lists them."""
+    """The keys under one prefix; scripts/lib/keys.lua lists them. `namespace` is the scope of reads (`*`: all)."""
 
-    def __init__(self, redis: Redis, prefix: str = DEFAULT_PREFIX) -> None:
+    def __init__(self, redis: Redis, prefix: str = DEFAULT_PREFIX, namespace: str = ALL) -> None:
         if not re.fullmatch(PREFIX, prefix):
             raise ValueError("the prefix must be 1 to 40 of the letters A-Z and a-z, digits, '.', '_' and '-'")
         self.redis = redis
+        self.prefix = prefix
+        self.scope = Scope(namespace)
         self._root = f"{{{prefix}}}:"
 
     def key(self, name: str) -> str:
         """Return the full key for a name."""
         return self._root + replace_unencodable(name)
+
+    def namespaces(self) -> list[str]:
+        """Return the namespaces in scope that may have jobs, the default one first."""
+        if not self.scope.is_all:
+            return [self.scope.namespace]
+        return [DEFAULT, *cast(list[str], self.redis.zrange(self.key("namespaces"), 0, -1))]
+
+    def indexes(self, name: str) -> list[str]:
+        """Return the full keys of an index that each namespace has of its own, of those in scope."""
+        return [self.key(index_of(name, namespace)) for namespace in self.namespaces()]
 
     def run_script(self, script: str, *arguments: str | float) -> Any:
         """Run a script; its header describes its arguments and its reply."""

@@ -41,7 +41,7 @@ class Change:
     Attributes:
         actor: Who makes it.
         action: What it does, such as `pause`.
-        namespace: Namespace of the queue that it is made with.
+        namespace: Namespace that it concerns; `*` for the whole queue.
         job_id: Id of the job; '' if it concerns several, or none.
         batch: Name of the batch; '' for none.
         details: Its other arguments, without secrets and personal data.
@@ -111,16 +111,18 @@ def unrecorded_change() -> Change | None:
 def amend(
     *,
     action: str | None = None,
+    namespace: str | None = None,
     batch: str | None = None,
     jobs: int | None = None,
     credits: int | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add to the current change what is known only after reading: the batch of a job, the number of jobs, the cost."""
+    """Add to the current change what is known only after reading: namespace and batch, the number of jobs, the cost."""
     change = _current.get()
     if change is None:
         return
     change.action = action or change.action
+    change.namespace = change.namespace if namespace is None else namespace
     change.batch = batch or change.batch
     change.jobs = change.jobs if jobs is None else jobs
     change.credits = change.credits if credits is None else credits

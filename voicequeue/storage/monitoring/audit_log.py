@@ -35,7 +35,7 @@ class AuditEntry:
         actor: Who made it: `key:NAME`, `page:NAME`, `cli:USER@HOST` or `library:APP`.
         address: Address of the HTTP client; empty for other interfaces.
         action: What was done: the name of the method of `VoiceQueue`; `cancel` and `retry` also for many jobs.
-        namespace: Namespace in which it was made; empty for the default one.
+        namespace: Namespace that it concerned; empty for the default one, `*` for the whole queue.
         job_id: Id of the job; None if it concerned several, or none.
         batch: Name of the batch; None if it concerned no batch.
         details: Its other arguments, or the filter of a bulk change.
@@ -96,17 +96,23 @@ class AuditFilter:
         actor: Made by this actor, or by any of a kind: `key`, `page`, `cli`, `library`.
         action: This action.
         batch: Of this batch.
+        namespace: Of this namespace.
     """
 
     since: float | None = None
     actor: str | None = None
     action: str | None = None
     batch: str | None = None
+    namespace: str | None = None
 
     def matches(self, entry: AuditEntry) -> bool:
         """Return whether the entry matches; `since` is applied where the entries are read."""
-        is_by_actor = self.actor in (None, entry.actor, entry.actor.partition(":")[0])
-        return is_by_actor and self.action in (None, entry.action) and self.batch in (None, entry.batch)
+        return (
+            self.actor in (None, entry.actor, entry.actor.partition(":")[0])
+            and self.action in (None, entry.action)
+            and self.batch in (None, entry.batch)
+            and self.namespace in (None, entry.namespace)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from statistics import median, quantiles
 
+from voicequeue.domain.namespaces import index_of
 from voicequeue.domain.states import State
 from voicequeue.storage.connection.keyspace import Keyspace
 
@@ -46,30 +47,50 @@ def throughput(keyspace: Keyspace, now: float, *, span_s: float, buckets: int) -
     # Intervals start at multiples of their width, so that a past interval does not change.
     end = (int(now / width) + 1) * width
     edges = [end - width * (buckets - index) for index in range(buckets + 1)]
-    succeeded, failed = (_counts_before(keyspace, state, edges) for state in (State.SUCCEEDED, State.FAILED))
-    durations = _durations(keyspace, succeeded)
+    namespaces = [_intervals(keyspace, namespace, edges) for namespace in keyspace.namespaces()]
     return [
-        TimeBucket(start, end, good[1] - good[0], bad[1] - bad[0], *_summary(sample))
-        for (start, end), good, bad, sample in zip(
-            pairwise(edges), pairwise(succeeded), pairwise(failed), durations, strict=True
+        TimeBucket(
+            start,
+            end,
+            sum(succeeded for succeeded, _, _ in parts),
+            sum(failed for _, failed, _ in parts),
+            *_summary(list(chain.from_iterable(sample for _, _, sample in parts))),
         )
+        for (start, end), parts in zip(pairwise(edges), zip(*namespaces, strict=True), strict=True)
     ]
 
 
-def _counts_before(keyspace: Keyspace, state: State, edges: Sequence[float]) -> list[int]:
-    """Return how many jobs in that state entered it before each edge."""
+#: The durations of a sample of jobs: in total, and of the last order.
+_Sample = list[tuple[float, float | None]]
+
+
+def _intervals(keyspace: Keyspace, namespace: str, edges: Sequence[float]) -> list[tuple[int, int, _Sample]]:
+    """Return for each interval how many jobs of a namespace succeeded and failed, and the durations of some."""
+    succeeded, failed = (
+        _counts_before(keyspace, index_of(f"state:{state}", namespace), edges)
+        for state in (State.SUCCEEDED, State.FAILED)
+    )
+    durations = _durations(keyspace, index_of(f"state:{State.SUCCEEDED}", namespace), succeeded)
+    return [
+        (good[1] - good[0], bad[1] - bad[0], sample)
+        for good, bad, sample in zip(pairwise(succeeded), pairwise(failed), durations, strict=True)
+    ]
+
+
+def _counts_before(keyspace: Keyspace, index: str, edges: Sequence[float]) -> list[int]:
+    """Return how many jobs of an index entered it before each edge."""
     with keyspace.redis.pipeline(transaction=False) as pipe:
         for edge in edges:
-            pipe.zcount(keyspace.key(f"state:{state}"), "-inf", f"({edge}")
+            pipe.zcount(keyspace.key(index), "-inf", f"({edge}")
         return [int(count) for count in pipe.execute()]
 
 
-def _durations(keyspace: Keyspace, ranks: Sequence[int]) -> Iterator[list[tuple[float, float | None]]]:
-    """Yield for each interval the durations of some of its jobs: in total, and of the last order."""
+def _durations(keyspace: Keyspace, index: str, ranks: Sequence[int]) -> Iterator[_Sample]:
+    """Yield for each interval the durations of some of its jobs."""
     samples = [_sampled_ranks(first, after) for first, after in pairwise(ranks)]
     with keyspace.redis.pipeline(transaction=False) as pipe:
         for rank in (rank for sample in samples for rank in sample):
-            pipe.zrange(keyspace.key(f"state:{State.SUCCEEDED}"), rank, rank)
+            pipe.zrange(keyspace.key(index), rank, rank)
         job_ids = [job_id for members in pipe.execute() for job_id in members or [""]]
         for job_id in job_ids:
             pipe.hmget(keyspace.key(f"job:{job_id}"), "created", "settled", "submitted_at")

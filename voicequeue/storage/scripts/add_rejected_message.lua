@@ -1,9 +1,10 @@
 -- add_rejected_message: store a rejected message; the oldest are deleted beyond a number of messages or bytes.
 -- KEYS    root
--- ARGV    the message as a line of JSON, maximum number of messages, maximum number of bytes
+-- ARGV    now, the message as a line of JSON, maximum number of messages, maximum number of bytes, its namespace
 -- RETURNS number of stored messages
-local line, max, max_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local list, size = key('rejected_messages'), key('rejected_messages:bytes')
+local now, line, max, max_bytes, namespace = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local list, size = key(index_of('rejected_messages', namespace)), key(index_of('rejected_messages:bytes', namespace))
+if namespace ~= '' then redis.call('ZADD', key('namespaces'), 'NX', now, namespace) end
 local count, bytes = redis.call('LPUSH', list, line), #line
 if count > 1 then
   local before = tonumber(redis.call('GET', size))

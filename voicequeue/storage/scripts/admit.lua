@@ -11,11 +11,11 @@ redis.call('DEL', key('wake'))
 local is_early = gate == 'closed' and try_early_trial(now, paused)
 if gate == 'closed' and not is_early then return { '' } end
 
-local waiting = redis.call('ZCARD', key('state:admitted'))
+local waiting = count_in_state('admitted')
 local free = math.min(current_limit(limits) - redis.call('ZCARD', key('in_flight')), tonumber(ARGV[2]))
 -- Jobs that cannot be submitted within seconds need no slot.
 if limits.rate then free = math.min(free, math.ceil(limits.rate / 20) - waiting) end
-if gate ~= 'open' then free = math.min(free, 1 - waiting - redis.call('ZCARD', key('state:charging'))) end
+if gate ~= 'open' then free = math.min(free, 1 - waiting - count_in_state('charging')) end
 
 local credits = available_credits(limits.floor)
 local from_end = is_early or (failures % 2 == 1 and redis.call('EXISTS', key('refused')) == 1)

@@ -8,7 +8,7 @@ local job_key = key('job:' .. id)
 if redis.call('HGET', job_key, 'archive.holder') ~= holder then return 0 end
 if outcome == 'renew' then
   if field and redis.call('HSETNX', job_key, field, file) == 1 then
-    redis.call('HINCRBY', key('counters'), 'archive.files', 1)
+    add_to_total(redis.call('HGET', job_key, 'batch') or '', 'archive.files')
   end
   redis.call('ZADD', key('archive:pending'), 'XX', due, id)
   return 1
@@ -16,7 +16,7 @@ end
 redis.call('HDEL', job_key, 'archive.holder')
 if outcome == 'done' then
   redis.call('HDEL', job_key, 'archive.since', 'archive.attempts', 'archive.reason')
-  redis.call('HINCRBY', key('counters'), 'archive.jobs', 1)
+  add_to_total(redis.call('HGET', job_key, 'batch') or '', 'archive.jobs')
   set_archive_state(id, 'done')
   return 1
 end

@@ -4,11 +4,11 @@
 -- RETURNS  1 = written, 0 = the callback is already delivered or undelivered
 local now, id, outcome, due, reason, attempted = unpack(ARGV)
 local callback = key('callback:' .. id)
-local subject = redis.call('HGET', callback, 'subject')
+local subject, batch = unpack(redis.call('HMGET', callback, 'subject', 'batch'))
 if not subject or not redis.call('ZSCORE', key('callbacks:pending'), id) then return 0 end
 if outcome == 'delivered' then
   redis.call('DEL', callback)
-  redis.call('HINCRBY', key('counters'), 'callbacks.delivered', 1)
+  add_to_total(batch or '', 'callbacks.delivered')
   remove_callback(id, subject, now)
   return 1
 end

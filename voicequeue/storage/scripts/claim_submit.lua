@@ -27,7 +27,7 @@ local function claim(id)
   if job.state ~= 'admitted' then return false end
   -- Another job has created the voice since the admission: it is not paid for twice.
   if stage == 'voice' and job.shared_voice and use_if_created(id, job.shared_voice, ARGV[1]) then return false end
-  local is_closed = gate == 'closed' or (gate == 'trial' and redis.call('ZCARD', key('state:charging')) > 0)
+  local is_closed = gate == 'closed' or (gate == 'trial' and count_in_state('charging') > 0)
   local reason = is_closed and 'gate closed' or submit_limit_reason(job.batch, limits.floor)
   if reason then
     transition(id, { to = 'queued', stage = stage, reason = reason }, ARGV[1], job)

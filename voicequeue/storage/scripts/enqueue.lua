@@ -1,16 +1,18 @@
 -- enqueue: write new jobs; an existing job is left unchanged.
 -- KEYS  root
--- ARGV  now, number of kinds of jobs; for each kind: rank, batch ('' = none), stage, next stage ('' = none), seconds in
---       which it must start ('' = no deadline), shared voice ('' = none), voice by its URL, hash of the recording
---       ('' = unknown), source; then for each job: id, spec (canonical JSON), its kind (counted from 0), row in
---       the caller's file ('' = unknown)
+-- ARGV  now, SHA-1 of the secret from which the ids were derived ('' = any), number of kinds of jobs; for each kind:
+--       rank, batch ('' = none), stage, next stage ('' = none), seconds in which it must start ('' = no deadline), shared
+--       voice ('' = none), voice by its URL, hash of the recording ('' = unknown), source; then for each job: id, spec
+--       (canonical JSON), its kind (counted from 0), row in the caller's file ('' = unknown)
 -- RETURNS  for each job 1 = new, 2 = new and uses or waits for the voice of another job, 0 = exists with the same
---          content, -1 = the id exists with other content, -2 = the name of the voice denotes another recording
-local FIELDS, KINDS = 9, 3
+--          content, -1 = the id exists with other content, -2 = the name of the voice denotes another recording;
+--          nil = the ids were derived from another secret, and nothing was written
+local FIELDS, KINDS = 9, 4
+if not has_id_secret(ARGV[2]) then return nil end
 local now = tonumber(ARGV[1])
 local outcomes, count, by_batch, by_lane, sharing = {}, 0, {}, {}, {}
 
-local first = KINDS + FIELDS * tonumber(ARGV[2])
+local first = KINDS + FIELDS * tonumber(ARGV[3])
 local stored_spec, written = stored_specs(first), {}
 
 for a = first, #ARGV, 4 do
@@ -38,15 +40,11 @@ for _, lane in ipairs(by_lane) do
   move_to_back(lane:sub(1, 1), lane:sub(3), 'NX')
 end
 for _, batch in ipairs(by_batch) do
-  if batch ~= '' then
-    redis.call('ZADD', key('batch:' .. batch .. ':jobs'), unpack(by_batch[batch]))
-    redis.call('ZADD', key('batches'), 'NX', now, batch)
-    redis.call('HINCRBY', key('batch:' .. batch), 'queued', #by_batch[batch] / 2)
-  end
+  add_to_batch(batch, by_batch[batch], now)
   add_event('', batch, 'queued', '', #by_batch[batch] / 2 .. ' enqueued')
 end
 for _, job in ipairs(sharing) do outcomes[job.position] = share_voice(job, ARGV[1]) end
 -- Jobs that failed may have brought a batch to its limit when it had nothing left to stop.
-for _, batch in ipairs(by_batch) do if batch ~= '' then stop_if_failing(batch, ARGV[1]) end end
+for _, batch in ipairs(by_batch) do if is_batch(batch) then stop_if_failing(batch, ARGV[1]) end end
 if count > 0 then wake_dispatcher() end
 return outcomes

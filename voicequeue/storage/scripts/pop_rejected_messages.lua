@@ -1,7 +1,13 @@
--- pop_rejected_messages: delete all rejected messages.
+-- pop_rejected_messages: delete all rejected messages of namespaces.
 -- KEYS  root
--- ARGV  none
--- RETURNS  the messages, the newest first
-local messages = redis.call('LRANGE', key('rejected_messages'), 0, -1)
-redis.call('DEL', key('rejected_messages'), key('rejected_messages:bytes'))
+-- ARGV  names of namespaces
+-- RETURNS  the messages, for each namespace the newest first: its name, a line break, the message
+local messages = {}
+for _, namespace in ipairs(ARGV) do
+  local list = key(index_of('rejected_messages', namespace))
+  for _, message in ipairs(redis.call('LRANGE', list, 0, -1)) do
+    messages[#messages + 1] = namespace .. '\n' .. message
+  end
+  redis.call('DEL', list, key(index_of('rejected_messages:bytes', namespace)))
+end
 return messages

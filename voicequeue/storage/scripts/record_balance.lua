@@ -6,7 +6,7 @@
 local BALANCES_KEPT = 3000 -- two days, one a minute
 local now, requested_at, credits, spent_before = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local spent = credits_spent()
-local is_quiet = spent == spent_before and redis.call('ZCARD', key('state:charging')) == 0
+local is_quiet = spent == spent_before and count_in_state('charging') == 0
 local orders = redis.call('HMGET', key('counters'), 'voice.charges', 'music.charges', 'unsettled')
 redis.call('RPUSH', key('balances'), cjson.encode({
   requested_at = requested_at, at = now, credits = credits, spent = spent, quiet = is_quiet,

@@ -1,4 +1,4 @@
--- Batches end with their last job.
+-- Batches begin with their first job and end with the last.
 
 local BATCH_SETTINGS = { 'max_credits', 'max_in_flight', 'stop_after', 'stop_min', 'callback_url' }
 
@@ -6,7 +6,7 @@ local BATCH_SETTINGS = { 'max_credits', 'max_in_flight', 'stop_after', 'stop_min
 -- ends.
 local function end_batch(batch)
   flush_counters()
-  redis.call('ZREM', key('batches'), batch)
+  redis.call('ZREM', key(index_of('batches', namespace_of(batch))), batch)
   if not end_stop(batch) then start_sample(batch) end
   local settings = redis.call('HMGET', key('batch:' .. batch), unpack(BATCH_SETTINGS))
   local is_paused = tonumber(redis.call('HGET', key('batch:' .. batch), 'paused') or 0) ~= 0
@@ -14,12 +14,19 @@ local function end_batch(batch)
   if not is_paused then redis.call('DEL', key('batch:' .. batch)) end
 end
 
--- Remove a purged job from its batch: the state that it was in, the credits that it spent, and the cost of its lost
--- orders, which is no longer reserved.
-local function remove_from_batch(batch, id, state, credits, unsettled)
+-- Add queued jobs to their batch and namespace; `members` are their scores and ids.
+local function add_to_batch(batch, members, now)
+  local namespace = namespace_of(batch)
+  if namespace ~= '' then redis.call('ZADD', key('namespaces'), 'NX', now, namespace) end
+  if not is_batch(batch) then return end
+  redis.call('ZADD', key('batch:' .. batch .. ':jobs'), unpack(members))
+  redis.call('ZADD', key(index_of('batches', namespace)), 'NX', now, batch)
+  redis.call('HINCRBY', key('batch:' .. batch), 'queued', #members / 2)
+end
+
+-- Remove a purged job from its batch; `state` is the state that it was in.
+local function remove_from_batch(batch, id, state)
   redis.call('ZREM', key('batch:' .. batch .. ':jobs'), id)
   add_to_counter('batch:' .. batch, state, -1)
-  add_to_counter('batch:' .. batch, 'purged.credits', credits)
-  add_to_counter('batch:' .. batch, 'reserved', -unsettled)
   if redis.call('EXISTS', key('batch:' .. batch .. ':jobs')) == 0 then end_batch(batch) end
 end

@@ -78,5 +78,5 @@ end
 -- Enqueue the callbacks that a job's transition causes. `version` is the job's version after it.
 local function enqueue_callbacks(id, batch, from, to, version, now)
   if REPORTED[to] then enqueue_job_callback(id, batch, to, version, now) end
-  if batch and RESTING[to] and (from == 'unsure' or not RESTING[from]) then enqueue_batch_callback(batch, from, now) end
+  if is_batch(batch) and RESTING[to] and (from == 'unsure' or not RESTING[from]) then enqueue_batch_callback(batch, from, now) end
 end

@@ -114,7 +114,7 @@ local function increase_limit(limits, now, orders)
   local limit, ceiling = tonumber(flow[1] or limits.initial), tonumber(flow[2] or limits.max)
   local streak, probe_after = tonumber(flow[3] or 0), tonumber(flow[4] or PROBE_AFTER)
   if flow[5] and now - tonumber(flow[5]) >= CALM_S then probe_after = math.min(probe_after, limit) end
-  local used, pending = redis.call('ZCARD', key('in_flight')), redis.call('ZCARD', key('state:pending'))
+  local used, pending = redis.call('ZCARD', key('in_flight')), count_in_state('pending')
   local before = { limit = limit, ceiling = ceiling, streak = streak }
   -- Other orders were in transit when upstream rate-limited, and it accepted them.
   ceiling = math.max(ceiling, pending)
@@ -169,8 +169,8 @@ end
 
 -- Return the cost of the current orders of all jobs in this state.
 local function cost_of_state(state)
-  local counts = redis.call('HMGET', key('state_counts'), state .. ':voice', state .. ':music')
-  return tonumber(counts[1] or 0) * PRICE.voice + tonumber(counts[2] or 0) * PRICE.music
+  local counts = counts_in_state(state)
+  return counts.voice * PRICE.voice + counts.music * PRICE.music
 end
 
 -- Return the credits above the minimum balance that are reserved for no job; nil before upstream's first report. The

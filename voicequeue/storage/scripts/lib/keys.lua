@@ -2,6 +2,16 @@
 --
 -- KEYS[1] is the root, "{prefix}:". Every key begins with it, so all of them are in one cluster slot.
 --
+-- Namespaces: a name in a namespace is <namespace>/<name>, in the default namespace <name> alone. So are the names of
+-- batches and shared voices; a job without a batch has the batch <namespace>/ (in the default namespace none), which is a
+-- lane of its own and no batch in lists. The indexes state:<state>, batches, voices and rejected_messages exist once for
+-- each namespace: of any but the default one as <index>/<namespace>.
+--   namespaces     zset    every namespace but the default one that ever had a job or rejected message; score = since when
+--   namespace:<name> hash  of any but the default one: credits, reserved, queued_credits, purged.credits and
+--                          failed.<code>, as in batch:<name>; day.<n>, callbacks.delivered,
+--                          archive.files and archive.jobs, as in `counters`
+--   id_secret      string  the secret from which ids are derived; 'unkeyed' if jobs existed before there was one
+--
 -- Jobs
 --   job:<id>       hash    the record: spec, state, stage, version, rank, created, updated, batch, next_stage,
 --                          source (which interface and caller enqueued it: voicequeue/domain/source.py),
@@ -26,7 +36,7 @@
 --                          archive.since, archive.attempts, archive.reason, archive.holder (token of the claim);
 --                          archived.audio.<clip>, archived.image.<clip> (JSON: url, size, sha256)
 --   timeline:<id>  list    every transition as JSON: at, state, stage, reason, attempt, task_id
---   state:<state>  zset    ids in any state but queued; score = when they entered it
+--   state:<state>  zset    ids of one namespace in any state but queued; score = when they entered it
 --   in_flight      zset    ids that hold a slot; score = when they are due
 --   late_results   zset    ids of settled jobs whose charged order may still deliver; score = when the poll is due
 --   resting        zset    queued ids whose recording is to be checked again; score = when they may be admitted
@@ -40,7 +50,7 @@
 --   event_cursor   string  id of the last event that was logged
 --
 -- The backlog
---   lane:<rank>:<batch> zset queued ids of one priority and batch ('' = none); the head has the lowest score
+--   lane:<rank>:<batch> zset queued ids of one priority and batch; the head has the lowest score
 --   lanes:<rank>   zset    batches with such a lane; score = turn order
 --   backlog        hash    queued_credits: what queued and waiting jobs will spend
 --   wake           list    one element while there may be a job to admit
@@ -50,13 +60,13 @@
 --                          job that is to create it); then persona_id, name, job (that created it), at, audio_url;
 --                          failure (JSON) while waiting jobs fail with it; of a named voice also recording and jobs (how many share it)
 --   waiting:<voice> zset   ids that wait for it; score = when they were created
---   voices         zset    created voices by URL; score = when they were created
+--   voices         zset    created voices of one namespace by URL; score = when they were created
 --   voices:decided set     voices that were created or failed and still have waiting jobs
 --
 -- Batches
 --   batches:stopped zset   names of batches that stopped themselves; score = when; batches:stopped:unlogged: set of those
 --                          whose stop was not logged yet
---   batches        zset    names of batches that have jobs; score = when the first one was created
+--   batches        zset    names of the batches of one namespace that have jobs; score = when the first was created
 --   batch:<name>   hash    number of jobs by state; credits; queued_credits: as in `backlog`; reserved: as in `counters`,
 --                          plus the cost of lost orders that were given up or resubmitted; purged.credits: credits of purged jobs,
 --                          included in credits; failed.<code>: number of failed jobs; settings: max_credits,
@@ -116,7 +126,7 @@
 --   heartbeats:facts hash  by worker name, JSON: its facts; callbacks:heartbeats:facts, …
 --   old_secrets    hash    by mark of an old value of VOICEQUEUE_SECRET: when a process first reported that it accepts it
 --   metrics        hash    what processes count and measure (voicequeue/storage/monitoring/metrics.py)
---   rejected_messages list JSON: messages that became no job: rejected_at, message_id, task, reason, job
+--   rejected_messages list JSON: messages for one namespace that became no job: rejected_at, message_id, task, reason, job
 --   rejected_messages:bytes string their total size
 --   audit_log      stream  changes made by people and programs (lib/audit_log.lua): id (of the change), actor, address,
 --                          action, namespace, job_id, batch, details (JSON), reason, credits, jobs; no empty fields
@@ -135,6 +145,17 @@ local root = KEYS[1]
 local audit_argument = KEYS[2] and table.remove(ARGV)
 local function key(name) return root .. name end
 
+-- Return the namespace of a batch or a shared voice (nil: of a job without a batch).
+local function namespace_of(name) return name and name:match('^([^/]*)/') or '' end
+
+-- Return the name of the index that a namespace has of its own.
+local function index_of(name, namespace) return namespace == '' and name or name .. '/' .. namespace end
+
+-- Return whether the `batch` of a job is a batch, not only a namespace.
+local function is_batch(batch) return batch and batch ~= '' and batch:sub(-1) ~= '/' end
+
+local function state_index(state, batch) return key(index_of('state:' .. state, namespace_of(batch))) end
+
 -- Return a table of the given fields of a hash; missing fields are nil.
 local function read_fields(name, fields)
   local record, values = {}, redis.call('HMGET', key(name), unpack(fields))
@@ -150,6 +171,19 @@ local function add_to_counter(name, field, amount)
   increments[name][field] = (increments[name][field] or 0) + amount
 end
 
+-- Add to the counters of a job's batch and namespace.
+local function add_to_owners(batch, field, amount)
+  local namespace = namespace_of(batch)
+  if is_batch(batch) then add_to_counter('batch:' .. batch, field, amount) end
+  if namespace ~= '' then add_to_counter('namespace:' .. namespace, field, amount) end
+end
+
+-- Add 1 to a counter of the whole queue and of the namespace of a job or batch.
+local function add_to_total(batch, field)
+  add_to_counter('counters', field, 1)
+  if namespace_of(batch) ~= '' then add_to_counter('namespace:' .. namespace_of(batch), field, 1) end
+end
+
 local function flush_counters()
   for name, fields in pairs(increments) do
     for field, amount in pairs(fields) do
@@ -157,6 +191,18 @@ local function flush_counters()
     end
   end
   increments = {}
+end
+
+-- Return the number of jobs in this state, by stage; not for queued.
+local function counts_in_state(state)
+  flush_counters()
+  local counts = redis.call('HMGET', key('state_counts'), state .. ':voice', state .. ':music')
+  return { voice = tonumber(counts[1] or 0), music = tonumber(counts[2] or 0) }
+end
+
+local function count_in_state(state)
+  local counts = counts_in_state(state)
+  return counts.voice + counts.music
 end
 
 -- Upstream's price of each stage in credits; the same as in voicequeue/domain/stage.py.

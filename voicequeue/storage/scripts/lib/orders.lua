@@ -8,7 +8,10 @@ local function spend(batch, stage, credits, now)
   add_to_counter('counters', stage .. '.credits', credits)
   add_to_counter('counters', 'day.' .. math.floor(now / 86400), credits)
   if has_balance then add_to_counter('account', 'credits', -credits) end
-  if batch then add_to_counter('batch:' .. batch, 'credits', credits) end
+  add_to_owners(batch, 'credits', credits)
+  if namespace_of(batch) ~= '' then
+    add_to_counter('namespace:' .. namespace_of(batch), 'day.' .. math.floor(now / 86400), credits)
+  end
 end
 
 -- Return whether one of these orders (the field of a record) is this task of upstream.
@@ -20,10 +23,10 @@ local function has_task(orders, task_id)
 end
 
 -- Count a lost order as unsettled when it is given up or resubmitted (credits > 0), and no longer when it is known to
--- be charged (< 0). Its batch keeps its cost reserved in between.
+-- be charged (< 0). Its batch and its namespace keep its cost reserved in between.
 local function add_unsettled(batch, credits)
   add_to_counter('counters', 'unsettled', credits)
-  if batch then add_to_counter('batch:' .. batch, 'reserved', credits) end
+  add_to_owners(batch, 'reserved', credits)
 end
 
 -- Return the cost of a job's lost orders that were given up or resubmitted and that upstream has not reported since.

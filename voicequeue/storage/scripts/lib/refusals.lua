@@ -124,7 +124,7 @@ local function rate_limited(id, r, now, is_agreed)
   local wait = r.wait_s > 0 and r.wait_s or r.hold_s
   wait = math.min(wait, is_agreed and AGREED_MAX_S or r.hold_s)
   if count_others_rate_limited(id, now - CALM_S, now) > 0 then
-    decrease_limit(now, redis.call('ZCARD', key('state:pending')), wait)
+    decrease_limit(now, count_in_state('pending'), wait)
   end
   redis.call('ZADD', key('rate_limited'), now, id)
   return not add_hold('cooldown', now, r.detail, string.format('%.6f', now + wait))

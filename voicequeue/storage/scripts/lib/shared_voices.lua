@@ -6,7 +6,8 @@ local release_budget = 500
 local function voice_key(voice) return key('voice:' .. voice) end
 
 -- A named voice belongs to a batch; voices that others made from the same recording do not count for it.
-local function is_named(voice) return voice:sub(1, 6) == 'named-' end
+local function is_of_kind(voice, kind) return voice:match('[^/]*$'):sub(1, #kind + 1) == kind .. '-' end
+local function is_named(voice) return is_of_kind(voice, 'named') end
 
 -- Make the job the creator of the voice, unless the voice exists or another job creates it. Returns whether it is.
 local function become_creator(voice, id)
@@ -135,13 +136,15 @@ end
 
 -- The voice of a job was created: make it available to every job that may share it.
 local function voice_created(id, now)
-  local job = read_fields('job:' .. id, { 'spec', 'sha256', 'shared_voice', 'persona_id', 'voice_name' })
+  local job = read_fields('job:' .. id, { 'spec', 'batch', 'sha256', 'shared_voice', 'persona_id', 'voice_name' })
   local spec = cjson.decode(job.spec)
   if not spec.audio_url then return end
-  local voices = { 'url-' .. redis.sha1hex(spec.audio_url) }
-  if job.sha256 then voices[#voices + 1] = 'sha256-' .. job.sha256 end
+  local namespace = namespace_of(job.batch)
+  local prefix = namespace == '' and '' or namespace .. '/'
+  local voices = { prefix .. 'url-' .. redis.sha1hex(spec.audio_url) }
+  if job.sha256 then voices[#voices + 1] = prefix .. 'sha256-' .. job.sha256 end
   if job.shared_voice and is_named(job.shared_voice) then voices[#voices + 1] = job.shared_voice end
-  redis.call('ZADD', key('voices'), now, voices[1])
+  redis.call('ZADD', key(index_of('voices', namespace)), now, voices[1])
   for _, voice in ipairs(voices) do
     local creator = redis.call('HGET', voice_key(voice), 'creator')
     redis.call('HSET', voice_key(voice), 'persona_id', job.persona_id, 'job', id, 'at', now, 'audio_url', spec.audio_url)
@@ -173,7 +176,7 @@ local function voice_stage_changed(id, voice, t, now)
     -- A job marked for cancellation and then given up leaves the voice to the next, too.
     -- Jobs with the same recording may have another URL of it.
     local is_own = failure and (failure.code == 'expired' or (t.was_cancelling and failure.code == 'abandoned')
-      or (voice:sub(1, 7) == 'sha256-' and failure.code:sub(1, 10) == 'recording_'))
+      or (is_of_kind(voice, 'sha256') and failure.code:sub(1, 10) == 'recording_'))
     if failure and not is_own then
       failure.message = 'shared voice from job ' .. id .. ': ' .. failure.message
       redis.call('HSET', voice_key(voice), 'failure', cjson.encode(failure))

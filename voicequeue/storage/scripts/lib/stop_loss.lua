@@ -33,7 +33,7 @@ end
 -- with `:free` if it cost nothing: if its order has another outcome later, that one replaces the first. A retry with a
 -- new order brings an outcome more.
 local function sample_outcome(job, t)
-  if not job.batch then return end
+  if not is_batch(job.batch) then return end
   -- Fewer orders in flight, or something left to stop.
   local is_check_needed = job.state == 'pending' or (RESTING[job.state] and not RESTING[t.to])
   if FINAL[t.to] or is_check_needed then batches_to_check[job.batch] = true end

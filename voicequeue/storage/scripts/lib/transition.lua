@@ -16,6 +16,11 @@ local function stored_specs(a)
   return function(id) return has_any and redis.call('HGET', key('job:' .. id), 'spec') end
 end
 
+-- Return whether the queue derives ids from the secret with this SHA-1; '' is any.
+local function has_id_secret(sha1)
+  return sha1 == '' or redis.sha1hex(redis.call('GET', key('id_secret')) or '') == sha1
+end
+
 -- Return whether this was the content of a job before its recording was corrected.
 local function was_enqueued_as(id, spec)
   local earlier = redis.call('HGET', key('job:' .. id), 'earlier_specs')
@@ -29,9 +34,9 @@ end
 
 -- Update the indexes and counters that follow from the state.
 local function update_state_indexes(id, batch, from, to, now)
-  if from ~= 'queued' then redis.call('ZREM', key('state:' .. from), id) end
-  if to ~= 'queued' then redis.call('ZADD', key('state:' .. to), now, id) end
-  if batch and from ~= to then
+  if from ~= 'queued' then redis.call('ZREM', state_index(from, batch), id) end
+  if to ~= 'queued' then redis.call('ZADD', state_index(to, batch), now, id) end
+  if is_batch(batch) and from ~= to then
     add_to_counter('batch:' .. batch, from, -1)
     add_to_counter('batch:' .. batch, to, 1)
   end
@@ -39,12 +44,12 @@ end
 
 local function reserve_credits(batch, change)
   add_to_counter('counters', 'reserved', change)
-  if batch then add_to_counter('batch:' .. batch, 'reserved', change) end
+  add_to_owners(batch, 'reserved', change)
 end
 
 local function add_queued_credits(batch, change)
   add_to_counter('backlog', 'queued_credits', change)
-  if batch then add_to_counter('batch:' .. batch, 'queued_credits', change) end
+  add_to_owners(batch, 'queued_credits', change)
 end
 
 -- Write the first record of a job, and count its credits; fields with the value '' are omitted.
@@ -80,7 +85,7 @@ local function count_failure(failure, batch, amount)
   if not failure then return end
   local field = 'failed.' .. cjson.decode(failure).code
   add_to_counter('counters', field, amount)
-  if batch then add_to_counter('batch:' .. batch, field, amount) end
+  add_to_owners(batch, field, amount)
 end
 
 -- The fields of a record that a transition depends on.
