@@ -1,6 +1,7 @@
 """API keys of the HTTP gateway. Only their hashes are configured. Pure.
 
-An entry of the setting is `name:scope+scope:hash`; entries are separated by commas. A key encodes 32 random bytes, so a
+An entry of the setting is `name:scope+scope:hash`, or `name@namespace:scope+scope:hash` for a key that acts in one
+namespace only; entries are separated by commas. A key encodes 32 random bytes, so a
 plain SHA-256 reveals nothing about it and is fast to compare.
 """
 
@@ -13,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
+
+from voicequeue.domain.namespaces import ALL, namespace_name
 
 #: The prefix of every key, by which scanners for leaked secrets recognize it.
 KEY_PREFIX = "vq_"
@@ -32,15 +35,24 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as it is configured: the name of its holder, its scopes, and its hash."""
+    """A key as it is configured.
+
+    Attributes:
+        name: Name of its holder.
+        scopes: What it may do.
+        digest: Its hash.
+        namespace: Namespace that it acts in; `*` for an operator's key.
+    """
 
     name: str
     scopes: frozenset[Scope]
     digest: str
+    namespace: str = ALL
 
     def as_setting(self) -> str:
         """Return the key's entry for the setting."""
-        return f"{self.name}:{'+'.join(scope for scope in Scope if scope in self.scopes)}:{self.digest}"
+        holder = self.name if self.namespace == ALL else f"{self.name}@{self.namespace}"
+        return f"{holder}:{'+'.join(scope for scope in Scope if scope in self.scopes)}:{self.digest}"
 
 
 def generate_key(name: str, scopes: Iterable[Scope]) -> tuple[str, ApiKey]:
@@ -60,7 +72,8 @@ def parse_keys(setting: str) -> tuple[ApiKey, ...]:
 
 def parse_key(line: str) -> ApiKey:
     """Parse one entry. Raises ValueError."""
-    name, _, rest = line.partition(":")
+    holder, _, rest = line.partition(":")
+    name, at, namespace = holder.partition("@")
     scopes, _, digest = rest.partition(":")
     if line.startswith(KEY_PREFIX) or not _NAME.fullmatch(name):
         # Not quoted: it may be a whole key instead of its entry.
@@ -72,7 +85,11 @@ def parse_key(line: str) -> ApiKey:
         raise ValueError(f"the scopes of {name!r} must be of {', '.join(Scope)}, joined by +")
     if not _HASH.fullmatch(digest):
         raise ValueError(f"the hash of {name!r} must be 64 hex digits, as `voicequeue keys new` prints it")
-    return ApiKey(name, frozenset(map(Scope, names)), digest)
+    try:
+        namespace = namespace_name(namespace) if at else ALL
+    except ValueError as error:
+        raise ValueError(f"the namespace of {name!r}: {error}") from None
+    return ApiKey(name, frozenset(map(Scope, names)), digest, namespace)
 
 
 def hash_key(key: str) -> str:

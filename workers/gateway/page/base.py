@@ -89,7 +89,7 @@ class PageRenderer:
         user = await run_in_threadpool(self._sessions.user_of, self.session_token(request))
         if user is None:
             raise Redirected(_to_login(_next_path(request) if request.method == "GET" else "/"))
-        request.state.caller, request.state.scopes = user.name, user.scopes
+        request.state.caller, request.state.scopes, request.state.namespace = user.name, user.scopes, user.namespace
         request.state.user = user
 
     async def require_read(self, request: Request) -> None:

@@ -11,7 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from voicequeue import VoiceQueue
 from voicequeue.auth.api_keys import ApiKey, Scope, find_key
-from voicequeue.client.queue import with_source
+from voicequeue.client.queue import in_namespace, with_source
 from voicequeue.domain.source import Source
 from workers.gateway.openapi import reject_unknown_query
 from workers.gateway.problems import ProblemError
@@ -59,7 +59,7 @@ class AccessControl:
         ) -> None:
             self.check_source(request)
             key = self._authorize(scope, "" if credentials is None else credentials.credentials)
-            request.state.caller, request.state.scopes = key.name, key.scopes
+            request.state.caller, request.state.scopes, request.state.namespace = key.name, key.scopes, key.namespace
 
         return check
 
@@ -96,12 +96,17 @@ def source_of(request: Request) -> str:
     return Source.HTTP.with_caller(getattr(request.state, "caller", None) or "")
 
 
+def reading(queue: VoiceQueue, request: Request) -> VoiceQueue:
+    """Return the queue in the namespace of the request's key, for what reads only."""
+    return in_namespace(queue, request.state.namespace)
+
+
 def acting(queue: VoiceQueue, request: Request, reason: str = "") -> VoiceQueue:
-    """Return the queue for a request: jobs have its source, and changes are recorded as those of its caller.
+    """Return the queue in the namespace of the request's key, with its source for jobs, and its caller for changes.
 
     The actor is `key:NAME`, or `page:NAME` on the job page. Without it, the gateway's queue changes nothing.
     """
     interface = "page" if hasattr(request.state, "user") else "key"
     address = request.client.host if request.client else ""
-    sourced = with_source(queue, source_of(request))
+    sourced = with_source(reading(queue, request), source_of(request))
     return sourced.on_behalf_of(f"{interface}:{request.state.caller}", address=address, reason=reason)

@@ -20,10 +20,11 @@ NEW_SESSION_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class SessionUser:
-    """The user of a session: the name and scopes of the API key used to log in."""
+    """The user of a session: the name, scopes and namespace of the API key used to log in."""
 
     name: str
     scopes: frozenset[Scope]
+    namespace: str
     #: CSRF token: part of every form of this session, and unknown to other sites.
     csrf_token: str
     session_id: str
@@ -81,7 +82,7 @@ class SessionManager:
                 return None
             key = self._access.find_by_name(session.name)
             if key is not None and self._is_proven(session, key) and session.age_s(now) <= SESSION_S:
-                return SessionUser(key.name, key.scopes, signatures.derive(token, "form"), session.id)
+                return SessionUser(key.name, key.scopes, key.namespace, signatures.derive(token, "form"), session.id)
             if session.age_s(now) > NEW_SESSION_S:
                 self._store.sessions.end(session.id, session.name)
         return None
