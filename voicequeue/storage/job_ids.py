@@ -30,6 +30,8 @@ class JobIds:
 
     def look_up(self, specs: Sequence[VoiceJob]) -> list[str]:
         """Return the ids of jobs that may exist, without creating a secret."""
+        if not specs:
+            return []
         # Without a secret there are no jobs, or their ids were derived without one.
         secret = self._secret or str(self._space.redis.get(self._space.key("id_secret")) or _UNKEYED)
         return [self._derive(spec, secret) for spec in specs]

@@ -108,7 +108,7 @@ def test_a_change_after_a_lost_reply_has_one_entry(
 ) -> None:
     """The script runs twice, and appends once."""
     subject = case.prepare(store)
-    with lossy_proxy(valkey_url) as proxy, VoiceQueue(proxy.url, prefix=prefix) as unlucky:
+    with lossy_proxy(valkey_url) as proxy, VoiceQueue(proxy.url, prefix=prefix, namespace="*") as unlucky:
         proxy.drop_reply_to("audit_log")
         with suppress(InvalidStateError):
             case.call(unlucky, subject)
@@ -186,9 +186,36 @@ def test_a_queue_without_an_actor_changes_nothing(queue: VoiceQueue, store: JobS
 
 def test_the_library_acts_as_its_app(valkey_url: str, prefix: str) -> None:
     """Without `on_behalf_of`, changes are those of the program."""
-    with VoiceQueue(valkey_url, prefix=prefix, app="shop") as queue:
+    with VoiceQueue(valkey_url, prefix=prefix, app="shop", namespace="*") as queue:
         queue.pause()
         assert [entry.actor for entry in entries(queue)] == ["library:shop"]
+
+
+def test_an_entry_belongs_to_the_namespace_that_it_concerns(queue: VoiceQueue, valkey_url: str, prefix: str) -> None:
+    """Also if an operator made the change: the namespace sees it, and no other does."""
+    with (
+        VoiceQueue(valkey_url, prefix=prefix, namespace="shop") as shop,
+        VoiceQueue(valkey_url, prefix=prefix, namespace="other") as other,
+    ):
+        single, batched = shop.enqueue(voice()).id, shop.enqueue(voice(batch="spring")).id
+        queue.cancel(single)
+        executed(queue, "cancel", batch="shop/spring")
+        shop.set_batch_limits("spring", max_credits=5)
+        queue.set_batch_limits("shop/spring", max_credits=6)
+        queue.set_batch_limits("spring", max_credits=7)
+        queue.pause()
+
+        rows = [(entry.action, entry.namespace, entry.batch) for entry in entries(shop)]
+        assert rows == [
+            ("set_batch_limits", "shop", "spring"),
+            ("set_batch_limits", "shop", "spring"),
+            ("cancel", "shop", "spring"),
+            ("cancel", "shop", None),
+        ]
+        assert entries(shop, batch="spring") == entries(queue, batch="shop/spring") == entries(shop)[:3]
+        assert entries(other) == []
+        assert [entry.namespace for entry in entries(queue)[:2]] == ["*", ""]
+        assert queue.get(batched).state is State.CANCELLED
 
 
 def test_entries_are_filtered_and_paged(queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch) -> None:

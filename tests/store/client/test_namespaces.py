@@ -26,7 +26,7 @@ from voicequeue.storage.rejected_messages import RejectedMessage
 METHODS = {
     name: method
     for name, method in inspect.getmembers(VoiceQueue, inspect.isfunction)
-    if not name.startswith("_") and name != "close"
+    if not name.startswith("_") and name not in ("close", "on_behalf_of")
 }
 HOOK = "https://hooks.example/"
 SECRET = "ab" * 32
@@ -137,7 +137,7 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
 #: Parameters whose default value says as much as any other.
 DEFAULTED = {
     *("on_reject", "wait_s", "span_s", "buckets", "max_in_flight", "stop_after", "stop_min"),
-    *("submit_rate", "min_balance"),
+    *("submit_rate", "min_balance", "since", "actor", "may_resubmit"),
 }
 
 
@@ -147,6 +147,8 @@ def calls_of(name: str, owned: Owned) -> Iterator[dict[str, Any]]:
     values = arguments(owned)
     if name == "voice_creator":
         values["job"] = list(owned.jobs)
+    if name == "audit_log":
+        values["action"] = [None, "cancel"]
     if name == "watch":
         values["batch"] = [None, "spring"]  # the intruder has jobs there by then; other batches are watched forever
     for options in product(*(values[parameter] for parameter in parameters)):

@@ -41,7 +41,7 @@ ROOMS = {
     "errors": {"texts"},
     "domain": SHARED_BY_ALL,
     "net": SHARED_BY_ALL,
-    "auth": SHARED_BY_ALL,
+    "auth": SHARED_BY_ALL | {"domain"},
     "ingest": SHARED_BY_ALL | {"domain", "net"},
     "storage": SHARED_BY_ALL | {"domain"},
     "client": SHARED_BY_ALL | {"domain", "storage", "ingest", "net"},
