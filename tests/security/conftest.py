@@ -4,6 +4,7 @@ Tests of whole processes are in modules called test_…_stack.py.
 """
 
 from tests.integration.conftest import build as build_bench
+from tests.integration.conftest import worker_store
 from tests.store.conftest import command, working_folder
 from tests.web.conftest import build_gateway, gateway, keyless, local, server, token_file
 
@@ -16,5 +17,6 @@ __all__ = [
     "local",
     "server",
     "token_file",
+    "worker_store",
     "working_folder",
 ]

@@ -157,37 +157,36 @@ def test_a_lost_order_that_a_webhook_names_after_a_resubmission_is_used_or_count
     In each case the job's credits equal upstream's charges for it.
     """
     system.dial(post_faults={"reset_after": 1})
-    waiting, resubmitted, expired = (voice_job(name) for name in ("waits", "sent", "late"))
+    urls = {name: voice_job(name).audio_url for name in ("waits", "sent", "late")}
     with system.queue() as queue, Redis.from_url(system.redis_url) as redis:
         spent_before = queue.status().credits
-        queue.enqueue_many([waiting, resubmitted, expired])
+        waiting, resubmitted, expired = (queue.enqueue(voice_job(name)).id for name in urls)
         eventually(lambda: queue.batch("late").states[State.UNSURE] == 3)
-        first = {charge["subject"]: charge["task_id"] for charge in system.ledger()["charges"]}
+        charges = {charge["subject"]: charge["task_id"] for charge in system.ledger()["charges"]}
+        first = dict(zip((waiting, resubmitted, expired), (charges[url] for url in urls.values()), strict=True))
         system.dial(post_faults={})
         queue.pause()
-        for job in (waiting, expired):
-            queue.resubmit(job.job_id())
+        for job_id in (waiting, expired):
+            queue.resubmit(job_id)
         eventually(lambda: queue.batch("late").states[State.QUEUED] == 2)
-        redis.zadd(f"{{{system.prefix}}}:start_by", {expired.job_id(): time.time()})  # its start time has passed
-        eventually(lambda: queue.get(expired.job_id()).state is State.FAILED)
-        for job in (waiting, expired):
-            assert webhook_of(system, queue.get(job.job_id()), first[job.audio_url]) == 200
-        eventually(
-            lambda: queue.get(waiting.job_id()).state is State.SUCCEEDED and queue.get(expired.job_id()).persona_id
-        )
+        redis.zadd(f"{{{system.prefix}}}:start_by", {expired: time.time()})  # its start time has passed
+        eventually(lambda: queue.get(expired).state is State.FAILED)
+        for job_id in (waiting, expired):
+            assert webhook_of(system, queue.get(job_id), first[job_id]) == 200
+        eventually(lambda: queue.get(waiting).state is State.SUCCEEDED and queue.get(expired).persona_id)
         queue.resume()
-        queue.resubmit(resubmitted.job_id())
-        eventually(lambda: queue.get(resubmitted.job_id()).state is State.SUCCEEDED)
+        queue.resubmit(resubmitted)
+        eventually(lambda: queue.get(resubmitted).state is State.SUCCEEDED)
         for _ in range(2):
-            assert webhook_of(system, queue.get(resubmitted.job_id()), first[resubmitted.audio_url]) == 200
+            assert webhook_of(system, queue.get(resubmitted), first[resubmitted]) == 200
 
-        failure = queue.get(expired.job_id()).failure
+        failure = queue.get(expired).failure
         assert failure is not None
         assert "may have been charged" in failure.message
-        assert queue.retry(expired.job_id()).state is State.SUCCEEDED
-        assert [queue.get(job.job_id()).credits for job in (waiting, resubmitted, expired)] == [4, 8, 4]
+        assert queue.retry(expired).state is State.SUCCEEDED
+        assert [queue.get(job_id).credits for job_id in (waiting, resubmitted, expired)] == [4, 8, 4]
         assert queue.status().credits - spent_before == system.ledger()["credits_spent"] == 16
-        assert queue.timeline(resubmitted.job_id())[-1].task_id == first[resubmitted.audio_url]
+        assert queue.timeline(resubmitted)[-1].task_id == first[resubmitted]
 
 
 def voice_job(name: str) -> VoiceJob:

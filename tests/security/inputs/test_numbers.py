@@ -182,7 +182,7 @@ def test_a_webhook_with_an_overlong_number_still_triggers_a_poll(
 ) -> None:
     """It was signed; its content is not trusted anyway."""
     monkeypatch.setattr("workers.gateway.app._poll_now", lambda *_: None)
-    secret = "a secret of forty characters, for a queue."
+    secret = "a secret of forty characters for a queue."
     gateway = build_gateway(secret=secret)
     with ScriptedServer(
         lambda request: [answer({"task_id": "t1"} if request.method == "POST" else NOT_READY)]
