@@ -15,6 +15,7 @@ from tasks.archive.task import ArchiveServices
 from tasks.callbacks.delivery import CallbackServices
 from tasks.callbacks.host_limiter import HostLimiter
 from tasks.callbacks.sender import Sender
+from tasks.callbacks.signing import CallbackSigner
 from tasks.context import TaskContext
 from tasks.musicapi import MusicApi
 from tasks.recordings import RecordingChecks
@@ -158,8 +159,8 @@ def build_callbacks(configured: Settings) -> CallbackServices:
         clock=store.clock,
         heartbeats=store.heartbeats["callbacks"],
         metrics=store.metrics,
+        signer=CallbackSigner(callback_secrets(configured), store.callback_secrets),
         sender=Sender(
-            callback_secrets(configured),
             allowed=AddressPolicy.parse(configured.callback_allowed_hosts, setting="VOICEQUEUE_CALLBACK_ALLOWED_HOSTS"),
             times=HttpTimeouts(configured.callback_connect_timeout_s, configured.callback_timeout_s),
         ),

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from tasks.callbacks.host_limiter import HostLimiter
 from tasks.callbacks.sender import Delivered, PermanentFailure, Sender, SendResult, TemporaryFailure
+from tasks.callbacks.signing import CallbackSigner, NotSignableError
 from voicequeue.domain import timeouts
 from voicequeue.net.http_types import Target, UrlNotAllowed
 from voicequeue.storage.callbacks import CallbackClaim, CallbackOutbox, UndeliverableError
@@ -40,6 +41,7 @@ class CallbackServices:
     callbacks: CallbackOutbox
     heartbeats: Heartbeats
     metrics: MetricsCounter
+    signer: CallbackSigner
     sender: Sender
     host_limiter: HostLimiter
     threads: Executor
@@ -81,11 +83,16 @@ def _deliver_lane(
 
 
 def _attempt(services: CallbackServices, host: str, claim: CallbackClaim, target: Target) -> None:
+    try:
+        secrets = services.signer.secrets(claim, target, services.clock())
+    except (NotSignableError, UndeliverableError) as error:
+        _hold(services, claim, str(error))
+        return
     if (due := services.host_limiter.try_acquire(host, services.clock())) is not None:
         _postpone(services, claim, due)
         return
     started = time.monotonic()
-    answer = _send(services, claim, target)
+    answer = _send(services, claim, target, secrets)
     is_there = not isinstance(answer, TemporaryFailure) or answer.is_host_available
     took = time.monotonic() - started
     outcome, event = _OUTCOMES[type(answer)]
@@ -100,9 +107,20 @@ def _log_fields(claim: CallbackClaim) -> dict[str, object]:
     return {**subject, "callback_id": claim.id, "event_type": claim.type, "attempts": claim.attempts + 1}
 
 
-def _send(services: CallbackServices, claim: CallbackClaim, target: Target) -> SendResult:
+def _hold(services: CallbackServices, claim: CallbackClaim, reason: str) -> None:
+    """Keep a callback that cannot be signed until it can be, without a request. It is not given up."""
+    now = services.clock()
+    due = services.timeouts.next_attempt_at(claim.deliverable_since, claim.attempts + 1, now)
+    services.metrics.increment("callback_attempt", "unsigned")
+    log.error("callback cannot be signed: %s", reason, extra=_log_fields(claim))
+    services.callbacks.schedule_retry(
+        claim.id, now, due or now + services.timeouts.backoff_max_s, reason, is_attempted=True
+    )
+
+
+def _send(services: CallbackServices, claim: CallbackClaim, target: Target, secrets: Sequence[str]) -> SendResult:
     try:
-        return services.sender.send(claim, target, time.time())  # receivers compare it with their own clocks
+        return services.sender.send(claim, target, secrets, time.time())  # receivers compare it with their own clocks
     except Exception as error:  # a defect counts as an attempt; otherwise it would be retried forever
         log.exception("a defect", extra=_log_fields(claim))
         return TemporaryFailure(f"a defect of voicequeue: {type(error).__name__}")

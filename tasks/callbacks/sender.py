@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -11,7 +11,6 @@ from importlib.metadata import version
 
 from standardwebhooks import Webhook
 
-from voicequeue.auth.signatures import receiver_secret
 from voicequeue.net.address_policy import AddressPolicy
 from voicequeue.net.http_client import request
 from voicequeue.net.http_types import HttpTimeouts, RequestFailed, Target, UrlNotAllowed
@@ -51,16 +50,9 @@ SendResult = Delivered | TemporaryFailure | PermanentFailure
 
 
 class Sender:
-    """Sign and send callbacks. Safe to share between threads.
+    """Sign and send callbacks. Safe to share between threads."""
 
-    The receiver's own secret is derived from each of `secrets`. The request carries a signature for each, so that
-    receivers can switch from one to the next.
-    """
-
-    def __init__(
-        self, secrets: Sequence[str], *, allowed: AddressPolicy, times: HttpTimeouts, certificates: str = ""
-    ) -> None:
-        self._secrets = tuple(secrets)
+    def __init__(self, *, allowed: AddressPolicy, times: HttpTimeouts, certificates: str = "") -> None:
         self._allowed = allowed
         self._times = times
         self._certificates = certificates
@@ -71,22 +63,24 @@ class Sender:
 
         return ssl.create_default_context(cafile=self._certificates or DEFAULT_CA_BUNDLE_PATH)
 
-    def send(self, callback: CallbackClaim, target: Target, now: float) -> SendResult:
-        """Make one attempt. `now` (Unix seconds) is this host's time, which receivers compare with theirs."""
-        if not self._secrets:
-            return TemporaryFailure("callbacks cannot be signed: set VOICEQUEUE_CALLBACK_SECRET or VOICEQUEUE_SECRET")
+    def send(self, callback: CallbackClaim, target: Target, secrets: Sequence[str], now: float) -> SendResult:
+        """Make one attempt. `now` (Unix seconds) is this host's time, which receivers compare with theirs.
+
+        The request carries a signature by each of `secrets`, so that receivers can switch from one to the next.
+        """
         try:
-            return self._send(target, callback.id, callback.body(), now)
+            body = callback.body()
+            return self._send(target, body, signed_headers(secrets, callback.id, body, now))
         except (UndeliverableError, UrlNotAllowed) as error:
             return PermanentFailure(str(error))
         except RequestFailed as error:
             return TemporaryFailure(str(error), is_host_available=False)
 
-    def _send(self, target: Target, callback_id: str, body: bytes, now: float) -> SendResult:
+    def _send(self, target: Target, body: bytes, headers: Mapping[str, str]) -> SendResult:
         with request(
             "POST",
             target,
-            headers=self.headers(target, callback_id, body, now),
+            headers=headers,
             body=body,
             policy=self._allowed,
             timeouts=self._times,
@@ -94,18 +88,18 @@ class Sender:
         ) as response:
             return classify(response.status, response.retry_after_s())
 
-    def headers(self, target: Target, callback_id: str, body: bytes, now: float) -> dict[str, str]:
-        """Return the headers that the receiver verifies. Source: the Standard Webhooks specification."""
-        timestamp = datetime.fromtimestamp(int(now), UTC)  # the library misreads other time zones
-        secrets = (receiver_secret(secret, target.origin) for secret in self._secrets)
-        signatures = [Webhook(secret).sign(callback_id, timestamp, body.decode()) for secret in secrets]
-        return {
-            "Content-Type": "application/json",
-            "User-Agent": _AGENT,
-            "webhook-id": callback_id,
-            "webhook-timestamp": str(int(now)),
-            "webhook-signature": " ".join(signatures),
-        }
+
+def signed_headers(secrets: Sequence[str], callback_id: str, body: bytes, now: float) -> dict[str, str]:
+    """Return the headers that the receiver verifies. Source: the Standard Webhooks specification."""
+    timestamp = datetime.fromtimestamp(int(now), UTC)  # the library misreads other time zones
+    signatures = [Webhook(secret).sign(callback_id, timestamp, body.decode()) for secret in secrets]
+    return {
+        "Content-Type": "application/json",
+        "User-Agent": _AGENT,
+        "webhook-id": callback_id,
+        "webhook-timestamp": str(int(now)),
+        "webhook-signature": " ".join(signatures),
+    }
 
 
 def classify(status: int, retry_after: float | None) -> SendResult:

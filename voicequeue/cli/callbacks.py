@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from voicequeue.auth import signatures
+from voicequeue.auth import callback_secrets, signatures
 from voicequeue.cli.outbox import attempt_cells, print_entries, print_outbox_json, print_workers
 from voicequeue.cli.terminal import (
     AsJson,
@@ -64,19 +64,28 @@ def _secret(url: str) -> str:
 
 
 def _root_secret() -> str:
-    """Return the first of VOICEQUEUE_CALLBACK_SECRET, or the one derived from VOICEQUEUE_SECRET.
+    """Return the root secret that signs first. Raises CommandSetupError."""
+    return root_secrets()[0]
+
+
+def root_secrets() -> tuple[str, ...]:
+    """Return the values of VOICEQUEUE_CALLBACK_SECRET, or those derived from VOICEQUEUE_SECRET.
 
     Raises CommandSetupError.
     """
-    if own := os.environ.get("VOICEQUEUE_CALLBACK_SECRET", "").split():
-        return own[0]
+    environment = os.environ
     try:
-        common = signatures.parse_secrets(os.environ.get("VOICEQUEUE_SECRET", ""))
+        roots = callback_secrets.roots(
+            environment.get("VOICEQUEUE_CALLBACK_SECRET", ""), environment.get("VOICEQUEUE_SECRET", "")
+        )
     except ValueError as error:
         raise CommandSetupError(f"VOICEQUEUE_SECRET: {error}") from None
-    if common:
-        return signatures.callback_secret(common[0])
-    raise CommandSetupError("neither VOICEQUEUE_CALLBACK_SECRET nor VOICEQUEUE_SECRET is set in this environment")
+    if not roots:
+        raise CommandSetupError(
+            "neither VOICEQUEUE_CALLBACK_SECRET nor VOICEQUEUE_SECRET is set in this environment; "
+            "set the one that the process `callbacks` has"
+        )
+    return roots
 
 
 def _redeliver(client: VoiceQueue, ids: list[str] | None, batch: str | None, *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope
+from voicequeue.cli.callback_secret import callback_secret
 from voicequeue.cli.terminal import AsJson, argument, option, print_error, print_json
 
 app = typer.Typer(help="Create API keys for the HTTP gateway.", no_args_is_help=True, add_completion=False)
@@ -39,3 +40,6 @@ def new(
     typer.echo(key)
     print_error("Add this to the environment of the gateway; separate several keys by commas:")
     typer.echo(f"VOICEQUEUE_API_KEYS={configured.as_setting()}")
+
+
+app.command("callback-secret")(callback_secret)

@@ -278,6 +278,8 @@ class AsyncVoiceQueue:
     set_limits = offload(VoiceQueue.set_limits)
     set_batch_limits = offload(VoiceQueue.set_batch_limits)
     set_batch_callback = offload(VoiceQueue.set_batch_callback)
+    set_callback_secret = offload(VoiceQueue.set_callback_secret)
+    remove_callback_secret = offload(VoiceQueue.remove_callback_secret)
 
     # ── callbacks, archive, rejected messages ──────────────────────────────────────────────────
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from copy import copy
 
 from voicequeue.client.audited import audited
+from voicequeue.client.callback_secrets import CallbackSecretMethods
 from voicequeue.client.changing import ChangeMethods
 from voicequeue.client.controlling import ControlMethods
 from voicequeue.client.enqueueing import EnqueueMethods
@@ -25,7 +26,7 @@ from voicequeue.storage.job_store import JobStore
 DEFAULT_URL = "redis://localhost:6379/0"
 
 
-class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, ChangeMethods):
+class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, CallbackSecretMethods, ChangeMethods):
     """A client of the queue in one Redis database.
 
     It needs only Redis, and may be shared between threads. Use it as a context manager, or call `close`.

@@ -19,6 +19,12 @@ class Source(StrEnum):
     LIBRARY = "library"
     CLI = "cli"
 
+    @staticmethod
+    def http_caller(source: str) -> str:
+        """Return the name of the API key in a source; empty if it names none."""
+        interface, _, name = source.partition(":")
+        return name if interface == Source.HTTP else ""
+
     def with_caller(self, name: str = "") -> str:
         """Return the source with the caller's name, such as `http:shop`. Raises ValueError for an invalid name."""
         if name and not _NAME.fullmatch(name):

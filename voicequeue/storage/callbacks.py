@@ -123,6 +123,12 @@ class CallbackClaim:
         with _readable():
             return parse_stored_spec(self.spec_or_url).callback_url
 
+    def source(self) -> str:
+        """Return how the job arrived, or who set the URL of the batch; empty if unknown."""
+        field = "callback_source" if self.job_id is None else "source"
+        with _readable():
+            return str(json.loads(self.snapshot).get(field, ""))
+
     def body(self) -> bytes:
         """Return the payload; it is the same at every attempt. Raises UndeliverableError."""
         with _readable():

@@ -34,6 +34,7 @@ from voicequeue.domain.states import SETTLED, State
 from voicequeue.domain.stop_loss import limit_text
 from voicequeue.storage import script_replies, scripts
 from voicequeue.storage.archive import ArchiveOutbox
+from voicequeue.storage.callback_secrets import CallbackSecrets
 from voicequeue.storage.callbacks import CallbackOutbox
 from voicequeue.storage.connection.clock import RedisClock
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX, Keyspace, rows
@@ -107,6 +108,7 @@ class JobStore(JobQueries):
         self.coordination = Coordination(self._space)
         self.poll_history = PollHistory(self._space)
         self.callbacks = CallbackOutbox(self._space)
+        self.callback_secrets = CallbackSecrets(self._space)
         self.indexes = JobIndexes(self._space)
         self.archive = ArchiveOutbox(self._space)
         self.rejected_messages = RejectedMessages(self._space)

@@ -13,6 +13,7 @@ from standardwebhooks import Webhook
 from tasks.callbacks.delivery import CallbackServices, deliver
 from tasks.callbacks.host_limiter import HostLimiter
 from tasks.callbacks.sender import Sender
+from tasks.callbacks.signing import CallbackSigner
 from tests.integration.conftest import Clock
 from tests.store.life import job_in_state
 from tests.support.jobs import voice
@@ -71,6 +72,11 @@ class CallbackWorker:
         """Return the numbers of callbacks."""
         return self.store.callbacks.counts(self.clock.now)
 
+    def with_roots(self, *roots: str) -> CallbackWorker:
+        """Return the same worker with other root secrets."""
+        signer = CallbackSigner(roots, self.store.callback_secrets)
+        return replace(self, services=replace(self.services, signer=signer))
+
     def with_sender(self, sender: Sender) -> CallbackWorker:
         """Return the same worker with another sender."""
         return replace(self, services=replace(self.services, sender=sender))
@@ -81,12 +87,13 @@ def callback_worker(store: JobStore) -> Iterator[CallbackWorker]:
     """Build a worker that may send to this machine."""
     clock = Clock()
     allowed = AddressPolicy.parse("127.0.0.1", setting="VOICEQUEUE_CALLBACK_ALLOWED_HOSTS")
-    sender = Sender([SECRET], allowed=allowed, times=HttpTimeouts(0.5, 0.5))
+    sender = Sender(allowed=allowed, times=HttpTimeouts(0.5, 0.5))
     with ThreadPoolExecutor(8) as threads:
         services = CallbackServices(
             store.callbacks,
             store.heartbeats["callbacks"],
             store.metrics,
+            CallbackSigner([SECRET], store.callback_secrets),
             sender,
             HostLimiter(),
             threads,

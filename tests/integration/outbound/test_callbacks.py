@@ -93,10 +93,9 @@ def test_an_altered_or_foreign_request_is_not_verified(worker: CallbackWorker, l
 def test_both_secrets_are_valid_while_they_are_rotated(worker: CallbackWorker, listen: Listen) -> None:
     """Both sign, and a receiver with either one verifies."""
     receiver, new = listen(OK), signatures.callback_secret("a new secret")
-    sender = Sender([new, SECRET], allowed=AddressPolicy.parse("127.0.0.1", setting="S"), times=HttpTimeouts())
     worker.settle(receiver.url)
 
-    worker.with_sender(sender).run()
+    worker.with_roots(new, SECRET).run()
 
     [request] = receiver.requests
     assert verified(request, new) == verified(request, SECRET)
@@ -107,10 +106,9 @@ def test_without_a_secret_nothing_is_sent_and_the_reason_names_the_settings(
 ) -> None:
     """The callback is retried, so that it is delivered once a secret is set."""
     receiver = listen(OK)
-    sender = Sender([], allowed=AddressPolicy.parse("127.0.0.1", setting="S"), times=HttpTimeouts())
     worker.settle(receiver.url)
 
-    worker.with_sender(sender).run()
+    worker.with_roots().run()
 
     assert receiver.accepted == 0
     [pending] = worker.store.callbacks.pending()
@@ -139,9 +137,7 @@ def test_a_url_of_this_machine_is_refused_without_a_retry(worker: CallbackWorker
     """The callback is undelivered, and its reason names the setting that would allow the address."""
     receiver = listen(OK)
     worker.settle(receiver.url.replace("127.0.0.1", host) + "/private?token=x")
-    sender = Sender(
-        [SECRET], allowed=AddressPolicy.parse("", setting="VOICEQUEUE_CALLBACK_ALLOWED_HOSTS"), times=HttpTimeouts()
-    )
+    sender = Sender(allowed=AddressPolicy.parse("", setting="VOICEQUEUE_CALLBACK_ALLOWED_HOSTS"), times=HttpTimeouts())
 
     worker.with_sender(sender).run()
 
@@ -258,9 +254,7 @@ def test_an_unexpected_error_counts_as_an_attempt(
 ) -> None:
     """It is logged, and the callback is retried and finally given up; the host's slot is released."""
     receiver = listen(OK)
-    sender = Sender(
-        [SECRET], allowed=AddressPolicy.parse("", setting="S"), times=HttpTimeouts(), certificates="no such file"
-    )
+    sender = Sender(allowed=AddressPolicy.parse("", setting="S"), times=HttpTimeouts(), certificates="no such file")
     worker.settle(receiver.url)
 
     worker.with_sender(sender).run()

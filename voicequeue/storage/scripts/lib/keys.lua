@@ -114,6 +114,7 @@
 --   callbacks:pending zset ids; score = when they are due, +inf while they wait for an earlier one
 --   callbacks:leased zset  ids handed out and not yet claimed; score = when that expires
 --   callbacks:undelivered zset ids; score = when they were given up
+--   callback_secrets hash  by name of the API key, JSON: its callback secret, encrypted (voicequeue/auth/callback_secrets.py)
 --
 -- The archive
 --   archive:pending zset   ids whose songs are not archived yet; score = when they are due

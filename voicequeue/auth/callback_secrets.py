@@ -1,0 +1,85 @@
+"""Callback secrets of API keys, encrypted as they rest in Redis. Pure: secrets and times are arguments.
+
+They are encrypted with keys derived from the root secrets of callbacks (voicequeue/auth/signatures.py) and the name of
+the API key: a dump of Redis does not reveal them, and an entry that is copied to another API key cannot be decrypted.
+"""
+
+from __future__ import annotations
+
+import secrets
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from voicequeue.auth.signatures import callback_secret, derive, parse_secrets
+from voicequeue.domain.callback_secrets import StoredSecret, UnreadableSecretError
+
+if TYPE_CHECKING:
+    from cryptography.fernet import MultiFernet
+
+
+def new_secret(root_secrets: Sequence[str], key_name: str) -> tuple[str, str]:
+    """Return a new callback secret, in the form that a receiver configures, and its encrypted form to be stored.
+
+    Raises ValueError without a root secret.
+    """
+    secret = "whsec_" + b64encode(secrets.token_bytes(32)).decode()
+    return secret, SecretCipher(root_secrets).encrypt(key_name, secret)
+
+
+def roots(callback_setting: str, common_setting: str) -> tuple[str, ...]:
+    """Return the root secrets of callbacks of VOICEQUEUE_CALLBACK_SECRET, else of VOICEQUEUE_SECRET.
+
+    Raises ValueError if the latter is invalid.
+    """
+    return tuple(callback_setting.split()) or tuple(map(callback_secret, parse_secrets(common_setting)))
+
+
+class SecretCipher:
+    """Encrypts and decrypts callback secrets with the root secrets of callbacks: the current one, then the old one."""
+
+    def __init__(self, root_secrets: Sequence[str]) -> None:
+        self._roots = tuple(root_secrets)
+
+    def encrypt(self, key_name: str, secret: str) -> str:
+        """Return the secret, encrypted for this API key. Raises ValueError without a root secret."""
+        if not self._roots:
+            raise ValueError(
+                "callback secrets are stored encrypted, and there is nothing to encrypt them with: set "
+                "VOICEQUEUE_SECRET or VOICEQUEUE_CALLBACK_SECRET, the same as for the process `callbacks`"
+            )
+        return self._fernet(key_name).encrypt(secret.encode()).decode()
+
+    def decrypt(self, key_name: str, token: str) -> str:
+        """Return the secret. Raises UnreadableSecretError."""
+        from cryptography.fernet import InvalidToken  # noqa: PLC0415  most programs decrypt nothing
+
+        try:
+            return self._fernet(key_name).decrypt(token).decode()
+        except (InvalidToken, ValueError, TypeError):
+            raise UnreadableSecretError("it was encrypted with another root secret, or is damaged") from None
+
+    def encrypted_again(self, key_name: str, stored: StoredSecret) -> StoredSecret:
+        """Return the record, encrypted with the current root secret; the same one if it is already.
+
+        Raises UnreadableSecretError.
+        """
+        return StoredSecret(
+            self._again(key_name, stored.token),
+            stored.since,
+            tuple(replace(old, token=self._again(key_name, old.token)) for old in stored.old),
+        )
+
+    def _again(self, key_name: str, token: str) -> str:
+        try:
+            SecretCipher(self._roots[:1]).decrypt(key_name, token)
+        except UnreadableSecretError:
+            return self.encrypt(key_name, self.decrypt(key_name, token))
+        return token
+
+    def _fernet(self, key_name: str) -> MultiFernet:
+        from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415
+
+        keys = (bytes.fromhex(derive(root, "callback secret of a key", key_name)) for root in self._roots)
+        return MultiFernet([Fernet(urlsafe_b64encode(key)) for key in keys])

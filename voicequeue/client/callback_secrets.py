@@ -1,0 +1,78 @@
+"""Callback secrets of API keys: set, replaced with an overlap, removed."""
+
+from __future__ import annotations
+
+from voicequeue.client.audited import audited
+from voicequeue.client.reading import ReadMethods
+from voicequeue.domain.callback_secrets import OVERLAP_MAX_S, StoredSecret, UnreadableSecretError
+from voicequeue.domain.source import Source
+from voicequeue.errors import InvalidStateError
+from voicequeue.storage.connection.errors import translated_errors
+
+
+class CallbackSecretMethods(ReadMethods):
+    """Methods of `VoiceQueue` for the callback secrets of API keys."""
+
+    @audited
+    def set_callback_secret(self, key_name: str, token: str, *, overlap_s: float | None = None) -> None:
+        """Store a new callback secret of an API key.
+
+        From now on it signs the callbacks of the key's jobs, and those of batches whose URL the key has set.
+
+        Args:
+            key_name: Name of the API key.
+            token: The secret, encrypted with the root secret that the process `callbacks` has
+                (`voicequeue.auth.callback_secrets.new_secret`).
+            overlap_s: Seconds for which the secret that it replaces signs, too; at most 30 days. None replaces none.
+
+        Raises:
+            InvalidStateError: The key has a callback secret, and `overlap_s` is None, or its record is damaged.
+            ValueError: The name or `overlap_s` is invalid, or too many secrets are valid.
+        """
+        _check_name(key_name)
+        if overlap_s is not None and not 0 <= overlap_s <= OVERLAP_MAX_S:
+            raise ValueError(f"the overlap must be 0 to {OVERLAP_MAX_S:,} seconds (30 days), not {overlap_s:g}")
+        with translated_errors():
+            while not self._try_set(key_name, token, overlap_s):
+                pass  # another caller replaced the record meanwhile
+
+    @audited
+    def remove_callback_secret(self, key_name: str) -> bool:
+        """Remove the callback secret of an API key, and return whether it had one.
+
+        Its callbacks, also those that are pending, are then signed with the secret of their receiver
+        (`voicequeue callbacks --secret URL`).
+
+        Args:
+            key_name: Name of the API key.
+
+        Raises:
+            ValueError: The name is invalid.
+        """
+        _check_name(key_name)
+        with translated_errors():
+            return self._store.callback_secrets.remove(key_name)
+
+    def _try_set(self, key_name: str, token: str, overlap_s: float | None) -> bool:
+        now, stored = self._now(), self._stored(key_name)
+        if stored is None:
+            return self._store.callback_secrets.put(key_name, StoredSecret(token, now), None)
+        if overlap_s is None:
+            raise InvalidStateError(f"the API key {key_name} has a callback secret already: replace it with --rotate")
+        return self._store.callback_secrets.put(key_name, stored.replaced(token, now, overlap_s), stored)
+
+    def _stored(self, key_name: str) -> StoredSecret | None:
+        try:
+            return self._store.callback_secrets.get(key_name)
+        except UnreadableSecretError as error:
+            raise InvalidStateError(
+                f"the callback secret of the API key {key_name} cannot be replaced: {error}; remove it first: "
+                f"voicequeue keys callback-secret {key_name} --remove"
+            ) from None
+
+
+def _check_name(key_name: str) -> None:
+    """Raise ValueError for a name that no API key has."""
+    if not key_name:
+        raise ValueError("the name of the API key is missing")
+    Source.HTTP.with_caller(key_name)
