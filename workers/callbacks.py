@@ -11,10 +11,12 @@ from functools import partial
 from typing import Any
 
 from celery import Celery
+from redis.exceptions import RedisError
 
 from config.settings import settings
 from tasks.callbacks.delivery import CallbackServices
 from tasks.celery_tasks import DELIVER_TASK
+from voicequeue.errors import StoreUnavailableError
 from voicequeue.storage.celery_queues import consumed_by
 from workers.background import BackgroundStep, LeaseDispatcher, Publish, publish
 from workers.dependencies import build_callbacks, callback_secrets
@@ -53,10 +55,21 @@ class CallbackStep(BackgroundStep):
         configured = settings()
         if not callback_secrets(configured):
             log.warning("callbacks cannot be signed: set VOICEQUEUE_CALLBACK_SECRET or VOICEQUEUE_SECRET")
+        services = build_callbacks(configured)
+        _encrypt_again(services)
         dispatcher = callback_dispatcher(
-            build_callbacks(configured),
+            services,
             partial(publish, app),
             worker=worker,
             facts=process_facts(configured, "callbacks"),
         )
         return partial(dispatcher.run_until, self.stopping, configured.dispatch_interval_s)
+
+
+def _encrypt_again(services: CallbackServices) -> None:
+    """Encrypt callback secrets of API keys with the current root secret, so that the old one can be removed."""
+    try:
+        if count := services.signer.encrypt_again():
+            log.info("callback secrets encrypted again: %d", count)
+    except (RedisError, StoreUnavailableError) as error:
+        log.warning("callback secrets were not encrypted again: %s; restart `callbacks`", type(error).__name__)

@@ -35,7 +35,7 @@ _OF_WORKERS = frozenset(
 REPORTED_SETTINGS: Mapping[str, Set[str]] = {
     "worker": _OF_WORKERS,
     "doctor": _OF_WORKERS,
-    "gateway": frozenset({"VOICEQUEUE_PUBLIC_URL", "VOICEQUEUE_SECRET"}),
+    "gateway": frozenset({"VOICEQUEUE_CALLBACK_SECRET", "VOICEQUEUE_PUBLIC_URL", "VOICEQUEUE_SECRET"}),
     "callbacks": frozenset({"VOICEQUEUE_CALLBACK_SECRET"}),
     "archive": frozenset({"VOICEQUEUE_ARCHIVE_URL"}),
 }

@@ -25,10 +25,12 @@ from voicequeue.storage.job_store import JobStore
 from workers import local_token
 from workers.app import app as celery
 from workers.dependencies import build_limits
+from workers.dependencies import callback_secrets as root_secrets
 from workers.gateway import openapi, problems
 from workers.gateway.api import (
     audit_log,
     batches,
+    callback_secrets,
     docs,
     events,
     health,
@@ -82,6 +84,7 @@ def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAP
     docs.install(app)
     broadcaster = events.EventBroadcaster(queue, bounds)
     _add_api(app, queue, access, bounds, broadcaster)
+    app.include_router(callback_secrets.router(queue, access, root_secrets(settings)))
     # A webhook may be the first sign that MusicAPI accepted an order, which the in-flight limit depends on.
     patient = JobStore(
         connect(settings.redis_url, wait_s=WEBHOOK_REDIS_WAIT_S), settings.prefix, limits=build_limits(settings)

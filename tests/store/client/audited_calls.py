@@ -12,6 +12,7 @@ from tests.store.life import NOW, enqueue_jobs, fail_job, get_job, job_in_state,
 from tests.store.outbox.callback_steps import claim_due, voice_with_callback
 from tests.support.jobs import voice, voice_with_song
 from voicequeue import FailureCode, Filter, RejectedMessage, State, VoiceQueue
+from voicequeue.domain.callback_secrets import StoredSecret
 from voicequeue.storage.job_store import JobStore
 
 SIGNED = "https://user:pass@files.example/ana.wav?X-Amz-Signature=s3cr3t"
@@ -71,6 +72,11 @@ def damaged(store: JobStore) -> None:
     store._redis.zrem(store._space.key("state:cancelled"), job_id)
 
 
+def with_callback_secret(store: JobStore) -> None:
+    """Store a callback secret of the API key `shop`."""
+    assert store.callback_secrets.put("shop", StoredSecret("gAAAA-encrypted", 0.0), None)
+
+
 def _nothing(_: JobStore) -> None:
     return None
 
@@ -106,6 +112,20 @@ CHANGES: dict[str, list[Case]] = {
     ],
     "set_batch_callback": [
         Case(_nothing, lambda queue, _: queue.set_batch_callback("b", SIGNED), {"details": {"url": "files.example"}})
+    ],
+    "set_callback_secret": [
+        Case(
+            _nothing,
+            lambda queue, _: queue.set_callback_secret("shop", "gAAAA-encrypted", overlap_s=60),
+            {"details": {"key_name": "shop", "overlap_s": 60}},
+        )
+    ],
+    "remove_callback_secret": [
+        Case(
+            with_callback_secret,
+            lambda queue, _: queue.remove_callback_secret("shop"),
+            {"details": {"key_name": "shop"}},
+        )
     ],
     "cancel": [
         Case(queued, lambda queue, job_id: queue.cancel(job_id), {"batch": "b", "jobs": 1, "credits": None}),

@@ -214,6 +214,15 @@ class JobPage(Schema):
     """Cursor of the next page; null on the last page."""
 
 
+class CallbackSecret(Schema):
+    """A new callback secret of an API key."""
+
+    name: str
+    """Name of the key."""
+    secret: str
+    """The secret, as receivers configure it: `whsec_` and base64."""
+
+
 class AuditLogPage(Schema):
     """A page of the audit log."""
 
