@@ -16,7 +16,7 @@ from tests.integration.outbound.callback_worker import (
     receivers,
     verified,
 )
-from tests.store.life import apply_transition, dump_keys, get_job
+from tests.store.life import apply_transition, dump_keys
 from tests.support.jobs import voice
 from tests.support.scripted import Request, ScriptedServer
 from voicequeue import State, VoiceQueue
@@ -50,8 +50,9 @@ def of_shop(queue: VoiceQueue) -> VoiceQueue:
 
 def settle(worker: CallbackWorker, queue: VoiceQueue, url: str | None, batch: str | None = None) -> None:
     """Enqueue a job with this callback URL, and let it fail."""
-    job_id = queue.enqueue(voice(callback_url=url, batch=batch))
-    apply_transition(worker.store, get_job(worker.store, job_id), State.CANCELLED if url is None else State.FAILED)
+    job = queue.enqueue(voice(callback_url=url, batch=batch))
+    to = State.CANCELLED if url is None else State.FAILED
+    apply_transition(worker.store, job, to, worker.clock.now)
 
 
 def set_secret(queue: VoiceQueue, name: str = "shop", *, overlap_s: float = 0.0, root: str = SECRET) -> str:
@@ -228,3 +229,19 @@ def test_redis_holds_no_secret_in_clear(store: JobStore, queue: VoiceQueue) -> N
 
     assert "callback_secrets" in dump
     assert secret.removeprefix("whsec_") not in dump
+
+
+def test_each_callback_names_its_namespace(
+    worker: CallbackWorker, listen: Listen, valkey_url: str, prefix: str
+) -> None:
+    """Those of a job and those of a batch, whose names are without the prefix."""
+    receiver = listen(OK)
+    with VoiceQueue(valkey_url, prefix=prefix, namespace="shop") as queue:
+        queue.set_batch_callback("b", receiver.url)
+        settle(worker, queue, receiver.url, batch="b")
+
+    worker.run()
+
+    payloads = {(payload := verified(request))["type"]: payload["data"] for request in receiver.requests}
+    assert (payloads["job.failed"]["namespace"], payloads["job.failed"]["batch"]) == ("shop", "b")
+    assert (payloads["batch.settled"]["namespace"], payloads["batch.settled"]["name"]) == ("shop", "b")

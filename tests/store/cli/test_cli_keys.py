@@ -7,6 +7,7 @@ import pytest
 from tests.store.conftest import Command
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope
+from voicequeue.storage.job_store import JobStore
 
 
 def test_a_new_key_is_shown_once_with_the_line_for_the_gateway(command: Command) -> None:
@@ -35,3 +36,54 @@ def test_an_invalid_key_is_wrong_usage(command: Command, arguments: list[str]) -
     ended = command("keys", "new", *arguments)
 
     assert (ended.code, ended.out) == (2, "")
+
+
+def test_a_callback_secret_is_shown_once_and_replaced_with_an_overlap(
+    command: Command, monkeypatch: pytest.MonkeyPatch, store: JobStore
+) -> None:
+    """Only `--rotate` replaces it; `--remove` removes it."""
+    monkeypatch.delenv("VOICEQUEUE_CALLBACK_SECRET", raising=False)
+    monkeypatch.setenv("VOICEQUEUE_SECRET", "the common secret of all these processes")
+
+    created = command("keys", "callback-secret", "shop")
+    again = command("keys", "callback-secret", "shop")
+    rotated = command("keys", "callback-secret", "shop", "--rotate", "--overlap", "2d", "--json").json()
+
+    assert created.out.startswith("whsec_")
+    assert "shown only now" in created.err
+    assert (again.code, again.out) == (1, "")
+    assert "--rotate" in again.err
+    assert rotated["name"] == "shop"
+    assert rotated["secret"] != created.out.strip()
+    stored = store.callback_secrets.get("shop")
+    assert stored is not None
+    assert [old.until - stored.since for old in stored.old] == [2 * 86_400]
+    assert command("keys", "callback-secret", "shop", "--remove").code == 0
+    assert command("keys", "callback-secret", "shop", "--remove").code == 1
+
+
+def test_without_a_root_secret_no_callback_secret_is_created(
+    command: Command, monkeypatch: pytest.MonkeyPatch, store: JobStore
+) -> None:
+    """It could not be encrypted. The error names the settings."""
+    monkeypatch.delenv("VOICEQUEUE_CALLBACK_SECRET", raising=False)
+    monkeypatch.delenv("VOICEQUEUE_SECRET", raising=False)
+
+    refused = command("keys", "callback-secret", "shop")
+
+    assert (refused.code, refused.out) == (2, "")
+    assert "VOICEQUEUE_SECRET" in refused.err
+    assert store.callback_secrets.all() == {}
+
+
+@pytest.mark.parametrize(
+    "arguments", [("a b",), ("shop", "--overlap", "1h"), ("shop", "--rotate", "--overlap", "soon"),
+                  ("shop", "--rotate", "--overlap", "31d"), ("shop", "--rotate", "--remove")]
+)  # fmt: skip
+def test_invalid_options_of_a_callback_secret_are_wrong_usage(
+    command: Command, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    """Nothing is stored."""
+    monkeypatch.setenv("VOICEQUEUE_SECRET", "the common secret of all these processes")
+
+    assert command("keys", "callback-secret", *arguments).code == 2

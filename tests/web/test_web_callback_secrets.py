@@ -1,0 +1,47 @@
+"""An API key creates and replaces its own callback secret over HTTP."""
+
+from __future__ import annotations
+
+from pydantic import SecretStr
+
+from tests.web.conftest import Build, Gateway, problem
+from voicequeue.auth import signatures
+from voicequeue.auth.callback_secrets import SecretCipher
+from voicequeue.storage.job_store import JobStore
+
+COMMON = "the common secret of all these processes"
+
+
+def test_a_key_creates_and_replaces_its_own_callback_secret(build_gateway: Build, store: JobStore) -> None:
+    """The response has it once and is not cached; the process `callbacks` can decrypt both during the overlap."""
+    gateway = build_gateway(secret=SecretStr(COMMON))
+
+    first, second = (gateway("POST", "/v1/callback-secret", key="enqueue") for _ in range(2))
+
+    assert (first.status_code, first.headers["cache-control"]) == (201, "no-store")
+    assert first.json()["name"] == "enqueue"
+    stored = store.callback_secrets.get("enqueue")
+    assert stored is not None
+    cipher = SecretCipher([signatures.callback_secret(COMMON)])
+    decrypted = [cipher.decrypt("enqueue", token) for token in stored.valid_tokens(stored.since)]
+    assert decrypted == [second.json()["secret"], first.json()["secret"]]
+    assert list(store.callback_secrets.all()) == ["enqueue"]
+
+
+def test_a_callback_secret_needs_the_scope_and_a_root_secret(gateway: Gateway, store: JobStore) -> None:
+    """The error names the settings. Nothing is stored."""
+    problem(gateway("POST", "/v1/callback-secret", key="read"), 403, "forbidden")
+    answer = gateway("POST", "/v1/callback-secret", key="enqueue")
+
+    assert answer.status_code == 409
+    assert "VOICEQUEUE_CALLBACK_SECRET" in answer.json()["detail"]
+    assert store.callback_secrets.all() == {}
+
+
+def test_too_many_valid_secrets_are_refused(build_gateway: Build) -> None:
+    """Each adds a signature to every callback. An overlap of zero ends all older ones."""
+    gateway = build_gateway(secret=SecretStr(COMMON))
+    statuses = [gateway("POST", "/v1/callback-secret", key="enqueue").status_code for _ in range(6)]
+
+    assert statuses == [201] * 5 + [409]
+    assert gateway("POST", "/v1/callback-secret?overlap_s=0", key="enqueue").status_code == 201
