@@ -72,4 +72,6 @@ def _encrypt_again(services: CallbackServices) -> None:
         if count := services.signer.encrypt_again():
             log.info("callback secrets encrypted again: %d", count)
     except (RedisError, StoreUnavailableError) as error:
-        log.warning("callback secrets were not encrypted again: %s; restart `callbacks`", type(error).__name__)
+        log.warning(
+            "Redis did not answer (%s): restart `callbacks` to encrypt callback secrets again", type(error).__name__
+        )
