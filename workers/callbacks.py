@@ -72,6 +72,4 @@ def _encrypt_again(services: CallbackServices) -> None:
         if count := services.signer.encrypt_again():
             log.info("callback secrets encrypted again: %d", count)
     except (RedisError, StoreUnavailableError) as error:
-        log.warning(
-            "Redis did not answer (%s): restart `callbacks` to encrypt callback secrets again", type(error).__name__
-        )
+        log.warning("callback secrets stay encrypted with the old secret: %s; restart", type(error).__name__)

@@ -145,7 +145,9 @@ def test_a_worker_that_is_killed_during_delivery_causes_one_duplicate_only(
     job = worker.settle(receiver.url)
     callback_ids = worker.services.callbacks.lease(worker.clock.now, lease_s=60)
     [claim] = worker.services.callbacks.claim(callback_ids, worker.clock.now, lease_s=60)
-    assert worker.services.sender.send(claim, Target.parse(claim.url()), worker.clock.now) == Delivered()
+    target = Target.parse(claim.url())
+    secrets = worker.services.signer.secrets(claim, target, worker.clock.now)
+    assert worker.services.sender.send(claim, target, secrets, worker.clock.now) == Delivered()
 
     assert worker.run() == 0
     worker.clock.now += 60

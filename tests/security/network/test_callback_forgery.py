@@ -13,6 +13,7 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from tasks.callbacks.sender import Delivered, Sender
+from tasks.callbacks.signing import CallbackSigner
 from tasks.enqueue import enqueue_or_reject
 from tests.store.conftest import Command
 from tests.store.life import fail_job, get_job
@@ -48,13 +49,13 @@ def secret_of(command: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[[Sc
 
 def deliver(store: JobStore, *secrets: str) -> None:
     """Deliver every callback that is due."""
-    sender = Sender(
-        secrets or [ROOT], allowed=AddressPolicy.parse("127.0.0.1", setting="S"), times=HttpTimeouts(5.0, 5.0)
-    )
+    sender = Sender(allowed=AddressPolicy.parse("127.0.0.1", setting="S"), times=HttpTimeouts(5.0, 5.0))
+    signer = CallbackSigner(secrets or [ROOT], store.callback_secrets)
     now = time.time()
     ids = store.callbacks.lease(now, lease_s=60)
     for call in store.callbacks.claim(ids, now, lease_s=60):
-        assert sender.send(call, Target.parse(call.url()), now) == Delivered()
+        target = Target.parse(call.url())
+        assert sender.send(call, target, signer.secrets(call, target, now), now) == Delivered()
         store.callbacks.mark_delivered(call.id, now)
 
 

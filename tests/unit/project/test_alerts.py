@@ -72,6 +72,7 @@ FAULTS = {
         'voicequeue_upstream_requests_total{operation="poll",outcome="no_response"}': "0+60x90"
     },
     "VoicequeueCallbacksUndelivered": {'voicequeue_callbacks{state="undelivered"}': "1x90"},
+    "VoicequeueCallbacksUnsigned": {'voicequeue_callback_attempts_total{outcome="unsigned"}': "0+1x90"},
     "VoicequeueCallbacksFailing": {'voicequeue_callback_attempts_total{outcome="retry"}': "0+90x90"},
     "VoicequeueNoCallbackWorkers": {'voicequeue_heartbeat_age_seconds{kind="callbacks",worker="c"}': "1+60x90"},
     "VoicequeueArchiveFailed": {'voicequeue_archive_jobs{state="failed"}': "1x90"},
