@@ -30,6 +30,7 @@ ROUTES = [
     ("POST", "/v1/jobs", Scope.ENQUEUE),
     ("POST", "/v1/batches/b/jobs", Scope.ENQUEUE),
     ("PATCH", "/v1/batches/b", Scope.ENQUEUE),
+    ("POST", "/v1/callback-secret", Scope.ENQUEUE),
     ("GET", "/v1/jobs", Scope.READ),
     ("GET", "/v1/jobs/x", Scope.READ),
     ("GET", "/v1/batches", Scope.READ),
