@@ -26,9 +26,11 @@ class CallbackSecretMethods(ReadMethods):
             overlap_s: Seconds for which the secret that it replaces signs, too; at most 30 days. None replaces none.
 
         Raises:
+            NotOperatorError: The client is limited to one namespace.
             InvalidStateError: The key has a callback secret, and `overlap_s` is None, or its record is damaged.
             ValueError: The name or `overlap_s` is invalid, or too many secrets are valid.
         """
+        self._require_operator("set_callback_secret")
         _check_name(key_name)
         if overlap_s is not None and not 0 <= overlap_s <= OVERLAP_MAX_S:
             raise ValueError(f"the overlap must be 0 to {OVERLAP_MAX_S:,} seconds (30 days), not {overlap_s:g}")
@@ -47,8 +49,10 @@ class CallbackSecretMethods(ReadMethods):
             key_name: Name of the API key.
 
         Raises:
+            NotOperatorError: The client is limited to one namespace.
             ValueError: The name is invalid.
         """
+        self._require_operator("remove_callback_secret")
         _check_name(key_name)
         with translated_errors():
             return self._store.callback_secrets.remove(key_name)

@@ -128,6 +128,7 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
         "reason": ["to disturb"],
         "stage": [None, "voice"],
         "findings": [[]],
+        "key_name": ["shop"],
         "timeout": [0.01],
         "limit": [100],
         "in_flight": [1],
@@ -137,7 +138,7 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
 #: Parameters whose default value says as much as any other.
 DEFAULTED = {
     *("on_reject", "wait_s", "span_s", "buckets", "max_in_flight", "stop_after", "stop_min"),
-    *("submit_rate", "min_balance", "since", "actor", "may_resubmit"),
+    *("submit_rate", "min_balance", "since", "actor", "may_resubmit", "overlap_s"),
 }
 
 

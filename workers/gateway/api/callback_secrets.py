@@ -12,7 +12,9 @@ from starlette.concurrency import run_in_threadpool
 from voicequeue import VoiceQueue
 from voicequeue.auth.api_keys import Scope
 from voicequeue.auth.callback_secrets import new_secret
+from voicequeue.client.queue import in_namespace
 from voicequeue.domain.callback_secrets import OVERLAP_DEFAULT_S, OVERLAP_MAX_S
+from voicequeue.domain.namespaces import ALL
 from workers.gateway.api import schemas
 from workers.gateway.openapi import problems, response_of
 from workers.gateway.problems import ProblemError
@@ -43,7 +45,9 @@ def router(queue: VoiceQueue, access: AccessControl, root_secrets: Sequence[str]
         It signs the callbacks of the key's jobs, and those of batches whose URL the key has set, at once. During the
         overlap they have a signature by each secret. At most five secrets are valid at once.
         """
-        secret = await run_in_threadpool(_set, acting(queue, request), request.state.caller, root_secrets, overlap_s)
+        # Secrets belong to keys, not to namespaces; a caller sets that of its own key only.
+        operator = in_namespace(acting(queue, request), ALL)
+        secret = await run_in_threadpool(_set, operator, request.state.caller, root_secrets, overlap_s)
         document: schemas.CallbackSecret = {"name": request.state.caller, "secret": secret}
         return JSONResponse(document, status_code=201, headers={"Cache-Control": "no-store"})
 
