@@ -21,8 +21,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::voicequeue.UnknownModelWarning"
 CONFIG: dict[str, Any] = {
     "generation": {"deterministic": True, "mode": "all", "with-security-parameters": False},
     "checks": {
+        # With `namespace`, what concerns the whole queue is forbidden.
         # Some rules concern several fields (audio_url or persona_id; length of lyrics by model).
-        "positive_data_acceptance": {"expected-statuses": ["2xx", "404", "409", "415", "422"]},
+        "positive_data_acceptance": {"expected-statuses": ["2xx", "403", "404", "409", "415", "422"]},
     },
     "operations": [
         # Any text is read line by line, and each line has its own result.

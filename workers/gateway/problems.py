@@ -23,6 +23,7 @@ from voicequeue import (
     InvalidStateError,
     JobNotFoundError,
     KeyConflictError,
+    NotOperatorError,
     PlanNotFoundError,
     Problem,
     StoreUnavailableError,
@@ -53,6 +54,7 @@ _RAISED: Mapping[type[VoiceQueueError], tuple[int, str]] = {
     JobNotFoundError: (404, "job_not_found"),
     BatchNotFoundError: (404, "batch_not_found"),
     PlanNotFoundError: (404, "plan_not_found"),
+    NotOperatorError: (403, "not_operator"),
     StoreUnavailableError: (503, "store_unavailable"),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -13,7 +13,7 @@ from voicequeue.auth.api_keys import Scope
 from workers.gateway.api import schemas
 from workers.gateway.api.jobs import Cursor, Limit
 from workers.gateway.openapi import problems, response_of
-from workers.gateway.security.access import AccessControl
+from workers.gateway.security.access import AccessControl, reading
 
 
 def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
@@ -25,6 +25,7 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
         responses={200: response_of(schemas.AuditLogPage, "A page of the audit log."), **problems(401, 403, 422, 503)},
     )
     async def list_audit_log(
+        request: Request,
         since: Annotated[
             schemas.Since | None, Query(description="Only changes at this time or later; ISO 8601.")
         ] = None,
@@ -42,7 +43,7 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
         A page may have fewer than `limit` entries, even none, while `next` is set.
         """
         page = await run_in_threadpool(
-            queue.audit_log,
+            reading(queue, request).audit_log,
             since=None if since is None else since.timestamp(),
             actor=actor,
             action=action,

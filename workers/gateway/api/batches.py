@@ -15,7 +15,7 @@ from workers.gateway.api import schemas
 from workers.gateway.api.jobs import Cursor, Limit
 from workers.gateway.api.schemas import ChangeReason
 from workers.gateway.openapi import json_body, problems, response_of
-from workers.gateway.security.access import AccessControl, acting
+from workers.gateway.security.access import AccessControl, acting, reading
 from workers.gateway.server import bodies
 
 _NAME = Path(description="Name of the batch.")
@@ -30,9 +30,9 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
         dependencies=access.require(Scope.READ),
         responses={200: response_of(schemas.BatchPage, "A page of batches."), **problems(401, 403, 422, 503)},
     )
-    async def list_batches(limit: Limit = 100, cursor: Cursor = None) -> JSONResponse:
+    async def list_batches(request: Request, limit: Limit = 100, cursor: Cursor = None) -> JSONResponse:
         """List batches, newest first."""
-        page = await run_in_threadpool(queue.list_batches, limit=limit, cursor=cursor)
+        page = await run_in_threadpool(reading(queue, request).list_batches, limit=limit, cursor=cursor)
         batches: schemas.BatchPage = {"batches": [_batch(batch) for batch in page.items], "next": page.cursor}
         return JSONResponse(batches)
 
@@ -41,9 +41,9 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
         dependencies=access.require(Scope.READ),
         responses={200: response_of(BatchSchema, "The batch."), **problems(401, 403, 404, 422, 503)},
     )
-    async def get_batch(name: Annotated[str, _NAME]) -> JSONResponse:
+    async def get_batch(request: Request, name: Annotated[str, _NAME]) -> JSONResponse:
         """Get a batch with its progress, credits and limits."""
-        return JSONResponse(_batch(await run_in_threadpool(queue.batch, name)))
+        return JSONResponse(_batch(await run_in_threadpool(reading(queue, request).batch, name)))
 
     @routes.patch(
         "/v1/batches/{name}",

@@ -17,10 +17,11 @@ from starlette.types import Scope as HttpScope
 
 from voicequeue import Event, InvalidJobError, Problem, StoreUnavailableError, VoiceQueue
 from voicequeue.auth.api_keys import Scope
+from voicequeue.domain.namespaces import ALL
 from voicequeue.texts import parse_int
 from workers.gateway.api import schemas
 from workers.gateway.openapi import problems
-from workers.gateway.security.access import AccessControl
+from workers.gateway.security.access import AccessControl, reading
 from workers.gateway.server.concurrency import ConcurrencyLimit
 from workers.gateway.server.connections import ServerLimits
 
@@ -68,14 +69,17 @@ class EventBroadcaster:
 
     def __init__(self, queue: VoiceQueue, bounds: ServerLimits) -> None:
         self._queue = queue
-        self._changed = asyncio.Event()
+        self._changed: dict[str, asyncio.Event] = {}  # by namespace
         self._watcher: asyncio.Task[None] | None = None
         self._streams = 0
         self.streams = ConcurrencyLimit(bounds.share_of(MAX_STREAMS), share=STREAM_SHARE, what="event streams")
 
-    def next_change(self) -> asyncio.Event:
-        """Return an event that is set when there is something new. Get it before reading, to miss nothing."""
-        return self._changed
+    def next_change(self, namespace: str) -> asyncio.Event:
+        """Return an event that is set when there is something new in the namespace (`*`: in any).
+
+        Get it before reading, to miss nothing.
+        """
+        return self._changed.setdefault(namespace, asyncio.Event())
 
     @contextlib.asynccontextmanager
     async def watch(self) -> AsyncIterator[None]:
@@ -92,21 +96,25 @@ class EventBroadcaster:
                 self._watcher = None
 
     async def _watch(self) -> None:
-        notified_id = last_id = ""
+        last_id = ""
         while True:
             try:
                 if last_id:
                     events = await run_in_threadpool(self._queue.events, last_id, wait_s=_READ_WAIT_S)
                     last_id = events[-1].id if events else last_id
+                    self._notify({event.namespace for event in events})
                 else:
                     last_id = await run_in_threadpool(self._queue.last_event_id)
+                    self._notify(set(self._changed))
             except StoreUnavailableError:
                 await asyncio.sleep(1)
-            if last_id != notified_id:
-                notified_id = last_id
-                self._changed.set()
-                self._changed = asyncio.Event()
             await asyncio.sleep(_READ_INTERVAL_S)
+
+    def _notify(self, namespaces: set[str]) -> None:
+        """Wake the streams of these namespaces, and those of all namespaces."""
+        for namespace in {*namespaces, ALL} if namespaces else ():
+            if changed := self._changed.pop(namespace, None):
+                changed.set()
 
 
 def router(
@@ -140,8 +148,9 @@ def router(
         themselves.
         """
         broadcaster.streams.check(getattr(request.state, "caller", ""))
-        after, has_gap = await run_in_threadpool(_start, queue, last_event_id)
-        events = _stream(queue, broadcaster, after, has_gap, heartbeat_s=heartbeat_s, batch=batch, job_id=job)
+        own = reading(queue, request)
+        after, has_gap = await run_in_threadpool(_start, own, last_event_id)
+        events = _stream(own, broadcaster, after, has_gap, heartbeat_s=heartbeat_s, batch=batch, job_id=job)
         return EventStream(events, broadcaster.streams)
 
     return routes
@@ -184,7 +193,7 @@ async def _stream(
     async with broadcaster.watch():
         last_sent_at = time.monotonic()
         while True:
-            changed = broadcaster.next_change()
+            changed = broadcaster.next_change(queue.namespace)
             events = await _read(queue, after)
             if text := "".join(map(_format, (event for event in events if _matches(event, batch, job_id)))):
                 yield text

@@ -14,7 +14,7 @@ from voicequeue import EnqueueResult, FailureCode, Filter, InvalidJobError, Job,
 from voicequeue.auth.api_keys import Scope
 from workers.gateway.api import schemas
 from workers.gateway.openapi import json_body, problems, response_of
-from workers.gateway.security.access import AccessControl, acting, source_of
+from workers.gateway.security.access import AccessControl, acting, reading, source_of
 from workers.gateway.server import bodies
 from workers.gateway.server.large_responses import LargeResponses
 
@@ -96,7 +96,7 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
         filter_ = Filter(state, stage, batch, code, since_at, _metadata(request.query_params), search)
 
         def read_page() -> schemas.JobPage:
-            page = queue.search(filter_, limit=limit, cursor=cursor)
+            page = reading(queue, request).search(filter_, limit=limit, cursor=cursor)
             return {"jobs": [job.as_dict() for job in page.items], "next": page.cursor}
 
         return await large.respond(request, read_page)
@@ -111,16 +111,17 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
         },
     )
     async def get_job(
+        request: Request,
         job_id: JobId,
         if_none_match: Annotated[str | None, Header(description="`ETag` of an earlier response.")] = None,
     ) -> Response:
         """Get a job with its timeline."""
-        job = await run_in_threadpool(queue.get, job_id)
+        job = await run_in_threadpool(reading(queue, request).get, job_id)
         headers = {"ETag": etag(job), "Cache-Control": "private, no-cache"}
         if if_none_match is not None and _matches(headers["ETag"], if_none_match):
             return Response(status_code=304, headers=headers)
         # Read after the job: the timeline may be newer than the ETag, never older.
-        timeline = await run_in_threadpool(queue.timeline, job_id)
+        timeline = await run_in_threadpool(reading(queue, request).timeline, job_id)
         details: schemas.JobDetails = {**job.as_dict(), "timeline": [entry.as_dict() for entry in timeline]}
         return JSONResponse(details, headers=headers)
 

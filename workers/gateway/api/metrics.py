@@ -21,7 +21,7 @@ from voicequeue.domain.status import BacklogLane, by_priority
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.job_store import JobStore
 from workers.gateway.openapi import problems
-from workers.gateway.security.access import AccessControl
+from workers.gateway.security.access import AccessControl, require_operator
 
 #: All reasons of holds.
 HOLD_REASONS = (*HoldReason, *(f"{HoldReason.PAUSED}.{stage}" for stage in Stage))
@@ -55,13 +55,14 @@ def router(store: JobStore, access: AccessControl) -> APIRouter:
     @routes.get(
         "/metrics",
         response_class=Response,
-        responses={200: {"description": "The metrics.", "content": {"text/plain": {}}}, **problems(401, 403, 503)},
+        responses={200: {"description": "The metrics.", "content": {"text/plain": {}}}, **problems(401, 403, 422, 503)},
     )
     async def get_metrics(request: Request) -> Response:
         """Get metrics for Prometheus.
 
         `Accept` selects the text format or OpenMetrics.
         """
+        require_operator(request, "metrics")
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         with translated_errors():
             body = await run_in_threadpool(encode, registry)

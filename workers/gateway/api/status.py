@@ -14,7 +14,7 @@ from voicequeue.domain.schemas import Status
 from voicequeue.storage.rejected_messages import MESSAGES_MAX
 from workers.gateway.api import schemas
 from workers.gateway.openapi import problems, response_of
-from workers.gateway.security.access import AccessControl
+from workers.gateway.security.access import AccessControl, reading
 from workers.gateway.server.large_responses import LargeResponses
 
 
@@ -27,10 +27,11 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
         responses={200: response_of(Status, "The status."), **problems(401, 403, 404, 422, 503)},
     )
     async def get_status(
+        request: Request,
         batch: Annotated[schemas.BatchName | None, Query(description="Only this batch.")] = None,
     ) -> JSONResponse:
         """Get the status of the queue or of one batch."""
-        return JSONResponse((await run_in_threadpool(queue.status, batch)).as_dict(batch))
+        return JSONResponse((await run_in_threadpool(reading(queue, request).status, batch)).as_dict(batch))
 
     @routes.get(
         "/v1/rejected-messages",
@@ -49,7 +50,8 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
         """
 
         def read() -> schemas.RejectedMessages:
-            return {"rejected_messages": [message.as_dict() for message in queue.rejected_messages(limit)]}
+            messages = reading(queue, request).rejected_messages(limit)
+            return {"rejected_messages": [message.as_dict() for message in messages]}
 
         return await large.respond(request, read)
 

@@ -11,12 +11,13 @@ from starlette.concurrency import run_in_threadpool
 from voicequeue import BulkAction, InvalidJobError, Job, Problem, Stage, VoiceQueue
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain import transitions
+from voicequeue.domain.namespaces import ALL
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.stop_loss import BatchLimitChanges, parse_fraction
 from voicequeue.texts import parse_float
 from workers.gateway.page.base import Form, PageRenderer
 from workers.gateway.page.views import to_filter
-from workers.gateway.security.access import acting, may_review, require_also
+from workers.gateway.security.access import acting, may_review, reading, require_also
 
 #: Form fields that select jobs.
 _FILTER = ("state", "batch", "code", "q")
@@ -41,7 +42,7 @@ class Actions:
 
     def confirm(self, request: Request, job_id: str, action: BulkAction) -> Response:
         """Ask whether to retry or cancel this job. Raises JobNotFoundError, InvalidStateError."""
-        job = self._queue.get(job_id)
+        job = reading(self._queue, request).get(job_id)
         if action is BulkAction.CANCEL:
             transitions.require_cancellable(job)
             return self._renderer.render(request, "cancel.html", {"job": job})
@@ -72,7 +73,9 @@ class Actions:
 
     def confirm_review(self, request: Request, job_id: str) -> Response:
         """Ask whether an unsure job was charged. Raises JobNotFoundError, InvalidStateError."""
-        return self._renderer.render(request, "review.html", {"unsure": self._queue.charge_review(job_id)})
+        return self._renderer.render(
+            request, "review.html", {"unsure": reading(self._queue, request).charge_review(job_id)}
+        )
 
     def review(self, request: Request, form: Form, job_id: str) -> Response:
         """Resolve an unsure job. Raises InvalidJobError, JobNotFoundError, InvalidStateError."""
@@ -92,7 +95,7 @@ class Actions:
 
     def redeliver(self, request: Request, form: Form, job_id: str) -> Response:
         """Deliver the job's pending or undelivered callback now. Raises JobNotFoundError."""
-        job = self._queue.get(job_id)
+        job = reading(self._queue, request).get(job_id)
         count = self._acting(request, form).redeliver_callbacks([job.callback_id] if job.callback_id else [])
         return self._show_job(job, "The callback is being delivered." if count else "There is no callback to deliver.")
 
@@ -109,7 +112,7 @@ class Actions:
         if "resubmit" in form:
             require_also(request, Scope.REVIEW)
         fields = {name: form.get(name, "") for name in _FILTER}
-        plan = self._queue.plan_bulk(_action(form), to_filter(fields), resubmit="resubmit" in form)
+        plan = reading(self._queue, request).plan_bulk(_action(form), to_filter(fields), resubmit="resubmit" in form)
         filters = {name: value for name, value in fields.items() if value}
         return self._renderer.render(request, "plan.html", {"plan": plan, "filters": filters})
 
@@ -130,10 +133,11 @@ class Actions:
 
     def controls(self, request: Request) -> Response:
         """Show holds, switches to pause and resume, and limits."""
+        queue, is_operator = reading(self._queue, request), request.state.namespace == ALL
         context = {
             "stages": list(Stage),
-            "limits": self._queue.limits(),
-            "credits": self._queue.status().account.queued_credits,
+            "limits": queue.limits() if is_operator else None,
+            "credits": queue.status().account.queued_credits,
         }
         return self._renderer.render(request, "controls.html", context)
 
@@ -153,7 +157,7 @@ class Actions:
 
     def set_limits(self, request: Request, form: Form) -> Response:
         """Set the limits of all workers. Raises InvalidJobError."""
-        current = self._queue.limits().as_text()
+        current = reading(self._queue, request).limits().as_text()
         values = {name: _number(name, form[name]) for name in _LIMITS if name in form}
         # An unchanged limit is not set: it continues to follow the settings, if it does.
         changes = {name: value for name, value in values.items() if value is None or value != float(current[name])}
@@ -166,7 +170,7 @@ class Actions:
 
     def set_batch_limits(self, request: Request, form: Form) -> Response:
         """Set the limits of one batch; an empty field removes a limit. Raises InvalidJobError, BatchNotFoundError."""
-        batch = self._queue.batch(form.get("batch", "")).name
+        batch = reading(self._queue, request).batch(form.get("batch", "")).name
         limits: BatchLimitChanges = {
             "max_credits": _limit(form, "max_credits", 0),
             "max_in_flight": _limit(form, "max_in_flight", 1),

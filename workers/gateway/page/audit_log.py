@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from voicequeue import AuditEntry, InvalidJobError, Problem, VoiceQueue
 from voicequeue.ingest.cells import csv_lines
 from workers.gateway.page.base import HEADERS, PageRenderer
+from workers.gateway.security.access import reading
 
 #: Entries per page, and per read of an export.
 PAGE_SIZE = 50
@@ -59,15 +60,15 @@ def router(queue: VoiceQueue, renderer: PageRenderer) -> APIRouter:
 
     @routes.get("/audit-log")
     def audit_log(request: Request, form: Fields, cursor: Cursor = None) -> Response:
-        page = queue.audit_log(**_filters(form), limit=PAGE_SIZE, cursor=cursor)
+        page = reading(queue, request).audit_log(**_filters(form), limit=PAGE_SIZE, cursor=cursor)
         query = {name: value for name, value in form.items() if value}
         next_page = page.cursor and "?" + urlencode({**query, "cursor": page.cursor})
         context = {"page": page, "fields": form, "query": query, "next_page": next_page}
         return renderer.render(request, "audit_log.html", context)
 
     @routes.get("/audit-log.csv")
-    async def export(form: Fields) -> Response:
-        lines = csv_lines(_exported(queue, _filters(form)))
+    async def export(request: Request, form: Fields) -> Response:
+        lines = csv_lines(_exported(reading(queue, request), _filters(form)))
         # Read before the response begins, so that an unreachable Redis is an error page.
         first = [await run_in_threadpool(partial(next, lines)), await run_in_threadpool(partial(next, lines, ""))]
         headers = {**HEADERS, "Content-Disposition": 'attachment; filename="audit-log.csv"'}

@@ -26,7 +26,7 @@ from workers.gateway import problems
 from workers.gateway.page import filters
 from workers.gateway.page.links import UrlPolicy
 from workers.gateway.problems import ProblemError
-from workers.gateway.security.access import AccessControl
+from workers.gateway.security.access import AccessControl, reading
 from workers.gateway.security.sessions import SessionManager, SessionUser
 from workers.gateway.server import bodies
 
@@ -168,7 +168,7 @@ class PageRenderer:
         who: SessionUser | None = getattr(request.state, "user", None)
         is_away = getattr(request.state, "is_away", False)
         reader = who if who is not None and who.has_scope(Scope.READ) and not is_away else None
-        summary = self._queue.status() if reader else None
+        summary = reading(self._queue, request).status() if reader else None
         notice = self._sessions.take_notice(reader) if reader else ""
         now = time.time() if summary is None else summary.at
         operates = who is not None and who.has_scope(Scope.OPERATE)

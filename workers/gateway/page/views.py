@@ -30,6 +30,7 @@ from voicequeue.domain.transitions import can_be_cancelled
 from workers.gateway.api.events import HEARTBEAT_S, EventBroadcaster, EventStream
 from workers.gateway.page.base import PageRenderer
 from workers.gateway.page.chart import PERIODS, draw
+from workers.gateway.security.access import reading
 
 #: Changes within this many seconds are reported together.
 COALESCE_S = 1.0
@@ -49,13 +50,13 @@ class Views:
 
     def jobs(self, request: Request, fields: Mapping[str, str], cursor: str | None) -> Response:
         """Render a page of jobs. A search for the id of a job or the name of a batch redirects there."""
-        if fields["q"] and cursor is None and (path := self._exact_match(fields["q"])):
+        if fields["q"] and cursor is None and (path := self._exact_match(request, fields["q"])):
             return RedirectResponse(path, 303)
         filter_ = to_filter(fields)
         batch, error, page = None, "", None
         try:
-            page = self._queue.search(filter_, limit=PAGE_SIZE, cursor=cursor)
-            batch = self._queue.batch(filter_.batch) if filter_.batch else None
+            page = reading(self._queue, request).search(filter_, limit=PAGE_SIZE, cursor=cursor)
+            batch = reading(self._queue, request).batch(filter_.batch) if filter_.batch else None
         except VoiceQueueError as raised:
             error = str(raised)
         # States are read one after the other: a job that changes state meanwhile is read twice, newer the second time.
@@ -72,26 +73,27 @@ class Views:
         }
         return self._renderer.render(request, "jobs.html", context)
 
-    def _exact_match(self, text: str) -> str | None:
+    def _exact_match(self, request: Request, text: str) -> str | None:
         try:
-            return f"/job/{self._queue.get(text).id}"
+            return f"/job/{reading(self._queue, request).get(text).id}"
         except VoiceQueueError:
             pass
         try:
-            return f"/?{urlencode({'batch': self._queue.batch(text).name})}"
+            return f"/?{urlencode({'batch': reading(self._queue, request).batch(text).name})}"
         except VoiceQueueError:
             return None
 
     def job(self, request: Request, job_id: str) -> Response:
         """Render one job: timeline, charges, voice, songs, callback. Raises JobNotFoundError."""
-        job, timeline = self._queue.get(job_id), self._queue.timeline(job_id)
+        queue = reading(self._queue, request)
+        job, timeline = queue.get(job_id), queue.timeline(job_id)
         context = {
             "job": job,
             "timeline": timeline,
             "charges": charges(timeline),
             "prices": PRICES,
-            "creator": self._queue.voice_creator(job),
-            "callback": self._queue.callback(job.callback_id) if job.callback_id else None,
+            "creator": queue.voice_creator(job),
+            "callback": queue.callback(job.callback_id) if job.callback_id else None,
             "is_cancellable": can_be_cancelled(job),
             "more_fields": more_fields,
         }
@@ -99,14 +101,14 @@ class Views:
 
     def batches(self, request: Request, cursor: str | None) -> Response:
         """Render a page of batches, newest first. Raises InvalidCursorError."""
-        page = self._queue.list_batches(limit=PAGE_SIZE, cursor=cursor)
+        page = reading(self._queue, request).list_batches(limit=PAGE_SIZE, cursor=cursor)
         next_page = page.cursor and "?" + urlencode({"cursor": page.cursor})
         return self._renderer.render(request, "batches.html", {"page": page, "next_page": next_page})
 
     def throughput(self, request: Request, over: str) -> Response:
         """Render charts of finished jobs and of their durations."""
         span = PERIODS.get(over, PERIODS["hour"])
-        chart = draw(self._queue.throughput(span_s=span.seconds, buckets=span.buckets))
+        chart = draw(reading(self._queue, request).throughput(span_s=span.seconds, buckets=span.buckets))
         return self._renderer.render(request, "throughput.html", {"chart": chart, "span": span, "spans": PERIODS})
 
 
@@ -141,14 +143,16 @@ def to_filter(fields: Mapping[str, str]) -> Filter:
     )
 
 
-async def _changes(broadcaster: EventBroadcaster, is_allowed: Callable[[], Awaitable[bool]]) -> AsyncIterator[str]:
+async def _changes(
+    broadcaster: EventBroadcaster, namespace: str, is_allowed: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[str]:
     """Yield an event for the changes of each second; the page then reloads its content.
 
     Ends when the session does; sends nothing while that cannot be checked.
     """
     yield ": connected\n\n"
     async with broadcaster.watch():
-        changed = broadcaster.next_change()
+        changed = broadcaster.next_change(namespace)
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), HEARTBEAT_S)
@@ -162,7 +166,7 @@ async def _changes(broadcaster: EventBroadcaster, is_allowed: Callable[[], Await
             if not changed.is_set():
                 yield ": nothing new\n\n"
                 continue
-            changed = broadcaster.next_change()
+            changed = broadcaster.next_change(namespace)
             yield "event: changed\ndata: {}\n\n"
             await asyncio.sleep(COALESCE_S)
 
@@ -186,7 +190,8 @@ def router(queue: VoiceQueue, renderer: PageRenderer, broadcaster: EventBroadcas
 
     @routes.get("/live", response_class=EventStream)
     async def live(request: Request) -> EventStream:
-        return EventStream(_changes(broadcaster, partial(renderer.is_session_valid, request)), broadcaster.streams)
+        is_allowed = partial(renderer.is_session_valid, request)
+        return EventStream(_changes(broadcaster, request.state.namespace, is_allowed), broadcaster.streams)
 
     @routes.get("/job/{job_id}")
     def job(request: Request, job_id: str) -> Response:

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from fastapi.params import Depends as Dependency
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from voicequeue import VoiceQueue
+from voicequeue import InvalidJobError, NotOperatorError, Problem, VoiceQueue
 from voicequeue.auth.api_keys import ApiKey, Scope, find_key
 from voicequeue.client.queue import in_namespace, with_source
+from voicequeue.domain.namespaces import ALL, namespace_name
 from voicequeue.domain.source import Source
 from workers.gateway.openapi import reject_unknown_query
 from workers.gateway.problems import ProblemError
 from workers.gateway.security.local_access import LocalAccess
 
 _bearer = HTTPBearer(scheme_name="key", auto_error=False, description="An API key made by `voicequeue keys new`.")
+
+_NAMESPACE = "Only this namespace; a key of one namespace may name its own only."
 
 _LOCAL_REQUIRED = (
     "The local token is required as the API key: `. .voicequeue/env` sets VOICEQUEUE_API_KEY to it; the token is in "
@@ -55,11 +58,14 @@ class AccessControl:
 
     def _check(self, scope: Scope) -> Callable[..., Awaitable[None]]:
         async def check(
-            request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+            request: Request,
+            credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+            namespace: Annotated[str | None, Query(max_length=40, description=_NAMESPACE)] = None,
         ) -> None:
             self.check_source(request)
             key = self._authorize(scope, "" if credentials is None else credentials.credentials)
-            request.state.caller, request.state.scopes, request.state.namespace = key.name, key.scopes, key.namespace
+            request.state.caller, request.state.scopes = key.name, key.scopes
+            request.state.namespace = key.namespace if namespace is None else _chosen(namespace, key)
 
         return check
 
@@ -73,6 +79,22 @@ class AccessControl:
         if scope not in key.scopes:
             raise _insufficient_scope(scope)
         return key
+
+
+def _chosen(namespace: str, key: ApiKey) -> str:
+    """Return the namespace that a request names. Raises ProblemError, InvalidJobError."""
+    if key.namespace not in (namespace, ALL):
+        raise ProblemError(403, "The API key belongs to another namespace than the one in `namespace`.")
+    try:
+        return namespace if namespace == ALL else namespace_name(namespace)
+    except ValueError as error:
+        raise InvalidJobError([Problem("namespace", str(error))]) from None
+
+
+def require_operator(request: Request, action: str) -> None:
+    """Require a key of all namespaces, for what concerns the whole queue. Raises NotOperatorError."""
+    if request.state.namespace != ALL:
+        raise NotOperatorError(action)
 
 
 def require_also(request: Request, scope: Scope) -> None:

@@ -1,0 +1,158 @@
+"""Namespaces over HTTP: a key neither sees, changes nor disturbs what another namespace owns.
+
+The requests are generated from the OpenAPI schema: a new route is covered by itself, and a new parameter or body fails
+the test until there are values for it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from tests.store.client.test_namespaces import SECRET, Owned, populate
+from tests.support.jobs import voice
+from tests.web.conftest import Build, app_of, problem
+from voicequeue import VoiceQueue
+from voicequeue.auth import api_keys
+from voicequeue.auth.api_keys import Scope
+from voicequeue.storage.job_store import JobStore
+
+INTRUDER, _HASHED = api_keys.generate_key("intruder", Scope)
+SETTING = api_keys.ApiKey("intruder", frozenset(Scope), _HASHED.digest, "other").as_setting()
+ROWS = {"Content-Type": "application/x-ndjson"}
+HEADERS = {"Authorization": f"Bearer {INTRUDER}"}
+
+#: The stream is endless, and has a test of its own; the health checks have no key.
+EXCEPT = {"/v1/events", "/healthz", "/readyz"}
+
+#: Parameters whose values name nothing that is owned.
+HARMLESS = {
+    "limit",
+    "since",
+    "code",
+    "stage",
+    "reason",
+    "actor",
+    "action",
+    "if-none-match",
+    "outcomes",
+    "resubmit",
+}
+
+
+def values(owned: Owned) -> dict[str, list[Any]]:
+    """Return by parameter the values by which another caller may try to reach what is owned."""
+    batches = ["spring", "shop%2Fspring", "shop/spring"]
+    return {
+        "job_id": [job.id for job in owned.jobs],
+        "name": batches[:2],
+        "batch": batches,
+        "namespace": ["shop", "*", "other", ""],
+        "cursor": owned.cursors,
+        "state": ["queued", "failed", "unsure"],
+        "search": ["song", "ana", owned.jobs[0].id],
+        "idempotency-key": ["song", "unsure"],
+    }
+
+
+def bodies(owned: Owned) -> dict[str, list[Any]]:
+    """Return by schema the bodies by which another caller may try to reach what is owned."""
+    plans: list[Any] = [{"json": {"token": token}} for token in owned.tokens]
+    filters = [{"json": {"filter": one}} for one in ({}, {"batch": "spring"}, {"metadata": {"of": "the owner"}})]
+    return {
+        "VoiceJob": [
+            {"json": {"audio_url": "https://a.example/own.wav", "reuse": True, "key": "created", "batch": "spring"}}
+        ],
+        "BulkRequest": plans + filters,
+        "BulkRetryRequest": plans + filters,
+        "RetryRequest": [{}, {"json": {"audio_url": "https://a.example/b.wav"}}],
+        "BatchSettings": [{"json": {"max_credits": 1, "callback_url": "https://elsewhere.example/"}}],
+        "rows": [{"data": '{"audio_url": "https://a.example/own.wav", "key": "song"}\n', "headers": ROWS}],
+        "": [{}],
+    }
+
+
+def requests_of(schema: dict[str, Any], owned: Owned) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield the method, path and options of each request: every body and path, with one further parameter at a time."""
+    known, known_bodies = values(owned), bodies(owned)
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items() if path not in EXCEPT else ():
+            parameters = [one for one in operation.get("parameters", ()) if one["name"].lower() not in HARMLESS]
+            in_path = [one["name"] for one in parameters if one["in"] == "path"]
+            further: list[dict[str, Any]] = [{}]
+            for one in parameters:
+                if one["in"] != "path":
+                    place = "params" if one["in"] == "query" else "headers"
+                    further += [{place: {one["name"]: value}} for value in known[one["name"].lower()]]
+            content = operation.get("requestBody", {}).get("content", {})
+            name = (
+                "rows"
+                if ROWS["Content-Type"] in content
+                else content.get("application/json", {}).get("schema", {}).get("$ref", "").rpartition("/")[2]
+            )
+            for names in product(*(known[name] for name in in_path)):
+                for body, options in product(known_bodies[name], further):
+                    yield method.upper(), path.format(**dict(zip(in_path, names, strict=True))), {**body, **options}
+
+
+def outcome(answer: Any) -> tuple[int, str]:
+    """Return the status and text of a response, without times and random tokens."""
+    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z|\b1\d{12}-\d+\b|\b1\d{9}(\.\d+)?\b", "TIME", answer.text)
+    return answer.status_code, re.sub(r'"(token|next)":"[^"]*"', "", text)
+
+
+def test_no_route_sees_or_changes_what_another_namespace_owns(
+    build_gateway: Build, redis: Redis, prefix: str, valkey_url: str
+) -> None:
+    """Each request ends as if the owner did not exist, and leaves everything of the owner as it was."""
+    empty = f"{prefix}-empty"
+    for one in (prefix, empty):
+        redis.set(f"{{{one}}}:id_secret", SECRET)
+    alone = build_gateway(api_keys=SETTING, prefix=empty)
+    app_alone = app_of(alone)
+    gateway = build_gateway(api_keys=SETTING)
+    app_shared = app_of(gateway)
+    with VoiceQueue(valkey_url, prefix=prefix, namespace="shop") as owning:
+        owned = populate(JobStore(redis, prefix, namespace="shop"), owning)
+    before = owned.footprint(redis, prefix)
+    sent = 0
+    for method, path, options in requests_of(app_shared.openapi(), owned):
+        headers = {**HEADERS, **options.pop("headers", {})}
+        outcomes = []
+        for app in (app_shared, app_alone):
+            gateway.stage.app = app
+            outcomes.append(outcome(gateway(method, path, key=None, headers=headers, **options)))
+        assert outcomes[0] == outcomes[1], (method, path, options)
+        assert outcomes[0][0] < 500, (method, path, options, outcomes[0])
+        assert owned.footprint(redis, prefix) == before, (method, path, options)
+        sent += 1
+    assert sent > 100
+
+
+def test_an_event_stream_has_the_events_of_its_namespace_only(
+    build_gateway: Build, redis: Redis, prefix: str, valkey_url: str
+) -> None:
+    """A stream that resumes from the beginning starts with the first event of the key's own namespace."""
+    gateway = build_gateway(api_keys=SETTING)
+    with VoiceQueue(valkey_url, prefix=prefix, namespace="shop") as owning:
+        populate(JobStore(redis, prefix, namespace="shop"), owning)
+    with VoiceQueue(valkey_url, prefix=prefix, namespace="other") as own:
+        own.enqueue(voice())
+    headers = {**HEADERS, "Last-Event-ID": "1-0"}
+    with gateway("GET", "/v1/events", key=None, headers=headers, stream=True) as answer:
+        data = next(line for line in answer.iter_lines() if line.startswith(b'data: {"at"'))
+    assert json.loads(data.removeprefix(b"data: "))["namespace"] == "other"
+
+
+@pytest.mark.parametrize("path", ["/v1/pause", "/v1/resume"])
+def test_the_whole_queue_needs_a_key_of_all_namespaces(build_gateway: Build, path: str) -> None:
+    """A key of one namespace can pause neither the queue nor a stage, and reads no metrics of it."""
+    gateway = build_gateway(api_keys=SETTING)
+    problem(gateway("POST", path, key=None, headers=HEADERS), 403, "not_operator")
+    problem(gateway("GET", "/metrics", key=None, headers=HEADERS), 403, "not_operator")
