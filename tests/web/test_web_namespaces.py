@@ -42,6 +42,7 @@ HARMLESS = {
     "action",
     "if-none-match",
     "outcomes",
+    "overlap_s",
     "resubmit",
 }
 
@@ -80,7 +81,7 @@ def bodies(owned: Owned) -> dict[str, list[Any]]:
 
 def requests_of(schema: dict[str, Any], owned: Owned) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield the method, path and options of each request: every body and path, with one further parameter at a time."""
-    known, known_bodies = values(owned), bodies(owned)
+    by_parameter, by_schema = values(owned), bodies(owned)
     for path, methods in schema["paths"].items():
         for method, operation in methods.items() if path not in EXCEPT else ():
             parameters = [one for one in operation.get("parameters", ()) if one["name"].lower() not in HARMLESS]
@@ -89,15 +90,15 @@ def requests_of(schema: dict[str, Any], owned: Owned) -> Iterator[tuple[str, str
             for one in parameters:
                 if one["in"] != "path":
                     place = "params" if one["in"] == "query" else "headers"
-                    further += [{place: {one["name"]: value}} for value in known[one["name"].lower()]]
+                    further += [{place: {one["name"]: value}} for value in by_parameter[one["name"].lower()]]
             content = operation.get("requestBody", {}).get("content", {})
             name = (
                 "rows"
                 if ROWS["Content-Type"] in content
                 else content.get("application/json", {}).get("schema", {}).get("$ref", "").rpartition("/")[2]
             )
-            for names in product(*(known[name] for name in in_path)):
-                for body, options in product(known_bodies[name], further):
+            for names in product(*(by_parameter[name] for name in in_path)):
+                for body, options in product(by_schema[name], further):
                     yield method.upper(), path.format(**dict(zip(in_path, names, strict=True))), {**body, **options}
 
 

@@ -65,7 +65,7 @@ class AccessControl:
             self.check_source(request)
             key = self._authorize(scope, "" if credentials is None else credentials.credentials)
             request.state.caller, request.state.scopes = key.name, key.scopes
-            request.state.namespace = key.namespace if namespace is None else _chosen(namespace, key)
+            request.state.namespace = key.namespace if namespace is None else _requested_namespace(namespace, key)
 
         return check
 
@@ -81,7 +81,7 @@ class AccessControl:
         return key
 
 
-def _chosen(namespace: str, key: ApiKey) -> str:
+def _requested_namespace(namespace: str, key: ApiKey) -> str:
     """Return the namespace that a request names. Raises ProblemError, InvalidJobError."""
     if key.namespace not in (namespace, ALL):
         raise ProblemError(403, "The API key belongs to another namespace than the one in `namespace`.")
