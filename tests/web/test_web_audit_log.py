@@ -45,6 +45,7 @@ API: list[Case] = [
     ("POST", "/v1/retry", failed, "retry", {"filter": {"batch": "b"}}),
     ("POST", "/v1/pause", nothing, "pause", {}),
     ("POST", "/v1/resume", paused, "resume", {}),
+    ("POST", "/v1/callback-secret", nothing, "set_callback_secret", {}),
     ("PATCH", "/v1/batches/{name}", nothing, "set_batch_limits", {"max_credits": 5}),
 ]
 

@@ -16,6 +16,7 @@ from voicequeue.client.queue import in_namespace
 from voicequeue.domain.callback_secrets import OVERLAP_DEFAULT_S, OVERLAP_MAX_S
 from voicequeue.domain.namespaces import ALL
 from workers.gateway.api import schemas
+from workers.gateway.api.schemas import ChangeReason
 from workers.gateway.openapi import problems, response_of
 from workers.gateway.problems import ProblemError
 from workers.gateway.security.access import AccessControl, acting
@@ -39,6 +40,7 @@ def router(queue: VoiceQueue, access: AccessControl, root_secrets: Sequence[str]
         overlap_s: Annotated[
             int, Query(ge=0, le=OVERLAP_MAX_S, description="Seconds for which the secret it replaces signs, too.")
         ] = OVERLAP_DEFAULT_S,
+        reason: ChangeReason = "",
     ) -> JSONResponse:
         """Create the secret that signs the callbacks of the calling key, or replace it.
 
@@ -46,7 +48,7 @@ def router(queue: VoiceQueue, access: AccessControl, root_secrets: Sequence[str]
         overlap they have a signature by each secret. At most five secrets are valid at once.
         """
         # Secrets belong to keys, not to namespaces; a caller sets that of its own key only.
-        operator = in_namespace(acting(queue, request), ALL)
+        operator = in_namespace(acting(queue, request, reason), ALL)
         secret = await run_in_threadpool(_set, operator, request.state.caller, root_secrets, overlap_s)
         document: schemas.CallbackSecret = {"name": request.state.caller, "secret": secret}
         return JSONResponse(document, status_code=201, headers={"Cache-Control": "no-store"})
