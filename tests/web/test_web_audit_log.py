@@ -45,7 +45,6 @@ API: list[Case] = [
     ("POST", "/v1/retry", failed, "retry", {"filter": {"batch": "b"}}),
     ("POST", "/v1/pause", nothing, "pause", {}),
     ("POST", "/v1/resume", paused, "resume", {}),
-    ("POST", "/v1/callback-secret", nothing, "set_callback_secret", {}),
     ("PATCH", "/v1/batches/{name}", nothing, "set_batch_limits", {"max_credits": 5}),
 ]
 
@@ -62,8 +61,10 @@ PAGE: list[Case] = [
     ("POST", "/do/batch", queued, "set_batch_limits", {"batch": "b", "max_credits": "5"}),
 ]
 
-#: Routes that enqueue jobs, which name their source, and routes that change nothing of the queue.
+#: Routes that enqueue jobs, which name their source, routes that change nothing of the queue, and the callback secret, which
+#: has its test in test_web_callback_secrets.py.
 OTHERS = {
+    ("POST", "/v1/callback-secret"),
     ("POST", "/v1/jobs"),
     ("POST", "/v1/batches/{name}/jobs"),
     ("POST", "/hooks/musicapi/{job_id}/{stage}"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import SecretStr
 
 from tests.web.conftest import Build, Gateway, problem
+from voicequeue import VoiceQueue
 from voicequeue.auth import signatures
 from voicequeue.auth.callback_secrets import SecretCipher
 from voicequeue.storage.job_store import JobStore
@@ -12,7 +13,9 @@ from voicequeue.storage.job_store import JobStore
 COMMON = "the common secret of all these processes"
 
 
-def test_a_key_creates_and_replaces_its_own_callback_secret(build_gateway: Build, store: JobStore) -> None:
+def test_a_key_creates_and_replaces_its_own_callback_secret(
+    build_gateway: Build, store: JobStore, queue: VoiceQueue
+) -> None:
     """The response has it once and is not cached; the process `callbacks` can decrypt both during the overlap."""
     gateway = build_gateway(secret=SecretStr(COMMON))
 
@@ -26,6 +29,9 @@ def test_a_key_creates_and_replaces_its_own_callback_secret(build_gateway: Build
     decrypted = [cipher.decrypt("enqueue", token) for token in stored.valid_tokens(stored.since)]
     assert decrypted == [second.json()["secret"], first.json()["secret"]]
     assert list(store.callback_secrets.all()) == ["enqueue"]
+    entries = queue.audit_log().items
+    assert [(entry.actor, entry.action) for entry in entries] == [("key:enqueue", "set_callback_secret")] * 2
+    assert first.json()["secret"] not in str(entries)
 
 
 def test_a_callback_secret_needs_the_scope_and_a_root_secret(gateway: Gateway, store: JobStore) -> None:
