@@ -61,8 +61,8 @@ PAGE: list[Case] = [
     ("POST", "/do/batch", queued, "set_batch_limits", {"batch": "b", "max_credits": "5"}),
 ]
 
-#: Routes that enqueue jobs, which name their source, routes that change nothing of the queue, and the callback secret, which
-#: has its test in test_web_callback_secrets.py.
+#: Routes that enqueue jobs, which name their source, routes that change nothing of the queue, and the callback secret,
+#: which has its test in test_web_callback_secrets.py.
 OTHERS = {
     ("POST", "/v1/callback-secret"),
     ("POST", "/v1/jobs"),
