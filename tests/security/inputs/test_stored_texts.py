@@ -101,6 +101,8 @@ _ARGUMENTS: dict[str, Any] = {
             "name",
             "actor",
             "address",
+            "key_name",
+            "token",
         ),
         HALF,
     ),

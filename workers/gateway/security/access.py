@@ -41,7 +41,7 @@ class AccessControl:
 
     def require(self, scope: Scope) -> list[Dependency]:
         """Return the dependencies of routes that need this scope. The key is checked before anything else."""
-        return [Depends(self._check(scope)), Depends(reject_unknown_query)]
+        return [Depends(self._check(scope)), Depends(reject_unknown_query), Depends(_limit_to_namespace)]
 
     def check_source(self, request: Request) -> None:
         """Raise Refusal if no key is configured and the request does not come from this machine."""
@@ -60,12 +60,10 @@ class AccessControl:
         async def check(
             request: Request,
             credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-            namespace: Annotated[str | None, Query(max_length=40, description=_NAMESPACE)] = None,
         ) -> None:
             self.check_source(request)
             key = self._authorize(scope, "" if credentials is None else credentials.credentials)
-            request.state.caller, request.state.scopes = key.name, key.scopes
-            request.state.namespace = key.namespace if namespace is None else _requested_namespace(namespace, key)
+            request.state.caller, request.state.scopes, request.state.namespace = key.name, key.scopes, key.namespace
 
         return check
 
@@ -81,12 +79,16 @@ class AccessControl:
         return key
 
 
-def _requested_namespace(namespace: str, key: ApiKey) -> str:
-    """Return the namespace that a request names. Raises ProblemError, InvalidJobError."""
-    if key.namespace not in (namespace, ALL):
+async def _limit_to_namespace(
+    request: Request, namespace: Annotated[str | None, Query(max_length=40, description=_NAMESPACE)] = None
+) -> None:
+    """Limit the request to the namespace that it names. Raises ProblemError, InvalidJobError."""
+    if namespace is None:
+        return
+    if request.state.namespace not in (namespace, ALL):
         raise ProblemError(403, "The API key belongs to another namespace than the one in `namespace`.")
     try:
-        return namespace if namespace == ALL else namespace_name(namespace)
+        request.state.namespace = namespace if namespace == ALL else namespace_name(namespace)
     except ValueError as error:
         raise InvalidJobError([Problem("namespace", str(error))]) from None
 
