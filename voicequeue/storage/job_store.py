@@ -134,7 +134,8 @@ class JobStore(JobQueries):
             reuse=self._reuse,
             archives=self._archives,
         )
-        other.clock, other.metrics = self.clock, self.metrics
+        # What was read once for the queue is not read again for each request.
+        other.clock, other.metrics, other.job_ids = self.clock, self.metrics, self.job_ids.in_scope_of(other._space)
         return other
 
     def check_writable(self) -> None:

@@ -56,6 +56,16 @@ def test_an_id_reveals_nothing_of_its_key(queue: VoiceQueue, valkey_url: str, pr
     assert len(redis.get(f"{{{prefix}}}:id_secret") or "") == 64
 
 
+def test_all_namespaces_of_a_store_read_the_secret_once(store: JobStore, redis: Redis, prefix: str) -> None:
+    """A request of the gateway acts in the namespace of its key, and needs no further call to Redis for that."""
+    fingerprint = store.in_namespace("shop").job_ids.fingerprint()
+    redis.set(f"{{{prefix}}}:id_secret", "ab" * 32)
+
+    assert store.in_namespace("other").job_ids.fingerprint() == store.job_ids.fingerprint() == fingerprint
+    store.in_namespace("shop").job_ids.forget()
+    assert store.job_ids.fingerprint() != fingerprint
+
+
 def test_a_queue_with_jobs_of_an_earlier_release_keeps_deriving_their_ids(store: JobStore, queue: VoiceQueue) -> None:
     """Otherwise the rows of a file would be paid again."""
     spec = voice(key="row-1")
