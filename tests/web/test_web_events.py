@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tests.support.jobs import numbered_voices, voice
 from tests.web.conftest import SETTING, Build, Gateway, problem
 from voicequeue import State, VoiceQueue
 from voicequeue.auth import api_keys
+from voicequeue.auth.api_keys import Scope, generate_key
 from voicequeue.storage.job_store import JobStore
 from workers.gateway.api import events
 from workers.gateway.security.access import AccessControl
@@ -140,6 +142,31 @@ def test_a_heartbeat_is_sent_when_nothing_happens(gateway: Gateway, queue: Voice
         beats = [stream.block() for _ in range(3)]
 
     assert [beat[""] for beat in beats] == ["nothing new"] * 3
+
+
+def test_a_stream_of_a_quiet_namespace_moves_past_the_events_of_others(
+    gateway: Gateway, queue: VoiceQueue, store: JobStore
+) -> None:
+    """So a client that resumes misses nothing, and is told of no gap, when foreign events were deleted."""
+    setting = generate_key("quiet", [Scope.READ])
+    key = replace(setting[1], namespace="quiet").as_setting()
+    routes = events.router(
+        queue,
+        AccessControl(api_keys.parse_keys(key)),
+        events.EventBroadcaster(queue, ServerLimits()),
+        heartbeat_s=0.05,
+    )
+    app = FastAPI()
+    app.include_router(routes)
+    gateway.stage.app = app
+
+    headers = {"Authorization": f"Bearer {setting[0]}"}
+    with gateway("GET", "/v1/events", key=None, headers=headers, stream=True) as answer:
+        stream = Stream(answer)
+        stream.block()
+        enqueue_jobs(store, voice())
+        newest = queue.last_event_id()
+        eventually(lambda: stream.block().get("id") == newest)
 
 
 def test_streams_beyond_the_limit_are_refused(

@@ -69,6 +69,7 @@ class EventBroadcaster:
 
     def __init__(self, queue: VoiceQueue, bounds: ServerLimits) -> None:
         self._queue = queue
+        self._last_id = ""
         self._changed: dict[str, asyncio.Event] = {}  # by namespace
         self._watcher: asyncio.Task[None] | None = None
         self._streams = 0
@@ -80,6 +81,11 @@ class EventBroadcaster:
         Get it before reading, to miss nothing.
         """
         return self._changed.setdefault(namespace, asyncio.Event())
+
+    @property
+    def last_id(self) -> str:
+        """The id of the last event of any namespace that the watcher has read; `0-0` before the first."""
+        return self._last_id or "0-0"
 
     @contextlib.asynccontextmanager
     async def watch(self) -> AsyncIterator[None]:
@@ -94,17 +100,18 @@ class EventBroadcaster:
             if not self._streams and self._watcher is not None:
                 self._watcher.cancel()
                 self._watcher = None
+                self._changed.clear()
 
     async def _watch(self) -> None:
-        last_id = ""
+        self._last_id = ""
         while True:
             try:
-                if last_id:
-                    events = await run_in_threadpool(self._queue.events, last_id, wait_s=_READ_WAIT_S)
-                    last_id = events[-1].id if events else last_id
+                if self._last_id:
+                    events = await run_in_threadpool(self._queue.events, self._last_id, wait_s=_READ_WAIT_S)
+                    self._last_id = events[-1].id if events else self._last_id
                     self._notify({event.namespace for event in events})
                 else:
-                    last_id = await run_in_threadpool(self._queue.last_event_id)
+                    self._last_id = await run_in_threadpool(self._queue.last_event_id)
                     self._notify(set(self._changed))
             except StoreUnavailableError:
                 await asyncio.sleep(1)
@@ -194,12 +201,11 @@ async def _stream(
         last_sent_at = time.monotonic()
         while True:
             changed = broadcaster.next_change(queue.namespace)
-            events = await _read(queue, after)
+            events, after = await _read(queue, after, broadcaster.last_id)
             if text := "".join(map(_format, (event for event in events if _matches(event, batch, job_id)))):
                 yield text
                 last_sent_at = time.monotonic()
             if events:
-                after = events[-1].id
                 continue
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), max(0.01, last_sent_at + heartbeat_s - time.monotonic()))
@@ -209,11 +215,17 @@ async def _stream(
                 last_sent_at = time.monotonic()
 
 
-async def _read(queue: VoiceQueue, after: str) -> list[Event]:
+async def _read(queue: VoiceQueue, after: str, newest: str) -> tuple[list[Event], str]:
+    """Return the next events of the namespace, and the id to read on from.
+
+    Without any, all events until `newest` were of other namespaces. If Redis is unavailable, they are read after the
+    next heartbeat.
+    """
     try:
-        return await run_in_threadpool(queue.events, after)
+        events = await run_in_threadpool(queue.events, after)
     except StoreUnavailableError:
-        return []  # retried after the next heartbeat
+        return [], after
+    return events, events[-1].id if events else max(after, newest, key=parse_event_id)
 
 
 def _matches(event: Event, batch: str | None, job_id: str | None) -> bool:
