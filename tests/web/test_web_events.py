@@ -147,7 +147,7 @@ def test_a_heartbeat_is_sent_when_nothing_happens(gateway: Gateway, queue: Voice
 def test_a_stream_of_a_quiet_namespace_moves_past_the_events_of_others(
     gateway: Gateway, queue: VoiceQueue, store: JobStore
 ) -> None:
-    """So a client that resumes misses nothing, and is told of no gap, when foreign events were deleted."""
+    """So a client that resumes misses nothing, and no gap is reported, when foreign events were deleted."""
     setting = generate_key("quiet", [Scope.READ])
     key = replace(setting[1], namespace="quiet").as_setting()
     routes = events.router(

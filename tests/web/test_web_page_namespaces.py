@@ -111,13 +111,13 @@ class Person:
 
     def _request(self, method: str, path: str, fields: dict[str, str]) -> requests.Response:
         self._gateway.stage.app = self._app
-        given = {"data" if method == "POST" else "params": fields}
+        options = {"data" if method == "POST" else "params": fields}
         return self._session.request(
             method,
             self._gateway.url + path,
             allow_redirects=False,
             timeout=20,
-            **given,  # type: ignore[arg-type]
+            **options,  # type: ignore[arg-type]
         )
 
 

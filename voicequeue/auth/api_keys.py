@@ -1,8 +1,8 @@
 """API keys of the HTTP gateway. Only their hashes are configured. Pure.
 
 An entry of the setting is `name:scope+scope:hash`, or `name@namespace:scope+scope:hash` for a key that acts in one
-namespace only; entries are separated by commas. A key encodes 32 random bytes, so a
-plain SHA-256 reveals nothing about it and is fast to compare.
+namespace only; entries are separated by commas. A key encodes 32 random bytes, so a plain SHA-256 reveals nothing about
+it and is fast to compare.
 """
 
 from __future__ import annotations

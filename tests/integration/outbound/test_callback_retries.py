@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tasks.callbacks.sender import Delivered, PermanentFailure, SendResult, TemporaryFailure, classify
@@ -11,9 +9,7 @@ from tests.integration.outbound.callback_worker import (
     OK,
     CallbackWorker,
     Listen,
-    callback_worker,
     ids,
-    receivers,
     verified,
 )
 from tests.store.life import apply_transition, fail_job
@@ -21,21 +17,6 @@ from tests.support.scripted import HANG_UP, always, answer
 from voicequeue import FailureCode, State
 from voicequeue.domain.status import CallbackCounts
 from voicequeue.net.http_types import Target
-from voicequeue.storage.job_store import JobStore
-
-
-@pytest.fixture
-def worker(store: JobStore) -> Iterator[CallbackWorker]:
-    """Return a worker that may send to this machine."""
-    with callback_worker(store) as worker:
-        yield worker
-
-
-@pytest.fixture
-def listen() -> Iterator[Listen]:
-    """Return a function that starts receivers."""
-    with receivers() as listen:
-        yield listen
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
@@ -12,8 +10,6 @@ from tests.integration.outbound.callback_worker import (
     SECRET,
     CallbackWorker,
     Listen,
-    callback_worker,
-    receivers,
     verified,
 )
 from tests.store.life import apply_transition, dump_keys
@@ -26,20 +22,6 @@ from voicequeue.client.queue import with_source
 from voicequeue.storage.job_store import JobStore
 
 NEW_ROOT = signatures.callback_secret("a new secret")
-
-
-@pytest.fixture
-def worker(store: JobStore) -> Iterator[CallbackWorker]:
-    """Return a worker that may send to this machine."""
-    with callback_worker(store) as worker:
-        yield worker
-
-
-@pytest.fixture
-def listen() -> Iterator[Listen]:
-    """Return a function that starts receivers."""
-    with receivers() as listen:
-        yield listen
 
 
 @pytest.fixture

@@ -18,9 +18,7 @@ from tests.integration.outbound.callback_worker import (
     SECRET,
     CallbackWorker,
     Listen,
-    callback_worker,
     ids,
-    receivers,
     verified,
 )
 from tests.store.life import job_in_state
@@ -32,23 +30,7 @@ from voicequeue.domain.status import CallbackCounts
 from voicequeue.net.address_policy import AddressPolicy
 from voicequeue.net.http_types import HttpTimeouts
 from voicequeue.storage.connection.client import connect
-from voicequeue.storage.job_store import JobStore
 from workers.callbacks import CALLBACKS_PER_MESSAGE, callback_dispatcher
-
-
-@pytest.fixture
-def worker(store: JobStore) -> Iterator[CallbackWorker]:
-    """Return a worker that may send to this machine."""
-    with callback_worker(store) as worker:
-        yield worker
-
-
-@pytest.fixture
-def listen() -> Iterator[Listen]:
-    """Return a function that starts receivers."""
-    with receivers() as listen:
-        yield listen
-
 
 # ── signed requests ───────────────────────────────────────────────────────────────────────────────
 
