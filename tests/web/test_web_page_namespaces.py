@@ -96,9 +96,9 @@ class Person:
         self._gateway, self._app = gateway, app
         self._session = requests.Session()
         self._request("POST", "/login", {"key": KEY})
-        found = re.search(r'name="token" value="([^"]+)"', self._request("GET", "/", {}).text)
-        assert found
-        self._token = found[1]
+        match = re.search(r'name="token" value="([^"]+)"', self._request("GET", "/", {}).text)
+        assert match
+        self._token = match[1]
 
     def outcome(self, method: str, path: str, fields: dict[str, str]) -> tuple[int, str, str]:
         """Return the status, the target of the redirect and the text of a response, without times and random tokens."""
