@@ -153,6 +153,8 @@ def with_audio_hosts(queue: VoiceQueue, hosts: str) -> VoiceQueue:
 
 def in_namespace(queue: VoiceQueue, namespace: str) -> VoiceQueue:
     """Return a copy of the queue that is limited to a namespace; `*` is all. Raises ValueError for an invalid name."""
+    if namespace == queue.namespace:
+        return queue
     limited = copy(queue)
     limited._store = queue._store.in_namespace(namespace)
     return limited

@@ -61,6 +61,9 @@ CLOCK_TOLERANCE_S = 0.05
 
 _PAGE = 500
 
+#: Stores of other scopes that are kept for the next request in one of them.
+SCOPES_MAX = 1_000
+
 
 class EnqueueCall:
     """A running call that enqueues jobs."""
@@ -123,9 +126,23 @@ class JobStore(JobQueries):
         self._limits = self.flow_control.settings.script_arguments()
         self._reuse = reuse
         self._archives = archives
+        self._scoped: dict[str, JobStore] = {}
 
     def in_namespace(self, namespace: str) -> JobStore:
-        """Return the store of the same queue with another scope. Raises ValueError for an invalid name."""
+        """Return the store of the same queue with another scope. Raises ValueError for an invalid name.
+
+        Stores are kept for the next request: building one takes longer than some requests do.
+        """
+        if namespace == self.scope.namespace:
+            return self
+        if (store := self._scoped.get(namespace)) is None:
+            store = self._with_scope(namespace)
+            if len(self._scoped) >= SCOPES_MAX:
+                self._scoped.clear()
+            self._scoped[namespace] = store
+        return store
+
+    def _with_scope(self, namespace: str) -> JobStore:
         other = JobStore(
             self._redis,
             self._space.prefix,

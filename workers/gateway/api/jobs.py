@@ -116,12 +116,13 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
         if_none_match: Annotated[str | None, Header(description="`ETag` of an earlier response.")] = None,
     ) -> Response:
         """Get a job with its timeline."""
-        job = await run_in_threadpool(reading(queue, request).get, job_id)
+        own = reading(queue, request)
+        job = await run_in_threadpool(own.get, job_id)
         headers = {"ETag": etag(job), "Cache-Control": "private, no-cache"}
         if if_none_match is not None and _matches(headers["ETag"], if_none_match):
             return Response(status_code=304, headers=headers)
         # Read after the job: the timeline may be newer than the ETag, never older.
-        timeline = await run_in_threadpool(reading(queue, request).timeline, job_id)
+        timeline = await run_in_threadpool(own.timeline, job_id)
         details: schemas.JobDetails = {**job.as_dict(), "timeline": [entry.as_dict() for entry in timeline]}
         return JSONResponse(details, headers=headers)
 
