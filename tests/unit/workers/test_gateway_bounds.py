@@ -199,6 +199,7 @@ def test_few_large_responses_are_built_at_once_and_one_key_leaves_places_to_othe
     """For any number of requests; each is answered in turn."""
     making: list[str] = []
     most: list[tuple[int, int]] = []
+    all_of_one_key = threading.Event()
     release = threading.Event()
 
     async def receive() -> Message:
@@ -208,6 +209,8 @@ def test_few_large_responses_are_built_at_once_and_one_key_leaves_places_to_othe
         def make() -> str:
             making.append(caller)
             most.append((len(making), making.count("greedy")))
+            if most[-1][1] == MAX_BUILDS_PER_KEY:
+                all_of_one_key.set()
             assert caller == "other" or release.wait(10)
             making.remove(caller)
             return caller
@@ -220,6 +223,7 @@ def test_few_large_responses_are_built_at_once_and_one_key_leaves_places_to_othe
         greedy = [asyncio.create_task(response_for(large, "greedy")) for _ in range(20)]
         for _ in range(3 * MAX_BUILDS):
             assert await asyncio.wait_for(response_for(large, "other"), 10) == b'"other"'
+        assert await asyncio.to_thread(all_of_one_key.wait, 10)
         release.set()
         return await asyncio.gather(*greedy)
 
