@@ -36,9 +36,7 @@ HighestPriority = Annotated[Priority | None, option("PRIORITY", "--max-priority"
 Pattern = Annotated[str | None, option("PATTERN", "--batches", help="Pattern of its batches, such as 'shop-*'.")]
 Expiry = Annotated[
     float | None,
-    typer.Option(
-        "--expires-in", parser=parse_duration, metavar="DURATION", help="Refuse it after this time, e.g. 90d."
-    ),
+    typer.Option("--expires-in", parser=parse_duration, metavar="DURATION", help="Refuse it after this time: 90d."),
 ]
 
 

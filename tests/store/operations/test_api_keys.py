@@ -31,8 +31,8 @@ def keys(redis: Redis, prefix: str) -> ApiKeys:
 
 
 @pytest.fixture
-def operator(redis_url: str, prefix: str) -> VoiceQueue:
-    return VoiceQueue(redis_url, prefix=prefix, namespace="*")
+def operator(valkey_url: str, prefix: str) -> VoiceQueue:
+    return VoiceQueue(valkey_url, prefix=prefix, namespace="*")
 
 
 def test_a_name_is_given_once_also_after_it_was_revoked(operator: VoiceQueue) -> None:
@@ -53,15 +53,15 @@ def test_no_secret_is_stored(operator: VoiceQueue, redis: Redis) -> None:
         operator.rotate_api_key("shop").secret,
     ]
 
-    stored = str([redis.dump(name) for name in redis.keys()]) + str(operator.audit_log().items)
+    stored = str([redis.dump(name) for name in redis.scan_iter()]) + str(operator.audit_log().items)
     assert not [secret for secret in secrets if secret in stored or secret.removeprefix("vq_") in stored]
     assert [entry.action for entry in operator.audit_log().items] == ["rotate_api_key", "create_api_key"]
 
 
-def test_keys_are_for_operators(redis_url: str, prefix: str, operator: VoiceQueue) -> None:
+def test_keys_are_for_operators(valkey_url: str, prefix: str, operator: VoiceQueue) -> None:
     """A client of one namespace creates none, and none of a namespace may create others."""
     with pytest.raises(NotOperatorError):
-        VoiceQueue(redis_url, prefix=prefix).create_api_key("shop", [Scope.READ], namespace="*")
+        VoiceQueue(valkey_url, prefix=prefix).create_api_key("shop", [Scope.READ], namespace="*")
     with pytest.raises(InvalidJobError, match="admin"):
         operator.create_api_key("shop", [Scope.ADMIN], namespace="shop")
 
