@@ -134,7 +134,7 @@ def rotate(
 
 @app.command()
 def revoke(name: Name, reason: Reason = "") -> None:
-    """Refuse a key for ever, and end its logins."""
+    """Revoke a key permanently, and end its logins."""
     with open_queue(reason=reason) as queue:
         queue.revoke_api_key(name)
     print_error(f"Revoked {name}. Gateways refuse it within 10 seconds. Its jobs remain.")

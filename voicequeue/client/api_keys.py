@@ -125,7 +125,7 @@ class ApiKeyMethods(ReadMethods):
 
     @audited
     def revoke_api_key(self, key_name: str) -> ApiKey:
-        """Refuse an API key for ever within 10 seconds, end its logins, and return it. Its jobs remain.
+        """Revoke an API key permanently within 10 seconds, end its logins, and return it. Its jobs remain.
 
         Args:
             key_name: Name of the key.

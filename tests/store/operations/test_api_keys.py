@@ -84,10 +84,10 @@ def test_keys_that_cannot_be_confirmed_are_refused(operator: VoiceQueue) -> None
     """Without Redis a key may have been revoked; the caller is asked to retry."""
     monotonic = Time()
     secret = operator.create_api_key("shop", [Scope.READ], namespace="shop").secret
-    gone = ApiKeys(Keyspace(Redis(port=1)))
+    unreachable = ApiKeys(Keyspace(Redis(port=1)))
 
     with pytest.raises(StoreUnavailableError):
-        KeyRegistry(gone, Time(), monotonic=monotonic).find_by_secret(secret)
+        KeyRegistry(unreachable, Time(), monotonic=monotonic).find_by_secret(secret)
 
 
 def test_a_rotated_key_accepts_both_secrets_until_the_overlap_ends(operator: VoiceQueue, keys: ApiKeys) -> None:

@@ -56,8 +56,8 @@ class _Limits(BaseModel):
             "batch_pattern": self.batch_pattern,
             "expires_at": None if expiry is None else expiry.astimezone(UTC).timestamp(),
         }
-        chosen = {name: values[name] if name in self.model_fields_set else getattr(limits, name) for name in values}
-        return KeyLimits(**chosen)  # type: ignore[arg-type]
+        merged = {name: values[name] if name in self.model_fields_set else getattr(limits, name) for name in values}
+        return KeyLimits(**merged)  # type: ignore[arg-type]
 
 
 class NewKeyRequest(_Limits):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -12,34 +12,25 @@ from voicequeue import NewApiKey, Problem, VoiceQueue
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain import operator_schemas
 from voicequeue.domain.api_keys import KeyLimits
-from voicequeue.domain.namespaces import ALL
 from voicequeue.errors import ApiKeyNotFoundError, InvalidJobError
 from workers.gateway.api import key_schemas
 from workers.gateway.openapi import json_body, problems, response_of
-from workers.gateway.problems import ProblemError
-from workers.gateway.security.access import AccessControl, acting
+from workers.gateway.security.access import AccessControl, acting, reading, require_operator
 from workers.gateway.server import bodies
 
 _Name = Annotated[str, Path(pattern=key_schemas.NAME, description="Name of the key.")]
 
 
-def require_operator(request: Request) -> None:
-    """Require a key that acts in all namespaces. Raises ProblemError."""
-    if request.state.namespace != ALL:
-        raise ProblemError(403, "Only an operator's key, with the namespace *, manages API keys.")
-
-
 def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
     """Return the routes of API keys."""
-    guards = [*access.require(Scope.ADMIN), Depends(require_operator)]
-    routes = APIRouter(tags=["Keys"], dependencies=guards)
+    routes = APIRouter(tags=["Keys"], dependencies=access.require(Scope.ADMIN))
 
     @routes.get(
-        "/v1/keys", responses={200: response_of(key_schemas.KeyPage, "The API keys."), **problems(401, 403, 503)}
+        "/v1/keys", responses={200: response_of(key_schemas.KeyPage, "The API keys."), **problems(401, 403, 422, 503)}
     )
-    async def list_keys() -> JSONResponse:
+    async def list_keys(request: Request) -> JSONResponse:
         """List the API keys in Redis, without secrets. Keys of the environment are not listed."""
-        keys = await run_in_threadpool(queue.api_keys)
+        keys = await run_in_threadpool(reading(queue, request).api_keys)
         return JSONResponse({"keys": [key.as_dict() for key in keys]})
 
     @routes.post(
@@ -55,6 +46,7 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
     )
     async def create_key(request: Request) -> JSONResponse:
         """Create an API key. Its secret is shown only now."""
+        require_operator(request, "create_api_key")
         body = bodies.validate(key_schemas.NewKeyRequest, await bodies.read_json(request))
         if access.is_configured(body.name):
             problem = Problem("name", f"{body.name!r} is a key of the gateway's environment (VOICEQUEUE_API_KEYS)")
@@ -79,7 +71,7 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
     async def edit_key(request: Request, name: _Name) -> JSONResponse:
         """Change the scopes and limits of an API key, and end its logins."""
         body = bodies.validate(key_schemas.KeyChanges, await bodies.read_json(request))
-        limits = body.limits(await run_in_threadpool(_limits, queue, name))
+        limits = body.limits(await run_in_threadpool(_limits, reading(queue, request), name))
         change = acting(queue, request).edit_api_key
         return JSONResponse((await run_in_threadpool(change, name, scopes=body.scopes, limits=limits)).as_dict())
 
@@ -102,7 +94,7 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
         responses={200: response_of(operator_schemas.ApiKey, "The key."), **problems(401, 403, 404, 422, 503)},
     )
     async def revoke_key(request: Request, name: _Name) -> JSONResponse:
-        """Refuse an API key for ever, and end its logins."""
+        """Revoke an API key permanently, and end its logins."""
         return JSONResponse((await run_in_threadpool(acting(queue, request).revoke_api_key, name)).as_dict())
 
     return routes

@@ -42,7 +42,7 @@ class KeyRegistry:
 
     @property
     def has_keys(self) -> bool:
-        """Whether there is a key that is not revoked."""
+        """True if a key in Redis is not revoked."""
         return bool(self._by_name)
 
     def is_due(self) -> bool:
