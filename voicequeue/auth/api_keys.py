@@ -54,12 +54,12 @@ def parse_key(line: str) -> ApiKey:
         # Not quoted: it may be a whole key instead of its entry.
         raise ValueError(
             "a key's name must be 1 to 64 of the letters A-Z and a-z, digits, '.', '_' and '-'; "
-            "each key is name:scope+scope:hash, as `voicequeue keys new` prints it"
+            "each key is name:scope+scope:hash, as `voicequeue keys new --print-only` prints it"
         )
     if not (names := set(scopes.split("+"))) <= set(Scope):
         raise ValueError(f"the scopes of {name!r} must be of {', '.join(Scope)}, joined by +")
     if not _HASH.fullmatch(digest):
-        raise ValueError(f"the hash of {name!r} must be 64 hex digits, as `voicequeue keys new` prints it")
+        raise ValueError(f"the hash of {name!r} must be 64 hex digits, as `voicequeue keys new --print-only` prints it")
     try:
         namespace = namespace_name(namespace) if at and namespace != ALL else ALL
     except ValueError as error:
