@@ -134,8 +134,8 @@ class GatewaySettings(SettingGroup):
     api_keys: SecretStr = Field(
         SecretStr(""),
         description="API keys of the gateway's `/v1`: `name:scope+scope:hash`, separated by commas, as `voicequeue "
-        "keys new` prints them ([HTTP](http.md#keys)). Unset: the gateway answers this machine only, and requires the "
-        "local token.",
+        "keys new --print-only` prints them ([HTTP](http.md#keys)). Unset, and without keys in Redis: the gateway "
+        "answers this machine only, and requires the local token.",
     )
     local_token_file: Path | None = Field(
         None,

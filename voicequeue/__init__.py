@@ -14,11 +14,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from voicequeue.client.api_keys import NewApiKey
     from voicequeue.client.async_queue import AsyncVoiceQueue
     from voicequeue.client.bulk_operations import BulkAction, BulkPlan, BulkResult
     from voicequeue.client.queue import VoiceQueue
     from voicequeue.client.results import EnqueueItemResult, EnqueueResult, EnqueueSummary, Rejection
     from voicequeue.client.search import Filter, Page
+    from voicequeue.domain.api_keys import ApiKey, KeyLimits, Scope
     from voicequeue.domain.balance import Balance, BalanceWindow, UncountedSpending
     from voicequeue.domain.charge_review import ChargeReview
     from voicequeue.domain.clip import ArchivedFile, Clip
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from voicequeue.domain.status import ArchiveCounts, BacklogLane, Batch, CallbackCounts, RefusedJob, Status
     from voicequeue.domain.stop_loss import BatchStop
     from voicequeue.errors import (
+        ApiKeyNotFoundError,
         BatchNotFoundError,
         InvalidAudioError,
         InvalidCursorError,
@@ -56,11 +59,13 @@ if TYPE_CHECKING:
 
 #: The public names of each module.
 _EXPORTS: dict[str, tuple[str, ...]] = {
+    "client.api_keys": ("NewApiKey",),
     "client.async_queue": ("AsyncVoiceQueue",),
     "client.bulk_operations": ("BulkAction", "BulkPlan", "BulkResult"),
     "client.queue": ("VoiceQueue",),
     "client.results": ("EnqueueItemResult", "EnqueueResult", "EnqueueSummary", "Rejection"),
     "client.search": ("Filter", "Page"),
+    "domain.api_keys": ("ApiKey", "KeyLimits", "Scope"),
     "domain.balance": ("Balance", "BalanceWindow", "UncountedSpending"),
     "domain.charge_review": ("ChargeReview",),
     "domain.clip": ("ArchivedFile", "Clip"),
@@ -73,6 +78,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "domain.status": ("ArchiveCounts", "BacklogLane", "Batch", "CallbackCounts", "RefusedJob", "Status"),
     "domain.stop_loss": ("BatchStop",),
     "errors": (
+        "ApiKeyNotFoundError",
         "BatchNotFoundError",
         "InvalidAudioError",
         "InvalidCursorError",
@@ -101,6 +107,8 @@ _MODULES = {name: module for module, names in _EXPORTS.items() for name in names
 
 __all__ = [
     "Account",
+    "ApiKey",
+    "ApiKeyNotFoundError",
     "ArchiveCounts",
     "ArchiveEntry",
     "ArchiveState",
@@ -139,7 +147,9 @@ __all__ = [
     "Job",
     "JobNotFoundError",
     "KeyConflictError",
+    "KeyLimits",
     "Limits",
+    "NewApiKey",
     "NotOperatorError",
     "Page",
     "Persona",
@@ -149,6 +159,7 @@ __all__ = [
     "RefusedJob",
     "RejectedMessage",
     "Rejection",
+    "Scope",
     "Song",
     "Stage",
     "State",

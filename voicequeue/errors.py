@@ -236,6 +236,17 @@ class BatchNotFoundError(VoiceQueueError, LookupError):
         return f"no batch {self.name!r}"
 
 
+class ApiKeyNotFoundError(VoiceQueueError, LookupError):
+    """No API key of this name is stored in Redis, or it is revoked."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"no API key {self.name!r} in Redis that could be changed: `voicequeue keys list` lists them"
+
+
 class PlanNotFoundError(VoiceQueueError, LookupError):
     """No bulk plan of this action has this token, or it has expired."""
 

@@ -27,6 +27,11 @@ from workers.gateway.app import create_access
 
 #: Every route and the scope that it needs.
 ROUTES = [
+    ("GET", "/v1/keys", Scope.ADMIN),
+    ("POST", "/v1/keys", Scope.ADMIN),
+    ("PATCH", "/v1/keys/b", Scope.ADMIN),
+    ("POST", "/v1/keys/b/rotate", Scope.ADMIN),
+    ("POST", "/v1/keys/b/revoke", Scope.ADMIN),
     ("POST", "/v1/jobs", Scope.ENQUEUE),
     ("POST", "/v1/batches/b/jobs", Scope.ENQUEUE),
     ("PATCH", "/v1/batches/b", Scope.ENQUEUE),

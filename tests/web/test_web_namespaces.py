@@ -74,6 +74,9 @@ def bodies(owned: Owned) -> dict[str, list[Any]]:
         "BulkRetryRequest": plans + filters,
         "RetryRequest": [{}, {"json": {"audio_url": "https://a.example/b.wav"}}],
         "BatchSettings": [{"json": {"max_credits": 1, "callback_url": "https://elsewhere.example/"}}],
+        "NewKeyRequest": [{"json": {"name": "mine", "scopes": ["read"], "namespace": one}} for one in ("shop", "*")],
+        "KeyChanges": [{"json": {"requests_per_s": 1}}],
+        "Rotation": [{"json": {"overlap_s": 0}}],
         "rows": [{"data": '{"audio_url": "https://a.example/own.wav", "key": "song"}\n', "headers": ROWS}],
         "": [{}],
     }
@@ -157,3 +160,25 @@ def test_the_whole_queue_needs_a_key_of_all_namespaces(build_gateway: Build, pat
     gateway = build_gateway(api_keys=SETTING)
     problem(gateway("POST", path, key=None, headers=HEADERS), 403, "not_operator")
     problem(gateway("GET", "/metrics", key=None, headers=HEADERS), 403, "not_operator")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/keys", None),
+        ("POST", "/v1/keys", {"name": "mine", "scopes": ["read"]}),
+        ("PATCH", "/v1/keys/shop", {"requests_per_s": 1}),
+        ("POST", "/v1/keys/shop/rotate", {"overlap_s": 0}),
+        ("POST", "/v1/keys/shop/revoke", None),
+    ],
+)
+def test_api_keys_need_a_key_of_all_namespaces(
+    build_gateway: Build, valkey_url: str, prefix: str, method: str, path: str, body: dict[str, Any] | None
+) -> None:
+    """A key of one namespace with the scope `admin` neither lists nor changes the keys of the queue."""
+    with VoiceQueue(valkey_url, prefix=prefix, namespace="*") as operator:
+        operator.create_api_key("shop", [Scope.READ], namespace="shop")
+        before = operator.api_keys()
+        gateway = build_gateway(api_keys=SETTING)
+        problem(gateway(method, path, key=None, headers=HEADERS, json=body), 403, "not_operator")
+        assert operator.api_keys() == before

@@ -1,4 +1,4 @@
-"""API keys of the HTTP gateway. Only their hashes are configured. Pure.
+"""Secrets of API keys, and keys of the environment. Only hashes are stored and configured. Pure.
 
 An entry of the setting is `name:scope+scope:hash`, or `name@namespace:scope+scope:hash` for a key that acts in one
 namespace only; entries are separated by commas. A key encodes 32 random bytes, so a plain SHA-256 reveals nothing about
@@ -11,11 +11,12 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import StrEnum
 from hashlib import sha256
 
+from voicequeue.domain.api_keys import ApiKey, Scope
 from voicequeue.domain.namespaces import ALL, namespace_name
+
+__all__ = ["ApiKey", "Scope", "find_key", "generate_key", "generate_secret", "hash_key", "parse_key", "parse_keys"]
 
 #: The prefix of every key, by which scanners for leaked secrets recognize it.
 KEY_PREFIX = "vq_"
@@ -24,41 +25,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
-class Scope(StrEnum):
-    """A permission of a key; none includes another."""
-
-    ENQUEUE = "enqueue"
-    READ = "read"
-    OPERATE = "operate"
-    REVIEW = "review"
-
-
-@dataclass(frozen=True, slots=True)
-class ApiKey:
-    """A key as it is configured.
-
-    Attributes:
-        name: Name of its holder.
-        scopes: What it may do.
-        digest: Its hash.
-        namespace: Namespace that it acts in; `*` for an operator's key.
-    """
-
-    name: str
-    scopes: frozenset[Scope]
-    digest: str
-    namespace: str = ALL
-
-    def as_setting(self) -> str:
-        """Return the key's entry for the setting."""
-        holder = self.name if self.namespace == ALL else f"{self.name}@{self.namespace}"
-        return f"{holder}:{'+'.join(scope for scope in Scope if scope in self.scopes)}:{self.digest}"
-
-
-def generate_key(name: str, scopes: Iterable[Scope]) -> tuple[str, ApiKey]:
+def generate_key(name: str, scopes: Iterable[Scope], namespace: str = ALL) -> tuple[str, ApiKey]:
     """Return a new key, which is not stored, and its configuration. Raises ValueError."""
-    key = KEY_PREFIX + secrets.token_urlsafe(32)
-    return key, parse_key(ApiKey(name, frozenset(scopes), hash_key(key)).as_setting())
+    key = generate_secret()
+    return key, parse_key(ApiKey(name, frozenset(scopes), hash_key(key), namespace).as_setting())
+
+
+def generate_secret() -> str:
+    """Return a new secret, which is what callers send."""
+    return KEY_PREFIX + secrets.token_urlsafe(32)
 
 
 def parse_keys(setting: str) -> tuple[ApiKey, ...]:
@@ -79,14 +54,14 @@ def parse_key(line: str) -> ApiKey:
         # Not quoted: it may be a whole key instead of its entry.
         raise ValueError(
             "a key's name must be 1 to 64 of the letters A-Z and a-z, digits, '.', '_' and '-'; "
-            "each key is name:scope+scope:hash, as `voicequeue keys new` prints it"
+            "each key is name:scope+scope:hash, as `voicequeue keys new --print-only` prints it"
         )
     if not (names := set(scopes.split("+"))) <= set(Scope):
         raise ValueError(f"the scopes of {name!r} must be of {', '.join(Scope)}, joined by +")
     if not _HASH.fullmatch(digest):
-        raise ValueError(f"the hash of {name!r} must be 64 hex digits, as `voicequeue keys new` prints it")
+        raise ValueError(f"the hash of {name!r} must be 64 hex digits, as `voicequeue keys new --print-only` prints it")
     try:
-        namespace = namespace_name(namespace) if at else ALL
+        namespace = namespace_name(namespace) if at and namespace != ALL else ALL
     except ValueError as error:
         raise ValueError(f"the namespace of {name!r}: {error}") from None
     return ApiKey(name, frozenset(map(Scope, names)), digest, namespace)

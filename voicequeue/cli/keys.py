@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -9,28 +10,155 @@ import typer
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope
 from voicequeue.cli.callback_secret import callback_secret
-from voicequeue.cli.terminal import AsJson, argument, option, print_error, print_json
+from voicequeue.cli.terminal import (
+    AsJson,
+    Reason,
+    argument,
+    flag,
+    format_time,
+    open_queue,
+    option,
+    out,
+    parse_duration,
+    plain_table,
+    print_error,
+    print_json,
+)
+from voicequeue.domain.api_keys import ApiKey, KeyLimits
+from voicequeue.domain.namespaces import ALL
+from voicequeue.domain.spec import Priority
 
-app = typer.Typer(help="Create API keys for the HTTP gateway.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(help="Manage API keys of the HTTP gateway.", no_args_is_help=True, add_completion=False)
+
+Name = Annotated[str, argument("NAME", help="Name of the key.")]
+Rate = Annotated[float | None, option("N", "--requests-per-s", help="Requests a second, over all gateways.")]
+HighestPriority = Annotated[Priority | None, option("PRIORITY", "--max-priority", help="Highest priority of its jobs.")]
+Pattern = Annotated[str | None, option("PATTERN", "--batches", help="Pattern of its batches, such as 'shop-*'.")]
+Expiry = Annotated[
+    float | None,
+    typer.Option("--expires-in", parser=parse_duration, metavar="DURATION", help="Refuse it after this time: 90d."),
+]
 
 
 @app.callback()
 def _keys() -> None:
-    """Create API keys for the HTTP gateway."""
+    """Manage API keys of the HTTP gateway."""
 
 
 @app.command()
 def new(
-    name: Annotated[str, argument("NAME", help="Who uses the key.")],
-    scope: Annotated[
-        list[Scope],
-        option("SCOPE", help=f"Allow these requests: {', '.join(Scope)}. Can be repeated."),
-    ],
+    name: Annotated[str, argument("NAME", help="Who uses the key. A name is given once.")],
+    scope: Annotated[list[Scope], option("SCOPE", help=f"Allow these requests: {', '.join(Scope)}. Can be repeated.")],
+    namespace: Annotated[str, option("NAME", help="Namespace that it acts in; * is all, for operators.")] = ALL,
+    rate: Rate = None,
+    priority: HighestPriority = None,
+    batches: Pattern = None,
+    expires_in: Expiry = None,
+    print_only: Annotated[
+        bool, flag("--print-only", help="Do not store it; print the line for VOICEQUEUE_API_KEYS.")
+    ] = False,
+    reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
-    """Create a key and print it once. The gateway needs its hash only."""
+    """Create a key and print it once. Redis and gateways have its hash only."""
+    if print_only:
+        _print_new(name, scope, namespace, as_json=as_json)
+        return
+    if name in _configured_names():
+        raise typer.BadParameter(f"{name!r} is a key of VOICEQUEUE_API_KEYS; choose another name")
+    with open_queue(reason=reason) as queue:
+        expires_at = None if expires_in is None else queue.status().at + expires_in
+        limits = KeyLimits(rate, priority, batches, expires_at)
+        created = queue.create_api_key(name, scope, namespace=namespace, limits=limits)
+    _show_secret(created.key, created.secret, as_json=as_json)
+
+
+@app.command("list")
+def list_keys(as_json: AsJson = False) -> None:
+    """List the keys in Redis, also expired and revoked ones."""
+    with open_queue() as queue:
+        keys = queue.api_keys()
+    if as_json:
+        print_json([key.as_dict() for key in keys])
+        return
+    table = plain_table("name", "namespace", "scopes", "last used", "expires", "revoked")
+    for key in keys:
+        scopes = "+".join(scope for scope in Scope if scope in key.scopes)
+        times = (key.last_used_at, key.limits.expires_at, key.revoked_at)
+        table.add_row(key.name, key.namespace, scopes, *map(format_time, times))
+    out.print(table)
+
+
+@app.command()
+def edit(
+    name: Name,
+    scope: Annotated[list[Scope] | None, option("SCOPE", help="Allow these requests only. Can be repeated.")] = None,
+    rate: Rate = None,
+    priority: HighestPriority = None,
+    batches: Pattern = None,
+    expires_in: Expiry = None,
+    no_limits: Annotated[bool, flag("--no-limits", help="Remove the limits that are not given.")] = False,
+    reason: Reason = "",
+) -> None:
+    """Change the scopes and limits of a key, and end its logins."""
+    with open_queue(reason=reason) as queue:
+        key = next((key for key in queue.api_keys() if key.name == name), None)
+        before = KeyLimits() if key is None or no_limits else key.limits
+        expires_at = before.expires_at if expires_in is None else queue.status().at + expires_in
+        limits = KeyLimits(
+            before.requests_per_s if rate is None else rate,
+            priority or before.max_priority,
+            batches or before.batch_pattern,
+            expires_at,
+        )
+        queue.edit_api_key(name, scopes=scope or None, limits=limits)
+    print_error(f"Changed {name}. Gateways apply it within 10 seconds.")
+
+
+@app.command()
+def rotate(
+    name: Name,
+    overlap: Annotated[
+        float,
+        typer.Option("--overlap", parser=parse_duration, metavar="DURATION", help="Accept the old secret, too."),
+    ] = "24h",  # type: ignore[assignment]  # parsed
+    now: Annotated[bool, flag("--now", help="Refuse the old secret at once.")] = False,
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Give a key another secret, and print it once."""
+    with open_queue(reason=reason) as queue:
+        created = queue.rotate_api_key(name, overlap=0.0 if now else overlap)
+    _show_secret(created.key, created.secret, as_json=as_json)
+
+
+@app.command()
+def revoke(name: Name, reason: Reason = "") -> None:
+    """Revoke a key permanently, and end its logins."""
+    with open_queue(reason=reason) as queue:
+        queue.revoke_api_key(name)
+    print_error(f"Revoked {name}. Gateways refuse it within 10 seconds. Its jobs remain.")
+
+
+def _configured_names() -> set[str]:
     try:
-        key, configured = api_keys.generate_key(name, scope)
+        return {key.name for key in api_keys.parse_keys(os.environ.get("VOICEQUEUE_API_KEYS") or "")}
+    except ValueError:
+        return set()
+
+
+def _show_secret(key: ApiKey, secret: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({**key.as_dict(), "secret": secret})
+        return
+    print_error("The key. It is shown only now; callers send it as `Authorization: Bearer …`:")
+    typer.echo(secret)
+    print_error("Gateways accept it within 10 seconds.")
+
+
+def _print_new(name: str, scope: list[Scope], namespace: str, *, as_json: bool) -> None:
+    try:
+        key, configured = api_keys.generate_key(name, scope, namespace)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     if as_json:

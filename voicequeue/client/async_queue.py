@@ -306,6 +306,14 @@ class AsyncVoiceQueue:
     resubmit = offload(VoiceQueue.resubmit)
     abandon = offload(VoiceQueue.abandon)
 
+    # ── API keys ───────────────────────────────────────────────────────────────────────────────
+
+    api_keys = offload(VoiceQueue.api_keys)
+    create_api_key = offload(VoiceQueue.create_api_key)
+    edit_api_key = offload(VoiceQueue.edit_api_key)
+    rotate_api_key = offload(VoiceQueue.rotate_api_key)
+    revoke_api_key = offload(VoiceQueue.revoke_api_key)
+
     # ── integrity ──────────────────────────────────────────────────────────────────────────────
 
     audit = offload(VoiceQueue.audit)

@@ -6,10 +6,11 @@ from enum import Enum
 
 from voicequeue.client.audited import audited
 from voicequeue.client.reading import ReadMethods
+from voicequeue.domain.api_keys import KeyLimits
 from voicequeue.domain.gate import Limits
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.stop_loss import BatchLimitChanges
-from voicequeue.errors import check_field
+from voicequeue.errors import InvalidJobError, check_field
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.texts import require_encodable
 
@@ -28,6 +29,8 @@ UNCHANGED = Unchanged.UNCHANGED
 
 class ControlMethods(ReadMethods):
     """Methods of `VoiceQueue` that pause, resume and limit it."""
+
+    _key_limits: KeyLimits
 
     _source: str
 
@@ -169,6 +172,7 @@ class ControlMethods(ReadMethods):
             "stop_after": stop_after,
             "stop_min": stop_min,
         }
+        self._require_batch_allowed(name)
         with translated_errors():
             return self._store.set_batch_limits(name, paused=paused, **limits)
 
@@ -185,8 +189,14 @@ class ControlMethods(ReadMethods):
         Raises:
             ValueError: The name or the URL is invalid.
         """
+        self._require_batch_allowed(name)
         with translated_errors():
             self._store.callbacks.set_batch_url(self._store.checked_batch(name), url, source=self._source)
+
+    def _require_batch_allowed(self, name: str) -> None:
+        """Raise InvalidJobError if the limits of the API key do not allow this batch."""
+        if problem := self._key_limits.problem_of_batch(name):
+            raise InvalidJobError([problem])
 
 
 def _require_one_scope(stage: Stage | str | None, batch: str | None) -> None:

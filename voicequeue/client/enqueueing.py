@@ -8,6 +8,7 @@ from typing import Any
 
 from voicequeue.client.reading import ReadMethods
 from voicequeue.client.results import EnqueueItemResult, EnqueueResult, EnqueueSummary, Rejection, item_result
+from voicequeue.domain.api_keys import KeyLimits
 from voicequeue.domain.claims import EnqueueOutcome
 from voicequeue.domain.job import Job
 from voicequeue.domain.portions import split_into_portions, weight
@@ -27,6 +28,7 @@ class EnqueueMethods(ReadMethods):
     """Methods of `VoiceQueue` that enqueue jobs."""
 
     _source: str
+    _key_limits: KeyLimits
 
     def enqueue(self, job: JobInput) -> Job:
         """Enqueue one job, or return the existing job with the same key and content.
@@ -84,7 +86,7 @@ class EnqueueMethods(ReadMethods):
         """
         return [
             entry
-            for chunk in split_into_portions(map(_parse, jobs), weight)
+            for chunk in split_into_portions(map(self._parse, jobs), weight)
             for entry in _Chunk(self._store, chunk, self._source).entries()
         ]
 
@@ -114,7 +116,7 @@ class EnqueueMethods(ReadMethods):
         """Yield the results of each chunk. The next chunk is prepared while Redis processes the one before."""
         sent: _Chunk | None = None
         try:
-            for items in split_into_portions(map(_parse, jobs), weight):
+            for items in split_into_portions(map(self._parse, jobs), weight):
                 chunk = _Chunk(self._store, items, self._source)
                 previous, sent = sent, None
                 if previous is not None:
@@ -135,10 +137,18 @@ class EnqueueMethods(ReadMethods):
             jobs: Jobs, or mappings of their fields. Read lazily.
         """
         preview = self._store.preview()
-        for items in split_into_portions(map(_parse, jobs), weight):
+        for items in split_into_portions(map(self._parse, jobs), weight):
             with translated_errors():
                 previews = iter(preview.preview([item for item in items if isinstance(item, VoiceJob)]))
             yield from (next(previews) if isinstance(item, VoiceJob) else EnqueuePreview(error=item) for item in items)
+
+    def _parse(self, job: JobInput) -> VoiceJob | InvalidJobError:
+        try:
+            spec = parse_spec(job)
+        except InvalidJobError as error:
+            return without_traceback(error)
+        problems = self._key_limits.problems_of(spec.priority, spec.batch)
+        return InvalidJobError(problems) if problems else spec
 
 
 class _Chunk:
@@ -192,10 +202,3 @@ class _Chunk:
             self._store.job_ids.forget()
             self._prepare()
             return self._outcomes()
-
-
-def _parse(job: JobInput) -> VoiceJob | InvalidJobError:
-    try:
-        return parse_spec(job)
-    except InvalidJobError as error:
-        return without_traceback(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 
+from voicequeue.client.api_keys import ApiKeyMethods
 from voicequeue.client.audited import audited
 from voicequeue.client.callback_secrets import CallbackSecretMethods
 from voicequeue.client.changing import ChangeMethods
@@ -12,6 +13,7 @@ from voicequeue.client.controlling import ControlMethods
 from voicequeue.client.enqueueing import EnqueueMethods
 from voicequeue.client.events import EventMethods
 from voicequeue.client.outboxes import OutboxMethods
+from voicequeue.domain.api_keys import KeyLimits
 from voicequeue.domain.namespaces import DEFAULT
 from voicequeue.domain.source import Source
 from voicequeue.storage.audit.audit import audit
@@ -26,7 +28,9 @@ from voicequeue.storage.job_store import JobStore
 DEFAULT_URL = "redis://localhost:6379/0"
 
 
-class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, CallbackSecretMethods, ChangeMethods):
+class VoiceQueue(
+    EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, CallbackSecretMethods, ChangeMethods, ApiKeyMethods
+):
     """A client of the queue in one Redis database.
 
     It needs only Redis, and may be shared between threads. Use it as a context manager, or call `close`.
@@ -67,6 +71,7 @@ class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, Ca
             raise ValueError("wait_for_redis_s must be 0 or more seconds")
         self._redis = connect(url, wait_s=wait_for_redis_s)
         self._store = JobStore(self._redis, prefix, namespace=namespace, reuse=reuse)
+        self._key_limits = KeyLimits()
         self._prefix = prefix
 
     def __enter__(self) -> VoiceQueue:
@@ -142,6 +147,13 @@ def with_source(queue: VoiceQueue, source: str) -> VoiceQueue:
     sourced = copy(queue)
     sourced._source = source
     return sourced
+
+
+def with_key_limits(queue: VoiceQueue, limits: KeyLimits) -> VoiceQueue:
+    """Return a copy of the queue that refuses jobs and batches beyond the limits of an API key."""
+    limited = copy(queue)
+    limited._key_limits = limits
+    return limited
 
 
 def with_audio_hosts(queue: VoiceQueue, hosts: str) -> VoiceQueue:

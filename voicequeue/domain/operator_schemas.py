@@ -127,3 +127,30 @@ class Check(Schema):
     """What the check found."""
     action: str
     """What to do about it; empty if nothing."""
+
+
+class ApiKey(Schema):
+    """An API key, without its secret."""
+
+    name: str
+    """Name of its holder; never given to another key."""
+    namespace: str
+    """Namespace that it acts in; empty for the default one, `*` for an operator's key."""
+    scopes: list[str]
+    """What it may do."""
+    requests_per_s: float | None
+    """Requests a second, over all gateways; null is no limit."""
+    max_priority: str | None
+    """Highest priority of its jobs."""
+    batch_pattern: str | None
+    """Pattern that the batches of its jobs match."""
+    expires_at: Timestamp | None
+    """When it expires."""
+    created_at: Timestamp | None
+    """When it was created."""
+    rotating_until: Timestamp | None
+    """Until when the secret before the last rotation is accepted."""
+    revoked_at: Timestamp | None
+    """When it was revoked."""
+    last_used_at: Timestamp | None
+    """When it was last used, about a minute exact."""

@@ -33,6 +33,7 @@ from voicequeue.domain.stage import PRICES, Stage
 from voicequeue.domain.states import SETTLED, State
 from voicequeue.domain.stop_loss import limit_text
 from voicequeue.storage import script_replies, scripts
+from voicequeue.storage.api_keys import ApiKeys
 from voicequeue.storage.archive import ArchiveOutbox
 from voicequeue.storage.callback_secrets import CallbackSecrets
 from voicequeue.storage.callbacks import CallbackOutbox
@@ -119,6 +120,7 @@ class JobStore(JobQueries):
         self.recordings = Recordings(self._space)
         self.metrics = MetricsCounter(self._space)
         self.sessions = Sessions(self._space)
+        self.api_keys = ApiKeys(self._space)
         self.login_attempts = LoginAttempts(self._space)
         self.event_log = EventLog(self._space)
         self.audit_log = AuditLog(self._space)

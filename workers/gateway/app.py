@@ -35,6 +35,7 @@ from workers.gateway.api import (
     events,
     health,
     jobs,
+    keys,
     metrics,
     operations,
     row_uploads,
@@ -46,6 +47,7 @@ from workers.gateway.page import base
 from workers.gateway.page import routes as pages
 from workers.gateway.security.access import AccessControl
 from workers.gateway.security.browser_policy import SameOriginMiddleware, SecureApp
+from workers.gateway.security.key_registry import KeyRegistry
 from workers.gateway.security.local_access import LocalAccess
 from workers.gateway.security.sessions import SessionManager
 from workers.gateway.server.connections import ServerLimits
@@ -64,10 +66,10 @@ def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAP
     """Return the gateway for these settings and the bounds of its server."""
     bounds = bounds or ServerLimits()
     connected = VoiceQueue(settings.redis_url, prefix=settings.prefix, namespace=ALL)
-    access = create_access(settings)
     # Each change needs the caller that asks for it: `acting` in workers/gateway/security/access.py.
     queue = without_actor(with_audio_hosts(connected, settings.audio_allowed_hosts))
     store = JobStore(connect(settings.redis_url), settings.prefix, limits=build_limits(settings))
+    access = create_access(settings).with_registry(KeyRegistry(store.api_keys, store.clock))
     beating = partial(send_heartbeats, store.heartbeats["gateway"], store.clock, process_facts(settings, "gateway"))
     app = SecureApp(
         title="voicequeue",
@@ -108,6 +110,7 @@ def _add_api(
     app.include_router(jobs.router(queue, access, large))
     app.include_router(operations.router(queue, access))
     app.include_router(audit_log.router(queue, access))
+    app.include_router(keys.router(queue, access))
     app.include_router(batches.router(queue, access))
     app.include_router(row_uploads.router(queue, access, bounds))
     app.include_router(status.router(queue, access, large))

@@ -23,7 +23,7 @@ from voicequeue.domain import schemas as domain_schemas
 from voicequeue.domain.schemas import Event
 from voicequeue.errors import unencodable_fields
 from workers.gateway import problems as problem_schemas
-from workers.gateway.api import schemas
+from workers.gateway.api import key_schemas, schemas
 from workers.gateway.problems import INVALID, MEDIA_TYPE, ProblemDetails, problem
 
 _REF = "#/components/schemas/{model}"
@@ -35,6 +35,9 @@ _HIDDEN: tuple[type[Any], ...] = (
     schemas.BulkRequest,
     schemas.BulkRetryRequest,
     schemas.RetryRequest,
+    key_schemas.NewKeyRequest,
+    key_schemas.KeyChanges,
+    key_schemas.Rotation,
     ProblemDetails,
     Event,
 )
@@ -48,6 +51,7 @@ TAGS = [
     {"name": "Jobs", "description": "Enqueue, list, cancel and retry jobs."},
     {"name": "Batches", "description": "Named sets of jobs."},
     {"name": "Queue", "description": "Status, pause and resume, rejected messages."},
+    {"name": "Keys", "description": "API keys: create, edit, rotate and revoke."},
     {"name": "Events", "description": "State transitions as server-sent events."},
     {"name": "Monitoring", "description": "Health checks and Prometheus metrics."},
 ]

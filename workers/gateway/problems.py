@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 
 from voicequeue import (
+    ApiKeyNotFoundError,
     BatchNotFoundError,
     InvalidCursorError,
     InvalidJobError,
@@ -53,6 +54,7 @@ _RAISED: Mapping[type[VoiceQueueError], tuple[int, str]] = {
     InvalidStateError: (409, "invalid_state"),
     JobNotFoundError: (404, "job_not_found"),
     BatchNotFoundError: (404, "batch_not_found"),
+    ApiKeyNotFoundError: (404, "key_not_found"),
     PlanNotFoundError: (404, "plan_not_found"),
     NotOperatorError: (403, "not_operator"),
     StoreUnavailableError: (503, "store_unavailable"),

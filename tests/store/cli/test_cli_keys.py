@@ -12,7 +12,7 @@ from voicequeue.storage.job_store import JobStore
 
 def test_a_new_key_is_shown_once_with_the_line_for_the_gateway(command: Command) -> None:
     """Both on standard output, the explanation on standard error."""
-    ended = command("keys", "new", "shop", "--scope", "enqueue", "--scope", "read")
+    ended = command("keys", "new", "--print-only", "shop", "--scope", "enqueue", "--scope", "read")
 
     assert ended.code == 0
     key, line = ended.out.splitlines()
@@ -24,7 +24,7 @@ def test_a_new_key_is_shown_once_with_the_line_for_the_gateway(command: Command)
 
 def test_the_json_of_a_new_key(command: Command) -> None:
     """With the same names."""
-    output = command("keys", "new", "shop", "--scope", "operate", "--json").json()
+    output = command("keys", "new", "--print-only", "shop", "--scope", "operate", "--json").json()
 
     assert api_keys.find_key(api_keys.parse_keys(output["line"]), output["key"])
     assert (output["name"], output["scopes"]) == ("shop", ["operate"])
@@ -33,7 +33,7 @@ def test_the_json_of_a_new_key(command: Command) -> None:
 @pytest.mark.parametrize("arguments", [["shop"], ["a b", "--scope", "read"], ["shop", "--scope", "all"]])
 def test_an_invalid_key_is_wrong_usage(command: Command, arguments: list[str]) -> None:
     """An invalid name, or no scope."""
-    ended = command("keys", "new", *arguments)
+    ended = command("keys", "new", "--print-only", *arguments)
 
     assert (ended.code, ended.out) == (2, "")
 

@@ -11,7 +11,8 @@ import pytest
 from tests.store.life import NOW, enqueue_jobs, fail_job, get_job, job_in_state, job_with_song
 from tests.store.outbox.callback_steps import claim_due, voice_with_callback
 from tests.support.jobs import voice, voice_with_song
-from voicequeue import FailureCode, Filter, RejectedMessage, State, VoiceQueue
+from voicequeue import FailureCode, Filter, KeyLimits, RejectedMessage, Scope, State, VoiceQueue
+from voicequeue.auth.api_keys import generate_key
 from voicequeue.domain.callback_secrets import StoredSecret
 from voicequeue.storage.job_store import JobStore
 
@@ -77,6 +78,12 @@ def with_callback_secret(store: JobStore) -> None:
     assert store.callback_secrets.put("shop", StoredSecret("gAAAA-encrypted", 0.0), None)
 
 
+def with_api_key(store: JobStore) -> None:
+    """Store an API key of the name `shop`."""
+    key = generate_key("shop", [Scope.READ], "shop")[1]
+    assert store.api_keys.write(key, before="")
+
+
 def _nothing(_: JobStore) -> None:
     return None
 
@@ -127,6 +134,24 @@ CHANGES: dict[str, list[Case]] = {
             {"details": {"key_name": "shop"}},
         )
     ],
+    "create_api_key": [
+        Case(
+            _nothing,
+            lambda queue, _: queue.create_api_key(
+                "shop", [Scope.READ], namespace="shop", limits=KeyLimits(requests_per_s=5)
+            ),
+            {"jobs": None, "credits": None},
+        )
+    ],
+    "edit_api_key": [
+        Case(
+            with_api_key,
+            lambda queue, _: queue.edit_api_key("shop", scopes=[Scope.READ, Scope.ENQUEUE]),
+            {"jobs": None},
+        )
+    ],
+    "rotate_api_key": [Case(with_api_key, lambda queue, _: queue.rotate_api_key("shop"), {"jobs": None})],
+    "revoke_api_key": [Case(with_api_key, lambda queue, _: queue.revoke_api_key("shop"), {"jobs": None})],
     "cancel": [
         Case(queued, lambda queue, job_id: queue.cancel(job_id), {"batch": "b", "jobs": 1, "credits": None}),
         Case(unsure, lambda queue, job_id: queue.cancel(job_id), {"batch": "b", "jobs": 1}),
@@ -178,6 +203,7 @@ CHANGES: dict[str, list[Case]] = {
 
 #: Arguments for every method that changes nothing, and methods of the client itself, which are not called.
 READS: dict[str, tuple[Any, ...]] = {
+    "api_keys": (),
     "archive_counts": (),
     "archive_entries": (),
     "audit": (),

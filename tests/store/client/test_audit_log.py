@@ -91,7 +91,7 @@ def test_no_entry_names_a_secret(
 
     text = json.dumps(dump_keys(redis, prefix)[f"{{{prefix}}}:audit_log"])
     plans = [key.rpartition(":")[2] for key in redis.scan_iter(match=f"{{{prefix}}}:bulk_plan:*")]
-    assert [secret for secret in ("s3cr3t", "pass", "X-Amz", *plans) if secret in text] == []
+    assert [secret for secret in ("s3cr3t", "pass", "X-Amz", "vq_", *plans) if secret in text] == []
 
 
 @pytest.fixture

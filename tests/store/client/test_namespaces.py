@@ -18,7 +18,7 @@ from redis import Redis
 
 from tests.store.life import NOW, apply_transition, assert_consistent, dump_keys, fail_job, job_in_state, job_with_song
 from tests.support.jobs import voice, voice_with_song
-from voicequeue import FailureCode, Filter, Job, State, VoiceQueue, VoiceQueueError
+from voicequeue import FailureCode, Filter, Job, KeyLimits, Scope, State, VoiceQueue, VoiceQueueError
 from voicequeue.domain.namespaces import index_of, qualify
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.rejected_messages import RejectedMessage
@@ -129,6 +129,10 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
         "stage": [None, "voice"],
         "findings": [[]],
         "key_name": ["shop"],
+        "scopes": [[Scope.READ]],
+        "namespace": [owned.namespace, "*"],
+        "limits": [None, KeyLimits(requests_per_s=1)],
+        "overlap": [0.0],
         "timeout": [0.01],
         "limit": [100],
         "in_flight": [1],

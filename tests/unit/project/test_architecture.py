@@ -44,7 +44,7 @@ ROOMS = {
     "auth": SHARED_BY_ALL | {"domain"},
     "ingest": SHARED_BY_ALL | {"domain", "net"},
     "storage": SHARED_BY_ALL | {"domain"},
-    "client": SHARED_BY_ALL | {"domain", "storage", "ingest", "net"},
+    "client": SHARED_BY_ALL | {"domain", "storage", "ingest", "net", "auth"},
     "diagnostics": SHARED_BY_ALL | {"domain", "storage", "auth"},
     "cli": SHARED_BY_ALL | {"domain", "storage", "client", "ingest", "net", "auth", "diagnostics"},
 }

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from math import ceil
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
 from fastapi.params import Depends as Dependency
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.concurrency import run_in_threadpool
 
 from voicequeue import InvalidJobError, NotOperatorError, Problem, VoiceQueue
 from voicequeue.auth.api_keys import ApiKey, Scope, find_key
-from voicequeue.client.queue import in_namespace, with_source
+from voicequeue.client.queue import in_namespace, with_key_limits, with_source
+from voicequeue.domain.api_keys import KeyLimits
 from voicequeue.domain.namespaces import ALL, namespace_name
 from voicequeue.domain.source import Source
 from workers.gateway.openapi import reject_unknown_query
 from workers.gateway.problems import ProblemError
+from workers.gateway.security.key_registry import KeyRegistry
 from workers.gateway.security.local_access import LocalAccess
 
 _bearer = HTTPBearer(scheme_name="key", auto_error=False, description="An API key made by `voicequeue keys new`.")
@@ -35,9 +39,23 @@ class AccessControl:
     only.
     """
 
-    def __init__(self, keys: Sequence[ApiKey], local: LocalAccess | None = None) -> None:
-        self.local = local
+    def __init__(
+        self, keys: Sequence[ApiKey], local: LocalAccess | None = None, registry: KeyRegistry | None = None
+    ) -> None:
+        """Create one. `registry` has the keys in Redis, of which none replaces a key of the environment."""
+        self._local = local
         self._keys = tuple(keys)
+        self._names = frozenset(key.name for key in keys)
+        self._registry = registry
+
+    @property
+    def local(self) -> LocalAccess | None:
+        """The checks of requests from this machine; None if a key is configured, or in use in Redis."""
+        return None if self._registry is not None and self._registry.has_keys else self._local
+
+    def with_registry(self, registry: KeyRegistry) -> AccessControl:
+        """Return the access that also accepts the keys in Redis."""
+        return AccessControl(self._keys, self._local, registry)
 
     def require(self, scope: Scope) -> list[Dependency]:
         """Return the dependencies of routes that need this scope. The key is checked before anything else."""
@@ -45,27 +63,53 @@ class AccessControl:
 
     def check_source(self, request: Request) -> None:
         """Raise Refusal if no key is configured and the request does not come from this machine."""
-        if self.local is not None:
-            self.local.check(request)
+        if (local := self.local) is not None:
+            local.check(request)
+
+    def is_configured(self, name: str) -> bool:
+        """Return whether the environment has a key of this name."""
+        return name in self._names
 
     def find_by_secret(self, secret: str) -> ApiKey | None:
-        """Return the configured key that this secret belongs to, if any."""
-        return find_key(self._keys, secret)
+        """Return the key that this secret belongs to, if any. Raises StoreUnavailableError."""
+        own = () if self._local is not None and self.local is None else self._keys
+        if key := find_key(own, secret):
+            return key
+        key = None if self._registry is None else self._registry.find_by_secret(secret)
+        return None if key is None or self.is_configured(key.name) else key
 
     def find_by_name(self, name: str) -> ApiKey | None:
-        """Return the configured key with this name, if any."""
-        return next((key for key in self._keys if key.name == name), None)
+        """Return the key with this name, if any and active. Raises StoreUnavailableError."""
+        own = () if self._local is not None and self.local is None else self._keys
+        if key := next((key for key in own if key.name == name), None):
+            return key
+        return None if self._registry is None else self._registry.find_by_name(name)
 
     def _check(self, scope: Scope) -> Callable[..., Awaitable[None]]:
         async def check(
             request: Request,
             credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
         ) -> None:
+            if self._registry is not None and self._registry.is_due():
+                await run_in_threadpool(self._registry.refresh)
             self.check_source(request)
             key = self._authorize(scope, "" if credentials is None else credentials.credentials)
-            request.state.caller, request.state.scopes, request.state.namespace = key.name, key.scopes, key.namespace
+            state = request.state
+            state.caller, state.scopes, state.namespace = key.name, key.scopes, key.namespace
+            state.key_limits = key.limits
+            if self._registry is not None and self._registry.must_note(key):
+                await run_in_threadpool(self._note, self._registry, key)
 
         return check
+
+    @staticmethod
+    def _note(registry: KeyRegistry, key: ApiKey) -> None:
+        if wait_s := registry.note(key):
+            raise ProblemError(
+                429,
+                f"This key may send {key.limits.requests_per_s:g} requests a second.",
+                headers={"Retry-After": str(ceil(wait_s))},
+            )
 
     def _authorize(self, scope: Scope, secret: str) -> ApiKey:
         """Return the key of this secret if it has the scope. Raises ProblemError."""
@@ -137,5 +181,6 @@ def acting(queue: VoiceQueue, request: Request, reason: str = "") -> VoiceQueue:
     """
     interface = "page" if hasattr(request.state, "user") else "key"
     address = request.client.host if request.client else ""
-    sourced = with_source(reading(queue, request), source_of(request))
+    limited = with_key_limits(reading(queue, request), getattr(request.state, "key_limits", KeyLimits()))
+    sourced = with_source(limited, source_of(request))
     return sourced.on_behalf_of(f"{interface}:{request.state.caller}", address=address, reason=reason)

@@ -136,6 +136,11 @@
 --                          with VOICEQUEUE_SECRET, over id, since and the key's configuration); expires after 12 hours
 --   session:<id>:notice string a message for its next page; expires after a minute
 --   sessions:<name> zset   sessions of the API key of that name; score = since
+--   api_keys       hash    by name, JSON: an API key that was created at run time, without its secret (domain/api_keys.py);
+--                          a revoked one stays, so that its name is not given again
+--   api_keys:version string number of changes of `api_keys`, by which gateways notice them
+--   api_keys:last_used hash by name: time of the last request, about a minute exact
+--   api_keys:rate:<name> string time until which the key has used its requests (GCRA); expires then
 --   failed_logins  zset    addresses with failed logins; score = time of the last attempt
 --   failed_logins:attempts hash by address: number of attempts
 --   celery:<name>          Celery's own keys, written by kombu only: queues (lists), unacked, bindings

@@ -1,0 +1,119 @@
+"""API keys in Redis: records, names, rotation, and what gateways know of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from redis import Redis
+
+from voicequeue import ApiKeyNotFoundError, InvalidJobError, KeyLimits, NotOperatorError, Priority, Scope, VoiceQueue
+from voicequeue.errors import StoreUnavailableError
+from voicequeue.storage.api_keys import ApiKeys
+from voicequeue.storage.connection.keyspace import Keyspace
+from workers.gateway.security import key_registry
+from workers.gateway.security.key_registry import KeyRegistry
+
+
+class Time:
+    """A clock that tests move."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def keys(redis: Redis, prefix: str) -> ApiKeys:
+    return ApiKeys(Keyspace(redis, prefix))
+
+
+@pytest.fixture
+def operator(valkey_url: str, prefix: str) -> VoiceQueue:
+    return VoiceQueue(valkey_url, prefix=prefix, namespace="*")
+
+
+def test_a_name_is_given_once_also_after_it_was_revoked(operator: VoiceQueue) -> None:
+    """Jobs name the key that enqueued them."""
+    operator.create_api_key("shop", [Scope.READ], namespace="shop")
+    operator.revoke_api_key("shop")
+
+    with pytest.raises(InvalidJobError, match="given before"):
+        operator.create_api_key("shop", [Scope.READ], namespace="other")
+    with pytest.raises(ApiKeyNotFoundError):
+        operator.rotate_api_key("shop")
+
+
+def test_no_secret_is_stored(operator: VoiceQueue, redis: Redis) -> None:
+    """Neither in records nor in the audit log."""
+    secrets = [
+        operator.create_api_key("shop", [Scope.READ], namespace="").secret,
+        operator.rotate_api_key("shop").secret,
+    ]
+
+    stored = str([redis.dump(name) for name in redis.scan_iter()]) + str(operator.audit_log().items)
+    assert not [secret for secret in secrets if secret in stored or secret.removeprefix("vq_") in stored]
+    assert [entry.action for entry in operator.audit_log().items] == ["rotate_api_key", "create_api_key"]
+
+
+def test_keys_are_for_operators(valkey_url: str, prefix: str, operator: VoiceQueue) -> None:
+    """A client of one namespace creates none, and none of a namespace may create others."""
+    with pytest.raises(NotOperatorError):
+        VoiceQueue(valkey_url, prefix=prefix).create_api_key("shop", [Scope.READ], namespace="*")
+    with pytest.raises(InvalidJobError, match="admin"):
+        operator.create_api_key("shop", [Scope.ADMIN], namespace="shop")
+
+
+def test_a_gateway_refuses_a_revoked_key_within_ten_seconds(operator: VoiceQueue, keys: ApiKeys) -> None:
+    """Another one made the change."""
+    monotonic = Time()
+    registry = KeyRegistry(keys, Time(), monotonic=monotonic)
+    secret = operator.create_api_key("shop", [Scope.READ], namespace="shop").secret
+    assert registry.find_by_secret(secret)
+
+    operator.revoke_api_key("shop")
+    monotonic.now += key_registry.REFRESH_S
+
+    assert registry.find_by_secret(secret) is None
+    assert registry.find_by_name("shop") is None
+
+
+def test_keys_that_cannot_be_confirmed_are_refused(operator: VoiceQueue) -> None:
+    """Without Redis a key may have been revoked; the caller is asked to retry."""
+    monotonic = Time()
+    secret = operator.create_api_key("shop", [Scope.READ], namespace="shop").secret
+    unreachable = ApiKeys(Keyspace(Redis(port=1)))
+
+    with pytest.raises(StoreUnavailableError):
+        KeyRegistry(unreachable, Time(), monotonic=monotonic).find_by_secret(secret)
+
+
+def test_a_rotated_key_accepts_both_secrets_until_the_overlap_ends(operator: VoiceQueue, keys: ApiKeys) -> None:
+    """Then only the new one."""
+    old = operator.create_api_key("shop", [Scope.READ], namespace="shop").secret
+    new = operator.rotate_api_key("shop", overlap=60)
+    now = new.key.previous_until
+
+    for at, accepted in ((now - 1, [True, True]), (now + 1, [False, True])):
+        registry = KeyRegistry(keys, lambda at=at: at, monotonic=Time())  # type: ignore[misc]
+        assert [registry.find_by_secret(secret) is not None for secret in (old, new.secret)] == accepted
+
+
+def test_requests_beyond_the_rate_wait(keys: ApiKeys) -> None:
+    """A second's requests may come at once, then each in its turn; over all gateways."""
+    waits = [keys.count_request("shop", 2.0, 1000.0) for _ in range(3)]
+
+    assert waits == [0, 0, pytest.approx(0.5)]
+    assert keys.count_request("shop", 2.0, 1000.6) == 0
+    assert keys.count_request("other", 2.0, 1000.0) == 0
+
+
+def test_limits_of_jobs_name_the_field() -> None:
+    """Its value, and what the key allows."""
+    limits = KeyLimits(max_priority=Priority.NORMAL, batch_pattern="shop-*")
+
+    assert [problem.field for problem in limits.problems_of(Priority.HIGH, None)] == ["priority", "batch"]
+    assert limits.problems_of(Priority.BULK, "shop-1") == []
+    assert replace(limits, batch_pattern=None).problems_of(Priority.NORMAL, None) == []

@@ -1,0 +1,180 @@
+"""API keys of the HTTP gateway: create, edit, rotate and revoke them while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from voicequeue.auth.api_keys import generate_key, generate_secret, hash_key
+from voicequeue.client.audited import audited
+from voicequeue.client.reading import ReadMethods
+from voicequeue.domain.api_keys import ApiKey, KeyLimits, Scope, from_record, require_that
+from voicequeue.domain.namespaces import ALL
+from voicequeue.errors import ApiKeyNotFoundError, InvalidJobError, Problem
+from voicequeue.storage.connection.errors import translated_errors
+from voicequeue.storage.connection.recorded_change import amend
+
+#: Seconds for which the secret before a rotation is accepted, and the most.
+OVERLAP_S, OVERLAP_MAX_S = 24 * 3600.0, 90 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class NewApiKey:
+    """An API key and its secret, which is stored nowhere.
+
+    Attributes:
+        key: The key.
+        secret: What callers send as `Authorization: Bearer …`.
+    """
+
+    key: ApiKey
+    secret: str
+
+
+class ApiKeyMethods(ReadMethods):
+    """Methods of `VoiceQueue` for API keys. They are for operators, whose namespace is `*`."""
+
+    def api_keys(self) -> list[ApiKey]:
+        """Return the API keys that are stored in Redis by name, also expired and revoked ones.
+
+        Keys of the environment (`VOICEQUEUE_API_KEYS`) are not among them.
+
+        Raises:
+            NotOperatorError: The client is limited to one namespace.
+        """
+        self._require_operator("api_keys")
+        with translated_errors():
+            return self._store.api_keys.list_all()
+
+    @audited
+    def create_api_key(
+        self, key_name: str, scopes: Iterable[Scope], *, namespace: str, limits: KeyLimits | None = None
+    ) -> NewApiKey:
+        """Create an API key, which gateways accept within 10 seconds, and return it with its secret.
+
+        Args:
+            key_name: Name of its holder. It is never given again, because jobs name the key that enqueued them.
+            scopes: What it may do.
+            namespace: Namespace that it acts in; `*` for an operator.
+            limits: Its limits. None sets none.
+
+        Raises:
+            InvalidJobError: An argument is invalid, or the name was given before.
+            NotOperatorError: The client is limited to one namespace.
+        """
+        self._require_operator("create_api_key")
+        limits = limits or KeyLimits()
+        limits.check()
+        try:
+            secret, generated = generate_key(key_name, scopes, namespace)
+        except ValueError as error:
+            raise InvalidJobError([Problem("", str(error))]) from None
+        key = replace(generated, limits=limits, created_at=self._now())
+        _check_admin(key)
+        amend(details=_details(key))
+        with translated_errors():
+            is_new = self._store.api_keys.write(key, before="")
+        require_that("name", is_new, f"{key_name!r} was given before; a name of a key is given once")
+        return NewApiKey(key, secret)
+
+    @audited
+    def edit_api_key(
+        self, key_name: str, *, scopes: Iterable[Scope] | None = None, limits: KeyLimits | None = None
+    ) -> ApiKey:
+        """Change the scopes and limits of an API key within 10 seconds, end its logins, and return it.
+
+        Args:
+            key_name: Name of the key.
+            scopes: What it may do. None leaves this as it is.
+            limits: All of its limits. None leaves them as they are.
+
+        Raises:
+            ApiKeyNotFoundError: There is no such key in Redis, or it is revoked.
+            InvalidJobError: An argument is invalid.
+            NotOperatorError: The client is limited to one namespace.
+        """
+        if limits is not None:
+            limits.check()
+        new_scopes = None if scopes is None else frozenset(scopes)
+        require_that("scopes", new_scopes is None or bool(new_scopes), f"must be of {', '.join(Scope)}")
+
+        def edited(key: ApiKey) -> ApiKey:
+            return replace(key, scopes=new_scopes or key.scopes, limits=limits or key.limits)
+
+        return self._change_key("edit_api_key", key_name, edited)
+
+    @audited
+    def rotate_api_key(self, key_name: str, *, overlap: float = OVERLAP_S) -> NewApiKey:
+        """Give an API key another secret, end its logins, and return it with that secret.
+
+        Args:
+            key_name: Name of the key.
+            overlap: Seconds for which the secret before is accepted, too. That of an earlier rotation ends now.
+
+        Raises:
+            ApiKeyNotFoundError: There is no such key in Redis, or it is revoked.
+            InvalidJobError: `overlap` is negative, or above 90 days.
+            NotOperatorError: The client is limited to one namespace.
+        """
+        require_that("overlap", 0 <= overlap <= OVERLAP_MAX_S, "must be 0 seconds to 90 days")
+        secret, until = generate_secret(), self._now() + overlap
+        digest = hash_key(secret)
+        return NewApiKey(
+            self._change_key("rotate_api_key", key_name, lambda key: key.rotated(digest, until=until)), secret
+        )
+
+    @audited
+    def revoke_api_key(self, key_name: str) -> ApiKey:
+        """Revoke an API key permanently within 10 seconds, end its logins, and return it. Its jobs remain.
+
+        Args:
+            key_name: Name of the key.
+
+        Raises:
+            ApiKeyNotFoundError: There is no such key in Redis, or it is revoked.
+            NotOperatorError: The client is limited to one namespace.
+        """
+        now = self._now()
+        return self._change_key("revoke_api_key", key_name, lambda key: replace(key, revoked_at=now))
+
+    def _change_key(self, action: str, key_name: str, change: Callable[[ApiKey], ApiKey]) -> ApiKey:
+        self._require_operator(action)
+        with translated_errors():
+            while True:
+                record = self._store.api_keys.record(key_name)
+                before = from_record(key_name, record) if record else None
+                if before is None or before.revoked_at is not None:
+                    raise ApiKeyNotFoundError(key_name)
+                key = change(before)
+                _check_admin(key)
+                amend(details=_details(key))
+                if self._store.api_keys.write(key, before=record):
+                    break
+            self._store.sessions.end_all(key_name)
+        return key
+
+
+def _check_admin(key: ApiKey) -> None:
+    require_that(
+        "scopes",
+        Scope.ADMIN not in key.scopes or key.namespace == ALL,
+        "admin is for operators only: the key needs the namespace *",
+    )
+
+
+def _details(key: ApiKey) -> dict[str, str]:
+    """Return what the audit log keeps of a key."""
+    limits = key.limits
+    return {
+        "scopes": "+".join(scope for scope in Scope if scope in key.scopes),
+        "limits": ", ".join(
+            f"{name}={value}"
+            for name, value in (
+                ("requests_per_s", limits.requests_per_s),
+                ("max_priority", limits.max_priority),
+                ("batch_pattern", limits.batch_pattern),
+                ("expires_at", limits.expires_at),
+            )
+            if value is not None
+        ),
+    }

@@ -1,0 +1,201 @@
+"""API keys of the HTTP gateway: their scopes, namespace and limits. Pure."""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from voicequeue.domain.job import to_iso8601
+from voicequeue.domain.namespaces import ALL
+from voicequeue.domain.spec import Priority
+from voicequeue.errors import InvalidJobError, Problem
+
+if TYPE_CHECKING:
+    from voicequeue.domain import operator_schemas
+
+#: The most requests a second that a limit may allow, the fewest, and the longest pattern of batch names.
+REQUESTS_MAX, REQUESTS_MIN, PATTERN_MAX = 10_000.0, 0.001, 200
+
+
+class Scope(StrEnum):
+    """A permission of a key; none includes another."""
+
+    ENQUEUE = "enqueue"
+    READ = "read"
+    OPERATE = "operate"
+    REVIEW = "review"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """The limits of an API key; None is no limit.
+
+    Attributes:
+        requests_per_s: Requests a second, over all gateways.
+        max_priority: Highest priority of its jobs.
+        batch_pattern: Pattern that the batches of its jobs match, such as `shop-*`; a job then needs a batch.
+        expires_at: Time from which it is refused (Unix seconds).
+    """
+
+    requests_per_s: float | None = None
+    max_priority: Priority | None = None
+    batch_pattern: str | None = None
+    expires_at: float | None = None
+
+    def check(self) -> None:
+        """Raise InvalidJobError if a limit is invalid."""
+        rate, pattern, expiry = self.requests_per_s, self.batch_pattern, self.expires_at
+        require_that(
+            "requests_per_s",
+            rate is None or REQUESTS_MIN <= rate <= REQUESTS_MAX,
+            f"must be {REQUESTS_MIN:g} to {REQUESTS_MAX:g} requests a second",
+        )
+        require_that(
+            "batch_pattern",
+            pattern is None or 1 <= len(pattern) <= PATTERN_MAX,
+            f"must be 1 to {PATTERN_MAX} characters, such as shop-*",
+        )
+        require_that("expires_at", expiry is None or (isfinite(expiry) and expiry > 0), "must be a time")
+
+    def problems_of(self, priority: Priority, batch: str | None) -> list[Problem]:
+        """Return what a job with this priority and batch violates."""
+        problems = []
+        if self.max_priority is not None and priority.rank < self.max_priority.rank:
+            problems.append(
+                Problem("priority", f"{priority!s} is above the highest priority of this API key: {self.max_priority}")
+            )
+        if problem := self.problem_of_batch(batch):
+            problems.append(problem)
+        return problems
+
+    def problem_of_batch(self, batch: str | None) -> Problem | None:
+        """Return the violation of a batch with this name, if any."""
+        if self.batch_pattern is None or (batch and fnmatchcase(batch, self.batch_pattern)):
+            return None
+        value = f"{batch!r} does not match" if batch else "missing, but needed to match"
+        return Problem("batch", f"{value} the batch names of this API key: {self.batch_pattern}")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key without its secret.
+
+    Attributes:
+        name: Name of its holder.
+        scopes: What it may do.
+        digest: Its hash.
+        namespace: Namespace that it acts in; `*` for an operator's key.
+        limits: Its limits.
+        created_at: Time when it was created (Unix seconds); None for a key of the environment.
+        previous_digest: Hash of the secret before the last rotation; accepted until `previous_until`.
+        previous_until: Time from which the secret before is refused (Unix seconds).
+        revoked_at: Time when it was revoked (Unix seconds).
+        last_used_at: Time of its last request, about a minute exact (Unix seconds).
+    """
+
+    name: str
+    scopes: frozenset[Scope]
+    digest: str
+    namespace: str = ALL
+    limits: KeyLimits = field(default=KeyLimits())
+    created_at: float | None = None
+    previous_digest: str = ""
+    previous_until: float = 0.0
+    revoked_at: float | None = None
+    last_used_at: float | None = None
+
+    def as_setting(self) -> str:
+        """Return the key's entry for the setting."""
+        holder = self.name if self.namespace == ALL else f"{self.name}@{self.namespace}"
+        return f"{holder}:{'+'.join(scope for scope in Scope if scope in self.scopes)}:{self.digest}"
+
+    def is_active(self, now: float) -> bool:
+        """Return whether it is neither revoked nor expired."""
+        return self.revoked_at is None and (self.limits.expires_at is None or now < self.limits.expires_at)
+
+    def accepts(self, digest: str, now: float) -> bool:
+        """Return whether it is active, and a secret with this hash is its own or, during a rotation, was."""
+        if not self.is_active(now):
+            return False
+        is_previous = hmac.compare_digest(self.previous_digest, digest) and now < self.previous_until
+        return hmac.compare_digest(self.digest, digest) or is_previous
+
+    def rotated(self, digest: str, *, until: float) -> ApiKey:
+        """Return the key with another secret; the one before is accepted until a time."""
+        return replace(self, digest=digest, previous_digest=self.digest, previous_until=until)
+
+    def as_dict(self) -> operator_schemas.ApiKey:
+        """Return the JSON representation, which has no hash."""
+        limits = self.limits
+        return {
+            "name": self.name,
+            "namespace": self.namespace,
+            "scopes": [scope.value for scope in Scope if scope in self.scopes],
+            "requests_per_s": limits.requests_per_s,
+            "max_priority": None if limits.max_priority is None else limits.max_priority.value,
+            "batch_pattern": limits.batch_pattern,
+            "expires_at": _time(limits.expires_at),
+            "created_at": _time(self.created_at),
+            "rotating_until": _time(self.previous_until or None),
+            "revoked_at": _time(self.revoked_at),
+            "last_used_at": _time(self.last_used_at),
+        }
+
+    def to_record(self) -> str:
+        """Return the text that is stored."""
+        limits = self.limits
+        return json.dumps(
+            {
+                "scopes": [scope for scope in Scope if scope in self.scopes],
+                "digest": self.digest,
+                "namespace": self.namespace,
+                "requests_per_s": limits.requests_per_s,
+                "max_priority": limits.max_priority,
+                "batch_pattern": limits.batch_pattern,
+                "expires_at": limits.expires_at,
+                "created_at": self.created_at,
+                "previous_digest": self.previous_digest,
+                "previous_until": self.previous_until,
+                "revoked_at": self.revoked_at,
+            }
+        )
+
+
+def from_record(name: str, text: str, last_used_at: float | None = None) -> ApiKey:
+    """Return the key that is stored under this name. Scopes of later releases are left out."""
+    record: Mapping[str, Any] = json.loads(text)
+    priority = record.get("max_priority")
+    return ApiKey(
+        name,
+        frozenset(Scope(scope) for scope in record["scopes"] if scope in set(Scope)),
+        record["digest"],
+        record["namespace"],
+        KeyLimits(
+            record.get("requests_per_s"),
+            None if priority is None else Priority(priority),
+            record.get("batch_pattern"),
+            record.get("expires_at"),
+        ),
+        record.get("created_at"),
+        record.get("previous_digest", ""),
+        record.get("previous_until", 0.0),
+        record.get("revoked_at"),
+        last_used_at,
+    )
+
+
+def require_that(field: str, is_valid: bool, message: str) -> None:
+    """Raise InvalidJobError, which names the field, unless it is valid."""
+    if not is_valid:
+        raise InvalidJobError([Problem(field, message)])
+
+
+def _time(at: float | None) -> str | None:
+    return None if at is None else to_iso8601(at)

@@ -1,0 +1,51 @@
+"""API keys that were created at run time. Only hashes of their secrets are stored."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from voicequeue.domain.api_keys import ApiKey, from_record
+from voicequeue.storage.connection.keyspace import Keyspace
+
+
+class ApiKeys:
+    """The API keys of one queue. Safe to share between threads."""
+
+    def __init__(self, keyspace: Keyspace) -> None:
+        self._space = keyspace
+        self._redis = keyspace.redis
+
+    def version(self) -> str:
+        """Return a text that changes with every change of a key."""
+        return str(self._redis.get(self._space.key("api_keys:version")) or "")
+
+    def list_all(self) -> list[ApiKey]:
+        """Return all keys by name, also expired and revoked ones."""
+        with self._redis.pipeline() as pipe:
+            pipe.hgetall(self._space.key("api_keys"))
+            pipe.hgetall(self._space.key("api_keys:last_used"))
+            records, used = pipe.execute()
+        return [from_record(name, records[name], _time(used.get(name))) for name in sorted(records)]
+
+    def record(self, name: str) -> str:
+        """Return the record of the key with this name, also of an expired or revoked one; '' if there is none."""
+        return cast(str | None, self._redis.hget(self._space.key("api_keys"), name)) or ""
+
+    def write(self, key: ApiKey, *, before: str) -> bool:
+        """Store a key in place of the record `before`; return False if another change came first.
+
+        '' requires that the name is new.
+        """
+        return bool(self._space.run_change("write_api_key", key.name, before, key.to_record()))
+
+    def count_request(self, name: str, requests_per_s: float, now: float) -> float:
+        """Count a request, and return 0; or, if the key has used its requests, the seconds that it must wait."""
+        return float(self._space.run_script("count_request", name, requests_per_s, f"{now:.6f}") or 0)
+
+    def note_use(self, name: str, now: float) -> None:
+        """Store the time of a request."""
+        self._redis.hset(self._space.key("api_keys:last_used"), name, f"{now:.3f}")
+
+
+def _time(text: str | None) -> float | None:
+    return None if text is None else float(text)
