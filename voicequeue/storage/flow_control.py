@@ -155,6 +155,16 @@ class FlowControl:
         fields = ((name, _limit_text(name, value) or "") for name, value in limits.items())
         self._space.run_change("set_fields", "limits", *chain.from_iterable(fields))
 
+    def set_budget(self, owner: str, *, day: int | None, month: int | None) -> None:
+        """Set the credits that an owner, `account` or `namespace/NAME`, may spend in a day and in a month (UTC); None:
+        unlimited. Effective at once. Raises ValueError."""
+        fields = {"day": day, "month": month}
+        for name, credits in fields.items():
+            if credits is not None and credits < 0:
+                raise ValueError(f"{name}: {credits} must be a whole number of at least 0")
+        texts = ((name, "" if credits is None else str(credits)) for name, credits in fields.items())
+        self._space.run_change("set_fields", f"budget:{owner}", *chain.from_iterable(texts))
+
     def publish_settings(self) -> None:
         """Publish the limits in this worker's settings."""
         self._redis.hset(self._space.key("settings"), mapping=cast(dict[Any, Any], self.settings.as_text()))
