@@ -80,3 +80,10 @@ def test_months_follow_the_calendar(store: JobStore, redis: Redis, prefix: str) 
     process_all(store)
     month = datetime.fromtimestamp(NOW, UTC).strftime("%Y%m")
     assert redis.hget(f"{{{prefix}}}:counters", f"month.{month}") == "19"
+
+
+@pytest.mark.parametrize("owner", ["", "shop", "namespace/", "namespace/a/b", "key/app", "account/x"])
+def test_a_budget_without_an_owner_is_refused(store: JobStore, owner: str) -> None:
+    """An unknown owner raises an error instead of a budget that limits nothing."""
+    with pytest.raises(ValueError, match="budget|must be"):
+        store.flow_control.set_budget(owner, day=1, month=None)
