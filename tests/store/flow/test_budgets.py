@@ -85,5 +85,5 @@ def test_months_follow_the_calendar(store: JobStore, redis: Redis, prefix: str) 
 @pytest.mark.parametrize("owner", ["", "shop", "namespace/", "namespace/a/b", "key/app", "account/x"])
 def test_a_budget_without_an_owner_is_refused(store: JobStore, owner: str) -> None:
     """An unknown owner raises an error instead of a budget that limits nothing."""
-    with pytest.raises(ValueError, match="budget|must be"):
+    with pytest.raises(ValueError, match=r"budget|must be"):
         store.flow_control.set_budget(owner, day=1, month=None)
