@@ -17,7 +17,7 @@ DAY_S = 86_400
 
 def spent_today(redis: Redis, prefix: str, counters: str = "counters") -> int:
     """Return the credits counted as spent on the day of `NOW`."""
-    return int(redis.hget(f"{{{prefix}}}:{counters}", f"day.{int(NOW // DAY_S)}") or 0)  # type: ignore[arg-type]
+    return int(redis.hget(f"{{{prefix}}}:{counters}", f"day.{int(NOW // DAY_S)}") or 0)
 
 
 @pytest.mark.parametrize("period", ["day", "month"])
@@ -72,6 +72,19 @@ def test_a_new_day_has_a_new_budget(store: JobStore) -> None:
     process_all(store)
     assert not store.admit(NOW).by_stage
     assert store.admit(NOW + DAY_S).by_stage
+
+
+def test_a_raised_budget_wakes_a_dispatcher(store: JobStore) -> None:
+    """Jobs that wait for their budget start when it is raised; setting it to the same value wakes none."""
+    store.flow_control.set_budget("namespace/shop", day=20, month=None)
+    songs(store.in_namespace("shop"), 3)
+    process_all(store)
+    assert not store.coordination.wait_for_wakeup(0.001)
+    store.flow_control.set_budget("namespace/shop", day=20, month=None)
+    assert not store.coordination.wait_for_wakeup(0.001)
+    store.flow_control.set_budget("namespace/shop", day=40, month=None)
+    assert store.coordination.wait_for_wakeup(0.001)
+    assert store.admit(NOW).by_stage
 
 
 def test_months_follow_the_calendar(store: JobStore, redis: Redis, prefix: str) -> None:
