@@ -33,10 +33,10 @@ local function owner_budget_reason(owner, counters, cost, now)
   local day, month = spent_fields(now)
   local amounts = redis.call('HMGET', key(counters), day, month, 'reserved', 'unsettled')
   local function n(i) return tonumber(amounts[i] or 0) end
-  local promised = n(3) + n(4) + cost
+  local claimed = n(3) + n(4) + cost
   local name = owner == 'account' and 'the account' or 'the namespace'
-  if limits[1] and n(1) + promised > tonumber(limits[1]) then return "today's budget of " .. name .. ' is reached' end
-  if limits[2] and n(2) + promised > tonumber(limits[2]) then return "this month's budget of " .. name .. ' is reached' end
+  if limits[1] and n(1) + claimed > tonumber(limits[1]) then return "today's budget of " .. name .. ' is reached' end
+  if limits[2] and n(2) + claimed > tonumber(limits[2]) then return "this month's budget of " .. name .. ' is reached' end
 end
 
 -- Return why the budgets of a job's owners do not allow this additional cost; nil if they do.
