@@ -130,6 +130,26 @@ class ControlMethods(ReadMethods):
             return self._store.flow_control.limits()
 
     @audited
+    def set_budget(self, owner: str, *, day: float | None = None, month: float | None = None) -> bool:
+        """Set what an owner may spend, effective at once, and return whether that changed anything.
+
+        Credits of jobs in flight, of unsure and of lost orders count as spent. At the limit, jobs wait in the backlog
+        until the next day or month (UTC).
+
+        Args:
+            owner: `account`, or `namespace/NAME` for a namespace other than the default one.
+            day: Maximum number of credits in a day; None: no limit.
+            month: Maximum number of credits in a month; None: no limit.
+
+        Raises:
+            NotOperatorError: The client is limited to one namespace.
+            ValueError: `owner` is unknown, or a number is out of range.
+        """
+        self._require_operator("set_budget")
+        with translated_errors():
+            return self._store.flow_control.set_budget(owner, day=day, month=month)
+
+    @audited
     def set_batch_limits(
         self,
         name: str,

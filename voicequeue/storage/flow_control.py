@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from voicequeue.domain import serialization
 from voicequeue.domain.balance import Balance, UncountedSpending
+from voicequeue.domain.budgets import budget_owner, budget_text
 from voicequeue.domain.gate import SUBMIT_RATE_MIN, Account, Gate, Hold, HoldEffect, HoldReason, Limits
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.status import RefusedJob
@@ -154,6 +155,13 @@ class FlowControl:
         setting. Raises ValueError."""
         fields = ((name, _limit_text(name, value) or "") for name, value in limits.items())
         self._space.run_change("set_fields", "limits", *chain.from_iterable(fields))
+
+    def set_budget(self, owner: str, *, day: float | None, month: float | None) -> bool:
+        """Set the credits that an owner may spend in a day and in a month (UTC), effective at once; None: unlimited.
+        Return whether that changed anything. Raises ValueError."""
+        name = f"budget:{budget_owner(owner)}"
+        fields = ("day", budget_text("day", day), "month", budget_text("month", month))
+        return bool(self._space.run_change("set_fields", name, *fields))
 
     def publish_settings(self) -> None:
         """Publish the limits in this worker's settings."""

@@ -109,6 +109,13 @@ CHANGES: dict[str, list[Case]] = {
         Case(queued, lambda queue, _: queue.pause(batch="b"), {"batch": "b"}),
     ],
     "resume": [Case(paused, lambda queue, _: queue.resume(), {"details": {}})],
+    "set_budget": [
+        Case(
+            _nothing,
+            lambda queue, _: queue.set_budget("account", day=500),
+            {"details": {"owner": "account", "day": 500}},
+        )
+    ],
     "set_limits": [Case(_nothing, lambda queue, _: queue.set_limits(in_flight=7), {"details": {"in_flight": 7}})],
     "set_batch_limits": [
         Case(

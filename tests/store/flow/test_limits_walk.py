@@ -35,6 +35,7 @@ from voicequeue.domain.states import IN_FLIGHT
 from voicequeue.storage.job_store import JobStore
 
 BATCHES = ("spring", "shop/spring")
+OWNERS = ("account", "namespace/shop")
 FLOOR = 10
 
 
@@ -49,6 +50,8 @@ class Life:
         #: How many orders there were for each job when its cancelling was asked for.
         self.withdrawn: dict[str, int] = {}
         self.charges = 0
+        #: Budgets of owners; all steps are in one day.
+        self.budgets: dict[str, float] = dict.fromkeys(OWNERS, inf)
 
     def some(self, *states: State) -> Job | None:
         """Return a random job in one of these states."""
@@ -149,6 +152,13 @@ class Life:
         }
         self.store.set_batch_limits(self.chance.choice(BATCHES), **limits)
 
+    def budget(self) -> None:
+        """Set, change or remove a budget of the account or of a namespace."""
+        owner, credits = self.chance.choice(OWNERS), self.chance.choice([None, None, 100, 200, 400])
+        day, month = self.chance.choice([(credits, None), (None, credits), (credits, credits)])
+        self.store.flow_control.set_budget(owner, day=day, month=month)
+        self.budgets[owner] = inf if credits is None else credits
+
     def balance(self) -> None:
         """Report a balance, as if others had used the account or added credits."""
         credits = self.chance.choice([FLOOR + 60, FLOOR + 300, FLOOR + 900])
@@ -183,6 +193,8 @@ class Life:
             batch = self.store.batch(name)
             limit = inf if batch is None or batch.max_credits is None else batch.max_credits
             assert self.at_stake[name] <= max(before[name], limit)
+        assert self.at_stake.total() <= max(before.total(), self.budgets["account"])
+        assert self.at_stake["shop/spring"] <= max(before["shop/spring"], self.budgets["namespace/shop"])
 
     def step(self) -> None:
         """Take a random step."""
@@ -198,6 +210,7 @@ class Life:
             (self.cancel, 1),
             (self.limit, 2),
             (self.balance, 1),
+            (self.budget, 1),
         ]
         [way] = self.chance.choices([way for way, _ in ways], [weight for _, weight in ways])
         way()

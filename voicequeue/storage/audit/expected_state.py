@@ -145,7 +145,7 @@ def _queued_credits(record: Record) -> int:
 #: outcomes of retried and purged jobs, too, and what was ever spent, delivered and archived.
 _NO_SUM = re.compile(
     r"paused|max_credits|max_in_flight|stop_after|stop_min|stopped|callback_url|callback_source|settled_count|sample\..+"
-    r"|day\..+|callbacks\..+|archive\..+"
+    r"|day\..+|month\..+|callbacks\..+|archive\..+"
 ).fullmatch
 
 

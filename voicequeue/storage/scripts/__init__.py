@@ -25,6 +25,7 @@ _PARTS = (
     "keys",
     "audit_log",
     "backlog",
+    "budgets",
     "flow_control",
     "refusals",
     "orders",

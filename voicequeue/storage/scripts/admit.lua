@@ -27,7 +27,7 @@ local function admit_from(rank, batch, head_of)
   if not id then return false end
   local job = redis.call('HMGET', key('job:' .. id), 'stage', 'next_stage')
   local cost = cost_from_stage(job[1], job[2])
-  if not batch_allows(batch, cost) then return false end
+  if not batch_allows(batch, cost) or budget_reason(batch, cost, now) then return false end
   if credits and credits < cost then shortage = cost return nil end
   transition(id, { to = 'admitted', stage = job[1], due = ARGV[1] }, ARGV[1])
   move_to_back(rank, batch, 'XX')

@@ -6,7 +6,7 @@
 --          {version, 'unsure'}: a retry by the same holder, after the claim has expired
 --          {seconds}: the submit rate is used up; retry after this time
 --          nil: there is nothing to submit, or the job is queued again, because the gate is closed or the limits of its
---          batch or the available credits do not allow its POST
+--          batch, a budget or the available credits do not allow its POST
 local now, stage, holder = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local limits, gate = limits_from(5), gate_state(now, stage)
 
@@ -28,7 +28,7 @@ local function claim(id)
   -- Another job has created the voice since the admission: it is not paid for twice.
   if stage == 'voice' and job.shared_voice and use_if_created(id, job.shared_voice, ARGV[1]) then return false end
   local is_closed = gate == 'closed' or (gate == 'trial' and count_in_state('charging') > 0)
-  local reason = is_closed and 'gate closed' or submit_limit_reason(job.batch, limits.floor)
+  local reason = is_closed and 'gate closed' or submit_limit_reason(job.batch, limits.floor, now)
   if reason then
     transition(id, { to = 'queued', stage = stage, reason = reason }, ARGV[1], job)
     return false

@@ -211,8 +211,8 @@ local function batch_allows(batch, cost) return not batch_limit_reason(batch, 1,
 -- Return why an admitted job may not be submitted, although it has a slot and its credits are reserved; nil if it
 -- may. This is checked before each POST, because limits or the balance may have been lowered since its admission. A
 -- job refused here is not admitted by the same limits.
-local function submit_limit_reason(batch, floor)
-  local reason = batch_limit_reason(batch or '', 0, 0)
+local function submit_limit_reason(batch, floor, now)
+  local reason = batch_limit_reason(batch or '', 0, 0) or budget_reason(batch or '', 0, now)
   if reason then return reason end
   local credits = available_credits(floor)
   if credits and credits < 0 then return 'the credits of the account are reserved' end

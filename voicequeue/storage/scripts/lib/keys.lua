@@ -8,7 +8,7 @@
 -- each namespace: of any but the default one as <index>/<namespace>.
 --   namespaces     zset    every namespace but the default one that ever had a job or rejected message; score = since when
 --   namespace:<name> hash  of any but the default one: credits, reserved, queued_credits, purged.credits and
---                          failed.<code>, as in batch:<name>; day.<n>, callbacks.delivered,
+--                          failed.<code>, as in batch:<name>; day.<n>, month.<yyyymm>, callbacks.delivered,
 --                          archive.files and archive.jobs, as in `counters`
 --   id_secret      string  the secret from which ids are derived; 'unkeyed' if jobs existed before there was one
 --
@@ -90,13 +90,14 @@
 --   unanswered:<reason> set subjects of failed requests since upstream last responded: ids, `balance`, `any`
 --   settings       hash    the limits in the workers' settings
 --   limits         hash    limits set at run time: in_flight, submit_rate, min_balance
+--   budget:<owner> hash    day, month: credits that the owner (account, namespace/<name>) may spend in a period (UTC)
 --   poll_durations:<kind> list "over within": durations of the latest orders of a stage and model
 --   poll_kinds     set     those kinds
 --   poll_schedules hash    by kind, JSON: the ages at which orders are polled
 --   lock:<name>    string  held by the worker that does something for all workers
 --
 -- Credits
---   counters       hash    <stage>.charges, <stage>.credits, day.<n>: permanent; corrected.credits: what repairs added;
+--   counters       hash    <stage>.charges, <stage>.credits, day.<n>, month.<yyyymm>: permanent; corrected.credits: what repairs added;
 --                          corrections: number of repairs; reserved: credits reserved for jobs in flight and unsure
 --                          jobs; unsettled: cost of lost orders that were given up or resubmitted; failed.<code>:
 --                          number of failed jobs; lane_turn: last turn given to a lane; callbacks.delivered;

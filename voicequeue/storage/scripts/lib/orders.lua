@@ -6,11 +6,11 @@ local function spend(batch, stage, credits, now)
   if has_balance == nil then has_balance = redis.call('EXISTS', key('account')) == 1 end
   add_to_counter('counters', stage .. '.charges', 1)
   add_to_counter('counters', stage .. '.credits', credits)
-  add_to_counter('counters', 'day.' .. math.floor(now / 86400), credits)
+  add_to_periods('counters', credits, now)
   if has_balance then add_to_counter('account', 'credits', -credits) end
   add_to_owners(batch, 'credits', credits)
   if namespace_of(batch) ~= '' then
-    add_to_counter('namespace:' .. namespace_of(batch), 'day.' .. math.floor(now / 86400), credits)
+    add_to_periods('namespace:' .. namespace_of(batch), credits, now)
   end
 end
 
