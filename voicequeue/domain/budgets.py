@@ -45,7 +45,7 @@ class Budget:
     resets_at: float
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Return the credits that new orders may spend in this period."""
         return max(0, self.limit - self.spent - self.promised)
 

@@ -18,7 +18,7 @@ def test_an_operator_reads_what_is_spent_and_left(store: JobStore, redis: Redis,
     songs(store, 9)
     process_all(store)
     [budget] = read_budgets(Keyspace(redis, prefix), NOW)
-    assert (budget.owner, budget.period, budget.limit, budget.spent, budget.left) == ("account", "day", 60, 57, 3)
+    assert (budget.owner, budget.period, budget.limit, budget.spent, budget.remaining) == ("account", "day", 60, 57, 3)
     assert read_budgets(Keyspace(redis, prefix, namespace="shop"), NOW) == []
 
 
@@ -31,7 +31,7 @@ def test_an_unsure_order_is_promised(store: JobStore, redis: Redis, prefix: str)
     [budget] = read_budgets(Keyspace(redis, prefix), NOW)
     assert budget.spent == 0
     assert budget.promised > 0
-    assert budget.left == 20 - budget.promised
+    assert budget.remaining == 20 - budget.promised
 
 
 def test_a_month_ends_at_the_first_of_the_next() -> None:
