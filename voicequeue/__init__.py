@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from voicequeue.domain.stop_loss import BatchStop
     from voicequeue.errors import (
         BatchNotFoundError,
+        ErasedError,
         InvalidAudioError,
         InvalidCursorError,
         InvalidJobError,
@@ -81,6 +82,8 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "NotOperatorError",
         "NotOperatorError",
         "JobNotFoundError",
+        "ErasedError",
+        "ErasedError",
         "KeyConflictError",
         "PlanNotFoundError",
         "Problem",

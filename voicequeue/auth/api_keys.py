@@ -31,6 +31,7 @@ class Scope(StrEnum):
     READ = "read"
     OPERATE = "operate"
     REVIEW = "review"
+    ADMIN = "admin"
 
 
 @dataclass(frozen=True, slots=True)

@@ -306,6 +306,12 @@ class AsyncVoiceQueue:
     resubmit = offload(VoiceQueue.resubmit)
     abandon = offload(VoiceQueue.abandon)
 
+    # ── erasing persons ────────────────────────────────────────────────────────────────────────
+
+    plan_erasure = offload(VoiceQueue.plan_erasure)
+    erase = offload(VoiceQueue.erase)
+    allow_erased = offload(VoiceQueue.allow_erased)
+
     # ── integrity ──────────────────────────────────────────────────────────────────────────────
 
     audit = offload(VoiceQueue.audit)

@@ -10,6 +10,7 @@ from voicequeue.client.callback_secrets import CallbackSecretMethods
 from voicequeue.client.changing import ChangeMethods
 from voicequeue.client.controlling import ControlMethods
 from voicequeue.client.enqueueing import EnqueueMethods
+from voicequeue.client.erasing import EraseMethods
 from voicequeue.client.events import EventMethods
 from voicequeue.client.outboxes import OutboxMethods
 from voicequeue.domain.namespaces import DEFAULT
@@ -26,7 +27,9 @@ from voicequeue.storage.job_store import JobStore
 DEFAULT_URL = "redis://localhost:6379/0"
 
 
-class VoiceQueue(EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, CallbackSecretMethods, ChangeMethods):
+class VoiceQueue(
+    EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, CallbackSecretMethods, ChangeMethods, EraseMethods
+):
     """A client of the queue in one Redis database.
 
     It needs only Redis, and may be shared between threads. Use it as a context manager, or call `close`.

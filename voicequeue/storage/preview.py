@@ -39,6 +39,7 @@ class _Stored:
     earlier_contents: str = ""
     recording: str | None = None
     has_voice: bool = False
+    is_erased: bool = False
 
 
 class EnqueuePreviewer:

@@ -36,6 +36,7 @@ _PARTS = (
     "shared_voices",
     "stop_loss",
     "batches",
+    "removal",
     "paging",
 )
 _SHARED = tuple(f"lib/{name}.lua" for name in _PARTS)
