@@ -128,6 +128,7 @@ __all__ = [
     "EnqueuePreview",
     "EnqueueResult",
     "EnqueueSummary",
+    "ErasedError",
     "Event",
     "Failure",
     "FailureCode",

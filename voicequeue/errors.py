@@ -215,6 +215,10 @@ class KeyConflictError(VoiceQueueError, ValueError):
         return f"key: belongs to job {self.job_id} already, whose content is different"
 
 
+#: Why a job without `metadata.consent_ref` is rejected where the queue requires it.
+CONSENT_REQUIRED = "is required here: the reference of the person's consent, such as the number of the signed form"
+
+
 class ErasedError(VoiceQueueError, ValueError):
     """The key or the recording of a new job is one of a person who was erased. Nothing was ordered."""
 

@@ -9,7 +9,7 @@ from voicequeue.domain.claims import EnqueueOutcome
 from voicequeue.domain.job import Job
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.domain.stage import PRICES, Stage
-from voicequeue.errors import ErasedError, InvalidJobError, KeyConflictError, Problem, VoiceQueueError
+from voicequeue.errors import CONSENT_REQUIRED, ErasedError, InvalidJobError, KeyConflictError, Problem, VoiceQueueError
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,6 @@ class EnqueueItemResult:
     def job_id(self) -> str:
         """The first of its jobs."""
         return self.job_ids[0]
-
-
-#: Why a job without a consent is rejected.
-CONSENT_REQUIRED = "is required here: the reference of the person's consent, such as the number of the signed form"
 
 
 def item_result(jobs: Sequence[tuple[str, VoiceJob]], outcomes: Sequence[EnqueueOutcome]) -> EnqueueItemResult:
