@@ -11,7 +11,7 @@ from voicequeue.domain.job import to_iso8601
 
 @dataclass(frozen=True, slots=True)
 class ErasurePlan:
-    """What an erasure concerns, and the token that executes it.
+    """The jobs and data that an erasure concerns, and the token that executes it.
 
     Attributes:
         token: Pass it to `erase`.
@@ -54,7 +54,7 @@ class ErasurePlan:
 
 @dataclass(frozen=True, slots=True)
 class ErasureCertificate:
-    """What was erased, and what remains elsewhere. It contains no text of the person.
+    """A record of what was erased, and what remains elsewhere. It contains no text of the person.
 
     Attributes:
         at: When it was erased (Unix seconds).

@@ -22,7 +22,7 @@ REDACTED = "(erased)"
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """What one call erased: ids of erased and of marked jobs, and numbers of what named them."""
+    """The result of one call: ids of erased and of marked jobs, and numbers of what named them."""
 
     job_ids: tuple[str, ...] = ()
     pending_ids: tuple[str, ...] = ()
@@ -72,11 +72,11 @@ class Erasure:
 
     def callback_ids(self, job_ids: Collection[str]) -> list[str]:
         """Return the ids of the stored callbacks of jobs."""
-        wanted, found = set(job_ids), set()
+        owner_ids, callback_ids = set(job_ids), set()
         for name in ("pending", "undelivered"):
             entries = self._redis.zscan_iter(self._space.key(f"callbacks:{name}"), count=_PAGE)
-            found.update(entry for entry, _ in entries if entry.partition("-")[0] in wanted)
-        return sorted(found)
+            callback_ids.update(entry for entry, _ in entries if entry.partition("-")[0] in owner_ids)
+        return sorted(callback_ids)
 
     def count_sharing(self, jobs: Collection[Job]) -> int:
         """Return how many other jobs have one of these jobs' named voices, or wait for one of their voices."""
@@ -97,8 +97,8 @@ class Erasure:
         self, job_ids: Collection[str], pending: tuple[str, ...], batches: Collection[str], callback_ids: Sequence[str]
     ) -> Erased:
         erased, ended = set(job_ids), {batch for batch in batches if not self._has_jobs(batch)}
-        gone = [callback_id for callback_id in callback_ids if callback_id.partition("-")[0] in erased]
-        for callback_id in gone:
+        deleted_ids = [callback_id for callback_id in callback_ids if callback_id.partition("-")[0] in erased]
+        for callback_id in deleted_ids:
             self._delete_callback(callback_id)
         for batch in ended:
             self._delete_batch_callbacks(batch)
@@ -108,7 +108,7 @@ class Erasure:
 
         events = self._delete_entries("events", is_theirs)
         self._delete_entries("purged", lambda fields: fields.get("batch") in ended)
-        return Erased(tuple(sorted(erased)), pending, len(gone), events, self._redact_audit_log(erased, ended))
+        return Erased(tuple(sorted(erased)), pending, len(deleted_ids), events, self._redact_audit_log(erased, ended))
 
     def _has_jobs(self, batch: str) -> bool:
         return bool(self._redis.exists(self._space.key(f"batch:{batch}:jobs")))

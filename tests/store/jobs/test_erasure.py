@@ -88,7 +88,7 @@ def test_callbacks_messages_checks_and_the_audit_log_forget_the_person(
     """Undelivered callbacks, rejected messages and reasons are erased; the audit log still says who did what."""
     job = job_in_state(store, State.FAILED, of_person())
     for claim in claim_due(store.callbacks, NOW + 1):
-        store.callbacks.mark_undelivered(claim, NOW + 1, MARK, is_attempted=True)
+        store.callbacks.mark_undelivered(claim.id, NOW + 1, MARK, is_attempted=True)
     store.rejected_messages.add(RejectedMessage(NOW, "m", "t", MARK, {"job": {"metadata": PERSON}}))
     store.rejected_messages.add(RejectedMessage(NOW, "n", "t", "no", {"job": {"metadata": {"subject": "4"}}}))
     queue.on_behalf_of("cli:ana", reason=MARK).retry(job.id)

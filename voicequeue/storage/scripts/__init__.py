@@ -37,6 +37,7 @@ _PARTS = (
     "stop_loss",
     "batches",
     "removal",
+    "erasure",
     "paging",
 )
 _SHARED = tuple(f"lib/{name}.lua" for name in _PARTS)
