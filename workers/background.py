@@ -137,7 +137,7 @@ class LeaseDispatcher:
     worker: str
     facts: Mapping[str, Any] | None = None
     #: Runs with each heartbeat.
-    upkeep: Callable[[], object] | None = None
+    upkeep: Callable[[], None] | None = None
 
     def run_once(self) -> None:
         """Send a heartbeat and hand out what is due."""

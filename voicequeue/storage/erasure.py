@@ -72,7 +72,8 @@ class Erasure:
 
     def callback_ids(self, job_ids: Collection[str]) -> list[str]:
         """Return the ids of the stored callbacks of jobs."""
-        owner_ids, callback_ids = set(job_ids), set()
+        owner_ids = set(job_ids)
+        callback_ids: set[str] = set()
         for name in ("pending", "undelivered"):
             entries = self._redis.zscan_iter(self._space.key(f"callbacks:{name}"), count=_PAGE)
             callback_ids.update(entry for entry, _ in entries if entry.partition("-")[0] in owner_ids)
@@ -153,7 +154,7 @@ class Erasure:
             kept.pop("details", None)
             with self._redis.pipeline() as pipe:
                 pipe.xdel(log, entry_id)
-                pipe.xadd(log, cast(dict[Any, Any], {**kept, "at": fields.get("at", entry_id)}))
+                pipe.xadd(log, {**kept, "at": fields.get("at", entry_id)})
                 pipe.execute()
             count += 1
         return count
