@@ -154,7 +154,8 @@ class Erasure:
             kept.pop("details", None)
             with self._redis.pipeline() as pipe:
                 pipe.xdel(log, entry_id)
-                pipe.xadd(log, {**kept, "at": fields.get("at", entry_id)})
+                entry: dict[Any, Any] = {**kept, "at": fields.get("at", entry_id)}
+                pipe.xadd(log, entry)
                 pipe.execute()
             count += 1
         return count
@@ -197,7 +198,7 @@ class Erasure:
     def forget_tombstones(self, names: Sequence[str]) -> int:
         """Delete the tombstones of ids or recordings; return how many there were."""
         hashes = self.tombstones(names)
-        return int(self._redis.hdel(self._space.key("tombstones"), *hashes)) if hashes else 0
+        return int(self._space.run_change("forget_tombstones", *hashes)) if hashes else 0
 
     def delete_plan(self, token: str) -> None:
         """Delete an executed plan, which holds the metadata of the person."""
