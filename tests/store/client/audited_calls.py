@@ -64,6 +64,19 @@ def with_persona(store: JobStore) -> None:
     job_with_song(store, reuse=True)
 
 
+def of_person(store: JobStore) -> str:
+    """Enqueue a job of a person and return its id."""
+    [job_id] = enqueue_jobs(store, voice(key="p", metadata={"subject": "42"}))
+    return job_id
+
+
+def erased(store: JobStore) -> str:
+    """Erase a cancelled job and return its key."""
+    job = job_in_state(store, State.CANCELLED, voice(key="p"))
+    store.erasure.erase([job], NOW)
+    return "p"
+
+
 def damaged(store: JobStore) -> None:
     """Remove a job from an index."""
     queued(store)
@@ -173,6 +186,20 @@ CHANGES: dict[str, list[Case]] = {
     "forget_persona": [
         Case(with_persona, lambda queue, _: queue.forget_persona("p-1"), {"details": {"persona_id": "p-1"}})
     ],
+    "erase": [
+        Case(
+            of_person,
+            lambda queue, _: queue.erase(queue.plan_erasure({"subject": "42"}).token),
+            {"jobs": 1, "details": {"metadata": "subject"}},
+        )
+    ],
+    "allow_erased": [
+        Case(
+            erased,
+            lambda queue, key: queue.allow_erased(key=key, audio_url=SIGNED),
+            {"jobs": None, "details": {"audio_url": "files.example"}},
+        )
+    ],
     "repair": [Case(damaged, lambda queue, _: queue.repair(queue.audit()), {"jobs": 1})],
 }
 
@@ -212,6 +239,7 @@ ELSEWHERE = {
     "watch": "never ends",
     "voice_creator": "takes a job",
     "plan_bulk": "stores a plan that changes no job",
+    "plan_erasure": "stores a plan that changes no job",
 }
 ENQUEUEING = {"enqueue", "enqueue_detailed", "enqueue_list", "enqueue_many"}
 
