@@ -167,13 +167,11 @@ class Maintenance:
             self._purge = self._services.store.purge(self._services.clock(), retention_s=self._retention_s)
 
     def erase(self) -> None:
-        """Erase persons' jobs that were marked for erasure and have settled since."""
+        """Erase marked jobs that have settled, and complete erasures that were interrupted."""
         store, now = self._services.store, self._services.clock()
-        job_ids = store.erasure.due()
-        jobs = [job for job in store.get(job_ids) if job is not None]
-        store.erasure.drop_missing(sorted(set(job_ids) - {job.id for job in jobs}))
-        if settled := [job for job in jobs if job.is_final]:
-            store.erasure.erase(settled, now)
+        marked_ids = store.erasure.due()
+        jobs = zip(marked_ids, store.get(marked_ids), strict=True)
+        store.erasure.erase([job_id for job_id, job in jobs if job is None or job.is_final], now)
 
     def publish_policy(self) -> None:
         """Write to Redis whether new jobs need a consent, so that every interface requires it."""

@@ -24,7 +24,6 @@ from voicequeue.domain.states import State
 from voicequeue.errors import InvalidJobError, PlanNotFoundError, Problem
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.recorded_change import amend
-from voicequeue.storage.erasure import Erased
 from voicequeue.storage.job_store import JobStore
 
 _TOKEN = re.compile(r"[\w-]{22}", re.ASCII)
@@ -119,7 +118,8 @@ def _execute(store: JobStore, token: str, actor: str, now: float) -> ErasureCert
     jobs = [job for job in listed if job is not None]
     rejected = store.erasure.rejected_lines(plan["metadata"], _urls(jobs))
     store.erasure.delete_rejected(rejected)
-    erased = erase_jobs(store, jobs, now)
+    cancelling.cancel(store, [job for job in jobs if transitions.can_be_cancelled(job)], now)
+    erased = store.erasure.erase(job_ids, now)
     store.erasure.delete_plan(token)
     return ErasureCertificate(
         at=now,
@@ -135,12 +135,6 @@ def _execute(store: JobStore, token: str, actor: str, now: float) -> ErasureCert
         callback_hosts=_callback_hosts(jobs),
         upstream_ids=_upstream_ids(jobs),
     )
-
-
-def erase_jobs(store: JobStore, jobs: Sequence[Job], now: float) -> Erased:
-    """Cancel jobs that are not settled, and erase those that are then; the others are marked."""
-    cancelling.cancel(store, [job for job in jobs if transitions.can_be_cancelled(job)], now)
-    return store.erasure.erase(jobs, now)
 
 
 def _archived_files(jobs: Sequence[Job]) -> int:

@@ -72,7 +72,7 @@ def of_person(store: JobStore) -> None:
 def erased(store: JobStore) -> None:
     """Erase a cancelled job with the key `p`."""
     job = job_in_state(store, State.CANCELLED, voice(key="p"))
-    store.erasure.erase([job], NOW)
+    store.erasure.erase([job.id], NOW)
 
 
 def damaged(store: JobStore) -> None:

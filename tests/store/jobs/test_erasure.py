@@ -77,7 +77,7 @@ def test_nothing_of_an_erased_person_stays_in_redis(
         for job in [get_job(store, job_id) for job_id in store.erasure.due()]:
             store.apply_transitions([transitions.abandon(job, NOW)] if state is State.UNSURE else [], NOW)
     if state is not State.CHARGING:
-        store.erasure.erase([get_job(store, job_id) for job_id in store.erasure.due()], NOW)
+        store.erasure.erase(store.erasure.due(), NOW)
         assert traces(redis, prefix) == []
     assert get_job(store, other.id) == before
 

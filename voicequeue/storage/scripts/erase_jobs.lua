@@ -10,10 +10,11 @@ local outcomes = {}
 for a = 3, #ARGV do
   local id = ARGV[a]
   local job = read_fields('job:' .. id, { 'spec', 'archive', 'callback', 'sha256', unpack(RECORD_FIELDS) })
-  if job.state and FINAL[job.state] then
-    erase_job(id, job, secret, now)
-  elseif job.state then
+  if job.state and not FINAL[job.state] then
     redis.call('ZADD', key('erasing'), 'NX', now, id)
+  else
+    if job.state then erase_job(id, job, secret, now) end
+    forget_id(id, job.batch, secret, now)
   end
   outcomes[#outcomes + 1] = not job.state and 0 or FINAL[job.state] and 1 or 2
 end

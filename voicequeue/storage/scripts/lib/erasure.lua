@@ -28,14 +28,21 @@ local function schedule_deletion(id, job, now)
   redis.call('ZADD', key('erased_files'), due, cjson.encode({ id = id, batch = job.batch or '' }))
 end
 
+-- Keep the tombstone of an id, and list what may still name it. Also for a job that no longer exists: another call, or
+-- the purge, deleted its record and perhaps not what names it.
+local function forget_id(id, batch, secret, now)
+  redis.call('HSET', key('tombstones'), tombstone(secret, id), now)
+  redis.call('ZREM', key('erasing'), id)
+  redis.call('SADD', key('erased_traces'), cjson.encode({ id = id, batch = is_batch(batch) and batch or '' }))
+end
+
 local function erase_job(id, job, secret, now)
   local audio_url = cjson.decode(job.spec).audio_url
   local names = recordings_of(job.batch, audio_url, job.sha256)
   for _, name in ipairs(names) do redis.call('HSET', key('tombstones'), tombstone(secret, name), now) end
-  redis.call('HSET', key('tombstones'), tombstone(secret, id), now)
   if audio_url then redis.call('DEL', key('recording_check:' .. redis.sha1hex(audio_url))) end
   schedule_deletion(id, job, now)
-  for _, index in ipairs({ 'late_results', 'start_by', 'resting', 'rate_limited', 'erasing', 'archive:pending', 'archive:leased' }) do
+  for _, index in ipairs({ 'late_results', 'start_by', 'resting', 'rate_limited', 'archive:pending', 'archive:leased' }) do
     redis.call('ZREM', key(index), id)
   end
   delete_callbacks('job:' .. id)
