@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, cast
 
 from voicequeue.domain.job import Job
@@ -49,26 +49,25 @@ class Erasure:
 
     # ── jobs ───────────────────────────────────────────────────────────────────────────────────
 
-    def erase(self, jobs: Collection[Job], now: float) -> Erased:
-        """Erase settled jobs, and mark the others. May be repeated after an error; then also with `forget_traces`."""
-        callback_ids = self.callback_ids([job.id for job in jobs])
-        outcomes: dict[str, int] = {}
-        job_ids = iter([job.id for job in jobs])
-        while page := list(islice(job_ids, _PAGE)):
+    def erase(self, job_ids: Collection[str], now: float) -> Erased:
+        """Erase settled and deleted jobs with what names them, and mark the others.
+
+        Each call also completes those that were interrupted: the script lists what it leaves in `erased_traces`.
+        """
+        callbacks, outcomes = len(self.callback_ids(job_ids)), dict[str, int]()
+        remaining_ids = iter(job_ids)
+        while page := list(islice(remaining_ids, _PAGE)):
             arguments = (f"{now:.6f}", secrets.token_hex(16), *page)
             outcomes.update(zip(page, self._space.run_change("erase_jobs", *arguments), strict=True))
         pending = tuple(job_id for job_id, outcome in outcomes.items() if outcome == 2)
-        batches = {job.qualified_batch for job in jobs if job.spec.batch}
-        return self._forget_traces(outcomes.keys() - set(pending), pending, batches, callback_ids)
+        if pending:
+            callbacks -= len(self.callback_ids(pending))
+        events, audit_entries = self._forget_traces()
+        return Erased(tuple(sorted(outcomes.keys() - set(pending))), pending, callbacks, events, audit_entries)
 
-    def due(self, *, at_most: int = _PAGE) -> list[str]:
+    def due(self) -> list[str]:
         """Return ids of marked jobs, the earliest first."""
-        return cast(list[str], self._redis.zrange(self._space.key("erasing"), 0, at_most - 1))
-
-    def drop_missing(self, job_ids: Sequence[str]) -> None:
-        """Remove the marks of jobs that no longer exist."""
-        if job_ids:
-            self._redis.zrem(self._space.key("erasing"), *job_ids)
+        return cast(list[str], self._redis.zrange(self._space.key("erasing"), 0, -1))
 
     def callback_ids(self, job_ids: Collection[str]) -> list[str]:
         """Return the ids of the stored callbacks of jobs."""
@@ -94,22 +93,29 @@ class Erasure:
 
     # ── what names them ────────────────────────────────────────────────────────────────────────
 
-    def _forget_traces(
-        self, job_ids: Collection[str], pending: tuple[str, ...], batches: Collection[str], callback_ids: Sequence[str]
-    ) -> Erased:
-        erased, ended = set(job_ids), {batch for batch in batches if not self._has_jobs(batch)}
-        deleted_ids = [callback_id for callback_id in callback_ids if callback_id.partition("-")[0] in erased]
-        for callback_id in deleted_ids:
+    def _forget_traces(self) -> tuple[int, int]:
+        """Delete what names erased jobs; return the numbers of events and of entries of the audit log."""
+        key = self._space.key("erased_traces")
+        traces = list(cast(set[str], self._redis.smembers(key)))
+        if not traces:
+            return 0, 0
+        jobs = [json.loads(trace) for trace in traces]
+        job_ids, batches = {job["id"] for job in jobs}, {job["batch"] for job in jobs} - {""}
+        ended = {batch for batch in batches if not self._has_jobs(batch)}
+        for callback_id in self.callback_ids(job_ids):
             self._delete_callback(callback_id)
         for batch in ended:
             self._delete_batch_callbacks(batch)
 
         def is_theirs(fields: Mapping[str, str]) -> bool:
-            return fields.get("id") in erased or fields.get("batch") in ended
+            return fields.get("id") in job_ids or fields.get("batch") in ended
 
         events = self._delete_entries("events", is_theirs)
         self._delete_entries("purged", lambda fields: fields.get("batch") in ended)
-        return Erased(tuple(sorted(erased)), pending, len(deleted_ids), events, self._redact_audit_log(erased, ended))
+        audit_entries = self._redact_audit_log(job_ids, ended)
+        for start in range(0, len(traces), _PAGE):
+            self._redis.srem(key, *traces[start : start + _PAGE])
+        return events, audit_entries
 
     def _has_jobs(self, batch: str) -> bool:
         return bool(self._redis.exists(self._space.key(f"batch:{batch}:jobs")))
@@ -144,7 +150,7 @@ class Erasure:
 
     def _redact_audit_log(self, job_ids: Collection[str], batches: Collection[str]) -> int:
         """Replace the entries that name these jobs or batches: who did what and when stays."""
-        log, count = self._space.key("audit_log"), 0
+        count = 0
         for entry_id, fields in list(self._stream("audit_log")):
             batch = qualify(fields.get("namespace", "").replace("*", ""), fields.get("batch", ""))
             has_id = fields.get("job_id") in job_ids or any(it in fields.get("details", "") for it in job_ids)
@@ -152,12 +158,8 @@ class Erasure:
                 continue
             kept = {name: REDACTED if name in ("job_id", "batch", "reason") else text for name, text in fields.items()}
             kept.pop("details", None)
-            with self._redis.pipeline() as pipe:
-                pipe.xdel(log, entry_id)
-                entry: dict[Any, Any] = {**kept, "at": fields.get("at", entry_id)}
-                pipe.xadd(log, entry)
-                pipe.execute()
-            count += 1
+            kept["at"] = fields.get("at", entry_id)
+            count += int(self._space.run_script("redact_audit_entry", entry_id, *chain.from_iterable(kept.items())))
         return count
 
     # ── rejected messages ──────────────────────────────────────────────────────────────────────

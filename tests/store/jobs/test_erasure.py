@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from itertools import count
 
 import pytest
 from redis import Redis
@@ -15,11 +17,32 @@ from voicequeue.client.queue import in_namespace
 from voicequeue.domain import transitions
 from voicequeue.errors import ErasedError, InvalidJobError, PlanNotFoundError
 from voicequeue.storage.audit.audit import audit
+from voicequeue.storage.erasure import REDACTED
 from voicequeue.storage.job_store import JobStore
 
 #: In every text of the person.
 MARK = "Zoë-🎤-O'Brien%2F[42]"
 PERSON = {"subject": MARK}
+
+#: Key and batch of two jobs, the second in a batch of its own.
+JOBS = (("a", "spring"), ("b", "zoe-obrien"))
+
+
+class Stopped(BaseException):
+    """The end of the process."""
+
+
+def stop_after(calls: int, store: JobStore, patch: pytest.MonkeyPatch) -> None:
+    """Let the process end when it has made `calls` calls to Redis."""
+    pool, numbers = store._redis.connection_pool, count(1)
+    connect = pool.get_connection
+
+    def get_connection(*arguments: object) -> object:
+        if next(numbers) > calls:
+            raise Stopped
+        return connect(*arguments)
+
+    patch.setattr(pool, "get_connection", get_connection)
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +89,7 @@ def test_nothing_of_an_erased_person_stays_in_redis(
             store, State.QUEUED, of_person("a2", reuse=True).model_copy(update={"audio_url": of_person().audio_url})
         )
     else:
-        for key, batch in (("a", "spring"), ("b", "zoe-obrien")):
+        for key, batch in JOBS:
             job_in_state(store, state, of_person(key, batch))
     before = get_job(store, other.id)
 
@@ -82,13 +105,61 @@ def test_nothing_of_an_erased_person_stays_in_redis(
     assert get_job(store, other.id) == before
 
 
+def undelivered(store: JobStore) -> None:
+    """Give up every pending callback."""
+    for claim in claim_due(store.callbacks, NOW + 1):
+        store.callbacks.mark_undelivered(claim.id, NOW + 1, MARK, is_attempted=True)
+
+
+def named_jobs(redis: Redis, prefix: str) -> set[str]:
+    """Return the ids that events, callbacks and entries of the audit log name."""
+    entries = [*redis.xrange(f"{{{prefix}}}:events"), *redis.xrange(f"{{{prefix}}}:audit_log")]
+    fields = [entry.get("id" if "state" in entry else "job_id") for _, entry in entries]
+    callback_ids = redis.zrange(f"{{{prefix}}}:callbacks:undelivered", 0, -1)
+    owner_ids = {callback_id.partition("-")[0] for callback_id in callback_ids}
+    return {*fields, *owner_ids} - {None, "", "batch", REDACTED}
+
+
+@pytest.mark.parametrize("completed_by", ["operator", "workers"])
+def test_an_erasure_that_stops_after_any_call_to_redis_is_completed(
+    redis: Redis, valkey_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch, completed_by: str
+) -> None:
+    """The operator repeats it with the same token; the workers delete what names jobs that are gone."""
+    stops = 0
+    for calls in count(1):
+        case = f"{prefix}-{calls}"
+        with VoiceQueue(valkey_url, prefix=case, namespace="*") as queue:
+            store = queue._store
+            jobs = [job_in_state(store, State.FAILED, of_person(key, batch)) for key, batch in JOBS]
+            other = job_with_song(store, batch="spring", key="other")
+            undelivered(store)
+            queue.on_behalf_of("cli:ana", reason=MARK).retry(jobs[0].id)
+            token = queue.plan_erasure(PERSON).token
+            with monkeypatch.context() as patch:
+                stop_after(calls, store, patch)
+                with suppress(Stopped):
+                    queue.erase(token)
+                    break
+            stops += 1
+            if completed_by == "workers":
+                store.erasure.erase(store.erasure.due(), NOW)
+                kept = {job.id for job in store.get([other.id, *(job.id for job in jobs)]) if job}
+                assert named_jobs(redis, case) <= kept, calls
+            else:
+                with suppress(PlanNotFoundError):  # only the reply was missing
+                    assert len(queue.erase(token).jobs) == len(jobs), calls
+                assert traces(redis, case) == [], calls
+                assert get_job(store, other.id) == other
+            assert audit(redis, case) == []
+    assert stops > 10
+
+
 def test_callbacks_messages_checks_and_the_audit_log_forget_the_person(
     redis: Redis, prefix: str, store: JobStore, queue: VoiceQueue
 ) -> None:
     """Undelivered callbacks, rejected messages and reasons are erased; the audit log still says who did what."""
     job = job_in_state(store, State.FAILED, of_person())
-    for claim in claim_due(store.callbacks, NOW + 1):
-        store.callbacks.mark_undelivered(claim.id, NOW + 1, MARK, is_attempted=True)
+    undelivered(store)
     store.rejected_messages.add(RejectedMessage(NOW, "m", "t", MARK, {"job": {"metadata": PERSON}}))
     store.rejected_messages.add(RejectedMessage(NOW, "n", "t", "no", {"job": {"metadata": {"subject": "4"}}}))
     queue.on_behalf_of("cli:ana", reason=MARK).retry(job.id)
