@@ -113,9 +113,10 @@ def undelivered(store: JobStore) -> None:
 
 def named_jobs(redis: Redis, prefix: str) -> set[str]:
     """Return the ids that events, callbacks and entries of the audit log name."""
-    entries = [*redis.xrange(f"{{{prefix}}}:events"), *redis.xrange(f"{{{prefix}}}:audit_log")]
+    everything = dump_keys(redis, prefix)
+    entries = [*everything[f"{{{prefix}}}:events"], *everything[f"{{{prefix}}}:audit_log"]]
     fields = [entry.get("id" if "state" in entry else "job_id") for _, entry in entries]
-    callback_ids = redis.zrange(f"{{{prefix}}}:callbacks:undelivered", 0, -1)
+    callback_ids = everything.get(f"{{{prefix}}}:callbacks:undelivered", {})
     owner_ids = {callback_id.partition("-")[0] for callback_id in callback_ids}
     return {*fields, *owner_ids} - {None, "", "batch", REDACTED}
 
