@@ -257,6 +257,11 @@ class JobSettings(SettingGroup):
     unsure_resubmit_delay_s: Seconds = Field(
         1800.0, description="Seconds that `resubmit` waits for a webhook before it submits a job again."
     )
+    require_consent: bool = Field(
+        False,
+        description="Refuse new jobs without [`metadata.consent_ref`](erasure.md#consent), from every interface. "
+        "Workers write it to Redis when they start.",
+    )
     retention_days: float = Field(
         inf,
         gt=0,

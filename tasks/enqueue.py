@@ -16,7 +16,7 @@ from voicequeue.client.results import EnqueueItemResult, item_result
 from voicequeue.domain.namespaces import DEFAULT, namespace_name
 from voicequeue.domain.source import Source
 from voicequeue.domain.spec import VoiceJob, parse_spec
-from voicequeue.errors import InvalidJobError, KeyConflictError, Problem, check_field
+from voicequeue.errors import ErasedError, InvalidJobError, KeyConflictError, Problem, check_field
 from voicequeue.storage.job_ids import StaleIdsError
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.rejected_messages import RejectedMessage
@@ -65,6 +65,8 @@ class MessageRejected(Exception):
 
 def safe_reason(error: Exception) -> str:
     """Return why a message was rejected, without quoting it: the text of an unexpected error may contain the job."""
+    if isinstance(error, ErasedError):
+        return str(error)
     if isinstance(error, InvalidJobError | KeyConflictError):
         return error.redacted()
     return f"a defect of voicequeue: {type(error).__name__}"
@@ -89,6 +91,8 @@ def enqueue_or_reject(
         raise
     except Exception as error:
         reason = str(error) if isinstance(error, InvalidJobError | KeyConflictError) else safe_reason(error)
+        if isinstance(error, ErasedError):  # what was erased is not stored again
+            content = HIDDEN
         store.rejected_messages.add(RejectedMessage(now, message_id, ENQUEUE_TASK, reason, content, namespace))
         log.warning("message rejected: %s", safe_reason(error), extra={"message_id": message_id})
         raise

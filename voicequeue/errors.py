@@ -4,6 +4,7 @@
      ├── InvalidJobError        (also a ValueError)   fields of the job are missing or invalid; lists each of them
      ├── InvalidAudioError      (also a ValueError)   the recording cannot be used
      ├── KeyConflictError       (also a ValueError)   the idempotency key belongs to a job with other content
+     ├── ErasedError            (also a ValueError)   the key or the recording belongs to an erased person
      ├── JobNotFoundError       (also a LookupError)  no job has this id
      ├── BatchNotFoundError     (also a LookupError)  no job is in this batch
      ├── PlanNotFoundError      (also a LookupError)  the token of the bulk plan is unknown or expired
@@ -212,6 +213,20 @@ class KeyConflictError(VoiceQueueError, ValueError):
 
     def _discreet_message(self) -> str:
         return f"key: belongs to job {self.job_id} already, whose content is different"
+
+
+#: Why a job without `metadata.consent_ref` is rejected where the queue requires it.
+CONSENT_REQUIRED = "is required here: the reference of the person's consent, such as the number of the signed form"
+
+
+class ErasedError(VoiceQueueError, ValueError):
+    """The key or the recording of a new job is one of a person who was erased. Nothing was ordered."""
+
+    def __str__(self) -> str:
+        return (
+            "the key or the recording of this job was erased at the request of a person, and is not ordered again; "
+            "if the person agrees again, an operator runs `voicequeue erase --allow-key` or `--allow-recording`"
+        )
 
 
 class JobNotFoundError(VoiceQueueError, LookupError):

@@ -14,7 +14,7 @@ from typing import Any
 from celery import Celery
 
 from config.settings import settings
-from tasks.archive.task import ArchiveServices, remove_stale_files
+from tasks.archive.task import ArchiveServices, delete_erased, remove_stale_files
 from tasks.celery_tasks import ARCHIVE_TASK
 from voicequeue.storage.celery_queues import consumed_by
 from workers.background import BackgroundStep, LeaseDispatcher, Publish, publish
@@ -38,6 +38,7 @@ def archive_dispatcher(
         clock=services.clock,
         worker=worker,
         facts=facts,
+        upkeep=partial(delete_erased, services),
     )
 
 

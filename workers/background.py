@@ -136,6 +136,8 @@ class LeaseDispatcher:
     clock: Callable[[], float]
     worker: str
     facts: Mapping[str, Any] | None = None
+    #: Runs with each heartbeat.
+    upkeep: Callable[[], None] | None = None
 
     def run_once(self) -> None:
         """Send a heartbeat and hand out what is due."""
@@ -148,5 +150,7 @@ class LeaseDispatcher:
         """Run every `interval_s` seconds until `stopping` is set, then remove the heartbeat."""
         while not stopping.is_set():
             run_safely(self.run_once)
+            if self.upkeep is not None:
+                run_safely(self.upkeep)
             stopping.wait(interval_s)
         run_safely(partial(self.heartbeats.remove, self.worker))

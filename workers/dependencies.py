@@ -183,6 +183,7 @@ def build_archive(configured: Settings) -> ArchiveServices:
     store = JobStore(connect(configured.redis_url, wait_s=REDIS_RETRY_S), configured.prefix)
     return ArchiveServices(
         archive=store.archive,
+        erasure=store.erasure,
         clock=store.clock,
         heartbeats=store.heartbeats["archive"],
         downloader=Downloader(

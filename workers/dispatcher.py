@@ -142,6 +142,7 @@ class DispatcherStep(BackgroundStep):
             resubmit_after_s=config.unsure_resubmit_delay_s if config.unsure_policy == "resubmit" else None,
             retention_s=config.retention_days * DAY_S,
             audit_log=AuditLogRetention(config.audit_log_retention_days * DAY_S, config.audit_log_max_entries),
+            requires_consent=config.require_consent,
         )
         return partial(self._loop, dispatcher, maintenance, config)
 
@@ -154,9 +155,11 @@ class DispatcherStep(BackgroundStep):
                 run_safely(maintenance.refresh_balance)
                 run_safely(maintenance.plan_polls)
                 run_safely(maintenance.log_events)
+                run_safely(maintenance.publish_policy)
             if upkeep.is_due():
                 run_safely(maintenance.reconcile)
                 run_safely(maintenance.purge)
+                run_safely(maintenance.erase)
                 run_safely(maintenance.trim_audit_log)
             if collection.is_due():
                 gc.collect()

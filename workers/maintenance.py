@@ -45,7 +45,8 @@ class Maintenance:
 
     `hand_out` sends jobs to a Celery task. `balance_interval_s` is the time between two reads of the account's balance.
     Unsure jobs are resubmitted after `resubmit_after_s`; None leaves them to an operator. Jobs in a final state are
-    purged after `retention_s`. The audit log is trimmed to `audit_log`; None keeps it.
+    purged after `retention_s`. With `requires_consent`, new jobs need `metadata.consent_ref`. The audit
+    log is trimmed to `audit_log`; None keeps it.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Maintenance:
         resubmit_after_s: float | None = None,
         retention_s: float = inf,
         audit_log: AuditLogRetention | None = None,
+        requires_consent: bool = False,
     ) -> None:
         self._services = services
         self._hand_out = hand_out
@@ -64,6 +66,7 @@ class Maintenance:
         self._resubmit_after_s = resubmit_after_s
         self._retention_s = retention_s
         self._audit_log = audit_log
+        self._requires_consent = requires_consent
         self._purge: Iterator[int] = iter(())
         self._balance_thread = ThreadPoolExecutor(1, thread_name_prefix="balance")
 
@@ -162,6 +165,17 @@ class Maintenance:
                 return
         if self._retention_s < inf:
             self._purge = self._services.store.purge(self._services.clock(), retention_s=self._retention_s)
+
+    def erase(self) -> None:
+        """Erase marked jobs that have settled, and complete erasures that were interrupted."""
+        store, now = self._services.store, self._services.clock()
+        marked_ids = store.erasure.due()
+        jobs = zip(marked_ids, store.get(marked_ids), strict=True)
+        store.erasure.erase([job_id for job_id, job in jobs if job is None or job.is_final], now)
+
+    def publish_policy(self) -> None:
+        """Write to Redis whether new jobs need a consent, so that every interface requires it."""
+        self._services.store.erasure.require_consent(is_required=self._requires_consent)
 
     def trim_audit_log(self) -> None:
         """Delete entries of the audit log whose retention is over."""

@@ -90,6 +90,18 @@ class ArchiveStorage:
             raise ArchiveStorageError(f"the archive stored {stored:,} bytes of {expected:,}")
         return "/".join([self.url, *path])
 
+    def remove_folder(self, *path: str) -> None:
+        """Delete a folder with all its files; nothing if there is none.
+
+        Raises ArchiveStorageError, and ValueError if a folder is not `safe_name`.
+        """
+        if not path or not all(map(_NAME.fullmatch, path)):
+            raise ValueError("folders of the archive must have plain names")
+        folder = "/".join([self.root.rstrip("/"), *path])
+        with _storage_errors():
+            if self.filesystem.exists(folder):
+                self.filesystem.rm(folder, recursive=True)
+
     def _put_and_rename(self, file: Path, to: str) -> None:
         folder, _, name = to.rpartition("/")
         self.filesystem.makedirs(folder, exist_ok=True)

@@ -27,10 +27,12 @@ from tasks.archive.storage import ArchiveStorage, ArchiveStorageError, safe_name
 from voicequeue.domain import timeouts
 from voicequeue.domain.clip import ArchivedFile, Clip
 from voicequeue.domain.job import Job
+from voicequeue.domain.namespaces import split
 from voicequeue.domain.serialization import UPSTREAM_CLIP_FIELDS
 from voicequeue.domain.states import ClipPart
 from voicequeue.storage.archive import ArchiveClaim, ArchiveOutbox
 from voicequeue.storage.connection.clock import Clock
+from voicequeue.storage.erasure import Erasure
 from voicequeue.storage.heartbeats import Heartbeats
 
 log = logging.getLogger("voicequeue")
@@ -60,6 +62,8 @@ class ArchiveServices:
     timeouts: timeouts.ArchiveTimeouts
     #: The queue's time (voicequeue/storage/connection/clock.py).
     clock: Clock
+    #: Jobs whose files are to be deleted.
+    erasure: Erasure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,15 +159,36 @@ def _archive_file(services: ArchiveServices, claim: ArchiveClaim, job: Job, file
         # If this process was suspended meanwhile, it must not overwrite what another worker has stored since.
         if not services.archive.renew(claim, services.clock(), lease_s=services.timeouts.lease_s):
             return None
-        owner = (safe_name(job.namespace),) if job.namespace else ()
-        folders = (*owner, safe_name(job.spec.batch or NO_BATCH), safe_name(job.id))
+        folders = job_folders(job.id, job.namespace, job.spec.batch)
         url = services.storage.put(path, *folders, f"{safe_name(file.clip.clip_id)}.{extension}")
     if file.part is ClipPart.AUDIO:
         _store_description(services.storage, job, file.clip, *folders)
     archived = ArchivedFile(url, download.size, download.sha256)
     now, lease_s = services.clock(), services.timeouts.lease_s
-    services.archive.record_file(claim, file.clip.clip_id, file.part, archived, now, lease_s=lease_s)
+    is_recorded = services.archive.record_file(claim, file.clip.clip_id, file.part, archived, now, lease_s=lease_s)
+    if not is_recorded and not services.archive.has_job(job.id):  # it was erased meanwhile
+        services.storage.remove_folder(*folders)
     return None
+
+
+def job_folders(job_id: str, namespace: str, batch: str | None) -> tuple[str, ...]:
+    """Return the folders of the files of a job."""
+    owner = (safe_name(namespace),) if namespace else ()
+    return (*owner, safe_name(batch or NO_BATCH), safe_name(job_id))
+
+
+def delete_erased(services: ArchiveServices) -> None:
+    """Delete the files of erased jobs. What cannot be deleted now is tried again by the next call."""
+    if services.erasure is None:
+        return
+    for files in services.erasure.files_due(services.clock()):
+        namespace, batch = split(files.batch)
+        try:
+            services.storage.remove_folder(*job_folders(files.job_id, namespace, batch))
+        except ArchiveStorageError as error:
+            log.warning("archived files not deleted: %s", error, extra={"job": files.job_id})
+            continue
+        services.erasure.files_deleted(files)
 
 
 def _store_description(storage: ArchiveStorage, job: Job, clip: Clip, *folders: str) -> None:

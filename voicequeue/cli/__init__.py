@@ -33,6 +33,7 @@ COMMANDS = {
         LazyCommand("retry", "retry", "Retry failed jobs from the stage that failed."),
         LazyCommand("cancel", "cancel", "Cancel a job, or all jobs of a batch."),
         LazyCommand("review", "review", "List jobs that may or may not have been charged, or settle one."),
+        LazyCommand("erase", "erase", "Erase a person: all jobs with some metadata, and all that names them."),
     ),
     "Control the queue": (
         LazyCommand("pause", "pause", "Stop submitting orders: all, of one stage, or of one batch."),

@@ -315,6 +315,12 @@ class AsyncVoiceQueue:
     rotate_api_key = offload(VoiceQueue.rotate_api_key)
     revoke_api_key = offload(VoiceQueue.revoke_api_key)
 
+    # ── erasing persons ────────────────────────────────────────────────────────────────────────
+
+    plan_erasure = offload(VoiceQueue.plan_erasure)
+    erase = offload(VoiceQueue.erase)
+    allow_erased = offload(VoiceQueue.allow_erased)
+
     # ── integrity ──────────────────────────────────────────────────────────────────────────────
 
     audit = offload(VoiceQueue.audit)

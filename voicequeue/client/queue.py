@@ -11,6 +11,7 @@ from voicequeue.client.callback_secrets import CallbackSecretMethods
 from voicequeue.client.changing import ChangeMethods
 from voicequeue.client.controlling import ControlMethods
 from voicequeue.client.enqueueing import EnqueueMethods
+from voicequeue.client.erasing import EraseMethods
 from voicequeue.client.events import EventMethods
 from voicequeue.client.outboxes import OutboxMethods
 from voicequeue.domain.api_keys import KeyLimits
@@ -29,7 +30,14 @@ DEFAULT_URL = "redis://localhost:6379/0"
 
 
 class VoiceQueue(
-    EnqueueMethods, EventMethods, ControlMethods, OutboxMethods, CallbackSecretMethods, ChangeMethods, ApiKeyMethods
+    EnqueueMethods,
+    EventMethods,
+    ControlMethods,
+    OutboxMethods,
+    CallbackSecretMethods,
+    ApiKeyMethods,
+    ChangeMethods,
+    EraseMethods,
 ):
     """A client of the queue in one Redis database.
 

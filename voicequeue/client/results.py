@@ -9,7 +9,7 @@ from voicequeue.domain.claims import EnqueueOutcome
 from voicequeue.domain.job import Job
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.domain.stage import PRICES, Stage
-from voicequeue.errors import InvalidJobError, KeyConflictError, Problem, VoiceQueueError
+from voicequeue.errors import CONSENT_REQUIRED, ErasedError, InvalidJobError, KeyConflictError, Problem, VoiceQueueError
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class EnqueueItemResult:
     job_ids: tuple[str, ...] = ()
     new_count: int = 0
     credits: int = 0
-    error: InvalidJobError | KeyConflictError | None = None
+    error: InvalidJobError | KeyConflictError | ErasedError | None = None
 
     @property
     def job_id(self) -> str:
@@ -95,11 +95,17 @@ def _price(spec: VoiceJob, outcome: EnqueueOutcome) -> int:
     return spec.credits - (PRICES[Stage.VOICE] if outcome is EnqueueOutcome.SHARES_VOICE else 0)
 
 
-def _error(job_id: str, spec: VoiceJob, outcome: EnqueueOutcome) -> InvalidJobError | KeyConflictError | None:
+def _error(
+    job_id: str, spec: VoiceJob, outcome: EnqueueOutcome
+) -> InvalidJobError | KeyConflictError | ErasedError | None:
     if outcome is EnqueueOutcome.CONFLICT:
         return KeyConflictError(spec.key or "", job_id)
     if outcome is EnqueueOutcome.OTHER_VOICE:
         return InvalidJobError([Problem("voice", "is already used for another recording in this batch")])
+    if outcome is EnqueueOutcome.ERASED:
+        return ErasedError()
+    if outcome is EnqueueOutcome.NO_CONSENT:
+        return InvalidJobError([Problem("metadata.consent_ref", CONSENT_REQUIRED)])
     return None
 
 

@@ -35,7 +35,8 @@ class EnqueueOutcome(IntEnum):
     """Result of enqueueing one job.
 
     SHARES_VOICE: the job is new, and another job pays for its voice. OTHER_VOICE: the batch uses the name of its voice
-    for another recording.
+    for another recording. ERASED: its key or its recording is one of an erased person. NO_CONSENT: the queue requires
+    a consent, and the job names none.
     """
 
     NEW = 1
@@ -43,6 +44,8 @@ class EnqueueOutcome(IntEnum):
     EXISTING = 0
     CONFLICT = -1
     OTHER_VOICE = -2
+    ERASED = -3
+    NO_CONSENT = -4
 
     @property
     def is_new(self) -> bool:

@@ -127,6 +127,10 @@ class ArchiveOutbox(Outbox[ArchiveEntry]):
         field, text = serialization.archived_field(part, clip_id), json.dumps(asdict(file))
         return self._finish(claim, _Outcome.RENEW, now, now + lease_s, "", field, text)
 
+    def has_job(self, job_id: str) -> bool:
+        """Return whether the job exists."""
+        return bool(self._redis.exists(self._space.key(f"job:{job_id}")))
+
     def mark_done(self, claim: ArchiveClaim, now: float) -> bool:
         """Record that all of the job's files are archived."""
         return self._finish(claim, _Outcome.DONE, now)

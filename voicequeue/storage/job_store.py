@@ -41,6 +41,7 @@ from voicequeue.storage.connection.clock import RedisClock
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX, Keyspace, rows
 from voicequeue.storage.connection.retry import failed_attempts
 from voicequeue.storage.coordination import Coordination
+from voicequeue.storage.erasure import Erasure
 from voicequeue.storage.flow_control import FlowControl
 from voicequeue.storage.heartbeats import KINDS, Heartbeats
 from voicequeue.storage.indexes import JobIndexes
@@ -117,6 +118,7 @@ class JobStore(JobQueries):
         self.archive = ArchiveOutbox(self._space)
         self.rejected_messages = RejectedMessages(self._space)
         self.personas = Personas(self._space)
+        self.erasure = Erasure(self._space)
         self.recordings = Recordings(self._space)
         self.metrics = MetricsCounter(self._space)
         self.sessions = Sessions(self._space)

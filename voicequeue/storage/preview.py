@@ -6,10 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 
+from voicequeue.domain.namespaces import qualify
 from voicequeue.domain.spec import VoiceJob, is_named_voice
 from voicequeue.domain.stage import PRICES, Stage
-from voicequeue.errors import InvalidJobError, KeyConflictError, Problem, VoiceQueueError
+from voicequeue.errors import (
+    CONSENT_REQUIRED,
+    ErasedError,
+    InvalidJobError,
+    KeyConflictError,
+    Problem,
+    VoiceQueueError,
+)
 from voicequeue.storage.connection.keyspace import Keyspace
+from voicequeue.storage.erasure import Erasure
 from voicequeue.storage.job_ids import JobIds
 
 
@@ -52,6 +61,7 @@ class EnqueuePreviewer:
         self._job_ids = job_ids
         self._namespace = space.scope.target
         self._reuse = reuse
+        self._erasure = Erasure(space)
         self._contents: dict[str, int] = {}  # by job id: the hash of the content of each new job
         self._recordings: dict[str, str] = {}  # by named voice
         self._voices: set[str] = set()  # voices that new jobs create
@@ -59,8 +69,35 @@ class EnqueuePreviewer:
     def preview(self, specs: Sequence[VoiceJob]) -> list[EnqueuePreview]:
         """Return the outcome of each job, in the same order."""
         expanded = [spec.expand() for spec in specs]
-        stored = iter(self._read([part for parts in expanded for part in parts]))
-        return [_combined([self._outcome(part, next(stored)) for part in parts]) for parts in expanded]
+        parts = [part for item in expanded for part in item]
+        stored = self._read(parts)
+        refusals = self._refusals(parts, [data.job_id for data in stored])
+        outcomes = iter(
+            [
+                EnqueuePreview(error=refusal) if refusal and data.content is None else self._outcome(part, data)
+                for part, data, refusal in zip(parts, stored, refusals, strict=True)
+            ]
+        )
+        return [_combined([next(outcomes) for _ in item]) for item in expanded]
+
+    def _refusals(self, specs: Sequence[VoiceJob], job_ids: Sequence[str]) -> list[VoiceQueueError | None]:
+        """Return why new jobs are refused: they were erased, or name no consent though the queue requires it."""
+        names = [(job_id, *self._recordings_of(spec)) for spec, job_id in zip(specs, job_ids, strict=True)]
+        erased = iter(self._erasure.are_erased([name for own in names for name in own]))
+        is_erased = [True in [next(erased) for _ in own] for own in names]
+        is_required = self._erasure.is_consent_required()
+        return [
+            ErasedError()
+            if is_gone
+            else InvalidJobError([Problem("metadata.consent_ref", CONSENT_REQUIRED)])
+            if is_required and not spec.metadata.get("consent_ref", "").strip()
+            else None
+            for spec, is_gone in zip(specs, is_erased, strict=True)
+        ]
+
+    def _recordings_of(self, spec: VoiceJob) -> list[str]:
+        sha256 = [qualify(self._namespace, f"sha256-{spec.audio_sha256}")] if spec.audio_sha256 else []
+        return [name for name in (self._recording_of(spec), *sha256) if name]
 
     def _read(self, specs: Sequence[VoiceJob]) -> list[_Stored]:
         """Read, in one round trip, what scripts/enqueue.lua reads."""

@@ -19,6 +19,7 @@ from starlette.routing import compile_path
 from voicequeue import (
     ApiKeyNotFoundError,
     BatchNotFoundError,
+    ErasedError,
     InvalidCursorError,
     InvalidJobError,
     InvalidStateError,
@@ -51,6 +52,7 @@ _RAISED: Mapping[type[VoiceQueueError], tuple[int, str]] = {
     InvalidCursorError: (422, "invalid"),
     UnreadableFileError: (422, "unreadable"),
     KeyConflictError: (409, "key_conflict"),
+    ErasedError: (410, "erased"),
     InvalidStateError: (409, "invalid_state"),
     JobNotFoundError: (404, "job_not_found"),
     BatchNotFoundError: (404, "batch_not_found"),

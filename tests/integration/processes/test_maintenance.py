@@ -9,6 +9,7 @@ from math import inf
 import pytest
 
 from simulator.process import Simulator
+from tasks import decisions
 from tests.conftest import eventually
 from tests.integration.processes.worker_bench import SONG, WorkerBench, enqueue, worker_bench
 from tests.store.life import claim_submit, report_order
@@ -197,6 +198,24 @@ def test_jobs_are_purged_after_their_retention(bench: WorkerBench, queue: VoiceQ
 
     assert [job.id for job in queue.jobs()] == [recent]
     assert bench.store.purged_by_state()[State.CANCELLED] == 250
+
+
+def test_a_marked_job_is_erased_when_it_has_settled(bench: WorkerBench, queue: VoiceQueue) -> None:
+    """Marked jobs that are still unsure stay, and do not delay those that were marked later."""
+    first, second = enqueue(queue, 2)
+    bench.dispatcher.admit()
+    for job_id in (first, second):
+        claim = charging(bench, job_id)
+        lost = decisions.worker_died(job_id, claim.version, Stage.VOICE)
+        assert bench.store.apply_transitions([lost], bench.clock.now) == [True]
+    assert bench.store.erasure.erase([first, second], bench.clock.now).pending_ids == (first, second)
+
+    queue.abandon(second)
+    bench.maintenance.erase()
+
+    assert [job.id for job in queue.jobs()] == [first]
+    assert bench.store.erasure.due() == [first]
+    assert bench.store.erasure.are_erased([first, second]) == [False, True]
 
 
 def test_a_purge_stops_at_its_time_limit_and_continues_in_the_next_run(

@@ -65,6 +65,17 @@ def with_persona(store: JobStore) -> None:
     job_with_song(store, reuse=True)
 
 
+def of_person(store: JobStore) -> None:
+    """Enqueue a job of a person."""
+    enqueue_jobs(store, voice(key="p", metadata={"subject": "42"}))
+
+
+def erased(store: JobStore) -> None:
+    """Erase a cancelled job with the key `p`."""
+    job = job_in_state(store, State.CANCELLED, voice(key="p"))
+    store.erasure.erase([job.id], NOW)
+
+
 def damaged(store: JobStore) -> None:
     """Remove a job from an index."""
     queued(store)
@@ -205,6 +216,20 @@ CHANGES: dict[str, list[Case]] = {
     "forget_persona": [
         Case(with_persona, lambda queue, _: queue.forget_persona("p-1"), {"details": {"persona_id": "p-1"}})
     ],
+    "erase": [
+        Case(
+            of_person,
+            lambda queue, _: queue.erase(queue.plan_erasure({"subject": "42"}).token),
+            {"jobs": 1, "details": {"metadata": "subject"}},
+        )
+    ],
+    "allow_erased": [
+        Case(
+            erased,
+            lambda queue, _: queue.allow_erased(key="p", audio_url=SIGNED),
+            {"jobs": None, "details": {"audio_url": "files.example"}},
+        )
+    ],
     "repair": [Case(damaged, lambda queue, _: queue.repair(queue.audit()), {"jobs": 1})],
 }
 
@@ -245,6 +270,7 @@ ELSEWHERE = {
     "watch": "never ends",
     "voice_creator": "takes a job",
     "plan_bulk": "stores a plan that changes no job",
+    "plan_erasure": "stores a plan that changes no job",
 }
 ENQUEUEING = {"enqueue", "enqueue_detailed", "enqueue_list", "enqueue_many"}
 

@@ -90,6 +90,7 @@ def populate(store: JobStore, client: VoiceQueue) -> Owned:
     client.set_batch_callback("spring", HOOK)
     client.set_batch_limits("spring", max_credits=1_000, stop_after=0.9)
     plans = [client.plan_bulk("retry", Filter()).token, client.plan_bulk("cancel", Filter(batch="spring")).token]
+    plans.append(client.plan_erasure({"of": "the owner"}).token)
     pages = [client.search(filter_, limit=1).cursor for filter_ in (Filter(), Filter(batch="spring"))]
     cursors = [cursor for cursor in (*pages, client.list_batches(limit=1).cursor) if cursor]
     return Owned(client.namespace, [client.get(job.id) for job in jobs], callbacks, plans, cursors)
@@ -111,6 +112,8 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
         "filter": [*filters, *(Filter(batch=batch) for batch in batches)],
         "cursor": [None, *owned.cursors],
         "token": owned.tokens,
+        "metadata": [{"of": "the owner"}],
+        "key": [None, "song"],
         "action": ["retry", "cancel"],
         "persona_id": ["p-owner", "p-1"],
         "state": [None, *State],

@@ -159,7 +159,7 @@ def is_entry_id(text: str) -> bool:
 def _parse(entry_id: str, fields: Mapping[str, str]) -> AuditEntry:
     return AuditEntry(
         id=entry_id,
-        at=int(entry_id.partition("-")[0]) / 1000,
+        at=int(fields.get("at", entry_id).partition("-")[0]) / 1000,
         actor=fields.get("actor", ""),
         address=fields.get("address", ""),
         action=fields.get("action", ""),

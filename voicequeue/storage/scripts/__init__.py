@@ -37,6 +37,8 @@ _PARTS = (
     "shared_voices",
     "stop_loss",
     "batches",
+    "removal",
+    "erasure",
     "paging",
 )
 _SHARED = tuple(f"lib/{name}.lua" for name in _PARTS)

@@ -16,29 +16,12 @@ local function is_needed(id, job)
     or (job.callback and redis.call('ZSCORE', key('callbacks:undelivered'), job.callback))
 end
 
-local function purge(id, job)
-  local credits = tonumber(job.credits or 0)
-  redis.call('DEL', key('job:' .. id), key('timeline:' .. id))
-  redis.call('ZREM', index, id)
-  redis.call('ZREM', key('archive:failed'), id)
-  add_to_state_count(state, job.stage, -1)
-  count_failure(job.failure, job.batch, -1)
-  add_to_counter('counters', 'purged.' .. state, 1)
-  add_to_counter('counters', 'purged.credits', credits)
-  if job.shared_voice then leave_voice(job.shared_voice) end
-  add_to_owners(job.batch, 'purged.credits', credits)
-  -- The cost of its lost orders is no longer reserved.
-  add_to_owners(job.batch, 'reserved', -unsettled_credits(job))
-  if is_batch(job.batch) then remove_from_batch(job.batch, id, state) end
-  redis.call('XADD', key('purged'), 'MAXLEN', '~', EVENTS_KEPT, '*', 'id', id, 'batch', job.batch or '')
-end
-
 local purged, ids = 0, redis.call('ZRANGEBYSCORE', index, '-inf', before, 'LIMIT', from, max)
 for _, id in ipairs(ids) do
   local job = read_fields('job:' .. id, { 'archive', 'callback', unpack(RECORD_FIELDS) })
   -- A wrong index is repaired by the audit.
   if job.state == state and not is_needed(id, job) then
-    purge(id, job)
+    remove_job(id, job)
     purged = purged + 1
   end
 end

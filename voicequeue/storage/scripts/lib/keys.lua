@@ -133,6 +133,11 @@
 --   audit_log      stream  changes made by people and programs (lib/audit_log.lua): id (of the change), actor, address,
 --                          action, namespace, job_id, batch, details (JSON), reason, credits, jobs; no empty fields
 --   bulk_plan:<token> list a planned bulk change: JSON of its action and count, then "id version" for each job; expires
+--   tombstones     hash    secret; by keyed hash of each erased id and recording (lib/removal.lua): when it was erased
+--   erasing        zset    ids that are erased as soon as they are settled; score = when that was requested
+--   erased_traces  set     JSON: id and batch ('' = none) of erased jobs that events, callbacks or the audit log may name
+--   erased_files   zset    JSON: id and batch of erased jobs whose archived files are to be deleted; score = when
+--   consent_required string exists while new jobs need metadata.consent_ref
 --   session:<id>   hash    a login to the job page, by the SHA-256 of its cookie: name of the API key, since, proof (keyed
 --                          with VOICEQUEUE_SECRET, over id, since and the key's configuration); expires after 12 hours
 --   session:<id>:notice string a message for its next page; expires after a minute

@@ -1,0 +1,220 @@
+"""Erasure: nothing of a person stays in Redis, nothing of others changes, and the same order is not sent again."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from itertools import count
+
+import pytest
+from redis import Redis
+
+from tests.store.life import NOW, REACHABLE, assert_consistent, dump_keys, get_job, job_in_state, job_with_song
+from tests.store.outbox.callback_steps import claim_due
+from tests.support.jobs import voice
+from voicequeue import RejectedMessage, State, VoiceJob, VoiceQueue
+from voicequeue.client.queue import in_namespace
+from voicequeue.domain import transitions
+from voicequeue.errors import ErasedError, InvalidJobError, PlanNotFoundError
+from voicequeue.storage.audit.audit import audit
+from voicequeue.storage.erasure import REDACTED
+from voicequeue.storage.job_store import JobStore
+
+#: In every text of the person.
+MARK = "Zoë-🎤-O'Brien%2F[42]"
+PERSON = {"subject": MARK}
+
+#: Key and batch of two jobs, the second in a batch of its own.
+JOBS = (("a", "spring"), ("b", "zoe-obrien"))
+
+
+class Stopped(BaseException):
+    """The end of the process."""
+
+
+def stop_after(calls: int, store: JobStore, patch: pytest.MonkeyPatch) -> None:
+    """Let the process end when it has made `calls` calls to Redis."""
+    pool, numbers = store._redis.connection_pool, count(1)
+    connect = pool.get_connection
+
+    def get_connection(*arguments: object) -> object:
+        if next(numbers) > calls:
+            raise Stopped
+        return connect(*arguments)
+
+    patch.setattr(pool, "get_connection", get_connection)
+
+
+@pytest.fixture(autouse=True)
+def _agreed(redis: Redis, prefix: str, store: JobStore) -> object:
+    yield
+    assert_consistent(redis, prefix)
+    assert audit(redis, prefix) == []
+
+
+def of_person(key: str = "a", batch: str = "spring", **fields: object) -> VoiceJob:
+    """Return a job of the person."""
+    return voice(
+        key=f"{MARK}-{key}",
+        name=MARK[:20],
+        batch=batch,
+        audio_url=f"https://files.example/zoe-obrien-{key}.wav",
+        callback_url="https://hooks.example/zoe-obrien",
+        metadata={**PERSON, "note": f"{MARK} note"},
+        **fields,
+    )
+
+
+def erase(queue: VoiceQueue) -> None:
+    """Erase the person."""
+    queue.erase(queue.plan_erasure(PERSON).token)
+
+
+def traces(redis: Redis, prefix: str) -> list[str]:
+    """Return the keys that contain a text of the person, as it is or escaped."""
+    marks = (MARK, json.dumps(MARK)[1:-1], repr(MARK)[1:-1], "zoe-obrien", MARK[:20])
+    everything = dump_keys(redis, prefix).items()
+    return [key for key, value in everything if any(mark in f"{key} {value}" for mark in marks)]
+
+
+@pytest.mark.parametrize("state", [*REACHABLE, State.WAITING])
+def test_nothing_of_an_erased_person_stays_in_redis(
+    redis: Redis, prefix: str, store: JobStore, queue: VoiceQueue, state: State
+) -> None:
+    """In each state, in a batch of others or of its own: at once, or when the outcome of its order is known."""
+    other = job_with_song(store, batch="spring", key="other")
+    if state is State.WAITING:
+        job_in_state(store, State.QUEUED, of_person(reuse=True))
+        job_in_state(
+            store, State.QUEUED, of_person("a2", reuse=True).model_copy(update={"audio_url": of_person().audio_url})
+        )
+    else:
+        for key, batch in JOBS:
+            job_in_state(store, state, of_person(key, batch))
+    before = get_job(store, other.id)
+
+    erase(queue)
+
+    if store.erasure.due():
+        assert state in (State.CHARGING, State.UNSURE)
+        for job in [get_job(store, job_id) for job_id in store.erasure.due()]:
+            store.apply_transitions([transitions.abandon(job, NOW)] if state is State.UNSURE else [], NOW)
+    if state is not State.CHARGING:
+        store.erasure.erase(store.erasure.due(), NOW)
+        assert traces(redis, prefix) == []
+    assert get_job(store, other.id) == before
+
+
+def undelivered(store: JobStore) -> None:
+    """Give up every pending callback."""
+    for claim in claim_due(store.callbacks, NOW + 1):
+        store.callbacks.mark_undelivered(claim.id, NOW + 1, MARK, is_attempted=True)
+
+
+def named_jobs(redis: Redis, prefix: str) -> set[str]:
+    """Return the ids that events, callbacks and entries of the audit log name."""
+    everything = dump_keys(redis, prefix)
+    entries = [*everything[f"{{{prefix}}}:events"], *everything[f"{{{prefix}}}:audit_log"]]
+    fields = [entry.get("id" if "state" in entry else "job_id") for _, entry in entries]
+    callback_ids = everything.get(f"{{{prefix}}}:callbacks:undelivered", {})
+    owner_ids = {callback_id.partition("-")[0] for callback_id in callback_ids}
+    return {*fields, *owner_ids} - {None, "", "batch", REDACTED}
+
+
+@pytest.mark.parametrize("completed_by", ["operator", "workers"])
+def test_an_erasure_that_stops_after_any_call_to_redis_is_completed(
+    redis: Redis, valkey_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch, completed_by: str
+) -> None:
+    """The operator repeats it with the same token; the workers delete what names jobs that are gone."""
+    stops = 0
+    for calls in count(1):
+        case = f"{prefix}-{calls}"
+        with VoiceQueue(valkey_url, prefix=case, namespace="*") as queue:
+            store = queue._store
+            jobs = [job_in_state(store, State.FAILED, of_person(key, batch)) for key, batch in JOBS]
+            other = job_with_song(store, batch="spring", key="other")
+            undelivered(store)
+            queue.on_behalf_of("cli:ana", reason=MARK).retry(jobs[0].id)
+            token = queue.plan_erasure(PERSON).token
+            with monkeypatch.context() as patch:
+                stop_after(calls, store, patch)
+                with suppress(Stopped):
+                    queue.erase(token)
+                    break
+            stops += 1
+            if completed_by == "workers":
+                store.erasure.erase(store.erasure.due(), NOW)
+                kept = {job.id for job in store.get([other.id, *(job.id for job in jobs)]) if job}
+                assert named_jobs(redis, case) <= kept, calls
+            else:
+                with suppress(PlanNotFoundError):  # only the reply was missing
+                    assert len(queue.erase(token).jobs) == len(jobs), calls
+                assert traces(redis, case) == [], calls
+                assert get_job(store, other.id) == other
+            assert audit(redis, case) == []
+    assert stops > 10
+
+
+def test_callbacks_messages_checks_and_the_audit_log_forget_the_person(
+    redis: Redis, prefix: str, store: JobStore, queue: VoiceQueue
+) -> None:
+    """Undelivered callbacks, rejected messages and reasons are erased; the audit log still says who did what."""
+    job = job_in_state(store, State.FAILED, of_person())
+    undelivered(store)
+    store.rejected_messages.add(RejectedMessage(NOW, "m", "t", MARK, {"job": {"metadata": PERSON}}))
+    store.rejected_messages.add(RejectedMessage(NOW, "n", "t", "no", {"job": {"metadata": {"subject": "4"}}}))
+    queue.on_behalf_of("cli:ana", reason=MARK).retry(job.id)
+
+    erase(queue)
+
+    assert traces(redis, prefix) == []
+    assert [message.message_id for message in store.rejected_messages.latest()] == ["n"]
+    entries = {entry.action: entry for page in store.audit_log.pages(None) for entry in page}
+    assert (entries["retry"].actor, entries["retry"].reason) == ("cli:ana", "(erased)")
+    assert "erase" in entries
+
+
+@pytest.mark.parametrize("same", ["key", "audio_url"])
+def test_an_erased_key_or_recording_is_not_ordered_again(store: JobStore, queue: VoiceQueue, same: str) -> None:
+    """In its namespace it is refused until an operator allows it; the preview says so, too."""
+    erased = queue.enqueue(of_person())
+    erase(queue)
+    again = voice(**{same: getattr(erased.spec, same)})
+
+    [preview] = queue.preview([again])
+    assert isinstance(preview.error, ErasedError)
+    with pytest.raises(ErasedError, match="erased at the request of a person"):
+        queue.enqueue(again)
+    assert in_namespace(queue, "other").enqueue(again).state is State.QUEUED
+
+    assert queue.allow_erased(key=erased.spec.key, audio_url=erased.spec.audio_url) == 2
+    assert queue.enqueue(again).state is State.QUEUED
+
+
+def test_a_plan_erases_once_and_in_its_namespace_only(queue: VoiceQueue) -> None:
+    """The jobs of the same metadata in another namespace stay, and a token is used once."""
+    own, foreign = in_namespace(queue, "shop"), in_namespace(queue, "other")
+    kept, plan = foreign.enqueue(of_person()), None
+    own.enqueue(of_person())
+    plan = own.plan_erasure(PERSON)
+    with pytest.raises(PlanNotFoundError):
+        foreign.erase(plan.token)
+    certificate = own.erase(plan.token)
+    assert (plan.count, len(certificate.jobs)) == (1, 1)
+    assert MARK not in f"{certificate.as_dict()}"
+    assert foreign.get(kept.id) == kept
+    with pytest.raises(PlanNotFoundError):
+        own.erase(plan.token)
+
+
+def test_a_job_without_consent_is_refused_where_it_is_required(store: JobStore, queue: VoiceQueue) -> None:
+    """The store refuses it, so that no interface can leave the check out."""
+    store.erasure.require_consent(is_required=True)
+    for metadata in ({}, {"consent_ref": " "}):
+        [preview] = queue.preview([voice(metadata=metadata)])
+        assert isinstance(preview.error, InvalidJobError)
+        with pytest.raises(InvalidJobError, match=r"metadata.consent_ref: is required here"):
+            queue.enqueue(voice(metadata=metadata))
+    queue.enqueue(voice(metadata={"consent_ref": "form-17"}))
+    store.erasure.require_consent(is_required=False)
+    queue.enqueue(voice())

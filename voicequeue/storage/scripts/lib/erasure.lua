@@ -1,0 +1,65 @@
+-- Erasure of a settled job: its record, callbacks and voices; keyed hashes of its id and recording stay.
+
+-- Delete a callback in any state.
+local function delete_callback(id)
+  for _, index in ipairs({ 'pending', 'leased', 'undelivered' }) do redis.call('ZREM', key('callbacks:' .. index), id) end
+  redis.call('DEL', key('callback:' .. id))
+end
+
+local function delete_callbacks(subject)
+  for _, id in ipairs(redis.call('ZRANGE', key('callbacks:order:' .. subject), 0, -1)) do delete_callback(id) end
+  redis.call('DEL', key('callbacks:order:' .. subject))
+end
+
+-- Delete the voice, for all jobs that share it; a name keeps its recording while other jobs have it.
+local function erase_voice(voice, id, now)
+  local creator = redis.call('HGET', voice_key(voice), 'creator')
+  redis.call('HDEL', voice_key(voice), 'persona_id', 'name', 'job', 'at', 'audio_url', 'failure')
+  redis.call('ZREM', key(index_of('voices', namespace_of(voice))), voice)
+  if creator == id then redis.call('HDEL', voice_key(voice), 'creator') end
+  settle_waiting(voice, now)
+end
+
+-- Let an archive worker delete the files of a job, once no worker can be storing them.
+local function schedule_deletion(id, job, now)
+  if not job.archive then return end
+  local due = redis.call('HEXISTS', key('job:' .. id), 'archive.holder') == 1
+    and redis.call('ZSCORE', key('archive:pending'), id) or now
+  redis.call('ZADD', key('erased_files'), due, cjson.encode({ id = id, batch = job.batch or '' }))
+end
+
+-- Keep the tombstone of an id, and list what may still name it. Also for a job that no longer exists: another call, or
+-- the purge, deleted its record and perhaps not what names it.
+local function forget_id(id, batch, secret, now)
+  redis.call('HSET', key('tombstones'), tombstone(secret, id), now)
+  redis.call('ZREM', key('erasing'), id)
+  redis.call('SADD', key('erased_traces'), cjson.encode({ id = id, batch = is_batch(batch) and batch or '' }))
+end
+
+local function erase_job(id, job, secret, now)
+  local audio_url = cjson.decode(job.spec).audio_url
+  local names = recordings_of(job.batch, audio_url, job.sha256)
+  for _, name in ipairs(names) do redis.call('HSET', key('tombstones'), tombstone(secret, name), now) end
+  if audio_url then redis.call('DEL', key('recording_check:' .. redis.sha1hex(audio_url))) end
+  schedule_deletion(id, job, now)
+  for _, index in ipairs({ 'late_results', 'start_by', 'resting', 'rate_limited', 'archive:pending', 'archive:leased' }) do
+    redis.call('ZREM', key(index), id)
+  end
+  delete_callbacks('job:' .. id)
+  if job.callback then delete_callback(job.callback) end
+  remove_job(id, job)
+  if job.shared_voice then names[#names + 1] = job.shared_voice end
+  for _, voice in ipairs(names) do
+    erase_voice(voice, id, now)
+    if not is_named(voice) and redis.call('EXISTS', key('waiting:' .. voice)) == 0
+      and redis.call('HEXISTS', voice_key(voice), 'creator') == 0 then
+      redis.call('DEL', voice_key(voice))
+    end
+  end
+  -- A batch that has no other job is the person's, too: its name, settings and callbacks.
+  if is_batch(job.batch) and redis.call('EXISTS', key('batch:' .. job.batch .. ':jobs')) == 0 then
+    flush_counters()
+    redis.call('DEL', key('batch:' .. job.batch))
+    delete_callbacks('batch:' .. job.batch)
+  end
+end
