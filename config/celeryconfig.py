@@ -9,6 +9,7 @@ from kombu import Exchange, Queue
 from config.settings import Settings
 from voicequeue.storage.celery_queues import INTAKE, TASK_QUEUES, consumed_by
 from voicequeue.storage.connection.keyspace import celery_root
+from voicequeue.storage.connection.redis_url import RedisAddress, parse_redis_url
 
 BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
     # Above the longest countdown of a poll (tasks.poll_scheduler.COUNTDOWN_MAX_S), which a worker holds unacknowledged.
@@ -30,12 +31,13 @@ WORKER_QUEUES = consumed_by("worker")
 
 def configuration(settings: Settings) -> dict[str, Any]:
     """Return the values of `app.conf`."""
+    address = parse_redis_url(settings.redis_url)
     return {
-        "broker_url": settings.redis_url,
+        "broker_url": _broker_url(settings.redis_url, address),
         # kombu adds the prefix to some commands one by one: tests watch what a new version sends (test_broker_keys.py).
         "broker_transport_options": {**BROKER_TRANSPORT_OPTIONS, "global_keyprefix": celery_root(settings.prefix)},
         # kombu's default accepts any certificate; the client of the jobs accepts valid ones only.
-        "broker_use_ssl": {"ssl_cert_reqs": "required"} if settings.redis_url.startswith("rediss:") else False,
+        "broker_use_ssl": False if address.tls is None else {"ssl_cert_reqs": "required", **address.tls},
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         # Celery's default gives up after 0.6 s and loses the message.
@@ -66,3 +68,10 @@ def configuration(settings: Settings) -> dict[str, Any]:
         # Stores messages that are not for one of our tasks; Celery would drop them and log their content.
         "worker_consumer": "workers.messaging.consumer:Consumer",
     }
+
+
+def _broker_url(url: str, address: RedisAddress) -> str:
+    """Return the URL by which Celery selects the transport. It names one sentinel, and no login: the transport has
+    both from the URL of the queue, which kombu cannot parse."""
+    host, port = address.hosts[0]
+    return f"sentinel://{f'[{host}]' if ':' in host else host}:{port}/{address.database}" if address.primary else url

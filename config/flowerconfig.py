@@ -3,7 +3,7 @@
 from celery import current_app
 from tornado.options import options
 
-from config import flowerguard
+from config import flowerbroker, flowerguard
 from config.flower import format_task, load
 from config.settings import settings
 
@@ -21,6 +21,7 @@ basic_auth = _configured.logins()
 url_prefix = _configured.url_prefix.strip("/")
 read_only = _configured.read_only
 
+flowerbroker.install()
 flowerguard.install(_configured.accepted_hosts())
 
 persistent = True

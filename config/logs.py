@@ -15,6 +15,7 @@ from structlog.stdlib import ExtraAdder, ProcessorFormatter
 from structlog.typing import Processor
 
 from config.settings import Settings
+from voicequeue.storage.connection.redis_url import passwords_in
 from voicequeue.texts import escape_controls, terminal_safe_json
 
 HIDDEN = "(hidden)"
@@ -145,8 +146,8 @@ def _secrets(configured: Settings) -> Iterator[str]:
     secrets = (configured.musicapi_key, configured.archive_url)
     texts = [secret.get_secret_value() for secret in secrets] + configured.callback_secret.get_secret_value().split()
     texts += configured.secrets
-    for url in (configured.redis_url, configured.archive_url.get_secret_value()):
-        password = urlsplit(url).password or ""
-        texts += [password, unquote(password)]
+    texts += passwords_in(configured.redis_url)
+    password = urlsplit(configured.archive_url.get_secret_value()).password or ""
+    texts += [password, unquote(password)]
     plain_folder = configured.archive_url.get_secret_value()
     return (text for text in texts if len(text) >= SECRET_MIN and (text != plain_folder or "@" in text))

@@ -82,7 +82,8 @@ class ConnectionSettings(SettingGroup):
         "redis://localhost:6379/0",
         validation_alias="REDIS_URL",
         description="The Redis or Valkey that stores jobs and messages: `redis://[user:password@]host:port/database`, "
-        "or `rediss://` for TLS. Give the queue a database of its own.",
+        "`rediss://` for TLS, or `sentinel://[user:password@]host:port,host:port/primary/database` where sentinels "
+        "[replace a primary](operations.md#redis-that-fails-over) that fails. Give the queue a database of its own.",
     )
     prefix: str = Field(
         "voicequeue",

@@ -21,7 +21,7 @@ from workers.lifeline import LifelineStep
 from workers.messaging import redis_transport
 from workers.messaging.retries import shorten_retry_traces
 
-redis_transport.install(event_loop_time, may_stop=not is_read_only())
+redis_transport.install(event_loop_time, settings().redis_url, may_stop=not is_read_only())
 app = CeleryApp("voicequeue", amqp=redis_transport.Amqp, set_as_current=True)
 app.conf.update(configuration(settings()))
 app.steps["worker"].update({LifelineStep, DispatcherStep, CallbackStep, ArchiveStep})

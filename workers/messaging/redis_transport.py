@@ -15,6 +15,8 @@ Seen with kombu 5.7.0, and changed here:
 - How long a message has been held is measured by the hosts' clocks: a host that is minutes ahead would take all
   messages from the others, repeatedly. Here it is measured by the queue's clock.
 - Connections are reopened up to 30 s after Redis is back. Here it takes at most 3 s.
+- The transport for sentinels reads their addresses and logins from options that Flower shows. Here it gets the address
+  of the queue's own client, so that both ask the same sentinels in the same way.
 
 The module depends on kombu's internals, so kombu is pinned; review it with each new version.
 """
@@ -37,8 +39,16 @@ from kombu.transport import redis as kombu_redis
 from redis.exceptions import RedisError, ResponseError
 
 from voicequeue.storage.celery_queues import INTAKE
+from voicequeue.storage.connection.client import connection_pool
 from voicequeue.storage.connection.clock import Clock
-from voicequeue.storage.connection.refusals import PlainConnection, RedisRefusalError, SecureConnection
+from voicequeue.storage.connection.redis_url import RedisAddress, parse_redis_url
+from voicequeue.storage.connection.refusals import (
+    PlainConnection,
+    PrimaryConnection,
+    RedisRefusalError,
+    SecureConnection,
+    SecurePrimaryConnection,
+)
 from voicequeue.storage.connection.retry import UNREACHABLE
 from workers.messaging import remote_control
 from workers.messaging.message_decoding import InvalidMessageError, decode_message
@@ -149,8 +159,8 @@ class Channel(kombu_redis.Channel):
     """
 
     QoS = QoS
-    connection_class = PlainConnection
-    connection_class_ssl = SecureConnection
+    connection_class: type[PlainConnection] = PlainConnection
+    connection_class_ssl: type[SecureConnection] = SecureConnection
     pool: Any
     client: Any
     connection: Any
@@ -296,6 +306,32 @@ class Transport(kombu_redis.Transport):
         super()._deliver(decode_message(message, queue or INTAKE), queue)
 
 
+class PrimaryChannel(Channel):
+    """A channel to the primary that sentinels name."""
+
+    connection_class = PrimaryConnection
+    connection_class_ssl = SecurePrimaryConnection
+    keyprefix_fanout: str
+    _connparams: Any
+    #: Where the sentinels are.
+    address: RedisAddress
+
+    def _get_pool(self, asynchronous: bool = False) -> Any:
+        """Return a pool of connections with kombu's options."""
+        options = self._connparams(asynchronous)
+        kind = options.pop("connection_class")
+        self.keyprefix_fanout = self.keyprefix_fanout.format(db=self.address.database)
+        for name in ("host", "port"):
+            del options[name]
+        return connection_pool(self.address, lambda _: kind, **options)
+
+
+class PrimaryTransport(Transport):
+    """The transport that `install` registers for sentinel:// URLs."""
+
+    Channel = PrimaryChannel
+
+
 class Connection(KombuConnection):
     """A connection that retries at least every 3 s while Redis is unavailable."""
 
@@ -314,14 +350,17 @@ class Amqp(AMQP):
     argsrepr_maxsize = 500 * 24
 
 
-def install(clock: Clock, *, may_stop: bool = False) -> None:
-    """Use this transport for every redis:// and rediss:// broker URL of this process.
+def install(clock: Clock, redis_url: str, *, may_stop: bool = False) -> None:
+    """Use these transports for every redis://, rediss:// and sentinel:// broker URL of this process.
 
-    `may_stop`: whether remote control may stop this process. The transport is registered as an alias, because the name
-    of `broker_transport` would become the scheme of the broker's URL in logs and in Flower, which then shows no queues.
+    `redis_url`: where the sentinels are, if it names any. `may_stop`: whether remote control may stop this process.
+    The transports are registered as aliases, because the name of `broker_transport` would become the scheme of the
+    broker's URL in logs and in Flower.
     """
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__name__}"
+    TRANSPORT_ALIASES["sentinel"] = f"{__name__}:{PrimaryTransport.__name__}"
+    PrimaryChannel.address = parse_redis_url(redis_url)
     Channel.may_stop = may_stop
     # kombu compares the time at which a message was received with another host's clock.
     kombu_redis.time = clock  # type: ignore[attr-defined]  # an import there

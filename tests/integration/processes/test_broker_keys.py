@@ -37,7 +37,7 @@ def app(user_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
     """Return the Celery app of workers, for a user of one queue, that restores messages at once."""
     for scheme in ("redis", "rediss"):
         monkeypatch.setitem(TRANSPORT_ALIASES, scheme, TRANSPORT_ALIASES[scheme])
-    redis_transport.install(time.time)
+    redis_transport.install(time.time, "redis://localhost")
     monkeypatch.setattr("celery._state._on_app_finalizers", set())  # without the tasks of other apps
     with Celery("test", amqp=redis_transport.Amqp, set_as_current=False) as celery_app:
         celery_app.conf.update(configuration(Settings(_env_file=None, REDIS_URL=user_url, prefix=prefix)))

@@ -1,4 +1,4 @@
-"""Accepted Redis URLs: those that redis-py and Celery's transport interpret alike."""
+"""Redis URLs: those that are accepted mean the same to the clients of jobs and of messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from config.celeryconfig import configuration
 from config.settings import Settings, SettingsError, load
 from voicequeue import VoiceQueue
 from voicequeue.storage.connection.client import connect
-from voicequeue.storage.connection.redis_url import validate_redis_url
+from voicequeue.storage.connection.redis_url import (
+    RedisAddress,
+    masked,
+    parse_redis_url,
+    passwords_in,
+    validate_redis_url,
+)
 
 ACCEPTED = [
     "redis://localhost:6379/0",
@@ -27,15 +33,22 @@ ACCEPTED = [
     "rediss://host/0?ssl_cert_reqs=none&ssl_ca_certs=/etc/ca.pem&ssl_check_hostname=false",
 ]
 
+#: The start of every error.
+SHAPES = r"the Redis URL must look like (redis|sentinel)://"
+
 #: Rejected URLs, with a part of the error.
 REJECTED = {
     "": "use redis:// or rediss://",
     "localhost:6379": "use redis:// or rediss://",
     "http://s3cr3t@host": "use redis:// or rediss://",
     "REDIS://host": "use redis:// or rediss://",
-    "redis+sentinel://:s3cr3t@host:26379/mymaster/0": "Sentinel and Cluster are not supported",
-    "sentinel://host:26379": "Sentinel and Cluster are not supported",
-    "redis+cluster://host": "Sentinel and Cluster are not supported",
+    "sentinel://:s3cr3t@host:26379": "the name of the primary, as the sentinels know it, must follow the hosts",
+    "sentinel://host:26379/0/0/0": "the database must be a whole number",
+    "sentinel://host:26379,/voices": "the host is missing",
+    "sentinel://host:26379,two:x/voices": "the host or port is invalid",
+    "sentinel://host/voices?ssl_ca_certs=/ca.pem": "options of sentinel:// are sentinel_username, sentinel_password",
+    "sentinel://host/voices?sentinel_password=": "sentinel_password is empty",
+    "redis+cluster://host": "a Cluster is not supported",
     "unix:///var/run/redis.sock": "Unix sockets are not supported",
     "redis://": "the host is missing",
     "redis://:s3cr3t@:6379/0": "the host is missing",
@@ -78,6 +91,36 @@ def test_an_accepted_url_means_the_same_to_both_clients(url: str) -> None:
         assert not messages.ssl
 
 
+def test_a_url_of_sentinels_names_their_hosts_the_primary_and_both_logins() -> None:
+    """A port may be omitted; the options of TLS are those of rediss://."""
+    address = parse_redis_url(
+        "rediss+sentinel://ana:p%40ss@one:26380,[2001:db8::1],three/voices/2"
+        "?sentinel_username=watch&sentinel_password=s%26t&ssl_check_hostname=false&ssl_ca_certs=/ca.pem"
+    )
+
+    assert address == RedisAddress(
+        hosts=(("one", 26380), ("2001:db8::1", 26379), ("three", 26379)),
+        primary="voices",
+        database=2,
+        username="ana",
+        password="p@ss",
+        sentinel_username="watch",
+        sentinel_password="s&t",
+        tls={"ssl_check_hostname": False, "ssl_ca_certs": "/ca.pem"},
+    )
+    assert "p@ss" not in repr(address)
+    assert "s&t" not in repr(address)
+
+
+def test_no_password_of_a_url_is_shown() -> None:
+    """Neither that of Redis nor that of the sentinels; and logs hide both, decoded and as they are quoted."""
+    url = "sentinel://ana:p%40ss@one,two/voices?sentinel_username=w&sentinel_password=s%26t"
+
+    assert masked(url) == "sentinel://ana:***@one,two/voices?sentinel_username=w&sentinel_password=***"
+    assert set(passwords_in(url)) == {"p@ss", "p%40ss", "s&t", "s%26t"}
+    assert passwords_in("redis://localhost") == []
+
+
 @pytest.mark.parametrize(("url", "reason"), REJECTED.items())
 def test_a_url_that_one_client_would_misread_is_rejected(
     url: str, reason: str, monkeypatch: pytest.MonkeyPatch
@@ -86,7 +129,7 @@ def test_a_url_that_one_client_would_misread_is_rejected(
     shown."""
     monkeypatch.setenv("REDIS_URL", url or "?")
     for use in (lambda: VoiceQueue(url), lambda: connect(url), load):
-        with pytest.raises((ValueError, SettingsError), match="the Redis URL must look like redis://") as raised:
+        with pytest.raises((ValueError, SettingsError), match=SHAPES) as raised:
             use()
         assert reason in str(raised.value)
         assert "s3cr3t" not in str(raised.value)

