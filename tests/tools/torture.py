@@ -82,7 +82,7 @@ class Torture:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
-        self.redis_url = self.stack.start_valkey()
+        self.redis_url = self.start_redis()
         _, self.control = self.stack.start_simulator(dials(self.seed, webhooks=self.webhooks))
         if self.webhooks:
             self.stack.start_gateway(webhooks=True)
@@ -100,6 +100,10 @@ class Torture:
                  "song": {"prompt": "la la", "title": f"Limited {number}"}, "key": f"{LIMITED}-{number}"}
                 for number in range(60)
             )  # fmt: skip
+
+    def start_redis(self) -> str:
+        """Start the Redis of the run; return its URL."""
+        return self.stack.start_valkey()
 
     def run(self) -> list[str]:
         """Run the faults, wait until all jobs are settled, and return the findings."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -11,9 +14,11 @@ from kombu import Queue
 
 from config.celeryconfig import configuration
 from config.settings import Settings
+from tests.conftest import eventually
 from tests.support.jobs import voice
 from tests.support.sentinels import SENTINEL_PASSWORD, FailoverGroup, failover_group
 from voicequeue import VoiceQueue
+from voicequeue.storage.connection.client import connect
 from workers.messaging import redis_transport
 
 
@@ -34,6 +39,29 @@ def test_the_library_continues_on_the_new_primary(group: FailoverGroup) -> None:
         after = queue.enqueue(voice(key="after")).id
 
         assert {queue.get(before).id, queue.get(after).id} == {before, after}
+
+
+def test_calls_that_run_during_a_failover_continue(group: FailoverGroup) -> None:
+    """Those that wait in Redis, and those that come back to a connection of the old primary, which is a replica now."""
+    returned: Counter[str] = Counter()
+    is_over = threading.Event()
+
+    def repeat(name: str, call: Callable[[], object]) -> None:
+        while not is_over.is_set():
+            call()
+            returned[name] += 1
+
+    with connect(group.url, wait_s=60) as redis, ThreadPoolExecutor(4) as threads:
+        calls = {"blpop": lambda: redis.blpop(["empty"], timeout=0.1), "incr": lambda: redis.incr("number")}
+        running = [threads.submit(repeat, name, call) for name, call in calls.items() for _ in range(2)]
+        for _ in range(2):
+            group.fail_over()
+            before = Counter(returned)
+            eventually(lambda: all(returned[name] > before[name] + 5 for name in calls), within_s=15)  # noqa: B023
+            group.replicate()
+        is_over.set()
+        for thread in running:
+            thread.result()
 
 
 def test_messages_follow_the_primary(group: FailoverGroup, monkeypatch: pytest.MonkeyPatch) -> None:

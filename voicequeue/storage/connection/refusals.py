@@ -99,9 +99,26 @@ class SecureConnection(_ClosedByRefusals, SSLConnection):
     """A TLS connection that is closed by a refusal."""
 
 
-class PrimaryConnection(SentinelManagedConnection, PlainConnection):
-    """A connection to the primary that sentinels name when it is opened."""
+class _ToPrimary(SentinelManagedConnection):
+    """Asks the sentinels each time when it is opened.
+
+    redis-py 8.1 does so for its first connection only: a call that is repeated after a failover would go to the server
+    that was the primary (its issue 3874).
+    """
+
+    def _connect_retry(self) -> None:
+        self.connect_check_health(check_health=self.connection_pool.check_connection)
+
+    def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:  # noqa: ARG002
+        """Open the connection to the present primary, if it is not open. The call is repeated with another one."""
+        if self._sock is None:
+            self.host, self.port = self.connection_pool.get_master_address()
+        super().connect_check_health(check_health, retry_socket_connect=False)
 
 
-class SecurePrimaryConnection(SentinelManagedConnection, SecureConnection):
-    """A TLS connection to the primary that sentinels name when it is opened."""
+class PrimaryConnection(_ToPrimary, PlainConnection):
+    """A connection to the primary that sentinels name."""
+
+
+class SecurePrimaryConnection(_ToPrimary, SecureConnection):
+    """A TLS connection to the primary that sentinels name."""
