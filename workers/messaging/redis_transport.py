@@ -36,7 +36,7 @@ from celery.app.amqp import AMQP
 from kombu import Connection as KombuConnection
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ConnectionError, RedisError, ResponseError
 
 from voicequeue.storage.celery_queues import INTAKE
 from voicequeue.storage.connection.client import connection_pool
@@ -193,8 +193,14 @@ class Channel(kombu_redis.Channel):
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
-        """Yield a client for one or more commands; a new pool (after a fork or a lost connection) needs a new one."""
+        """Yield a client for one or more commands; a new pool (after a fork or a lost connection) needs a new one.
+
+        A channel that was closed when its connection was lost counts as a lost connection too: kombu then publishes on
+        a new one.
+        """
         if client is None:
+            if self.connection is None:
+                raise ConnectionError("the channel is closed")
             if self._kept_client is None or self._kept_client.connection_pool is not self.pool:
                 self._kept_client = self._create_client()
             client = self._kept_client

@@ -95,6 +95,16 @@ def test_a_message_is_published_once_redis_accepts_writes(channel: Any, redis: R
     assert redis.llen("work") == 2
 
 
+def test_publishing_on_a_closed_channel_is_repeated_on_another_one(channel: Any) -> None:
+    """A channel is closed with its connection, also between two attempts to publish."""
+    client = channel.connection.client
+    message = channel.prepare_message("another")
+    channel.close()
+
+    with pytest.raises(client.recoverable_connection_errors, match="the channel is closed"):
+        channel.basic_publish(message, exchange="", routing_key="work")
+
+
 def test_a_message_that_redis_did_not_record_is_requeued_after_its_channel_closed(channel: Any, redis: Redis) -> None:
     """Redis is out of memory when it delivers the message, and refuses every write when the channel closes."""
     message = received_while_full(channel, redis)
