@@ -85,6 +85,14 @@ class ConnectionSettings(SettingGroup):
         "`rediss://` for TLS, or `sentinel://[user:password@]host:port,host:port/primary/database` where sentinels "
         "[replace a primary](operations.md#redis-that-fails-over) that fails. Give the queue a database of its own.",
     )
+    replicas_ack: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="Number of replicas of Redis that must have recorded that an order is about to be sent, before it "
+        "is sent. 1 where sentinels replace a primary that fails, so that a failover cannot forget a charge. 0: none "
+        "([more](operations.md#redis-that-fails-over)).",
+    )
     prefix: str = Field(
         "voicequeue",
         pattern=r"^[A-Za-z0-9_.-]{1,40}$",

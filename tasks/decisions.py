@@ -44,6 +44,9 @@ CHANGED_SINCE_CHECK = "it has changed since its recording was checked; nothing w
 #: The process was suspended after its claim. Another worker may have resubmitted the job, so this one must not.
 CLAIM_EXPIRED = "the claim expired before anything was sent"
 
+#: A failover would forget the claim, and the order would be sent again.
+UNREPLICATED = "too few replicas of Redis have recorded its claim; nothing was sent"
+
 
 def accepted(claim: SubmitClaim, task_id: str, now: float, poll_in: float, model: str = "") -> Transition:
     """Return the transition of an accepted order: its credits are spent and it is polled in `poll_in` seconds."""

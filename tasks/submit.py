@@ -130,7 +130,9 @@ def _send_orders(
     posts: list[tuple[Order, ApiRequest[str]]] = []
     transitions: list[tuple[SubmitClaim, Transition]] = []
     for claim in claims:
-        if isinstance(claim, SubmitClaim) and not recordings.is_current(claim):
+        if isinstance(claim, SubmitClaim) and not claim.is_replicated:
+            transitions.append((claim, decisions.not_sent(claim, decisions.UNREPLICATED)))
+        elif isinstance(claim, SubmitClaim) and not recordings.is_current(claim):
             transitions.append((claim, decisions.not_sent(claim, decisions.CHANGED_SINCE_CHECK)))
         elif isinstance(claim, SubmitClaim):
             with defer_to_reconciler([claim.job_id]):
@@ -144,6 +146,8 @@ def _send_orders(
         transitions += [(order.claim, decisions.not_sent(order.claim, reason)) for order, _ in posts]
         posts.clear()
     orders.send(posts)
+    if any(isinstance(claim, SubmitClaim) and not claim.is_replicated for claim in claims):
+        services.health.report_unreplicated()
     _write(services, transitions)
     unclaimed = [decisions.claim_not_received(claim, now) for claim in claims if isinstance(claim, StalledJob)]
     is_written = services.store.apply_transitions(unclaimed, now)

@@ -85,6 +85,13 @@ class UpstreamHealth:
             case _:
                 self._report_recovery()
 
+    def report_unreplicated(self) -> None:
+        """Suspend charging for a moment, because Redis has too few replicas that record claims in time."""
+        now = self._clock()
+        detail = "Redis's replicas do not acknowledge claims in time; VOICEQUEUE_REPLICAS_ACK requires it"
+        if self._flow_control.add_hold(HoldReason.UNREPLICATED, detail, now, now + self._timeouts.cooldown_s):
+            log.error("charging is suspended: %s. It is tried again automatically", detail)
+
     def log_refusal(self, job_id: str, refusal: Refusal, effect: HoldEffect) -> None:
         """Log the effect of a refused order on all orders."""
         text = _WRONG_KEY if refusal.max_hold_s is None else _CLOSED[refusal.reason]

@@ -93,6 +93,7 @@ def build_services(configured: Settings) -> TaskContext:
         limits=build_limits(configured),
         reuse=configured.reuse_voices,
         archives=bool(configured.archive_url.get_secret_value()),
+        replicas_ack=configured.replicas_ack,
     )
     sources = build_sources(configured)
     return TaskContext(

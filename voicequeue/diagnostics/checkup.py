@@ -266,4 +266,6 @@ _TODO: Mapping[str, str] = {
     HoldReason.UNAUTHORIZED: "correct MUSICAPI_KEY, restart the workers, then: voicequeue resume",
     HoldReason.COOLDOWN: "nothing: the gate opens by itself in a moment",
     HoldReason.UPSTREAM_DOWN: "nothing: one job at a time is tried, and the gate opens by itself",
+    HoldReason.UNREPLICATED: "connect the replicas of Redis, or lower VOICEQUEUE_REPLICAS_ACK; the gate then opens by "
+    "itself",
 }

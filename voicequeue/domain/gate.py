@@ -19,6 +19,7 @@ class HoldReason(StrEnum):
     UNAUTHORIZED = "unauthorized"
     COOLDOWN = "cooldown"
     UPSTREAM_DOWN = "upstream_down"
+    UNREPLICATED = "unreplicated"
 
 
 class HoldEffect(IntEnum):

@@ -252,7 +252,8 @@ class Hold(Schema):
     """A reason why nothing is charged."""
 
     reason: str
-    """`paused`, `paused.voice`, `paused.music`, `out_of_credits`, `unauthorized`, `cooldown` or `upstream_down`."""
+    """`paused`, `paused.voice`, `paused.music`, `out_of_credits`, `unauthorized`, `cooldown`, `upstream_down` or
+    `unreplicated`."""
     detail: str
     """Details, in MusicAPI's or the operator's words."""
     since: Timestamp

@@ -94,6 +94,7 @@ class JobStore(JobQueries):
     `namespace` is the scope (`*`: all, for workers and operators): reads find no job of another namespace, and new jobs
     are in this one. `limits` are the settings of this process. `reuse` is the default for jobs that do not say whether
     they accept a voice made from the same recording. With `archives`, the songs that this process stores are archived.
+    `replicas_ack` is the number of replicas that must have recorded a claim before its order may be sent.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class JobStore(JobQueries):
         limits: Limits | None = None,
         reuse: bool = False,
         archives: bool = False,
+        replicas_ack: int = 0,
     ) -> None:
         super().__init__(Keyspace(redis, prefix, namespace))
         self.job_ids = JobIds(self._space)
@@ -130,6 +132,7 @@ class JobStore(JobQueries):
         self._limits = self.flow_control.settings.script_arguments()
         self._reuse = reuse
         self._archives = archives
+        self._replicas_ack = replicas_ack
         self._scoped: dict[str, JobStore] = {}
 
     def in_namespace(self, namespace: str) -> JobStore:
@@ -154,6 +157,7 @@ class JobStore(JobQueries):
             limits=self.flow_control.settings,
             reuse=self._reuse,
             archives=self._archives,
+            replicas_ack=self._replicas_ack,
         )
         # What was read once for the queue is not read again for each request.
         other.clock, other.metrics, other.job_ids = self.clock, self.metrics, self.job_ids.in_scope_of(other._space)
@@ -250,11 +254,10 @@ class JobStore(JobQueries):
         attempt.
         """
         expires_at = now + lease_s
-        replies = self._space.run_script(
-            "claim_submit", f"{now:.6f}", stage, holder, expires_at, *self._limits, *job_ids
-        )
+        arguments = (f"{now:.6f}", stage, holder, expires_at, *self._limits, *job_ids)
+        replies, is_replicated = self._space.run_acknowledged(self._replicas_ack, "claim_submit", *arguments)
         return [
-            script_replies.parse_submit_claim(job_id, stage, expires_at, reply)
+            script_replies.parse_submit_claim(job_id, stage, expires_at, reply, is_replicated=is_replicated)
             for job_id, reply in zip(job_ids, replies, strict=True)
         ]
 

@@ -14,12 +14,14 @@ from voicequeue.domain.states import CANCELLING_TRANSITIONS, SHARED_VOICE_TRANSI
 
 
 def parse_submit_claim(
-    job_id: str, stage: Stage, expires_at: float, reply: list[Any] | None
+    job_id: str, stage: Stage, expires_at: float, reply: list[Any] | None, *, is_replicated: bool = True
 ) -> SubmitClaim | SubmitDeferred | StalledJob | None:
     """Return the reply of scripts/claim_submit.lua for one job; None if it cannot be claimed."""
     match reply:
         case [version, attempt, content, persona_id]:
-            return SubmitClaim(job_id, int(version), stage, int(attempt), content, persona_id, expires_at)
+            return SubmitClaim(
+                job_id, int(version), stage, int(attempt), content, persona_id, expires_at, is_replicated=is_replicated
+            )
         case [version, "unsure"]:
             return StalledJob(job_id, int(version), State.UNSURE, stage)
         case [seconds]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from simulator.process import Simulator
+from tasks import decisions
 from tasks.submit import SubmitResult
 from tests.integration.conftest import (
     POLL_S,
@@ -20,11 +21,14 @@ from tests.integration.conftest import (
     voice,
     voices,
 )
+from tests.support.rights import url_with_rights
 from tests.support.scripted import HANG_UP, ScriptedServer, answer
 from voicequeue import Limits, Stage, State
+from voicequeue.domain.gate import HoldReason
 from voicequeue.domain.states import FailureCode
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.refusals import RedisRefusalError
+from voicequeue.storage.job_store import JobStore
 
 MANY = Limits(in_flight=1000, initial_in_flight=1000)
 
@@ -260,3 +264,29 @@ def test_an_answer_is_written_though_its_health_report_is_refused(
 
     task_id = bench.job(job_id).task_ids[Stage.VOICE]
     assert [vars(record)["task_id"] for record in caplog.records if record.message == "submitted"] == [task_id]
+
+
+# ── Redis that fails over ──────────────────────────────────────────────────────────────────────
+
+
+def test_nothing_is_sent_until_replicas_have_recorded_the_claim(
+    bench: Bench, simulator: Simulator, valkey_url: str, prefix: str
+) -> None:
+    """This Redis has no replica: the job is queued again, the gate says why, and a failover can forget no charge."""
+    with connect(url_with_rights(valkey_url, "worker", prefix)) as client:
+        store = JobStore(client, prefix, limits=MANY, replicas_ack=1)
+        careful = replace(bench, services=replace(bench.services, store=store))
+        [job_id] = careful.admitted(voice())
+
+        done = careful.submit(Stage.VOICE, [job_id])
+
+        assert done == SubmitResult()
+        assert simulator.ledger()["charges"] == []
+        assert careful.job(job_id).state is State.QUEUED
+        assert careful.store.timeline(job_id)[-1].reason == decisions.UNREPLICATED
+        hold = careful.store.flow_control.gate(careful.clock.now).hold_for(HoldReason.UNREPLICATED)
+        assert hold is not None
+        assert hold.until is not None
+        careful.clock.now = hold.until + 1
+        careful.admit()
+        assert bench.submit(Stage.VOICE, [job_id]).pending == [job_id]

@@ -16,6 +16,9 @@ DEFAULT_PREFIX = "voicequeue"
 
 _PAGE = 500
 
+#: How long replicas may take to acknowledge what was written (milliseconds).
+_WAIT_MS = 1_000
+
 #: A valid prefix: the hash tag of every key.
 PREFIX = r"[A-Za-z0-9_.-]{1,40}"
 
@@ -53,6 +56,12 @@ class Keyspace:
     def run_script(self, script: str, *arguments: str | float) -> Any:
         """Run a script; its header describes its arguments and its reply."""
         return scripts.run(self.redis, script, self._root, *arguments)
+
+    def run_acknowledged(self, replicas: int, script: str, *arguments: str | float) -> tuple[Any, bool]:
+        """Run a script; return its reply, and whether so many replicas have what it wrote. None need not, for 0."""
+        if not replicas:
+            return self.run_script(script, *arguments), True
+        return scripts.run_acknowledged(self.redis, replicas, _WAIT_MS, script, self._root, *arguments)
 
     def run_change(self, script: str, *arguments: str | float) -> Any:
         """Run a script that changes something for callers, and record it in the audit log if a caller is named."""

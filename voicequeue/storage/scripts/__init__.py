@@ -83,6 +83,32 @@ def run_change(redis: Redis, name: str, root: str, *arguments: str | float) -> A
     return reply
 
 
+def run_acknowledged(
+    redis: Redis, replicas: int, wait_ms: int, name: str, root: str, *arguments: str | float
+) -> tuple[Any, bool]:
+    """Run a script and return its reply, and whether so many replicas have acknowledged within `wait_ms` milliseconds
+    what it wrote.
+
+    Both commands are sent on one connection: a server waits for what that connection has written to it. So a primary
+    that was replaced meanwhile acknowledges nothing.
+    """
+    script, values = load(name), _encodable(arguments)
+    try:
+        reply, count = _send_with_wait(redis, ("EVALSHA", script.sha, 1, root, *values), replicas, wait_ms)
+    except NoScriptError:
+        reply, count = _send_with_wait(redis, ("EVAL", script.source, 1, root, *values), replicas, wait_ms)
+    return reply, count >= replicas
+
+
+def _send_with_wait(redis: Redis, command: Sequence[str | float], replicas: int, wait_ms: int) -> tuple[Any, int]:
+    with redis.pipeline(transaction=False) as pipe:
+        send: Callable[..., Any] = pipe.execute_command
+        send(*command)
+        send("WAIT", replicas, wait_ms)
+        reply, count = pipe.execute()
+    return reply, int(count)
+
+
 def _run(redis: Redis, script: Script, keys: Sequence[str], arguments: Sequence[str | float]) -> Any:
     command: Callable[..., Any] = redis.execute_command
     try:
