@@ -62,6 +62,8 @@ class FailoverGroup:
             "requirepass": unquote(PASSWORD),
             "primaryauth": unquote(PASSWORD),
             "repl-diskless-sync-delay": 0,
+            "min-replicas-to-write": 1,
+            "min-replicas-max-lag": 5,
             "bind": "127.0.0.1",
         }
         lines = [f'{name} "{value}"' for name, value in options.items()]
@@ -128,12 +130,21 @@ class FailoverGroup:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
-    def fail_over(self) -> int:
-        """Kill the primary, wait for the next one, start the old one as its replica; return the new primary's port."""
+    def fail_over(self, *, freeze: bool = False) -> int:
+        """Kill the primary, wait for the next one, start the old one as its replica; return the new primary's port.
+
+        With `freeze` the old one continues with its open connections instead, and does not know yet that it is none.
+        """
         old = self.primary()
-        self.kill(old)
+        if freeze:
+            self._processes[old].send_signal(signal.SIGSTOP)
+        else:
+            self.kill(old)
         eventually(lambda: self.primary() != old, within_s=30)
-        self.start_server(old, primary=self.primary())
+        if freeze:
+            self._processes[old].send_signal(signal.SIGCONT)
+        else:
+            self.start_server(old, primary=self.primary())
         return self.primary()
 
     def stop(self) -> None:

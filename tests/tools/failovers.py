@@ -50,10 +50,14 @@ class Failovers(Torture):
             time.sleep(self.random.uniform(0.2, 1.5))
             self.group.replicate()
             killed_at = time.monotonic()
-            new_primary = self.group.fail_over()
+            how = self.random.choice(["killed", "frozen"])
+            new_primary = self.group.fail_over(freeze=how == "frozen")
             waits.append(self.resumed_after(killed_at))
-            self.done["failover"] += 1
-            print(f"failover {number + 1}: primary {new_primary}, work resumed after {waits[-1]:.1f} s", flush=True)
+            self.done[how] += 1
+            print(
+                f"failover {number + 1}: {how}, {new_primary} is the primary, work resumed after {waits[-1]:.1f} s",
+                flush=True,
+            )
         is_settled = self.wait_until_settled()
         findings = ([] if is_settled else ["some jobs are not settled"]) + self.check() + self.check_callbacks()
         findings += [f"work resumed after {wait_s:.0f} s" for wait_s in waits if wait_s > RESUMES_WITHIN_S]
@@ -80,7 +84,7 @@ def run(*, failovers: int, jobs: int, seed: int, home: Path, say: Callable[[str]
     group = FailoverGroup(home)
     with receiver.server, Supervisor(say) as supervisor, contextlib.ExitStack() as resources:
         resources.callback(group.stop)
-        stack = Stack(supervisor, Settings(_env_file=None), home=home, env=ENV)
+        stack = Stack(supervisor, Settings(_env_file=None), home=home, env={**ENV, "VOICEQUEUE_REPLICAS_ACK": "1"})
         started = Failovers(
             0, seed, seed % 2 == 0, supervisor, stack, home, receiver, group=group, failovers=failovers, jobs=jobs
         )
