@@ -99,6 +99,7 @@ def edit(
     expires_in: Expiry = None,
     no_limits: Annotated[bool, flag("--no-limits", help="Remove the limits that are not given.")] = False,
     reason: Reason = "",
+    as_json: AsJson = False,
 ) -> None:
     """Change the scopes and limits of a key, and end its logins."""
     with open_queue(reason=reason) as queue:
@@ -111,8 +112,8 @@ def edit(
             batches or before.batch_pattern,
             expires_at,
         )
-        queue.edit_api_key(name, scopes=scope or None, limits=limits)
-    print_error(f"Changed {name}. Gateways apply it within 10 seconds.")
+        key = queue.edit_api_key(name, scopes=scope or None, limits=limits)
+    _show_changed(key, f"Changed {name}. Gateways apply it within 10 seconds.", as_json=as_json)
 
 
 @app.command()
@@ -133,11 +134,18 @@ def rotate(
 
 
 @app.command()
-def revoke(name: Name, reason: Reason = "") -> None:
+def revoke(name: Name, reason: Reason = "", as_json: AsJson = False) -> None:
     """Revoke a key permanently, and end its logins."""
     with open_queue(reason=reason) as queue:
-        queue.revoke_api_key(name)
-    print_error(f"Revoked {name}. Gateways refuse it within 10 seconds. Its jobs remain.")
+        key = queue.revoke_api_key(name)
+    _show_changed(key, f"Revoked {name}. Gateways refuse it within 10 seconds. Its jobs remain.", as_json=as_json)
+
+
+def _show_changed(key: ApiKey, message: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(key.as_dict())
+    else:
+        print_error(message)
 
 
 def _configured_names() -> set[str]:

@@ -1,4 +1,4 @@
-"""The command `keys new`."""
+"""The commands `keys`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,19 @@ def test_the_json_of_a_new_key(command: Command) -> None:
 
     assert api_keys.find_key(api_keys.parse_keys(output["line"]), output["key"])
     assert (output["name"], output["scopes"]) == ("shop", ["operate"])
+
+
+def test_a_changed_key_is_returned_as_json(command: Command) -> None:
+    """As the list shows it, and without its secret, which only `new` and `rotate` print."""
+    secret = command("keys", "new", "shop", "--scope", "read", "--json").json()["secret"]
+
+    edited = command("keys", "edit", "shop", "--scope", "enqueue", "--requests-per-s", "5", "--json").json()
+    assert (edited["scopes"], edited["requests_per_s"]) == (["enqueue"], 5)
+    revoked = command("keys", "revoke", "shop", "--json")
+    assert revoked.json()["revoked_at"] is not None
+    assert command("keys", "list", "--json").json() == [revoked.json()]
+    assert secret not in revoked.out
+    assert command("keys", "edit", "shop", "--scope", "read", "--json").code == 1
 
 
 @pytest.mark.parametrize("arguments", [["shop"], ["a b", "--scope", "read"], ["shop", "--scope", "all"]])

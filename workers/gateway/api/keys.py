@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -23,7 +23,7 @@ _Name = Annotated[str, Path(pattern=key_schemas.NAME, description="Name of the k
 
 def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
     """Return the routes of API keys."""
-    routes = APIRouter(tags=["Keys"], dependencies=access.require(Scope.ADMIN))
+    routes = APIRouter(tags=["Keys"], dependencies=[*access.require(Scope.ADMIN), Depends(_check_operator)])
 
     @routes.get(
         "/v1/keys", responses={200: response_of(key_schemas.KeyPage, "The API keys."), **problems(401, 403, 422, 503)}
@@ -46,7 +46,6 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
     )
     async def create_key(request: Request) -> JSONResponse:
         """Create an API key. Its secret is shown only now."""
-        require_operator(request, "create_api_key")
         body = bodies.validate(key_schemas.NewKeyRequest, await bodies.read_json(request))
         if access.is_configured(body.name):
             problem = Problem("name", f"{body.name!r} is a key of the gateway's environment (VOICEQUEUE_API_KEYS)")
@@ -98,6 +97,11 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
         return JSONResponse((await run_in_threadpool(acting(queue, request).revoke_api_key, name)).as_dict())
 
     return routes
+
+
+async def _check_operator(request: Request) -> None:
+    """Refuse a key of one namespace, before its body is read. Raises NotOperatorError."""
+    require_operator(request, "api_keys")
 
 
 def _limits(queue: VoiceQueue, name: str) -> KeyLimits:
