@@ -40,7 +40,7 @@ def test_a_changed_key_is_returned_as_json(command: Command) -> None:
     assert revoked.json()["revoked_at"] is not None
     assert command("keys", "list", "--json").json() == [revoked.json()]
     assert secret not in revoked.out
-    assert command("keys", "edit", "shop", "--scope", "read", "--json").code == 1
+    assert command("keys", "edit", "shop", "--scope", "read", "--json").code == 2
 
 
 @pytest.mark.parametrize("arguments", [["shop"], ["a b", "--scope", "read"], ["shop", "--scope", "all"]])
