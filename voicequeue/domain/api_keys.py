@@ -127,8 +127,15 @@ class ApiKey:
         is_previous = hmac.compare_digest(self.previous_digest, digest) and now < self.previous_until
         return hmac.compare_digest(self.digest, digest) or is_previous
 
+    def has_same_rights(self, other: ApiKey) -> bool:
+        """Return whether another key, such as an earlier version of this one, has the same name, rights and limits."""
+        mine, others = ((key.name, key.scopes, key.namespace, key.limits) for key in (self, other))
+        return mine == others
+
     def rotated(self, digest: str, *, until: float) -> ApiKey:
         """Return the key with another secret; the one before is accepted until a time."""
+        if self.digest == digest:
+            return self  # the reply of this change was lost
         return replace(self, digest=digest, previous_digest=self.digest, previous_until=until)
 
     def as_dict(self) -> operator_schemas.ApiKey:

@@ -67,7 +67,7 @@ _EXAMPLES: Mapping[int, tuple[str, str, tuple[Problem, ...]]] = {
     413: ("The body may have at most 262144 bytes.", "too_large", ()),
     415: ("The Content-Type must be application/json, without compression.", "unsupported_media_type", ()),
     422: (INVALID, "invalid", (Problem("song.title", "String should have at most 80 characters"),)),
-    429: ("This key has 4 of the 8 concurrent uploads; try again when one of them has ended.", "too_many_requests", ()),
+    429: ("This key may send 5 requests a second.", "too_many_requests", ()),
     503: ("Redis does not answer: ConnectionError, tried for 1 s", "store_unavailable", ()),
 }
 
@@ -131,6 +131,8 @@ def _schema(app: FastAPI) -> dict[str, Any]:
         _complete(schema["components"]["schemas"])
         for operation in (operation for methods in schema["paths"].values() for operation in methods.values()):
             # The summary is the first sentence of the description.
+            if "security" in operation:  # the key may have a limit of requests a second
+                operation["responses"] = dict(sorted({"429": _problem(429), **operation["responses"]}.items()))
             operation["summary"] = operation["description"].partition("\n")[0].partition(". ")[0].rstrip(".")
         app.openapi_schema = schema
     return app.openapi_schema

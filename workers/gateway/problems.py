@@ -153,8 +153,15 @@ def default_code(status: int) -> str:
 
 def response(details: ProblemDetails, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return a response with a problem."""
-    retry_after = {"Retry-After": str(RETRY_AFTER_S)} if details["status"] in (429, 503) else {}
-    return JSONResponse(details, details["status"], {**retry_after, **(headers or {})}, media_type=MEDIA_TYPE)
+    headers = {**(headers or {}), **retry_after(details["status"], headers)}
+    return JSONResponse(details, details["status"], headers, media_type=MEDIA_TYPE)
+
+
+def retry_after(status: int, headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the header `Retry-After` of an error: its own, or the default if it may pass by itself."""
+    own = (headers or {}).get("Retry-After")
+    value = own or (str(RETRY_AFTER_S) if status in (429, 503) else None)
+    return {} if value is None else {"Retry-After": value}
 
 
 def install(app: FastAPI) -> None:

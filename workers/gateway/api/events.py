@@ -22,6 +22,7 @@ from voicequeue.texts import parse_int
 from workers.gateway.api import schemas
 from workers.gateway.openapi import problems
 from workers.gateway.security.access import AccessControl, reading
+from workers.gateway.security.admission import while_admitted
 from workers.gateway.server.concurrency import ConcurrencyLimit
 from workers.gateway.server.connections import ServerLimits
 
@@ -50,17 +51,21 @@ _EXAMPLE = (
 
 
 class EventStream(StreamingResponse):
-    """A response of server-sent events; takes one of the slots for streams, and no proxy may buffer it."""
+    """A response of server-sent events, until the admission of its request ends.
+
+    It takes one of the slots for streams, and no proxy may buffer it.
+    """
 
     media_type = "text/event-stream"
 
     def __init__(self, events: AsyncIterator[str], limit: ConcurrencyLimit) -> None:
         super().__init__(events, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        self._places = limit
+        self._events, self._places = events, limit
 
     async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
         """Send the events. Raises ProblemError if no slot is free."""
-        with self._places.slot(scope.get("state", {}).get("caller", "")):
+        self.body_iterator = while_admitted(self._events, scope["state"]["admission"])
+        with self._places.slot(scope["state"]["caller"]):
             await super().__call__(scope, receive, send)
 
 
@@ -154,7 +159,7 @@ def router(
         A comment is sent when nothing happens for a while. The event `gap` means that events were missed: get the jobs
         themselves.
         """
-        broadcaster.streams.check(getattr(request.state, "caller", ""))
+        broadcaster.streams.check(request.state.caller)
         own = reading(queue, request)
         after, has_gap = await run_in_threadpool(_start, own, last_event_id)
         events = _stream(own, broadcaster, after, has_gap, heartbeat_s=heartbeat_s, batch=batch, job_id=job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -86,11 +87,12 @@ class PageRenderer:
         self._access.check_source(request)
         if request.method == "GET" and "token" in request.query_params:
             raise Redirected(await run_in_threadpool(self.log_in_with_link, request, _next_path(request)))
-        user = await run_in_threadpool(self._sessions.user_of, self.session_token(request))
+        token = self.session_token(request)
+        user = await run_in_threadpool(self._sessions.user_of, token)
         if user is None:
             raise Redirected(_to_login(_next_path(request) if request.method == "GET" else "/"))
-        request.state.caller, request.state.scopes, request.state.namespace = user.name, user.scopes, user.namespace
         request.state.user = user
+        await self._access.admit(request, user.key, partial(self._sessions.key_of, token))
 
     async def require_read(self, request: Request) -> None:
         """Require a session and the scope `read`.
@@ -99,11 +101,6 @@ class PageRenderer:
         """
         await self.require_login(request)
         _require(request.state.user, Scope.READ)
-
-    async def is_session_valid(self, request: Request) -> bool:
-        """Return whether the session of an admitted request is still valid. Raises StoreUnavailableError."""
-        user = await run_in_threadpool(self._sessions.user_of, self.session_token(request))
-        return user is not None and user.has_scope(Scope.READ)
 
     async def require_operate(self, request: Request) -> None:
         """Require the scope `operate` too. Raises Redirected, ProblemError, StoreUnavailableError."""
@@ -166,8 +163,8 @@ class PageRenderer:
         `clips` are those whose covers and songs the page loads.
         """
         who: SessionUser | None = getattr(request.state, "user", None)
-        is_away = getattr(request.state, "is_away", False)
-        reader = who if who is not None and who.has_scope(Scope.READ) and not is_away else None
+        is_bare = getattr(request.state, "is_bare", False)
+        reader = who if who is not None and who.has_scope(Scope.READ) and not is_bare else None
         summary = reading(self._queue, request).status() if reader else None
         notice = self._sessions.take_notice(reader) if reader else ""
         now = time.time() if summary is None else summary.at
@@ -195,12 +192,15 @@ class PageRenderer:
         problem = _problem(error)
         fields = (f"{item['field']}: {item['message']}" for item in problem.get("errors", []))
         text = " ".join([problem["detail"], "; ".join(fields)]).strip()
-        request.state.is_away = isinstance(error, StoreUnavailableError)
+        retry_after = problems.retry_after(problem["status"], getattr(error, "headers", None))
+        request.state.is_bare = bool(retry_after)  # a summary would cost what there is too little of
         try:
             context = {"error": text, "title": problem["title"]}
-            return self.render(request, "error.html", context, status=problem["status"])
+            response = self.render(request, "error.html", context, status=problem["status"])
         except StoreUnavailableError as outage:
             return self.render_error(request, outage)
+        response.headers.update(retry_after)
+        return response
 
     def redirect_with_notice(self, path: str, notice: str) -> Response:
         """Redirect to another page, which shows the notice."""

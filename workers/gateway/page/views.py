@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import fields as fields_of
-from functools import partial
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -20,7 +19,6 @@ from voicequeue import (
     FailureCode,
     Filter,
     State,
-    StoreUnavailableError,
     VoiceQueue,
     VoiceQueueError,
     charges,
@@ -143,26 +141,14 @@ def to_filter(fields: Mapping[str, str]) -> Filter:
     )
 
 
-async def _changes(
-    broadcaster: EventBroadcaster, namespace: str, is_allowed: Callable[[], Awaitable[bool]]
-) -> AsyncIterator[str]:
-    """Yield an event for the changes of each second; the page then reloads its content.
-
-    Ends when the session does; sends nothing while that cannot be checked.
-    """
+async def _changes(broadcaster: EventBroadcaster, namespace: str) -> AsyncIterator[str]:
+    """Yield an event for the changes of each second; the page then reloads its content."""
     yield ": connected\n\n"
     async with broadcaster.watch():
         changed = broadcaster.next_change(namespace)
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), HEARTBEAT_S)
-            try:
-                if not await is_allowed():
-                    return
-            except StoreUnavailableError:
-                yield ": Redis is unavailable\n\n"
-                await asyncio.sleep(COALESCE_S)
-                continue
             if not changed.is_set():
                 yield ": nothing new\n\n"
                 continue
@@ -190,8 +176,7 @@ def router(queue: VoiceQueue, renderer: PageRenderer, broadcaster: EventBroadcas
 
     @routes.get("/live", response_class=EventStream)
     async def live(request: Request) -> EventStream:
-        is_allowed = partial(renderer.is_session_valid, request)
-        return EventStream(_changes(broadcaster, request.state.namespace, is_allowed), broadcaster.streams)
+        return EventStream(_changes(broadcaster, request.state.namespace), broadcaster.streams)
 
     @routes.get("/job/{job_id}")
     def job(request: Request, job_id: str) -> Response:

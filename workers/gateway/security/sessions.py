@@ -20,18 +20,26 @@ NEW_SESSION_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class SessionUser:
-    """The user of a session: the name, scopes and namespace of the API key used to log in."""
+    """The user of a session: the API key used to log in, as it is now."""
 
-    name: str
-    scopes: frozenset[Scope]
-    namespace: str
+    key: ApiKey
     #: CSRF token: part of every form of this session, and unknown to other sites.
     csrf_token: str
     session_id: str
 
+    @property
+    def name(self) -> str:
+        """Name of the key."""
+        return self.key.name
+
+    @property
+    def namespace(self) -> str:
+        """Namespace of the key."""
+        return self.key.namespace
+
     def has_scope(self, scope: Scope) -> bool:
         """Return whether the key has this scope."""
-        return scope in self.scopes
+        return scope in self.key.scopes
 
 
 class TooManyLoginsError(Exception):
@@ -53,7 +61,9 @@ class SessionManager:
         self._secrets = tuple(secrets) or ("",)
 
     def log_in(self, secret: str, *, address: str, previous_token: str) -> str | None:
-        """Return the token of a new session, None if there is no such key. Raises TooManyLoginsError.
+        """Return the token of a new session, None if there is no such key.
+
+        Raises TooManyLoginsError, and ProblemError if the key has used its requests.
 
         `before` is the token of the browser's previous session, which ends.
         """
@@ -64,6 +74,7 @@ class SessionManager:
             if key is None:
                 return None
             self._store.login_attempts.succeeded(address)
+            self._access.count(key)
             return self._create(key, previous_token)
 
     def log_in_with_link(self, secret: str, *, previous_token: str) -> str | None:
@@ -82,10 +93,15 @@ class SessionManager:
                 return None
             key = self._access.find_by_name(session.name)
             if key is not None and self._is_proven(session, key) and session.age_s(now) <= SESSION_S:
-                return SessionUser(key.name, key.scopes, key.namespace, signatures.derive(token, "form"), session.id)
+                return SessionUser(key, signatures.derive(token, "form"), session.id)
             if session.age_s(now) > NEW_SESSION_S:
                 self._store.sessions.end(session.id, session.name)
         return None
+
+    def key_of(self, token: str) -> ApiKey | None:
+        """Return the key of a session; None if it has ended."""
+        user = self.user_of(token)
+        return None if user is None else user.key
 
     def log_out(self, user: SessionUser, *, everywhere: bool) -> None:
         """End this session, or all sessions of its key."""

@@ -29,10 +29,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 async def read(request: Request, at_most: int = MAX_BODY_BYTES) -> bytes:
-    """Return the raw body. The request counts as active only once it is complete.
+    """Return the raw body. The request counts as active only once it is complete, and if its key is still valid then.
 
-    Raises ProblemError,
-    ClientDisconnect.
+    Raises ProblemError, StoreUnavailableError, ClientDisconnect.
     """
     declared = request.headers.get("Content-Length", "0")
     if declared.isdigit() and parse_int(declared, at_most=at_most) is None:
@@ -41,10 +40,13 @@ async def read(request: Request, at_most: int = MAX_BODY_BYTES) -> bytes:
     try:
         with awaited():
             async with asyncio.timeout(BODY_TIMEOUT_S):
-                return await _read_all(request, at_most)
+                body = await _read_all(request, at_most)
     except TimeoutError:
         log.warning("a body did not arrive within %g s: answered 408", BODY_TIMEOUT_S)
         raise ProblemError(408, f"The body must arrive within {BODY_TIMEOUT_S:g} s.") from None
+    if admission := getattr(request.state, "admission", None):  # the login, and webhooks, have none
+        await admission.confirm()
+    return body
 
 
 async def _read_all(request: Request, at_most: int) -> bytes:

@@ -1,0 +1,90 @@
+"""The admission of a request: decided at its start, and again while it lasts, because its key may change meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
+
+from starlette.concurrency import run_in_threadpool
+
+from voicequeue import StoreUnavailableError
+from voicequeue.domain.api_keys import ApiKey
+from workers.gateway.problems import ProblemError
+
+#: Seconds for which an admission is valid before it is checked again.
+CHECK_S = 3.0
+
+#: Seconds until the next attempt if the key cannot be checked.
+RETRY_S = 1.0
+
+
+class Admission:
+    """The admission of one request by one key."""
+
+    def __init__(
+        self, key: ApiKey, find: Callable[[], ApiKey | None], *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Create one. `find` returns the key that the request would have now, and raises StoreUnavailableError."""
+        self._key, self._find, self._monotonic = key, find, monotonic
+        self._checked_at = monotonic()
+
+    def check(self) -> None:
+        """Raise ProblemError if the key was revoked, replaced or changed, or has expired. It may wait for Redis.
+
+        Raises StoreUnavailableError if that is unknown.
+        """
+        if not self._is_due():
+            return
+        started_at = self._monotonic()
+        key = self._find()
+        if key is None or not key.has_same_rights(self._key):
+            raise ProblemError(401, "The API key is not valid any more, or was changed. Send the request again.")
+        self._checked_at = started_at
+
+    async def confirm(self) -> None:
+        """Check the key without blocking other requests. Raises ProblemError, StoreUnavailableError."""
+        if self._is_due():
+            await run_in_threadpool(self.check)
+
+    async def lasts(self) -> bool:
+        """Return whether the request is still admitted; waits while that is unknown."""
+        while True:
+            try:
+                await self.confirm()
+            except ProblemError:
+                return False
+            except StoreUnavailableError:
+                await asyncio.sleep(RETRY_S)
+            else:
+                return True
+
+    def _is_due(self) -> bool:
+        return self._monotonic() - self._checked_at >= CHECK_S
+
+
+async def while_admitted(pieces: AsyncIterator[str], admission: Admission) -> AsyncIterator[str]:
+    """Yield the pieces of a response that lasts, until they or the admission end."""
+    upcoming: asyncio.Future[str | None] | None = None
+    try:
+        while await admission.lasts():
+            upcoming = upcoming or asyncio.ensure_future(_next(pieces))
+            await asyncio.wait({upcoming}, timeout=CHECK_S)
+            if not upcoming.done() or not await admission.lasts():
+                continue
+            piece, upcoming = upcoming.result(), None
+            if piece is None:
+                return
+            yield piece
+    finally:
+        if upcoming is not None:
+            upcoming.cancel()
+            with suppress(asyncio.CancelledError):
+                await upcoming
+        if isinstance(pieces, AsyncGenerator):
+            await pieces.aclose()
+
+
+async def _next(pieces: AsyncIterator[str]) -> str | None:
+    return await anext(pieces, None)
