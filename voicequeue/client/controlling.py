@@ -8,6 +8,7 @@ from voicequeue.client.audited import audited
 from voicequeue.client.reading import ReadMethods
 from voicequeue.domain.api_keys import KeyLimits
 from voicequeue.domain.gate import Limits
+from voicequeue.domain.namespaces import named_in
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.stop_loss import BatchLimitChanges
 from voicequeue.errors import InvalidJobError, check_field
@@ -215,7 +216,7 @@ class ControlMethods(ReadMethods):
 
     def _require_batch_allowed(self, name: str) -> None:
         """Raise InvalidJobError if the limits of the API key do not allow this batch."""
-        if problem := self._key_limits.problem_of_batch(name):
+        if problem := self._key_limits.problem_of_batch(named_in(self.namespace, name)[1]):
             raise InvalidJobError([problem])
 
 
