@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ import requests
 from fastapi.routing import iter_route_contexts
 
 from tests.support.jobs import voice
-from tests.web.conftest import Gateway, app_of, problem
+from tests.web.conftest import KEYS, Gateway, app_of, problem
 from tests.web.seen import log_in
 from voicequeue import ApiKey, KeyLimits, Priority, Scope, VoiceQueue
 from voicequeue.storage.job_store import JobStore
@@ -239,3 +240,28 @@ def test_a_rotated_key_accepts_both_secrets_during_the_overlap(gateway: Gateway)
     ]
     assert statuses == [401, 200, 200]
     assert gateway.get("/v1/keys", key="admin")["keys"][0]["rotating_until"] is not None
+
+
+def test_concurrent_edits_of_one_key_lose_nothing(gateway: Gateway, queue: VoiceQueue) -> None:
+    """Each request changes the fields that it names, whatever another one changes meanwhile."""
+    queue.create_api_key("shop", [Scope.READ], namespace="shop")
+    edits: list[dict[str, Any]] = [
+        {"requests_per_s": 7},
+        {"max_priority": "bulk"},
+        {"batch_pattern": "a*"},
+        {"expires_at": "2100-01-01T00:00:00Z"},
+        {"scopes": ["enqueue"]},
+    ]
+    nothing: dict[str, Any] = dict.fromkeys(name for edit in edits for name in edit if name != "scopes")
+
+    def send(body: dict[str, Any]) -> int:
+        headers = {"Authorization": f"Bearer {KEYS['admin'][0]}"}
+        return requests.patch(f"{gateway.url}/v1/keys/shop", json=body, headers=headers, timeout=20).status_code
+
+    with ThreadPoolExecutor(len(edits)) as threads:
+        for _ in range(5):
+            assert send({**nothing, "scopes": ["read"]}) == 200
+            assert set(threads.map(send, edits)) == {200}
+            [key] = queue.api_keys()
+            assert key.scopes == {Scope.ENQUEUE}
+            assert key.limits == KeyLimits(7, Priority.BULK, "a*", 4_102_444_800)

@@ -103,16 +103,9 @@ def edit(
 ) -> None:
     """Change the scopes and limits of a key, and end its logins."""
     with open_queue(reason=reason) as queue:
-        key = next((key for key in queue.api_keys() if key.name == name), None)
-        before = KeyLimits() if key is None or no_limits else key.limits
-        expires_at = before.expires_at if expires_in is None else queue.status().at + expires_in
-        limits = KeyLimits(
-            before.requests_per_s if rate is None else rate,
-            priority or before.max_priority,
-            batches or before.batch_pattern,
-            expires_at,
-        )
-        key = queue.edit_api_key(name, scopes=scope or None, limits=limits)
+        expires_at = None if expires_in is None else queue.status().at + expires_in
+        limits = KeyLimits(rate, priority, batches, expires_at)
+        key = queue.edit_api_key(name, scopes=scope or None, limits=limits if no_limits else limits.as_changes())
     _show_changed(key, f"Changed {name}. Gateways apply it within 10 seconds.", as_json=as_json)
 
 

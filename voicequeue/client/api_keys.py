@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from voicequeue.auth.api_keys import generate_key, generate_secret, hash_key
 from voicequeue.client.audited import audited
 from voicequeue.client.reading import ReadMethods
-from voicequeue.domain.api_keys import ApiKey, KeyLimits, Scope, from_record, require_that
+from voicequeue.domain.api_keys import ApiKey, KeyLimitChanges, KeyLimits, Scope, from_record, require_that
 from voicequeue.domain.namespaces import ALL
 from voicequeue.errors import ApiKeyNotFoundError, InvalidJobError, Problem
 from voicequeue.storage.connection.errors import translated_errors
@@ -79,27 +79,34 @@ class ApiKeyMethods(ReadMethods):
 
     @audited
     def edit_api_key(
-        self, key_name: str, *, scopes: Iterable[Scope] | None = None, limits: KeyLimits | None = None
+        self,
+        key_name: str,
+        *,
+        scopes: Iterable[Scope] | None = None,
+        limits: KeyLimits | KeyLimitChanges | None = None,
     ) -> ApiKey:
         """Change the scopes and limits of an API key within 10 seconds, end its logins, and return it.
+
+        Changes of several callers at once are all made: each changes what it names.
 
         Args:
             key_name: Name of the key.
             scopes: What it may do. None leaves this as it is.
-            limits: All of its limits. None leaves them as they are.
+            limits: Limits to change, by name, such as `{"requests_per_s": 5}`; or all of its limits, as `KeyLimits`.
+                None leaves them as they are.
 
         Raises:
             ApiKeyNotFoundError: There is no such key in Redis, or it is revoked.
             InvalidJobError: An argument is invalid.
             NotOperatorError: The client is limited to one namespace.
         """
-        if limits is not None:
-            limits.check()
         new_scopes = None if scopes is None else frozenset(scopes)
         require_that("scopes", new_scopes is None or bool(new_scopes), f"must be of {', '.join(Scope)}")
 
         def edited(key: ApiKey) -> ApiKey:
-            return replace(key, scopes=new_scopes or key.scopes, limits=limits or key.limits)
+            changed = limits if isinstance(limits, KeyLimits) else replace(key.limits, **(limits or {}))
+            changed.check()
+            return replace(key, scopes=new_scopes or key.scopes, limits=changed)
 
         return self._change_key("edit_api_key", key_name, edited)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.namespaces import ALL
@@ -31,6 +31,15 @@ class Scope(StrEnum):
     OPERATE = "operate"
     REVIEW = "review"
     ADMIN = "admin"
+
+
+class KeyLimitChanges(TypedDict, total=False):
+    """New limits of an API key, named as in `KeyLimits`: None removes one, and those that are not named stay."""
+
+    requests_per_s: float | None
+    max_priority: Priority | None
+    batch_pattern: str | None
+    expires_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,11 @@ class KeyLimits:
             f"must be 1 to {PATTERN_MAX} characters, such as shop-*",
         )
         require_that("expires_at", expiry is None or (isfinite(expiry) and expiry > 0), "must be a time")
+
+    def as_changes(self) -> KeyLimitChanges:
+        """Return the changes that set these limits, and leave others as they are."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return cast(KeyLimitChanges, {name: value for name, value in values.items() if value is not None})
 
     def problems_of(self, priority: Priority, batch: str | None) -> list[Problem]:
         """Return what a job with this priority and batch violates."""

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from redis import Redis
 
-from voicequeue import ApiKeyNotFoundError, InvalidJobError, KeyLimits, NotOperatorError, Priority, Scope, VoiceQueue
+from voicequeue import (
+    ApiKey,
+    ApiKeyNotFoundError,
+    InvalidJobError,
+    KeyLimits,
+    NotOperatorError,
+    Priority,
+    Scope,
+    VoiceQueue,
+)
+from voicequeue.auth.api_keys import hash_key
+from voicequeue.domain.api_keys import KeyLimitChanges
 from voicequeue.errors import StoreUnavailableError
 from voicequeue.storage.api_keys import ApiKeys
 from voicequeue.storage.connection.keyspace import Keyspace
@@ -117,3 +128,60 @@ def test_limits_of_jobs_name_the_field() -> None:
     assert [problem.field for problem in limits.problems_of(Priority.HIGH, None)] == ["priority", "batch"]
     assert limits.problems_of(Priority.BULK, "shop-1") == []
     assert replace(limits, batch_pattern=None).problems_of(Priority.NORMAL, None) == []
+
+
+def test_an_edit_changes_the_limits_that_it_names(operator: VoiceQueue) -> None:
+    """None removes one; `KeyLimits` replaces all of them; an invalid one changes nothing."""
+    limits = KeyLimits(5, Priority.BULK, "shop-*")
+    operator.create_api_key("shop", [Scope.READ], namespace="shop", limits=limits)
+    assert KeyLimitChanges.__annotations__.keys() == {field.name for field in fields(KeyLimits)}
+
+    edited = operator.edit_api_key("shop", limits={"requests_per_s": 7, "max_priority": None})
+    with pytest.raises(InvalidJobError, match="requests_per_s"):
+        operator.edit_api_key("shop", scopes=[Scope.ENQUEUE], limits={"requests_per_s": 0})
+
+    assert operator.api_keys() == [edited]
+    assert edited.limits == KeyLimits(7, None, "shop-*")
+    assert edited.scopes == {Scope.READ}
+    assert operator.edit_api_key("shop", limits=KeyLimits()).limits == KeyLimits()
+
+
+def test_changes_of_one_key_at_once_are_all_made(operator: VoiceQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change that came between the reading and the writing of another one is kept; also that of a secret."""
+    old = operator.create_api_key("shop", [Scope.READ], namespace="shop").secret
+    write, changes = ApiKeys.write, iter([{"batch_pattern": "a*"}, {"max_priority": Priority.BULK}])
+
+    def edit_first(store: ApiKeys, key: ApiKey, *, before: str) -> bool:
+        if (change := next(changes, None)) is not None:
+            operator.edit_api_key("shop", limits=change)  # type: ignore[arg-type]
+        return write(store, key, before=before)
+
+    monkeypatch.setattr(ApiKeys, "write", edit_first)
+    rotated = operator.rotate_api_key("shop")
+
+    [key] = operator.api_keys()
+    assert key.limits == KeyLimits(max_priority=Priority.BULK, batch_pattern="a*")
+    assert key.accepts(hash_key(old), 0)
+    assert key.accepts(hash_key(rotated.secret), 0)
+
+
+def test_the_old_secret_remains_if_the_reply_of_its_rotation_is_lost(
+    operator: VoiceQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if another change was made before the rotation is sent again."""
+    old = operator.create_api_key("shop", [Scope.READ], namespace="shop").secret
+    write, sent = ApiKeys.write, []
+
+    def lose_first_reply(store: ApiKeys, key: ApiKey, *, before: str) -> bool:
+        sent.append(key)
+        is_written = write(store, key, before=before)
+        if len(sent) == 1:
+            operator.edit_api_key("shop", limits={"batch_pattern": "a*"})
+            return write(store, key, before=before)
+        return is_written
+
+    monkeypatch.setattr(ApiKeys, "write", lose_first_reply)
+    rotated = operator.rotate_api_key("shop", overlap=60)
+
+    [key] = operator.api_keys()
+    assert [key.accepts(hash_key(secret), key.previous_until - 1) for secret in (old, rotated.secret)] == [True, True]

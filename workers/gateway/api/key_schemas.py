@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated
+from dataclasses import fields, replace
+from typing import Annotated, Any, cast
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from voicequeue.auth.api_keys import Scope
 from voicequeue.client.api_keys import OVERLAP_MAX_S, OVERLAP_S
 from voicequeue.domain import operator_schemas
-from voicequeue.domain.api_keys import PATTERN_MAX, REQUESTS_MAX, REQUESTS_MIN, KeyLimits
+from voicequeue.domain.api_keys import PATTERN_MAX, REQUESTS_MAX, REQUESTS_MIN, KeyLimitChanges, KeyLimits
 from voicequeue.domain.namespaces import ALL
 from voicequeue.domain.schemas import Schema
 from voicequeue.domain.spec import Priority
@@ -46,18 +46,17 @@ class _Limits(BaseModel):
     expires_at: AwareDatetime | None = None
     """When it expires; null is never."""
 
+    def limit_changes(self) -> KeyLimitChanges:
+        """Return the limits that were sent."""
+        names = {field.name for field in fields(KeyLimits)} & self.model_fields_set
+        changes: dict[str, Any] = {name: getattr(self, name) for name in names}
+        if self.expires_at is not None:
+            changes["expires_at"] = self.expires_at.timestamp()
+        return cast(KeyLimitChanges, changes)
+
     def limits(self, current: KeyLimits | None = None) -> KeyLimits:
-        """Return the limits: fields that are not set stay as they are."""
-        limits = current or KeyLimits()
-        expiry: datetime | None = self.expires_at
-        values = {
-            "requests_per_s": self.requests_per_s,
-            "max_priority": self.max_priority,
-            "batch_pattern": self.batch_pattern,
-            "expires_at": None if expiry is None else expiry.astimezone(UTC).timestamp(),
-        }
-        merged = {name: values[name] if name in self.model_fields_set else getattr(limits, name) for name in values}
-        return KeyLimits(**merged)  # type: ignore[arg-type]
+        """Return the limits: those that were not sent are as they are now."""
+        return replace(current or KeyLimits(), **self.limit_changes())
 
 
 class NewKeyRequest(_Limits):

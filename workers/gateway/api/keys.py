@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request
@@ -11,8 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from voicequeue import NewApiKey, Problem, VoiceQueue
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain import operator_schemas
-from voicequeue.domain.api_keys import KeyLimits
-from voicequeue.errors import ApiKeyNotFoundError, InvalidJobError
+from voicequeue.errors import InvalidJobError
 from workers.gateway.api import key_schemas
 from workers.gateway.openapi import json_body, problems, response_of
 from workers.gateway.security.access import AccessControl, acting, reading, require_operator
@@ -70,9 +70,8 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
     async def edit_key(request: Request, name: _Name) -> JSONResponse:
         """Change the scopes and limits of an API key, and end its logins."""
         body = bodies.validate(key_schemas.KeyChanges, await bodies.read_json(request))
-        limits = body.limits(await run_in_threadpool(_limits, reading(queue, request), name))
-        change = acting(queue, request).edit_api_key
-        return JSONResponse((await run_in_threadpool(change, name, scopes=body.scopes, limits=limits)).as_dict())
+        change = partial(acting(queue, request).edit_api_key, scopes=body.scopes, limits=body.limit_changes())
+        return JSONResponse((await run_in_threadpool(change, name)).as_dict())
 
     @routes.post(
         "/v1/keys/{name}/rotate",
@@ -102,13 +101,6 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
 async def _check_operator(request: Request) -> None:
     """Refuse a key of one namespace, before its body is read. Raises NotOperatorError."""
     require_operator(request, "api_keys")
-
-
-def _limits(queue: VoiceQueue, name: str) -> KeyLimits:
-    for key in queue.api_keys():
-        if key.name == name:
-            return key.limits
-    raise ApiKeyNotFoundError(name)
 
 
 def _shown(created: NewApiKey, status: int) -> JSONResponse:

@@ -163,8 +163,8 @@ class PageRenderer:
         `clips` are those whose covers and songs the page loads.
         """
         who: SessionUser | None = getattr(request.state, "user", None)
-        is_bare = getattr(request.state, "is_bare", False)
-        reader = who if who is not None and who.has_scope(Scope.READ) and not is_bare else None
+        is_away = getattr(request.state, "is_away", False)
+        reader = who if who is not None and who.has_scope(Scope.READ) and not is_away else None
         summary = reading(self._queue, request).status() if reader else None
         notice = self._sessions.take_notice(reader) if reader else ""
         now = time.time() if summary is None else summary.at
@@ -193,7 +193,7 @@ class PageRenderer:
         fields = (f"{item['field']}: {item['message']}" for item in problem.get("errors", []))
         text = " ".join([problem["detail"], "; ".join(fields)]).strip()
         retry_after = problems.retry_after(problem["status"], getattr(error, "headers", None))
-        request.state.is_bare = bool(retry_after)  # a summary would cost what there is too little of
+        request.state.is_away = bool(retry_after)  # a summary would cost what there is too little of
         try:
             context = {"error": text, "title": problem["title"]}
             response = self.render(request, "error.html", context, status=problem["status"])
