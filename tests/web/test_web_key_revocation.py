@@ -6,20 +6,27 @@ import json
 import re
 import socket
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
+from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 
-from tests.web.conftest import Gateway
+from config.settings import Settings
+from tests.conftest import eventually
+from tests.support.rights import url_with_rights
+from tests.web.conftest import KEYS, SETTING, Gateway, serving
 from tests.web.seen import log_in
 from voicequeue import Scope, VoiceQueue
 from voicequeue.client.api_keys import NewApiKey
 from voicequeue.client.queue import in_namespace
+from workers.gateway.app import create_app
 from workers.gateway.security import admission, key_registry
+from workers.gateway.server.connections import ServerLimits
 
 #: Seconds in which a change must be in force everywhere.
 IN_FORCE_S = 10.0
@@ -164,3 +171,73 @@ def test_a_body_that_arrives_after_its_key_has_ended_changes_nothing(
     assert "401 Unauthorized" in request.received.splitlines()[0]
     assert list(queue.jobs()) == []
     assert queue.status().gate.holds == ()
+
+
+@contextmanager
+def two_gateways(redis_url: str, prefix: str) -> Iterator[tuple[str, str]]:
+    """Serve two gateways on one Redis, each with its own app, and yield their URLs."""
+    settings = Settings(_env_file=None, REDIS_URL=redis_url, prefix=prefix, api_keys=SETTING)
+    with ExitStack() as servers:
+        one, other = (servers.enter_context(serving(create_app(settings), ServerLimits()))[0] for _ in ("one", "other"))
+        yield one, other
+
+
+@contextmanager
+def under_load(urls: Iterable[str], secret: str) -> Iterator[list[int]]:
+    """Send requests to all of these gateways all the time, and yield the statuses of the answers."""
+    stopped, statuses = Event(), list[int]()
+
+    def send(url: str) -> None:
+        with requests.Session() as session:
+            while not stopped.is_set():
+                answer = session.get(f"{url}/v1/status", headers=bearer(secret), timeout=20)
+                statuses.append(answer.status_code)
+
+    with ThreadPoolExecutor() as threads:
+        for url in urls:
+            threads.submit(send, url)
+            threads.submit(send, url)
+        try:
+            yield statuses
+        finally:
+            stopped.set()
+
+
+def test_a_key_changed_on_one_gateway_is_changed_on_another_within_ten_seconds_under_load(
+    valkey_url: str, prefix: str
+) -> None:
+    """One is created, one edited and one revoked by HTTP. With the intervals of production."""
+    redis_url = url_with_rights(valkey_url, "gateway", prefix)
+    with two_gateways(redis_url, prefix) as (one, other):
+
+        def change(method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+            answer = requests.request(
+                method, f"{one}/v1/keys{path}", json=body, headers=bearer(KEYS["admin"][0]), timeout=20
+            )
+            assert answer.ok, answer.text
+            return answer.json()
+
+        def create(name: str) -> str:
+            return str(change("POST", "", {"name": name, "scopes": ["read"], "namespace": "shop"})["secret"])
+
+        def statuses(url: str, secrets: Iterable[str]) -> list[int]:
+            return [
+                requests.get(f"{url}/v1/status", headers=bearer(secret), timeout=20).status_code for secret in secrets
+            ]
+
+        load, edited, revoked = (create(name) for name in ("load", "edited", "revoked"))
+        eventually(lambda: statuses(other, (load, edited, revoked)) == [200] * 3)
+        with under_load((one, other), load) as answers:
+            created = create("created")
+            change("PATCH", "/edited", {"scopes": ["enqueue"]})
+            change("POST", "/revoked/revoke")
+            changed_at = time.monotonic()
+            for url in (one, other):
+                eventually(
+                    lambda url=url: statuses(url, (created, edited, revoked)) == [200, 403, 401],  # type: ignore[misc]
+                    within_s=IN_FORCE_S,
+                )
+            assert time.monotonic() - changed_at < IN_FORCE_S
+            count = len(answers)
+    assert count > 20
+    assert set(answers) == {200}

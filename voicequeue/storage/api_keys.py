@@ -20,12 +20,16 @@ class ApiKeys:
         return str(self._redis.get(self._space.key("api_keys:version")) or "")
 
     def list_all(self) -> list[ApiKey]:
-        """Return all keys by name, also expired and revoked ones."""
+        """Return all keys by name, also expired and revoked ones.
+
+        A record that cannot be read (a later release wrote it) is left out: its key is refused, others are not.
+        """
         with self._redis.pipeline() as pipe:
             pipe.hgetall(self._space.key("api_keys"))
             pipe.hgetall(self._space.key("api_keys:last_used"))
             records, used = pipe.execute()
-        return [from_record(name, records[name], _time(used.get(name))) for name in sorted(records)]
+        keys = (_key(name, records[name], _time(used.get(name))) for name in sorted(records))
+        return [key for key in keys if key is not None]
 
     def record(self, name: str) -> str:
         """Return the record of the key with this name, also of an expired or revoked one; '' if there is none."""
@@ -45,6 +49,13 @@ class ApiKeys:
     def note_use(self, name: str, now: float) -> None:
         """Store the time of a request."""
         self._redis.hset(self._space.key("api_keys:last_used"), name, f"{now:.3f}")
+
+
+def _key(name: str, record: str, last_used_at: float | None) -> ApiKey | None:
+    try:
+        return from_record(name, record, last_used_at)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
 
 
 def _time(text: str | None) -> float | None:

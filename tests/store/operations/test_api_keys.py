@@ -185,3 +185,15 @@ def test_the_old_secret_remains_if_the_reply_of_its_rotation_is_lost(
 
     [key] = operator.api_keys()
     assert [key.accepts(hash_key(secret), key.previous_until - 1) for secret in (old, rotated.secret)] == [True, True]
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", "{}", '{"scopes": ["read"], "digest": "", "max_priority": "later"}'])
+def test_a_record_that_cannot_be_read_disables_its_own_key_only(
+    operator: VoiceQueue, keys: ApiKeys, redis: Redis, prefix: str, record: str
+) -> None:
+    """A later release may have written it, with a limit that this one cannot keep."""
+    secret = operator.create_api_key("shop", [Scope.READ], namespace="shop").secret
+    redis.hset(f"{{{prefix}}}:api_keys", "newer", record)
+
+    assert [key.name for key in operator.api_keys()] == ["shop"]
+    assert KeyRegistry(keys, Time(), monotonic=Time()).find_by_secret(secret)
