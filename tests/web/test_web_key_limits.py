@@ -243,7 +243,7 @@ def test_a_rotated_key_accepts_both_secrets_during_the_overlap(gateway: Gateway)
 
 
 def test_concurrent_edits_of_one_key_lose_nothing(gateway: Gateway, queue: VoiceQueue) -> None:
-    """Each request changes the fields that it names, whatever another one changes meanwhile."""
+    """Each request changes the fields that it names, and no other one is lost."""
     queue.create_api_key("shop", [Scope.READ], namespace="shop")
     edits: list[dict[str, Any]] = [
         {"requests_per_s": 7},

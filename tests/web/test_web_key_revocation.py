@@ -148,7 +148,7 @@ def test_an_open_upload_accepts_no_more_rows_when_its_key_ends(
 def test_a_body_that_arrives_after_its_key_has_ended_changes_nothing(
     gateway: Gateway, queue: VoiceQueue, is_page: bool
 ) -> None:
-    """A request that was begun in time cannot be completed later."""
+    """A request that was started in time cannot be completed later."""
     operator = queue.create_api_key("shop", Scope, namespace="*")
     if is_page:
         cookies = log_in(gateway, operator.secret).cookies
