@@ -40,7 +40,9 @@ class Admission:
         started_at = self._monotonic()
         key = self._find()
         if key is None or not key.has_same_rights(self._key):
-            raise ProblemError(401, "The API key was revoked, replaced or changed, or has expired. Send the request again.")
+            raise ProblemError(
+                401, "The API key was revoked, replaced or changed, or has expired. Send the request again."
+            )
         self._checked_at = started_at
 
     async def confirm(self) -> None:
