@@ -210,7 +210,12 @@ def test_the_user_of_a_key_may_rotate_it(build_gateway: Build, queue: VoiceQueue
     ("scopes", "namespace"), [(set(Scope) - {Scope.ADMIN}, "*"), (set(Scope) - {Scope.READ}, "*"), (set(Scope), "shop")]
 )
 def test_only_administrators_of_all_namespaces_see_keys(
-    build_gateway: Build, queue: VoiceQueue, shop: str, scopes: set[Scope], namespace: str, monkeypatch: pytest.MonkeyPatch
+    build_gateway: Build,
+    queue: VoiceQueue,
+    shop: str,
+    scopes: set[Scope],
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Others are neither offered the pages nor may they open them or send their forms."""
     monkeypatch.setitem(KEYS, "other", api_keys.generate_key("other", scopes, namespace))
