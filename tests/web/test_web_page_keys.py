@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
+from unittest.mock import Mock
 
 import pytest
 from redis import Redis
@@ -12,7 +13,7 @@ from redis import Redis
 from tests.store.life import dump_keys
 from tests.web.conftest import KEYS, Build, Gateway
 from tests.web.seen import PageUser, ParsedPage, log_in
-from voicequeue import ApiKey, KeyLimits, VoiceQueue
+from voicequeue import ApiKey, KeyLimits, StoreUnavailableError, VoiceQueue
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain.spec import Priority
@@ -58,7 +59,7 @@ def test_the_list_shows_each_key_with_its_state(gateway: Gateway, queue: VoiceQu
 
     page = user.page("/keys")
 
-    for part in ("gone revoked (default) read", "old expired all (*) read", "shop active shop read 5 requests/s"):
+    for part in ("gone revoked (default) read", "old expired all (*) read", "shop active shop read", "5 requests/s"):
         assert part in page.text
     assert " s ago" in page.text
     for query, names in (("state=active", ["shop"]), ("state=revoked", ["gone"]), ("q=SHOP", ["shop"]), ("q=zz", [])):
@@ -121,21 +122,23 @@ def test_a_secret_is_in_one_response_only(
 def test_an_invalid_form_is_shown_again_with_what_is_wrong(gateway: Gateway, queue: VoiceQueue, shop: str) -> None:
     """Nothing is created, and what was entered remains."""
     user = PageUser(gateway, "all")
-    wrong = {"requests_per_s": "many", "expires_on": "tomorrow"}
     for fields, text in (
-        ({"name": "shop"}, "name: 'shop' was given before"),
+        ({"name": "shop"}, "Name: 'shop' was given before"),
         ({"name": "all"}, "VOICEQUEUE_API_KEYS"),
-        ({"name": "a b"}, "name"),
+        ({"name": "a b"}, "Name: must be 1 to 64"),
         ({"namespace": "a/b"}, "namespace"),
-        ({"namespace": "app", "scope_admin": "on"}, "namespace *"),
-        (wrong, "requests_per_s"),
-        (wrong, "expires_at"),
-        ({"max_priority": "urgent"}, "max_priority"),
+        ({"namespace": "app", "scope_admin": "on"}, "Scopes: admin is for operators"),
+        ({"requests_per_s": "many"}, "Requests per second: must be a number, or empty; not 'many'"),
+        ({"requests_per_s": "0"}, "Requests per second:"),
+        ({"expires_on": "1 May"}, "must be a date such as 2030-03-01, or empty; not '1 May'"),
+        ({"max_priority": "urgent"}, "Highest priority of its jobs:"),
     ):
         page = user.submit(user.page("/keys/new"), "Create key", status=422, **{**NEW, "name": "new", **fields})
         assert text in page.text
         [form] = [form for form in page.forms if form["action"] == "/keys/new"]
         assert {name: form["fields"][name] for name in fields if name != "max_priority"}.items() <= fields.items()
+    empty = {"token": user.page("/").forms[1]["fields"]["token"], "name": "new"}
+    assert "Scopes: choose at least one" in user.post("/keys/new", empty).text
     assert [key.name for key in queue.api_keys()] == ["shop"]
 
 
@@ -186,6 +189,19 @@ def test_a_form_is_refused_if_the_key_has_changed(gateway: Gateway, queue: Voice
     assert "Load its page again" in answer.text
     assert key_named(queue, "shop") == before
     assert before.accepts(api_keys.hash_key(shop), 0.0)
+
+
+def test_an_outage_does_not_cost_the_secret(
+    gateway: Gateway, queue: VoiceQueue, shop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page that shows it reads nothing more from Redis."""
+    user = PageUser(gateway, "all")
+    form = user.page("/key/shop/rotate")
+    monkeypatch.setattr(VoiceQueue, "status", Mock(side_effect=StoreUnavailableError("away")))
+
+    page = user.submit(form, "Rotate key")
+
+    assert key_named(queue, "shop").accepts(api_keys.hash_key(secret_on(page)), 0.0)
 
 
 def test_the_user_of_a_key_may_rotate_it(build_gateway: Build, queue: VoiceQueue) -> None:

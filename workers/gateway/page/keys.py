@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from hashlib import blake2b
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -15,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from voicequeue import InvalidJobError, NewApiKey, Problem, VoiceQueue
 from voicequeue.auth.api_keys import ApiKey, Scope
 from voicequeue.client.api_keys import OVERLAP_S
+from voicequeue.domain.api_keys import require_that
 from voicequeue.domain.spec import Priority
 from voicequeue.errors import ApiKeyNotFoundError
 from voicequeue.texts import parse_float
@@ -29,6 +31,17 @@ PAGE_SIZE = 100
 
 #: The choices for how long the secret before a rotation is accepted (seconds).
 OVERLAPS = {0: "Not at all", 3_600: "1 hour", int(OVERLAP_S): "1 day", 7 * 86_400: "7 days", 30 * 86_400: "30 days"}
+
+#: What the forms call the fields of the API.
+LABELS = {
+    "name": "Name",
+    "namespace": "Namespace",
+    "scopes": "Scopes",
+    "requests_per_s": "Requests per second",
+    "max_priority": "Highest priority of its jobs",
+    "batch_pattern": "Batches of its jobs",
+    "expires_at": "Refused from (date, 00:00 UTC)",
+}
 
 STATES = ("active", "expired", "revoked")
 
@@ -69,15 +82,15 @@ class KeyPages:
 
     def create(self, request: Request, form: Form) -> Response:
         """Create a key, and show its secret. Raises StoreUnavailableError."""
-        document = {**_document(form), "name": form.get("name", ""), "namespace": form.get("namespace", "")}
         try:
+            document = {**_document(form), "name": form.get("name", ""), "namespace": form.get("namespace", "")}
+            self._check_name(document["name"])
             body = bodies.validate(key_schemas.NewKeyRequest, document)
-            self._require_new(body.name)
             created = self._acting(request, form).create_api_key(
                 body.name, body.scopes, namespace=body.namespace, limits=body.limits()
             )
         except InvalidJobError as error:
-            return self.show_new(request, form, str(error))
+            return self.show_new(request, form, _message(error))
         return self._show_secret(request, created, f"API key {body.name} is created")
 
     def show(self, request: Request, name: str, form: Form | None = None, error: str = "") -> Response:
@@ -89,15 +102,15 @@ class KeyPages:
     def edit(self, request: Request, form: Form, name: str) -> Response:
         """Change what the form changes; the rest stays as it is. Raises ApiKeyNotFoundError, ProblemError."""
         key = self._find_unchanged(request, form, name)
-        before = _document(_fields(key))
-        changes = {field: value for field, value in _document(form).items() if value != before[field]}
         try:
+            before, after = _document(_fields(key)), _document(form)
+            changes = {field: value for field, value in after.items() if value != before[field]}
             body = bodies.validate(key_schemas.KeyChanges, changes)
             if changes:
                 change = self._acting(request, form).edit_api_key
                 change(name, scopes=body.scopes, limits=body.limits(key.limits))
         except InvalidJobError as error:
-            return self.show(request, name, form, str(error))
+            return self.show(request, name, form, _message(error))
         notice = "is changed. Gateways apply it within 10 seconds." if changes else "is as it was."
         return self._renderer.redirect_with_notice(f"/key/{name}", f"API key {name} {notice}")
 
@@ -114,7 +127,7 @@ class KeyPages:
         self._find_unchanged(request, form, name)
         body = bodies.validate(key_schemas.Rotation, {"overlap_s": _number(form, "overlap_s") or 0})
         rotated = self._acting(request, form).rotate_api_key(name, overlap=body.overlap_s)
-        return self._show_secret(request, rotated, f"API key {name} has another secret")
+        return self._show_secret(request, rotated, f"New secret of API key {name}")
 
     def revoke(self, request: Request, form: Form, name: str) -> Response:
         """Revoke a key. Raises ApiKeyNotFoundError, ProblemError."""
@@ -126,10 +139,11 @@ class KeyPages:
     def _acting(self, request: Request, form: Form) -> VoiceQueue:
         return acting(self._queue, request, form.get("reason", "")[:200])
 
-    def _require_new(self, name: str) -> None:
-        if self._access.is_configured(name):
-            message = f"{name!r} is a key of the gateway's environment (VOICEQUEUE_API_KEYS); choose another name"
-            raise InvalidJobError([Problem("name", message)])
+    def _check_name(self, name: str) -> None:
+        is_valid = re.fullmatch(key_schemas.NAME, name) is not None
+        require_that("name", is_valid, "must be 1 to 64 of the letters A-Z and a-z, digits, '.', '_' and '-'")
+        message = f"{name!r} is a key of the gateway's environment (VOICEQUEUE_API_KEYS); choose another name"
+        require_that("name", not self._access.is_configured(name), message)
 
     def _find(self, request: Request, name: str) -> ApiKey:
         for key in reading(self._queue, request).api_keys():
@@ -147,7 +161,7 @@ class KeyPages:
         return key
 
     def _render_form(self, request: Request, page: str, context: dict[str, Any]) -> Response:
-        context = {"scopes": list(Scope), "priorities": list(Priority), **context}
+        context = {"scopes": list(Scope), "priorities": list(Priority), "labels": LABELS, **context}
         return self._renderer.render(request, page, context, status=422 if context["error"] else 200)
 
     def _show_secret(self, request: Request, created: NewApiKey, title: str) -> Response:
@@ -186,21 +200,39 @@ def _fields(key: ApiKey) -> Form:
 
 def _document(form: Form) -> dict[str, Any]:
     """Return the JSON of the API for the fields of a form. Raises InvalidJobError."""
-    expiry = form.get("expires_on")
+    scopes = [scope.value for scope in Scope if f"scope_{scope}" in form]
+    require_that("scopes", bool(scopes), "choose at least one")
     return {
-        "scopes": [scope.value for scope in Scope if f"scope_{scope}" in form],
+        "scopes": scopes,
         "requests_per_s": _number(form, "requests_per_s"),
         "max_priority": form.get("max_priority") or None,
         "batch_pattern": form.get("batch_pattern") or None,
-        "expires_at": f"{expiry}T00:00:00Z" if expiry else None,
+        "expires_at": _day(form, "expires_on"),
     }
 
 
-def _number(form: Form, name: str) -> float | str | None:
-    """Return the number in a field, its text if it is none, None if it is empty."""
-    text = form.get(name) or None
-    number = None if text is None else parse_float(text)
-    return text if number is None else number
+def _number(form: Form, name: str) -> float | None:
+    """Return the number in a field; None if it is empty. Raises InvalidJobError."""
+    text = form.get(name, "")
+    number = parse_float(text)
+    require_that(name, not text or number is not None, f"must be a number, or empty; not {text[:40]!r}")
+    return number
+
+
+def _day(form: Form, name: str) -> str | None:
+    """Return the begin of the day in a field; None if it is empty. Raises InvalidJobError."""
+    text = form.get(name, "")
+    try:
+        return f"{date.fromisoformat(text)}T00:00:00Z" if text else None
+    except ValueError:
+        problem = Problem("expires_at", f"must be a date such as 2030-03-01, or empty; not {text[:40]!r}")
+        raise InvalidJobError([problem]) from None
+
+
+def _message(error: InvalidJobError) -> str:
+    """Return what is wrong, with the labels of the form."""
+    texts = (f"{LABELS.get(problem.field, problem.field)}: {problem.message}" for problem in error.problems)
+    return "; ".join(text.removeprefix(": ") for text in texts)
 
 
 def router(queue: VoiceQueue, access: AccessControl, renderer: PageRenderer) -> APIRouter:
