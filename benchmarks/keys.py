@@ -152,6 +152,8 @@ def _round(clients: Sequence[Client], name: str, count: int) -> Rates:
     """Enqueue and read this many jobs with each key; return requests per second, from the median time of a request."""
     specs = [list(jobs(count, f"bench-{name}-{number}")) for number in range(len(clients))]
     times: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    for client in clients:
+        client.connection.close()  # the gateway may have closed it while it was idle
     for number in range(count):
         for turn in range(len(clients)):
             index = (number + turn) % len(clients)  # none always follows the same one
