@@ -28,7 +28,7 @@ from voicequeue.domain.spec import Priority
 from workers.local.stack import Stack
 from workers.local.supervisor import Supervisor
 
-KEYS, ROUNDS, REQUESTS, WARM = 1_000, 15, 100, 200
+KEYS, ROUNDS, REQUESTS, WARM = 1_000, 12, 50, 100
 
 #: A request with one key in Redis needs at least this part of the processor time of one with 1,000; less is not noise.
 RATIO_MIN = 0.95

@@ -30,7 +30,13 @@ from workers.gateway.server import bodies
 PAGE_SIZE = 100
 
 #: The choices for how long the secret before a rotation is accepted (seconds).
-OVERLAPS = {0: "Not at all", 3_600: "1 hour", int(OVERLAP_S): "1 day", 7 * 86_400: "7 days", 30 * 86_400: "30 days"}
+OVERLAPS = {
+    0: "is refused at once",
+    3_600: "is accepted for 1 hour",
+    int(OVERLAP_S): "is accepted for 1 day",
+    7 * 86_400: "is accepted for 7 days",
+    30 * 86_400: "is accepted for 30 days",
+}
 
 #: What the forms call the fields of the API.
 LABELS = {
