@@ -14,6 +14,7 @@ from voicequeue.auth.api_keys import Scope
 from voicequeue.domain import operator_schemas
 from voicequeue.errors import InvalidJobError
 from workers.gateway.api import key_schemas
+from workers.gateway.api.schemas import ChangeReason
 from workers.gateway.openapi import json_body, problems, response_of
 from workers.gateway.security.access import AccessControl, acting, reading, require_operator
 from workers.gateway.server import bodies
@@ -44,14 +45,14 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
             "NewKeyRequest", {"An app": {"name": "shop", "scopes": ["enqueue", "read"], "namespace": "shop"}}
         ),
     )
-    async def create_key(request: Request) -> JSONResponse:
+    async def create_key(request: Request, reason: ChangeReason = "") -> JSONResponse:
         """Create an API key. Its secret is shown only now."""
         body = bodies.validate(key_schemas.NewKeyRequest, await bodies.read_json(request))
         if access.is_configured(body.name):
             problem = Problem("name", f"{body.name!r} is a key of the gateway's environment (VOICEQUEUE_API_KEYS)")
             raise InvalidJobError([problem])
         created = await run_in_threadpool(
-            acting(queue, request).create_api_key,
+            acting(queue, request, reason).create_api_key,
             body.name,
             body.scopes,
             namespace=body.namespace,
@@ -67,10 +68,10 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
         },
         openapi_extra=json_body("KeyChanges", {"Slower": {"requests_per_s": 5}}),
     )
-    async def edit_key(request: Request, name: _Name) -> JSONResponse:
+    async def edit_key(request: Request, name: _Name, reason: ChangeReason = "") -> JSONResponse:
         """Change the scopes and limits of an API key, and end its logins."""
         body = bodies.validate(key_schemas.KeyChanges, await bodies.read_json(request))
-        change = partial(acting(queue, request).edit_api_key, scopes=body.scopes, limits=body.limit_changes())
+        change = partial(acting(queue, request, reason).edit_api_key, scopes=body.scopes, limits=body.limit_changes())
         return JSONResponse((await run_in_threadpool(change, name)).as_dict())
 
     @routes.post(
@@ -81,19 +82,19 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
         },
         openapi_extra=json_body("Rotation", {"An hour": {"overlap_s": 3600}}),
     )
-    async def rotate_key(request: Request, name: _Name) -> JSONResponse:
+    async def rotate_key(request: Request, name: _Name, reason: ChangeReason = "") -> JSONResponse:
         """Give an API key another secret, which is shown only now, and end its logins."""
         body = bodies.validate(key_schemas.Rotation, await bodies.read_json(request))
-        change = acting(queue, request).rotate_api_key
+        change = acting(queue, request, reason).rotate_api_key
         return _shown(await run_in_threadpool(change, name, overlap=body.overlap_s), 200)
 
     @routes.post(
         "/v1/keys/{name}/revoke",
         responses={200: response_of(operator_schemas.ApiKey, "The key."), **problems(401, 403, 404, 422, 503)},
     )
-    async def revoke_key(request: Request, name: _Name) -> JSONResponse:
+    async def revoke_key(request: Request, name: _Name, reason: ChangeReason = "") -> JSONResponse:
         """Revoke an API key permanently, and end its logins."""
-        return JSONResponse((await run_in_threadpool(acting(queue, request).revoke_api_key, name)).as_dict())
+        return JSONResponse((await run_in_threadpool(acting(queue, request, reason).revoke_api_key, name)).as_dict())
 
     return routes
 

@@ -22,12 +22,13 @@ from starlette.exceptions import HTTPException
 from voicequeue import Clip, State, StoreUnavailableError, VoiceQueue, VoiceQueueError
 from voicequeue.auth import signatures
 from voicequeue.auth.api_keys import Scope
+from voicequeue.domain.namespaces import ALL
 from voicequeue.storage.sessions import SESSION_S
 from workers.gateway import problems
 from workers.gateway.page import filters
 from workers.gateway.page.links import UrlPolicy
 from workers.gateway.problems import ProblemError
-from workers.gateway.security.access import AccessControl, reading
+from workers.gateway.security.access import AccessControl, reading, require_operator
 from workers.gateway.security.sessions import SessionManager, SessionUser
 from workers.gateway.server import bodies
 
@@ -112,6 +113,15 @@ class PageRenderer:
         await self.require_read(request)
         _require(request.state.user, Scope.REVIEW)
 
+    async def require_admin(self, request: Request) -> None:
+        """Require the scope `admin` besides `read`, and the namespace `*`.
+
+        Raises Redirected, ProblemError, NotOperatorError, StoreUnavailableError.
+        """
+        await self.require_read(request)
+        _require(request.state.user, Scope.ADMIN)
+        require_operator(request, "managing API keys")
+
     async def form(self, request: Request) -> Form:
         """Return the fields of a form of this session.
 
@@ -175,6 +185,7 @@ class PageRenderer:
         context = {
             "who": who,
             "operates": operates,
+            "administers": who is not None and who.has_scope(Scope.ADMIN) and who.namespace == ALL,
             "reviews": who is not None and who.has_scope(Scope.REVIEW),
             "status": summary,
             "states": list(State),

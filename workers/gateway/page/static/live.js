@@ -54,6 +54,14 @@ if (!("still" in main.dataset)) {
   setInterval(() => isStale && refresh(), 2000);
 }
 
+// A form is sent once: a second click would repeat the change, and show its error instead of the result.
+document.addEventListener("submit", (event) => {
+  if (event.target.method !== "post") return;
+  if ("sent" in event.target.dataset) event.preventDefault();
+  event.target.dataset.sent = "";
+});
+addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent));
+
 // A search without results so far continues automatically.
 const nextPage = document.querySelector("a[data-search-on]");
 if (nextPage) location.replace(nextPage.href);
