@@ -7,6 +7,7 @@ from pydantic import SecretStr
 from tests.web.conftest import Build, Gateway, problem
 from voicequeue import VoiceQueue
 from voicequeue.auth import signatures
+from voicequeue.auth.api_keys import Scope, generate_key
 from voicequeue.auth.callback_secrets import SecretCipher
 from voicequeue.storage.job_store import JobStore
 
@@ -32,6 +33,22 @@ def test_a_key_creates_and_replaces_its_own_callback_secret(
     entries = queue.audit_log().items
     assert [(entry.actor, entry.action) for entry in entries] == [("key:enqueue", "set_callback_secret")] * 2
     assert first.json()["secret"] not in str(entries)
+
+
+def test_the_change_is_in_the_audit_log_of_the_keys_namespace(build_gateway: Build, queue: VoiceQueue) -> None:
+    """An operator of the namespace sees it, whether the key is in Redis or in the environment, and no other does."""
+    key, configured = generate_key("configured", [Scope.ENQUEUE], "shop")
+    stored = queue.create_api_key("stored", [Scope.ENQUEUE], namespace="shop")
+    wide, operator = generate_key("operator", [Scope.ENQUEUE])
+    setting = f"{configured.as_setting()},{operator.as_setting()}"
+    gateway = build_gateway(api_keys=setting, secret=SecretStr(COMMON))
+
+    for path, secret in (("", key), ("", stored.secret), ("?namespace=shop", wide)):
+        headers = {"Authorization": f"Bearer {secret}"}
+        assert gateway("POST", f"/v1/callback-secret{path}", key=None, headers=headers).status_code == 201
+
+    actors = [(entry.actor, entry.namespace) for entry in queue.audit_log(action="set_callback_secret").items]
+    assert actors == [("key:operator", "*"), ("key:stored", "shop"), ("key:configured", "shop")]
 
 
 def test_a_callback_secret_needs_the_scope_and_a_root_secret(gateway: Gateway, store: JobStore) -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from voicequeue.client.audited import audited
 from voicequeue.client.reading import ReadMethods
+from voicequeue.domain.api_keys import from_record
 from voicequeue.domain.callback_secrets import OVERLAP_MAX_S, StoredSecret, UnreadableSecretError
+from voicequeue.domain.namespaces import ALL
 from voicequeue.domain.source import Source
 from voicequeue.errors import InvalidStateError
 from voicequeue.storage.connection.errors import translated_errors
+from voicequeue.storage.connection.recorded_change import amend
 
 
 class CallbackSecretMethods(ReadMethods):
     """Methods of `VoiceQueue` for the callback secrets of API keys."""
 
     @audited
-    def set_callback_secret(self, key_name: str, token: str, *, overlap_s: float | None = None) -> None:
+    def set_callback_secret(
+        self, key_name: str, token: str, *, overlap_s: float | None = None, namespace: str | None = None
+    ) -> None:
         """Store a new callback secret of an API key.
 
         From now on it signs the callbacks of the key's jobs, and those of batches whose URL the key has set.
@@ -24,6 +29,8 @@ class CallbackSecretMethods(ReadMethods):
             token: The secret, encrypted with the root secret that the process `callbacks` has
                 (`voicequeue.auth.callback_secrets.new_secret`).
             overlap_s: Seconds for which the secret that it replaces signs, too; at most 30 days. None replaces none.
+            namespace: Namespace of the key, which sees the change in its audit log. None: that of the key in Redis;
+                of other keys, `*`.
 
         Raises:
             NotOperatorError: The client is limited to one namespace.
@@ -35,11 +42,12 @@ class CallbackSecretMethods(ReadMethods):
         if overlap_s is not None and not 0 <= overlap_s <= OVERLAP_MAX_S:
             raise ValueError(f"the overlap must be 0 to {OVERLAP_MAX_S:,} seconds (30 days), not {overlap_s:g}")
         with translated_errors():
+            amend(namespace=self._namespace_of_key(key_name) if namespace is None else namespace)
             while not self._try_set(key_name, token, overlap_s):
                 pass  # another caller replaced the record meanwhile
 
     @audited
-    def remove_callback_secret(self, key_name: str) -> bool:
+    def remove_callback_secret(self, key_name: str, *, namespace: str | None = None) -> bool:
         """Remove the callback secret of an API key, and return whether it had one.
 
         Its callbacks, also those that are pending, are then signed with the secret of their receiver
@@ -47,6 +55,7 @@ class CallbackSecretMethods(ReadMethods):
 
         Args:
             key_name: Name of the API key.
+            namespace: As in `set_callback_secret`.
 
         Raises:
             NotOperatorError: The client is limited to one namespace.
@@ -55,7 +64,13 @@ class CallbackSecretMethods(ReadMethods):
         self._require_operator("remove_callback_secret")
         _check_name(key_name)
         with translated_errors():
+            amend(namespace=self._namespace_of_key(key_name) if namespace is None else namespace)
             return self._store.callback_secrets.remove(key_name)
+
+    def _namespace_of_key(self, key_name: str) -> str:
+        """Return the namespace of a key in Redis; `*` if there is none of this name."""
+        record = self._store.api_keys.record(key_name)
+        return from_record(key_name, record).namespace if record else ALL
 
     def _try_set(self, key_name: str, token: str, overlap_s: float | None) -> bool:
         now, stored = self._now(), self._stored(key_name)
