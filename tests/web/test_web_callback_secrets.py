@@ -8,7 +8,8 @@ from tests.web.conftest import Build, Gateway, problem
 from voicequeue import VoiceQueue
 from voicequeue.auth import signatures
 from voicequeue.auth.api_keys import Scope, generate_key
-from voicequeue.auth.callback_secrets import SecretCipher
+from voicequeue.auth.callback_secrets import SecretCipher, root_marks
+from voicequeue.storage.heartbeats import CALLBACK_ROOTS
 from voicequeue.storage.job_store import JobStore
 
 COMMON = "the common secret of all these processes"
@@ -58,6 +59,18 @@ def test_a_callback_secret_needs_the_scope_and_a_root_secret(gateway: Gateway, s
 
     assert answer.status_code == 409
     assert "VOICEQUEUE_CALLBACK_SECRET" in answer.json()["detail"]
+    assert store.callback_secrets.all() == {}
+
+
+def test_a_secret_that_the_process_callbacks_cannot_decrypt_is_refused(build_gateway: Build, store: JobStore) -> None:
+    """Otherwise the key's callbacks would wait until an operator notices."""
+    gateway = build_gateway(secret=SecretStr(COMMON))
+    store.heartbeats["callbacks"].record("callbacks-1", store.clock(), {CALLBACK_ROOTS: root_marks(["another"])})
+
+    answer = gateway("POST", "/v1/callback-secret", key="enqueue")
+
+    problem(answer, 409, "invalid_state")
+    assert "callbacks-1" in answer.json()["detail"]
     assert store.callback_secrets.all() == {}
 
 

@@ -12,6 +12,7 @@ from voicequeue.auth.api_keys import parse_keys
 from voicequeue.auth.callback_secrets import new_secret
 from voicequeue.cli.callbacks import root_secrets
 from voicequeue.cli.terminal import AsJson, Reason, argument, flag, open_queue, option, out, print_error, print_json
+from voicequeue.client.callback_secrets import shared_roots
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.callback_secrets import OVERLAP_DEFAULT_S
 
@@ -54,7 +55,7 @@ def _seconds(overlap: str | None) -> float:
 
 
 def _create(queue: VoiceQueue, name: str, overlap_s: float | None, *, as_json: bool) -> None:
-    secret, token = new_secret(root_secrets(), name)
+    secret, token = new_secret(shared_roots(queue, root_secrets()), name)
     queue.set_callback_secret(name, token, overlap_s=overlap_s, namespace=_configured_namespace(name))
     if as_json:
         print_json({"name": name, "secret": secret})

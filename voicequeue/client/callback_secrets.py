@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from voicequeue.auth.callback_secrets import common_roots
 from voicequeue.client.audited import audited
 from voicequeue.client.reading import ReadMethods
 from voicequeue.domain.api_keys import from_record
@@ -11,6 +14,7 @@ from voicequeue.domain.source import Source
 from voicequeue.errors import InvalidStateError
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.recorded_change import amend
+from voicequeue.storage.heartbeats import CALLBACK_ROOTS
 
 
 class CallbackSecretMethods(ReadMethods):
@@ -88,6 +92,25 @@ class CallbackSecretMethods(ReadMethods):
                 f"the callback secret of the API key {key_name} cannot be replaced: {error}; remove it first: "
                 f"voicequeue keys callback-secret {key_name} --remove"
             ) from None
+
+
+def shared_roots(queue: CallbackSecretMethods, root_secrets: Sequence[str]) -> list[str]:
+    """Return those of the root secrets that every running process `callbacks` has, so that it can decrypt.
+
+    A process of an earlier release does not report them, and is taken to have them. Raises InvalidStateError if no
+    root secret remains.
+    """
+    with translated_errors():
+        processes = queue._store.heartbeats["callbacks"].alive(queue._now())
+    reporting = [process for process in processes if CALLBACK_ROOTS in process.facts]
+    roots = common_roots(root_secrets, [process.facts[CALLBACK_ROOTS] for process in reporting])
+    if root_secrets and not roots:
+        names = ", ".join(sorted(process.name for process in reporting))
+        raise InvalidStateError(
+            f"the process `callbacks` ({names}) could not decrypt the secret, because its root secret is another one: "
+            "use its VOICEQUEUE_CALLBACK_SECRET, or VOICEQUEUE_SECRET if it has none; after a change, restart it"
+        )
+    return roots
 
 
 def _check_name(key_name: str) -> None:

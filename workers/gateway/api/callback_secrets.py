@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from voicequeue import VoiceQueue
 from voicequeue.auth.api_keys import Scope
 from voicequeue.auth.callback_secrets import new_secret
+from voicequeue.client.callback_secrets import shared_roots
 from voicequeue.client.queue import in_namespace
 from voicequeue.domain.callback_secrets import OVERLAP_DEFAULT_S, OVERLAP_MAX_S
 from voicequeue.domain.namespaces import ALL
@@ -62,7 +63,7 @@ def router(queue: VoiceQueue, access: AccessControl, root_secrets: Sequence[str]
 def _set(queue: VoiceQueue, key_name: str, root_secrets: Sequence[str], overlap_s: int, namespace: str) -> str:
     """Store a new secret, and return it. Raises ProblemError."""
     try:
-        secret, token = new_secret(root_secrets, key_name)
+        secret, token = new_secret(shared_roots(queue, root_secrets), key_name)
         queue.set_callback_secret(key_name, token, overlap_s=overlap_s, namespace=namespace)
     except ValueError as error:
         raise ProblemError(409, str(error)) from None
