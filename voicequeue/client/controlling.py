@@ -9,6 +9,7 @@ from voicequeue.client.reading import ReadMethods
 from voicequeue.domain.api_keys import KeyLimits
 from voicequeue.domain.budgets import namespace_of_owner
 from voicequeue.domain.gate import Limits
+from voicequeue.domain.namespaces import named_in
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.stop_loss import BatchLimitChanges
 from voicequeue.errors import InvalidJobError, check_field
@@ -218,7 +219,8 @@ class ControlMethods(ReadMethods):
 
     def _require_batch_allowed(self, name: str) -> None:
         """Raise InvalidJobError if the limits of the API key do not allow this batch."""
-        if problem := self._key_limits.problem_of_batch(name):
+        # A caller in one namespace may write it before the name, where it is no part of the name.
+        if problem := self._key_limits.problem_of_batch(named_in(self.namespace, name)[1]):
             raise InvalidJobError([problem])
 
 

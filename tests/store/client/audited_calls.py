@@ -287,6 +287,7 @@ READS: dict[str, tuple[Any, ...]] = {
     "jobs": (),
     "last_event_id": (),
     "limits": (),
+    "namespaces": (),
     "list_batches": (),
     "on_behalf_of": ("library:shop",),
     "personas": (),

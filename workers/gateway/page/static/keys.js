@@ -17,6 +17,9 @@ const KEYS = {
   k: () => step(-1),
 };
 
+// A choice that is a filter takes effect at once.
+document.querySelector("select[data-submits]")?.addEventListener("change", (event) => event.target.form.submit());
+
 document.addEventListener("keydown", (event) => {
   const isTyping = event.target.closest("input, textarea, select, dialog[open]");
   if (isTyping || event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return;
