@@ -18,7 +18,9 @@ const KEYS = {
 };
 
 // A choice that is a filter takes effect at once.
-document.querySelector("select[data-submits]")?.addEventListener("change", (event) => event.target.form.submit());
+const filter = document.querySelector("select[data-submits]");
+if (filter) filter.nextElementSibling.hidden = true;
+filter?.addEventListener("change", () => filter.form.submit());
 
 document.addEventListener("keydown", (event) => {
   const isTyping = event.target.closest("input, textarea, select, dialog[open]");
