@@ -37,7 +37,7 @@ def shop_key(monkeypatch: pytest.MonkeyPatch) -> str:
     return ",".join(configured.as_setting() for _, configured in KEYS.values())
 
 
-def seen(user: PageUser, path: str, fields: dict[str, str]) -> tuple[int, str]:
+def content_of(user: PageUser, path: str, fields: dict[str, str]) -> tuple[int, str]:
     """Return the status and the page without what differs between users."""
     answer = user.session.get(user.url + path, params=fields, timeout=20)
     text = OF_THE_USER.sub("", answer.text).replace("?namespace=shop&amp;", "?").replace("&amp;namespace=shop", "")
@@ -61,7 +61,7 @@ def test_an_operator_sees_a_namespace_as_its_users_do_and_stays_in_it(
         if method != "GET" or path.startswith("/key"):
             continue
         limited = {**fields, "namespace": "shop"}
-        assert seen(operator, path, limited) == seen(user, path, fields), (path, fields)
+        assert content_of(operator, path, limited) == content_of(user, path, fields), (path, fields)
         page = ParsedPage(operator.session.get(operator.url + path, params=limited, timeout=20).text)
         leaving = [link for link in targets(page) if not EVERYWHERE.fullmatch(link) and not stays(link)]
         assert leaving == [], (path, fields)
