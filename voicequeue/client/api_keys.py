@@ -71,7 +71,7 @@ class ApiKeyMethods(ReadMethods):
             raise InvalidJobError([Problem("", str(error))]) from None
         key = replace(generated, limits=limits, created_at=self._now())
         _check_admin(key)
-        amend(details=_details(key))
+        amend(namespace=key.namespace, details=_details(key))
         with translated_errors():
             is_new = self._store.api_keys.write(key, before="")
         require_that("name", is_new, f"{key_name!r} was given before; a name of a key is given once")
@@ -154,7 +154,7 @@ class ApiKeyMethods(ReadMethods):
                     raise ApiKeyNotFoundError(key_name)
                 key = change(before)
                 _check_admin(key)
-                amend(details=_details(key))
+                amend(namespace=key.namespace, details=_details(key))
                 if self._store.api_keys.write(key, before=record):
                     break
             self._store.sessions.end_all(key_name)

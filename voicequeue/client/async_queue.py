@@ -172,6 +172,7 @@ class AsyncVoiceQueue:
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 
+    namespaces = offload(VoiceQueue.namespaces)
     get = offload(VoiceQueue.get)
     timeline = offload(VoiceQueue.timeline)
     jobs = offload_iterator(VoiceQueue.jobs)

@@ -7,12 +7,14 @@ from enum import Enum
 from voicequeue.client.audited import audited
 from voicequeue.client.reading import ReadMethods
 from voicequeue.domain.api_keys import KeyLimits
+from voicequeue.domain.budgets import namespace_of_owner
 from voicequeue.domain.gate import Limits
 from voicequeue.domain.namespaces import named_in
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.stop_loss import BatchLimitChanges
 from voicequeue.errors import InvalidJobError, check_field
 from voicequeue.storage.connection.errors import translated_errors
+from voicequeue.storage.connection.recorded_change import amend
 from voicequeue.texts import require_encodable
 
 
@@ -147,6 +149,7 @@ class ControlMethods(ReadMethods):
             ValueError: `owner` is unknown, or a number is out of range.
         """
         self._require_operator("set_budget")
+        amend(namespace=namespace_of_owner(owner))
         with translated_errors():
             return self._store.flow_control.set_budget(owner, day=day, month=month)
 
@@ -216,6 +219,7 @@ class ControlMethods(ReadMethods):
 
     def _require_batch_allowed(self, name: str) -> None:
         """Raise InvalidJobError if the limits of the API key do not allow this batch."""
+        # A caller in one namespace may write it before the name, where it is no part of the name.
         if problem := self._key_limits.problem_of_batch(named_in(self.namespace, name)[1]):
             raise InvalidJobError([problem])
 

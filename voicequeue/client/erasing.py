@@ -72,6 +72,7 @@ class EraseMethods(ReadMethods):
             key: The idempotency key.
             audio_url: URL of the recording.
         """
+        amend(namespace=self._store.scope.target)
         names = []
         if key is not None:
             spec = VoiceJob(audio_url="https://recordings.invalid/a.wav", key=key)
@@ -116,6 +117,8 @@ def _execute(store: JobStore, token: str, actor: str, now: float) -> ErasureCert
     amend(namespace=plan["namespace"], details={"metadata": ", ".join(plan["metadata"])}, jobs=len(job_ids))
     listed = [job for start in range(0, len(job_ids), CHUNK) for job in store.get(job_ids[start : start + CHUNK])]
     jobs = [job for job in listed if job is not None]
+    if len(owners := {job.namespace for job in jobs}) == 1:
+        amend(namespace=owners.pop())
     rejected = store.erasure.rejected_lines(plan["metadata"], _urls(jobs))
     store.erasure.delete_rejected(rejected)
     cancelling.cancel(store, [job for job in jobs if transitions.can_be_cancelled(job)], now)

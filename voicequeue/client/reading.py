@@ -48,6 +48,14 @@ class ReadMethods:
         """The namespace of this client; `*` for all."""
         return self._store.scope.namespace
 
+    def namespaces(self) -> list[str]:
+        """Return the names of the namespaces in which anything was enqueued, and the default one, '', first.
+
+        A client in one namespace gets its own only.
+        """
+        with translated_errors():
+            return self._store.namespaces()
+
     # ── jobs ───────────────────────────────────────────────────────────────────────────────────
 
     def get(self, job_id: str) -> Job:

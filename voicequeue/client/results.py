@@ -116,7 +116,7 @@ class EnqueueResult:
     Attributes:
         job: The job; of an item with several songs, the one that creates the voice.
         is_new: Whether it was enqueued now; false if a job with its key and content existed.
-        position: Position in the backlog at this moment, from 1; None if the job is not queued.
+        position: Position among the queued jobs of the namespace at this moment, from 1; None if the job is not queued.
         credits: Price of the item, with all its songs.
         further_job_ids: Ids of the item's other jobs, which share the voice.
     """

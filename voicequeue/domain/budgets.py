@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from voicequeue.domain.namespaces import namespace_name
+from voicequeue.domain.namespaces import ALL, namespace_name
 
 #: The owner of all jobs.
 ACCOUNT = "account"
@@ -18,6 +18,11 @@ def budget_owner(text: str) -> str:
         raise ValueError(f"{text[:60]!r} has no budget: use 'account', or 'namespace/NAME' for a namespace")
     namespace_name(name)
     return text
+
+
+def namespace_of_owner(owner: str) -> str:
+    """Return the namespace that an owner belongs to; `*` for the account."""
+    return owner.partition("/")[2] or ALL
 
 
 def budget_text(period: str, credits: float | None) -> str:

@@ -152,9 +152,9 @@ class Erasure:
         """Replace the entries that name these jobs or batches: who did what and when stays."""
         count = 0
         for entry_id, fields in list(self._stream("audit_log")):
-            batch = qualify(fields.get("namespace", "").replace("*", ""), fields.get("batch", ""))
+            batch = qualify(fields.get("namespace", ""), fields.get("batch", ""))
             has_id = fields.get("job_id") in job_ids or any(it in fields.get("details", "") for it in job_ids)
-            if not has_id and not (fields.get("batch") and {batch, fields["batch"]} & set(batches)):
+            if not has_id and batch not in batches:
                 continue
             kept = {name: REDACTED if name in ("job_id", "batch", "reason") else text for name, text in fields.items()}
             kept.pop("details", None)

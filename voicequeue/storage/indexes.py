@@ -64,13 +64,16 @@ class JobIndexes:
         return [lane for lane in lanes if scope.contains(lane[1])]
 
     def position_in_backlog(self, job_id: str, priority: Priority, batch: str) -> int | None:
-        """Return how many queued jobs are currently admitted before this one; None if it is not queued. `batch` is
-        named with its namespace."""
+        """Return how many queued jobs in scope are currently admitted before this one; None if it is not queued.
+
+        `batch` is named with its namespace.
+        """
         lanes = [
             (lane_priority, name)
             for lane_priority in Priority
             if lane_priority.rank <= priority.rank
             for name in self._lane_names(lane_priority)
+            if self._space.scope.contains(name)
         ]
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.zrank(self._lane_key(priority, batch), job_id)

@@ -7,7 +7,12 @@ import pytest
 from tests.store.conftest import Command
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope
+from voicequeue.auth.callback_secrets import SecretCipher, root_marks
+from voicequeue.storage.heartbeats import CALLBACK_ROOTS
 from voicequeue.storage.job_store import JobStore
+
+#: Root secrets of callbacks.
+ROOT, NEW, OTHER = "whsec_own", "whsec_new", "whsec_other"
 
 
 def test_a_new_key_is_shown_once_with_the_line_for_the_gateway(command: Command) -> None:
@@ -87,6 +92,29 @@ def test_without_a_root_secret_no_callback_secret_is_created(
     assert (refused.code, refused.out) == (2, "")
     assert "VOICEQUEUE_SECRET" in refused.err
     assert store.callback_secrets.all() == {}
+
+
+@pytest.mark.parametrize(("theirs", "is_created"), [(OTHER, False), (f"{OTHER} {ROOT}", True), (None, True)])
+def test_a_callback_secret_that_the_process_callbacks_cannot_decrypt_is_refused(
+    command: Command, monkeypatch: pytest.MonkeyPatch, store: JobStore, theirs: str | None, is_created: bool
+) -> None:
+    """Its callbacks would wait. During a rotation the root secret that both have encrypts it."""
+    monkeypatch.setenv("VOICEQUEUE_CALLBACK_SECRET", f"{NEW} {ROOT}" if is_created else ROOT)
+    facts = {} if theirs is None else {CALLBACK_ROOTS: root_marks(theirs.split())}
+    store.heartbeats["callbacks"].record("callbacks-1", store.clock(), facts)
+
+    result = command("keys", "callback-secret", "shop")
+
+    assert result.code == int(not is_created)
+    if is_created:
+        stored = store.callback_secrets.get("shop")
+        assert stored is not None
+        cipher = SecretCipher([NEW] if theirs is None else theirs.split())
+        assert cipher.decrypt("shop", stored.token) == result.out.strip()
+    else:
+        assert "callbacks-1" in result.err
+        assert ROOT not in result.err
+        assert store.callback_secrets.all() == {}
 
 
 @pytest.mark.parametrize(

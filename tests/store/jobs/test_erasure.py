@@ -207,6 +207,19 @@ def test_a_plan_erases_once_and_in_its_namespace_only(queue: VoiceQueue) -> None
         own.erase(plan.token)
 
 
+def test_the_audit_log_of_another_namespace_keeps_a_batch_of_the_same_name(queue: VoiceQueue) -> None:
+    """Erasing the only job of `spring` redacts what names that batch, and nothing of `shop/spring`."""
+    own, foreign = in_namespace(queue, ""), in_namespace(queue, "shop")
+    for client in (own, foreign):
+        client.enqueue(of_person())
+        client.set_batch_limits("spring", max_credits=5)
+
+    own.erase(own.plan_erasure(PERSON).token)
+
+    assert [entry.batch for entry in own.audit_log(action="set_batch_limits").items] == [REDACTED]
+    assert [entry.batch for entry in foreign.audit_log(action="set_batch_limits").items] == ["spring"]
+
+
 def test_a_job_without_consent_is_refused_where_it_is_required(store: JobStore, queue: VoiceQueue) -> None:
     """The store refuses it, so that no interface can leave the check out."""
     store.erasure.require_consent(is_required=True)

@@ -18,6 +18,7 @@ from starlette.types import Scope as HttpScope
 from voicequeue import Event, InvalidJobError, Problem, StoreUnavailableError, VoiceQueue
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain.namespaces import ALL
+from voicequeue.domain.namespaces import Scope as Namespaces
 from voicequeue.texts import parse_int
 from workers.gateway.api import schemas
 from workers.gateway.openapi import problems
@@ -201,13 +202,14 @@ async def _stream(
     batch: str | None,
     job_id: str | None,
 ) -> AsyncIterator[str]:
+    named = None if batch is None else Namespaces(queue.namespace).qualify(batch)
     yield f"id: {after}\nevent: gap\ndata: {{}}\n\n" if has_gap else f": after {after}\n\n"
     async with broadcaster.watch():
         last_sent_at = time.monotonic()
         while True:
             changed = broadcaster.next_change(queue.namespace)
             events, after = await _read(queue, after, broadcaster.last_id)
-            if text := "".join(map(_format, (event for event in events if _matches(event, batch, job_id)))):
+            if text := "".join(map(_format, (event for event in events if _matches(event, named, job_id)))):
                 yield text
                 last_sent_at = time.monotonic()
             if events:
@@ -234,7 +236,7 @@ async def _read(queue: VoiceQueue, after: str, newest: str) -> tuple[list[Event]
 
 
 def _matches(event: Event, batch: str | None, job_id: str | None) -> bool:
-    return batch in (None, event.batch) and job_id in (None, event.job_id)
+    return batch in (None, event.qualified_batch) and job_id in (None, event.job_id)
 
 
 def _format(event: Event) -> str:

@@ -27,6 +27,7 @@ from voicequeue.storage.sessions import SESSION_S
 from workers.gateway import problems
 from workers.gateway.page import filters
 from workers.gateway.page.links import UrlPolicy
+from workers.gateway.page.namespaces import context_of, limit_page, path_in
 from workers.gateway.problems import ProblemError
 from workers.gateway.security.access import AccessControl, reading, require_operator
 from workers.gateway.security.sessions import SessionManager, SessionUser
@@ -94,6 +95,7 @@ class PageRenderer:
             raise Redirected(_to_login(_next_path(request) if request.method == "GET" else "/"))
         request.state.user = user
         await self._access.admit(request, user.key, partial(self._sessions.key_of, token))
+        limit_page(request)
 
     async def require_read(self, request: Request) -> None:
         """Require a session and the scope `read`.
@@ -194,9 +196,14 @@ class PageRenderer:
             "error": "",
             "links": links,
             "policy": policy,
+            **context_of(request, self._namespaces(reader)),
             **(context or {}),
         }
         return self._templates.TemplateResponse(request, name, context, status_code=status, headers=headers)
+
+    def _namespaces(self, reader: SessionUser | None) -> list[str]:
+        """Return the namespaces that the user may choose from."""
+        return [] if reader is None or reader.namespace != ALL else self._queue.namespaces()
 
     def render_error(self, request: Request, error: Exception) -> Response:
         """Render an error page."""
@@ -213,9 +220,11 @@ class PageRenderer:
         response.headers.update(retry_after)
         return response
 
-    def redirect_with_notice(self, path: str, notice: str) -> Response:
-        """Redirect to another page, which shows the notice."""
-        return DoneRedirect(path, notice)
+    def redirect_with_notice(
+        self, request: Request, path: str, notice: str, fields: Mapping[str, str] | None = None
+    ) -> Response:
+        """Redirect to another page in the same namespace, which shows the notice."""
+        return DoneRedirect(path_in(request, path, fields), notice)
 
     def keep_notice(self, user: SessionUser, notice: str) -> None:
         """Keep a notice for the next page, in the session, which other sites cannot write to."""

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import fields as fields_of
 from typing import Annotated
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
@@ -28,6 +27,7 @@ from voicequeue.domain.transitions import can_be_cancelled
 from workers.gateway.api.events import HEARTBEAT_S, EventBroadcaster, EventStream
 from workers.gateway.page.base import PageRenderer
 from workers.gateway.page.chart import PERIODS, draw
+from workers.gateway.page.namespaces import batch_name, path_in
 from workers.gateway.security.access import reading
 
 #: Changes within this many seconds are reported together.
@@ -67,17 +67,18 @@ class Views:
             "filters": filters,
             "codes": list(FailureCode),
             "error": error,
-            "next_page": page and page.cursor and "?" + urlencode({**filters, "cursor": page.cursor}),
+            "next_page": page and page.cursor and path_in(request, "", {**filters, "cursor": page.cursor}),
         }
         return self._renderer.render(request, "jobs.html", context)
 
     def _exact_match(self, request: Request, text: str) -> str | None:
         try:
-            return f"/job/{reading(self._queue, request).get(text).id}"
+            return path_in(request, f"/job/{reading(self._queue, request).get(text).id}")
         except VoiceQueueError:
             pass
         try:
-            return f"/?{urlencode({'batch': reading(self._queue, request).batch(text).name})}"
+            batch = reading(self._queue, request).batch(text)
+            return path_in(request, "/", {"batch": batch_name(request, batch.namespace, batch.name)})
         except VoiceQueueError:
             return None
 
@@ -100,7 +101,7 @@ class Views:
     def batches(self, request: Request, cursor: str | None) -> Response:
         """Render a page of batches, newest first. Raises InvalidCursorError."""
         page = reading(self._queue, request).list_batches(limit=PAGE_SIZE, cursor=cursor)
-        next_page = page.cursor and "?" + urlencode({"cursor": page.cursor})
+        next_page = page.cursor and path_in(request, "", {"cursor": page.cursor})
         return self._renderer.render(request, "batches.html", {"page": page, "next_page": next_page})
 
     def throughput(self, request: Request, over: str) -> Response:

@@ -138,8 +138,15 @@ async def _check_query(
     """
     # One dependency for both, and no other thread: each costs every request several percent.
     reject_unknown_query(request)
-    if namespace is None:
-        return
+    if namespace is not None:
+        limit_to_namespace(request, namespace)
+
+
+def limit_to_namespace(request: Request, namespace: str) -> None:
+    """Limit the request to a namespace, which only a key of all of them may choose.
+
+    Raises ProblemError, InvalidJobError.
+    """
     if request.state.namespace not in (namespace, ALL):
         raise ProblemError(403, "The API key belongs to another namespace than the one in `namespace`.")
     try:

@@ -132,7 +132,8 @@
 --   rejected_messages:bytes string their total size
 --   audit_log      stream  changes made by people and programs (lib/audit_log.lua): id (of the change), actor, address,
 --                          action, namespace, job_id, batch, details (JSON), reason, credits, jobs; no empty fields
---   bulk_plan:<token> list a planned bulk change: JSON of its action and count, then "id version" for each job; expires
+--   bulk_plan:<token> list a planned bulk change: JSON of its action and counts, then "id version namespace" of each job; it
+--                          expires
 --   tombstones     hash    secret; by keyed hash of each erased id and recording (lib/removal.lua): when it was erased
 --   erasing        zset    ids that are erased as soon as they are settled; score = when that was requested
 --   erased_traces  set     JSON: id and batch ('' = none) of erased jobs that events, callbacks or the audit log may name

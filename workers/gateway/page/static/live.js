@@ -48,7 +48,8 @@ async function refresh() {
 
 // Confirmation pages are not updated.
 if (!("still" in main.dataset)) {
-  const changes = new EventSource("/live");
+  const namespace = new URLSearchParams(location.search).get("namespace");
+  const changes = new EventSource(namespace === null ? "/live" : `/live?${new URLSearchParams({ namespace })}`);
   changes.addEventListener("changed", refresh);
   changes.addEventListener("open", () => isStale && refresh());
   setInterval(() => isStale && refresh(), 2000);
