@@ -33,7 +33,7 @@ def budget_text(period: str, credits: float | None) -> str:
 class Budget:
     """The budget of an owner in the current day or month (UTC), in credits.
 
-    `promised` is the cost of jobs in flight, of unsure and of lost orders, which counts as spent. `resets_at` is the
+    `reserved` is the cost of jobs in flight, of unsure and of lost orders, which counts as spent. `resets_at` is the
     Unix time at which the next period begins.
     """
 
@@ -41,13 +41,13 @@ class Budget:
     period: str
     limit: int
     spent: int
-    promised: int
+    reserved: int
     resets_at: float
 
     @property
     def remaining(self) -> int:
         """Return the credits that new orders may spend in this period."""
-        return max(0, self.limit - self.spent - self.promised)
+        return max(0, self.limit - self.spent - self.reserved)
 
 
 def spent_fields(now: float) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Budgets in Redis: the limits of each owner, with what was spent and promised."""
+"""Budgets in Redis: the limits of each owner, with what was spent and reserved."""
 
 from __future__ import annotations
 

@@ -159,9 +159,8 @@ class FlowControl:
     def set_budget(self, owner: str, *, day: float | None, month: float | None) -> bool:
         """Set the credits that an owner may spend in a day and in a month (UTC), effective at once; None: unlimited.
         Return whether that changed anything. Raises ValueError."""
-        name = f"budget:{budget_owner(owner)}"
         fields = ("day", budget_text("day", day), "month", budget_text("month", month))
-        return bool(self._space.run_change("set_fields", name, *fields))
+        return bool(self._space.run_change("set_budget", budget_owner(owner), *fields))
 
     def publish_settings(self) -> None:
         """Publish the limits in this worker's settings."""

@@ -1,4 +1,4 @@
-"""Budgets are read with what was spent and promised, by operators and by clients of one namespace."""
+"""Budgets are read with what was spent and reserved, by operators and by clients of one namespace."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_an_operator_reads_what_is_spent_and_left(store: JobStore, redis: Redis,
     assert read_budgets(Keyspace(redis, prefix, namespace="shop"), NOW) == []
 
 
-def test_an_unsure_order_is_promised(store: JobStore, redis: Redis, prefix: str) -> None:
+def test_an_unsure_order_is_reserved(store: JobStore, redis: Redis, prefix: str) -> None:
     """A lost answer is not spent, but its cost is not left either."""
     store.flow_control.set_budget("account", day=20, month=None)
     [first, *_] = songs(store, 9)
@@ -30,8 +30,8 @@ def test_an_unsure_order_is_promised(store: JobStore, redis: Redis, prefix: str)
     lost(store, first)
     [budget] = read_budgets(Keyspace(redis, prefix), NOW)
     assert budget.spent == 0
-    assert budget.promised > 0
-    assert budget.remaining == 20 - budget.promised
+    assert budget.reserved > 0
+    assert budget.remaining == 20 - budget.reserved
 
 
 def test_a_month_ends_at_the_first_of_the_next() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from typing import cast
 
 from redis import Redis
 
@@ -29,6 +30,7 @@ from voicequeue.storage.audit.expected_state import (
 )
 from voicequeue.storage.audit.findings import (
     BatchListMismatch,
+    BudgetListMismatch,
     CounterMismatch,
     Finding,
     IndexMismatch,
@@ -60,6 +62,7 @@ def audit(redis: Redis, prefix: str) -> list[Finding]:
     findings += _missing_namespaces(expected_state)
     findings += _batch_list_mismatches(redis, root, expected_state)
     findings += _stopped_list_mismatches(redis, root, expected_state)
+    findings += _budget_list_mismatches(redis, root, names)
     incomplete = {item.index for item in findings if isinstance(item, IndexMismatch) and item.belongs}
     findings += _lane_turn_mismatches(redis, root, expected_state, incomplete)
     findings += _voices_without_creator(redis, root, expected_state)
@@ -131,6 +134,19 @@ def _stopped_list_mismatches(redis: Redis, root: str, expected_state: ExpectedSt
         for batch, (is_stopped, listed_at) in zip(page, zip(replies, replies, strict=True), strict=True):
             if is_stopped != (listed_at is not None):
                 yield StoppedListMismatch(batch, belongs=is_stopped)
+
+
+def _budget_list_mismatches(redis: Redis, root: str, names: set[str]) -> Iterator[BudgetListMismatch]:
+    """Yield owners that have a budget and are not listed, or vice versa; each is checked at one moment."""
+    having_budget = {name.removeprefix("budget:") for name in names if name.startswith("budget:")}
+    listed = cast(set[str], redis.smembers(f"{root}budgets"))
+    for owner in sorted(having_budget ^ listed):
+        with redis.pipeline(transaction=True) as pipe:
+            pipe.exists(f"{root}budget:{owner}")
+            pipe.sismember(f"{root}budgets", owner)
+            has_budget, is_listed = map(bool, pipe.execute())
+        if has_budget != is_listed:
+            yield BudgetListMismatch(owner, has_budget)
 
 
 def _lane_turn_mismatches(

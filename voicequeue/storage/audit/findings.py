@@ -76,6 +76,22 @@ class MissingNamespace(Finding):
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetListMismatch(Finding):
+    """An owner that has a budget and is missing in the list of budgets (`belongs`), or is listed without one."""
+
+    owner: str
+    belongs: bool
+
+    @property
+    def kind(self) -> str:
+        """One group for all owners."""
+        return f"budgets: {_KINDS[self.belongs]}"
+
+    def __str__(self) -> str:
+        return f"budgets: {self.owner} {_problem(self.belongs)}"
+
+
+@dataclass(frozen=True, slots=True)
 class StoppedListMismatch(Finding):
     """A batch that has stopped itself and is missing in the list of such batches (`belongs`), or is listed and has
     not."""

@@ -15,6 +15,7 @@ from voicequeue.storage import scripts
 from voicequeue.storage.audit.expected_state import pages
 from voicequeue.storage.audit.findings import (
     BatchListMismatch,
+    BudgetListMismatch,
     CounterMismatch,
     Finding,
     IndexMismatch,
@@ -49,6 +50,9 @@ def repair(redis: Redis, prefix: str, findings: Sequence[Finding], now: float) -
     for stopped in _pages_of(StoppedListMismatch, findings):
         codes = scripts.run_change(redis, "repair_stopped_batches", root, now, *(item.batch for item in stopped))
         repaired += _repaired(stopped, codes)
+    for budgets in _pages_of(BudgetListMismatch, findings):
+        codes = scripts.run_change(redis, "repair_budget_list", root, *(item.owner for item in budgets))
+        repaired += _repaired(budgets, codes)
     for turns in _pages_of(LaneTurnMismatch, findings):
         codes = scripts.run_change(redis, "repair_lanes", root, *_flat((item.rank, item.batch) for item in turns))
         repaired += _repaired(turns, codes)

@@ -45,3 +45,8 @@ local function budget_reason(batch, cost, now)
   return owner_budget_reason('account', 'counters', cost, now)
     or namespace ~= '' and owner_budget_reason('namespace/' .. namespace, 'namespace:' .. namespace, cost, now) or nil
 end
+
+-- List the owner if it has a budget, and remove it from the list otherwise. Returns 1 if that changed the list.
+local function list_budget(owner)
+  return redis.call(redis.call('EXISTS', key('budget:' .. owner)) == 1 and 'SADD' or 'SREM', key('budgets'), owner)
+end

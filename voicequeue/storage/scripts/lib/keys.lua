@@ -91,6 +91,7 @@
 --   settings       hash    the limits in the workers' settings
 --   limits         hash    limits set at run time: in_flight, submit_rate, min_balance
 --   budget:<owner> hash    day, month: credits that the owner (account, namespace/<name>) may spend in a period (UTC)
+--   budgets        set     owners that have a budget
 --   poll_durations:<kind> list "over within": durations of the latest orders of a stage and model
 --   poll_kinds     set     those kinds
 --   poll_schedules hash    by kind, JSON: the ages at which orders are polled
