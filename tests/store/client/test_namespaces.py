@@ -139,6 +139,7 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
         "timeout": [0.01],
         "limit": [100],
         "in_flight": [1],
+        "owner": ["account", f"namespace/{owned.namespace or 'shop'}"],
     }
 
 
@@ -146,6 +147,7 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
 DEFAULTED = {
     *("on_reject", "wait_s", "span_s", "buckets", "max_in_flight", "stop_after", "stop_min"),
     *("submit_rate", "min_balance", "since", "actor", "may_resubmit", "overlap_s"),
+    *("day", "month"),
 }
 
 
