@@ -184,11 +184,19 @@ local function add_to_counter(name, field, amount)
   increments[name][field] = (increments[name][field] or 0) + amount
 end
 
--- Add to the counters of a job's batch and namespace.
-local function add_to_owners(batch, field, amount)
-  local namespace = namespace_of(batch)
-  if is_batch(batch) then add_to_counter('batch:' .. batch, field, amount) end
-  if namespace ~= '' then add_to_counter('namespace:' .. namespace, field, amount) end
+-- Return the name of the API key in the source of a job; nil if it was not enqueued with one.
+local function api_key_of(source) return source and source:match('^http:(.+)$') end
+
+-- Return the counters of a job's namespace and API key.
+local function spenders_of(job)
+  local name = api_key_of(job.source)
+  return { 'namespace:' .. namespace_of(job.batch), name and 'key:' .. name }
+end
+
+-- Add to the counters of a job's batch, namespace and API key.
+local function add_to_owners(job, field, amount)
+  if is_batch(job.batch) then add_to_counter('batch:' .. job.batch, field, amount) end
+  for _, counters in ipairs(spenders_of(job)) do add_to_counter(counters, field, amount) end
 end
 
 -- Add 1 to a counter of the whole queue and of the namespace of a job or batch.
@@ -243,6 +251,7 @@ local function queued_credits(state, stage, next_stage)
   return 0
 end
 
+local IN_FLIGHT = { admitted = true, charging = true, pending = true }
 local FINAL = { succeeded = true, failed = true, cancelled = true }
 
 -- The index with the due time of a job in this state; nil if it has none.
