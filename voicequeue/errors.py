@@ -277,7 +277,7 @@ class InvalidCursorError(VoiceQueueError, ValueError):
 
 
 class InvalidStateError(VoiceQueueError):
-    """The state of the job does not allow the action."""
+    """The state of the job, or of the queue, does not allow the action."""
 
 
 class NotOperatorError(VoiceQueueError):

@@ -10,7 +10,14 @@ from typing import Any, cast
 
 from redis import Redis
 
-from tests.store.spending import counted_periods, spenders, spent_periods
+from tests.store.spending import (
+    counted_periods,
+    queued_credits,
+    reserved_credits,
+    spenders,
+    spent_periods,
+    unsettled_credits,
+)
 from tests.support.jobs import voice_with_song
 from voicequeue import Clip, Failure, FailureCode, Job, Stage, State, VoiceJob
 from voicequeue.domain import serialization, transitions
@@ -278,29 +285,6 @@ def all_records(keys: dict[str, Any], prefix: str) -> dict[str, dict[str, str]]:
     """Return all records by id."""
     root = f"{{{prefix}}}:job:"
     return {key.removeprefix(root): record for key, record in keys.items() if key.startswith(root)}
-
-
-def reserved_credits(record: dict[str, str]) -> int:
-    """Return the credits reserved for a job: what it may still spend in flight or unsure."""
-    begun = list(Stage)[list(Stage).index(Stage(record["stage"])) :]
-    stages = begun if "next_stage" in record else begun[:1]
-    ordered = stages[:1] if "cancelling" in record else stages
-    still = {State.ADMITTED: stages, State.CHARGING: ordered, State.UNSURE: ordered, State.PENDING: stages[1:]}
-    return sum(PRICES[stage] for stage in still.get(State(record["state"]), []))
-
-
-def queued_credits(record: dict[str, str]) -> int:
-    """Return the credits that a queued or waiting job will spend; the voice is counted for the job that creates it."""
-    begun = list(Stage)[list(Stage).index(Stage(record["stage"])) :]
-    stages = begun if "next_stage" in record else begun[:1]
-    still = {State.QUEUED: stages, State.WAITING: stages[1:]}
-    return sum(PRICES[stage] for stage in still.get(State(record["state"]), []))
-
-
-def unsettled_credits(record: dict[str, str]) -> int:
-    """Return the cost of a job's lost orders that were given up or resubmitted and never reported."""
-    lost, orders = (json.loads(record.get(field, "{}")) for field in ("lost_orders", "orders"))
-    return sum(PRICES[Stage(stage)] for attempt, stage in lost.items() if attempt not in orders)
 
 
 def actual_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:

@@ -1,4 +1,4 @@
-"""What the owners of jobs spent by day and month, by the records and by the counters."""
+"""Cost of jobs by their records, and spending of their owners by day and month, by records and by counters."""
 
 from __future__ import annotations
 
@@ -7,11 +7,36 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from voicequeue import Stage, State
 from voicequeue.domain.budgets import spent_fields
 from voicequeue.domain.namespaces import namespace_of
 from voicequeue.domain.source import Source
+from voicequeue.domain.stage import PRICES
 
 DAY_S = 86_400
+
+
+def reserved_credits(record: dict[str, str]) -> int:
+    """Return the credits reserved for a job: what it may still spend in flight or unsure."""
+    begun = list(Stage)[list(Stage).index(Stage(record["stage"])) :]
+    stages = begun if "next_stage" in record else begun[:1]
+    ordered = stages[:1] if "cancelling" in record else stages
+    still = {State.ADMITTED: stages, State.CHARGING: ordered, State.UNSURE: ordered, State.PENDING: stages[1:]}
+    return sum(PRICES[stage] for stage in still.get(State(record["state"]), []))
+
+
+def queued_credits(record: dict[str, str]) -> int:
+    """Return the credits that a queued or waiting job will spend; the voice is counted for the job that creates it."""
+    begun = list(Stage)[list(Stage).index(Stage(record["stage"])) :]
+    stages = begun if "next_stage" in record else begun[:1]
+    still = {State.QUEUED: stages, State.WAITING: stages[1:]}
+    return sum(PRICES[stage] for stage in still.get(State(record["state"]), []))
+
+
+def unsettled_credits(record: dict[str, str]) -> int:
+    """Return the cost of a job's lost orders that were given up or resubmitted and never reported."""
+    lost, orders = (json.loads(record.get(field, "{}")) for field in ("lost_orders", "orders"))
+    return sum(PRICES[Stage(stage)] for attempt, stage in lost.items() if attempt not in orders)
 
 
 def spenders(record: dict[str, str]) -> list[str]:

@@ -1,7 +1,8 @@
-"""Budgets: the credits that the account or a namespace may spend in a day and in a month (UTC)."""
+"""Budgets: what the account, a namespace or an API key may spend in a day and in a month (UTC), and have in flight."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -10,23 +11,37 @@ from voicequeue.domain.namespaces import namespace_name
 #: The owner of all jobs.
 ACCOUNT = "account"
 
+#: Days of which it is kept what each owner spent; months are always kept.
+DAYS_KEPT = 400
+
+DAY_S = 86_400
+
+_API_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
 
 def budget_owner(text: str) -> str:
-    """Return `text` if it is an owner of budgets: `account` or `namespace/NAME`. Raises ValueError."""
-    kind, _, name = text.partition("/")
-    if text != ACCOUNT and (kind != "namespace" or not name):
-        raise ValueError(f"{text[:60]!r} has no budget: use 'account', or 'namespace/NAME' for a namespace")
-    namespace_name(name)
+    """Return `text` if it is an owner of budgets: `account`, `namespace/NAME` (`namespace/`: the default one) or
+    `key/NAME`. Raises ValueError."""
+    kind, separator, name = text.partition("/")
+    if kind == "namespace" and separator:
+        namespace_name(name)
+    elif text != ACCOUNT and not (kind == "key" and _API_KEY.fullmatch(name)):
+        raise ValueError(f"{text[:60]!r} has no budget: use 'account', 'namespace/NAME' or 'key/NAME'")
     return text
 
 
-def budget_text(period: str, credits: float | None) -> str:
-    """Return the stored text of a budget; '' is unlimited. Raises ValueError."""
-    if credits is None:
+def counters_of(owner: str) -> str:
+    """Return the name of the counters of an owner."""
+    return "counters" if owner == ACCOUNT else owner.replace("/", ":", 1)
+
+
+def budget_text(limit: str, value: float | None) -> str:
+    """Return the stored text of a limit; '' is unlimited. Raises ValueError."""
+    if value is None:
         return ""
-    if not (0 <= credits < 2**53 and credits == int(credits)):
-        raise ValueError(f"{period}: {credits} must be a whole number of credits of at least 0")
-    return str(int(credits))
+    if not (0 <= value < 2**53 and value == int(value)):
+        raise ValueError(f"{limit}: {value} must be a whole number of at least 0")
+    return str(int(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +68,7 @@ class Budget:
 def spent_fields(now: float) -> dict[str, str]:
     """Return the counter of spent credits of the current day and month, by period."""
     at = datetime.fromtimestamp(now, UTC)
-    return {"day": f"day.{int(now // 86_400)}", "month": f"month.{at:%Y%m}"}
+    return {"day": f"day.{int(now // DAY_S)}", "month": f"month.{at:%Y%m}"}
 
 
 def period_ends(now: float) -> dict[str, float]:

@@ -146,6 +146,12 @@ class ApiKey(Schema):
     """Pattern that the batches of its jobs match."""
     expires_at: Timestamp | None
     """When it expires."""
+    max_in_flight: int | None
+    """Number of its jobs that may be in flight."""
+    budget_day: int | None
+    """Credits that its jobs may spend in a day (UTC)."""
+    budget_month: int | None
+    """Credits that its jobs may spend in a month (UTC)."""
     created_at: Timestamp | None
     """When it was created."""
     rotating_until: Timestamp | None

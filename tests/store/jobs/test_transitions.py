@@ -104,7 +104,7 @@ def test_credits_are_counted_for_the_job_the_batch_and_in_total(store: JobStore,
     counters = redis.hgetall(f"{{{prefix}}}:counters")
     paid = {"voice.charges": "2", "voice.credits": "8", "music.charges": "1", "music.credits": "15"}
     periods = dict.fromkeys(spent_fields(NOW).values(), "23")
-    assert counters == {**paid, **periods, "reserved": "0", "lane_turn": counters["lane_turn"]}
+    assert counters == {**paid, **periods, "reserved": "0", "days_from": "0", "lane_turn": counters["lane_turn"]}
     assert_consistent(redis, prefix)
 
 

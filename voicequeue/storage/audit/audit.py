@@ -24,6 +24,7 @@ from voicequeue.storage.audit.expected_state import (
     ExpectedState,
     allowed_indexes,
     callback_ids,
+    is_complete,
     pages,
     record_of,
     required_indexes,
@@ -36,6 +37,7 @@ from voicequeue.storage.audit.findings import (
     IndexMismatch,
     LaneTurnMismatch,
     MissingNamespace,
+    MissingOwner,
     NotComparable,
     StoppedListMismatch,
     UndeliverableCallback,
@@ -60,6 +62,7 @@ def audit(redis: Redis, prefix: str) -> list[Finding]:
         for page in pages(sorted(job_ids)):
             findings += _index_mismatches(redis, root, index, page)
     findings += _missing_namespaces(expected_state)
+    findings += map(MissingOwner, sorted(expected_state.owners() - expected_state.members("owners")))
     findings += _batch_list_mismatches(redis, root, expected_state)
     findings += _stopped_list_mismatches(redis, root, expected_state)
     findings += _budget_list_mismatches(redis, root, names)
@@ -208,5 +211,7 @@ def _counter_mismatches(
 def _mismatches_of(expected_state: ExpectedState, counters: str, amounts: dict[str, int]) -> Iterator[CounterMismatch]:
     expected = expected_state.sums[counters]
     for field in sorted(amounts.keys() | expected.keys()):
+        if not is_complete(field, expected_state.days_from):
+            continue
         if amounts.get(field, 0) != expected[field]:
             yield CounterMismatch(counters, field, amounts.get(field, 0), expected[field], expected_state.corrections)

@@ -92,6 +92,21 @@ class BudgetListMismatch(Finding):
 
 
 @dataclass(frozen=True, slots=True)
+class MissingOwner(Finding):
+    """A namespace or API key (`namespace/NAME`, `key/NAME`) that has jobs and is missing in the list of owners."""
+
+    owner: str
+
+    @property
+    def kind(self) -> str:
+        """One group for all owners."""
+        return f"owners: {_KINDS[True]}"
+
+    def __str__(self) -> str:
+        return f"owners: {self.owner} {_problem(True)}"
+
+
+@dataclass(frozen=True, slots=True)
 class StoppedListMismatch(Finding):
     """A batch that has stopped itself and is missing in the list of such batches (`belongs`), or is listed and has
     not."""

@@ -21,23 +21,9 @@ local credits = available_credits(limits.floor)
 local from_end = is_early or (failures % 2 == 1 and redis.call('EXISTS', key('refused')) == 1)
 local admitted, shortage = { '' }, nil
 
--- Return the next job of a lane that its API key allows: its id, stage and cost; nil if there is none, or the limits of
--- the lane do not allow it.
-local function next_of(rank, batch, head_of, skip_key)
-  local id = head_of(rank, batch)
-  while id do
-    local job = redis.call('HMGET', key('job:' .. id), 'stage', 'next_stage', 'source')
-    local cost = cost_from_stage(job[1], job[2])
-    if #lane_holds(batch, 1, cost, now) > 0 then return nil end
-    if #key_holds(job[3], 1, cost, now) == 0 then return id, job[1], cost end
-    skip_key(job[3], cost)
-    id = head_of(rank, batch)
-  end
-end
-
 -- Admit the next job of a batch. Returns whether there was one; nil if the credits do not suffice.
 local function admit_from(rank, batch, head_of, skip_key)
-  local id, stage, cost = next_of(rank, batch, head_of, skip_key)
+  local id, stage, cost = next_allowed(rank, batch, head_of, skip_key, now)
   if not id then return false end
   if credits and credits < cost then shortage = cost return nil end
   transition(id, { to = 'admitted', stage = stage, due = ARGV[1] }, ARGV[1])

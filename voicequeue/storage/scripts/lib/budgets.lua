@@ -30,98 +30,101 @@ local function add_to_periods(job, credits, day)
   end
 end
 
--- Return what the jobs of an owner use: slots; credits that upstream may still charge, of jobs in flight, of unsure and of
--- lost orders; credits spent in all (not of the account), today and this month.
-local USED = { 'admitted', 'charging', 'pending', 'in_flight', 'reserved', 'unsettled', 'purged.unsettled', 'credits' }
-local function usage_of(owner, now)
-  flush_counters()
-  local counters = owner == 'account' and 'counters' or owner:gsub('/', ':', 1)
-  local day, month = spent_fields(day_of(now))
-  local used = redis.call('HMGET', key(counters), day, month, unpack(USED))
-  local function n(i) return tonumber(used[i] or 0) end
-  return { day = n(1), month = n(2), in_flight = n(3) + n(4) + n(5) + n(6), reserved = n(7) + n(8) - n(9), credits = n(10) }
-end
-
--- The limits of credits: their name and how they are reported.
-local CREDIT_LIMITS = {
-  { 'credits', 'batch_credits', 'the credit limit of %s is reached' },
-  { 'day', 'budget_day', "today's budget of %s is reached" },
-  { 'month', 'budget_month', "this month's budget of %s is reached" },
-}
-local OWNERS = { account = 'the account', batch = 'the batch', namespace = 'the namespace', key = 'the API key' }
-
--- Append the limits (in_flight, credits, day, month) of an owner that do not allow this many more slots and credits to a
--- list of holds. `resets` is true if the next period allows the cost, unless these credits stay reserved.
-local function add_holds(holds, owner, limits, slots, cost, now)
-  if not next(limits) then return end
-  local usage, kind = usage_of(owner, now), owner:match('^[^/]*')
-  local function add(reason, text, resets)
-    holds[#holds + 1] = { reason = reason, owner = owner, resets = resets or false, text = text:format(OWNERS[kind]) }
+local batch_settings = {} -- by batch
+local lane_holds, key_holds, limit_holds
+do
+  -- Return what the jobs of an owner use: slots; credits that upstream may still charge, of jobs in flight, of unsure and of
+  -- lost orders; credits spent in all (not of the account), today and this month.
+  local USED = { 'admitted', 'charging', 'pending', 'in_flight', 'reserved', 'unsettled', 'purged.unsettled', 'credits' }
+  local function usage_of(owner, now)
+    flush_counters()
+    local counters = owner == 'account' and 'counters' or owner:gsub('/', ':', 1)
+    local day, month = spent_fields(day_of(now))
+    local used = redis.call('HMGET', key(counters), day, month, unpack(USED))
+    local function n(i) return tonumber(used[i] or 0) end
+    return { day = n(1), month = n(2), in_flight = n(3) + n(4) + n(5) + n(6), reserved = n(7) + n(8) - n(9), credits = n(10) }
   end
-  if limits.in_flight and usage.in_flight + slots > limits.in_flight then
-    add(kind == 'batch' and 'batch_in_flight' or 'budget_in_flight', '%s has no free slot')
-  end
-  for _, limit in ipairs(CREDIT_LIMITS) do
-    local field, reason, text = unpack(limit)
-    local claimed = usage.reserved + cost
-    if limits[field] and usage[field] + claimed > limits[field] then
-      add(reason, text, field ~= 'credits' and claimed <= limits[field])
+
+  -- The limits of credits: their name and how they are reported.
+  local CREDIT_LIMITS = {
+    { 'credits', 'batch_credits', 'the credit limit of %s is reached' },
+    { 'day', 'budget_day', "today's budget of %s is reached" },
+    { 'month', 'budget_month', "this month's budget of %s is reached" },
+  }
+  local OWNERS = { account = 'the account', batch = 'the batch', namespace = 'the namespace', key = 'the API key' }
+
+  -- Append the limits (in_flight, credits, day, month) of an owner that do not allow this many more slots and credits to a
+  -- list of holds. `resets` is true if the next period allows the cost, unless these credits stay reserved.
+  local function add_holds(holds, owner, limits, slots, cost, now)
+    if not next(limits) then return end
+    local usage, kind = usage_of(owner, now), owner:match('^[^/]*')
+    local function add(reason, text, resets)
+      holds[#holds + 1] = { reason = reason, owner = owner, resets = resets or false, text = text:format(OWNERS[kind]) }
+    end
+    if limits.in_flight and usage.in_flight + slots > limits.in_flight then
+      add(kind == 'batch' and 'batch_in_flight' or 'budget_in_flight', '%s has no free slot')
+    end
+    for _, limit in ipairs(CREDIT_LIMITS) do
+      local field, reason, text = unpack(limit)
+      local claimed = usage.reserved + cost
+      if limits[field] and usage[field] + claimed > limits[field] then
+        add(reason, text, field ~= 'credits' and claimed <= limits[field])
+      end
     end
   end
-end
 
--- Return the settings of a batch, read once by each script.
-local batch_settings = {}
-local function settings_of(batch)
-  batch_settings[batch] = batch_settings[batch]
-    or redis.call('HMGET', key('batch:' .. batch), 'paused', 'max_in_flight', 'max_credits', 'stopped')
-  return batch_settings[batch]
-end
-
-local function add_batch_holds(holds, batch, slots, cost, now)
-  if not is_batch(batch) then return end
-  local set, owner = settings_of(batch), 'batch/' .. batch
-  local function add(reason, text)
-    holds[#holds + 1] = { reason = reason, owner = owner, resets = false, text = text }
+  -- Return the settings of a batch, read once by each script.
+  local function settings_of(batch)
+    batch_settings[batch] = batch_settings[batch]
+      or redis.call('HMGET', key('batch:' .. batch), 'paused', 'max_in_flight', 'max_credits', 'stopped')
+    return batch_settings[batch]
   end
-  if tonumber(set[1] or 0) ~= 0 then add('batch_paused', 'the batch is paused') end
-  if set[4] then add('batch_stopped', 'the batch is stopped, because too many of its jobs failed') end
-  add_holds(holds, owner, { in_flight = tonumber(set[2] or nil), credits = tonumber(set[3] or nil) }, slots, cost, now)
-end
 
--- Return the budget of an owner, read once by each script.
-local budgets = {}
-local function budget_of(owner)
-  if not budgets[owner] then
-    local set = redis.call('HMGET', key('budget:' .. owner), 'day', 'month', 'max_in_flight')
-    budgets[owner] = { day = tonumber(set[1] or nil), month = tonumber(set[2] or nil), in_flight = tonumber(set[3] or nil) }
+  local function add_batch_holds(holds, batch, slots, cost, now)
+    if not is_batch(batch) then return end
+    local set, owner = settings_of(batch), 'batch/' .. batch
+    local function add(reason, text)
+      holds[#holds + 1] = { reason = reason, owner = owner, resets = false, text = text }
+    end
+    if tonumber(set[1] or 0) ~= 0 then add('batch_paused', 'the batch is paused') end
+    if set[4] then add('batch_stopped', 'the batch is stopped, because too many of its jobs failed') end
+    add_holds(holds, owner, { in_flight = tonumber(set[2] or nil), credits = tonumber(set[3] or nil) }, slots, cost, now)
   end
-  return budgets[owner]
-end
 
--- Return the limits that do not allow this many more slots and credits to jobs of a lane: of their batch, of the account
--- and of their namespace.
-local function lane_holds(batch, slots, cost, now)
-  local holds = {}
-  add_batch_holds(holds, batch, slots, cost, now)
-  for _, owner in ipairs({ 'account', 'namespace/' .. namespace_of(batch) }) do
-    add_holds(holds, owner, budget_of(owner), slots, cost, now)
+  -- Return the budget of an owner, read once by each script.
+  local budgets = {}
+  local function budget_of(owner)
+    if not budgets[owner] then
+      local set = redis.call('HMGET', key('budget:' .. owner), 'day', 'month', 'max_in_flight')
+      budgets[owner] = { day = tonumber(set[1] or nil), month = tonumber(set[2] or nil), in_flight = tonumber(set[3] or nil) }
+    end
+    return budgets[owner]
   end
-  return holds
-end
 
--- Return those of the API key that enqueued a job.
-local function key_holds(source, slots, cost, now)
-  local holds, name = {}, api_key_of(source)
-  if name then add_holds(holds, 'key/' .. name, budget_of('key/' .. name), slots, cost, now) end
-  return holds
-end
+  -- Return the limits that do not allow this many more slots and credits to jobs of a lane: of their batch, of the account
+  -- and of their namespace.
+  function lane_holds(batch, slots, cost, now)
+    local holds = {}
+    add_batch_holds(holds, batch, slots, cost, now)
+    for _, owner in ipairs({ 'account', 'namespace/' .. namespace_of(batch) }) do
+      add_holds(holds, owner, budget_of(owner), slots, cost, now)
+    end
+    return holds
+  end
 
--- Return those of all owners of a job.
-local function limit_holds(job, slots, cost, now)
-  local holds = lane_holds(job.batch, slots, cost, now)
-  for _, hold in ipairs(key_holds(job.source, slots, cost, now)) do holds[#holds + 1] = hold end
-  return holds
+  -- Return those of the API key that enqueued a job.
+  function key_holds(source, slots, cost, now)
+    local holds, name = {}, api_key_of(source)
+    if name then add_holds(holds, 'key/' .. name, budget_of('key/' .. name), slots, cost, now) end
+    return holds
+  end
+
+  -- Return those of all owners of a job.
+  function limit_holds(job, slots, cost, now)
+    local holds = lane_holds(job.batch, slots, cost, now)
+    for _, hold in ipairs(key_holds(job.source, slots, cost, now)) do holds[#holds + 1] = hold end
+    return holds
+  end
 end
 
 -- The most jobs that are passed over because their API key has reached a limit, before a lane waits for them.
@@ -140,6 +143,47 @@ local function skips_held_keys(is_skipped)
     return true, passed_over > PASSED_OVER_MAX
   end
   return is_held, function(source, cost) held_from[source] = cost end
+end
+
+-- Return the next job of a lane that its API key allows: its id, stage and cost; nil if there is none, or the limits of
+-- the lane do not allow it.
+local function next_allowed(rank, batch, head_of, skip_key, now)
+  local id = head_of(rank, batch)
+  while id do
+    local job = redis.call('HMGET', key('job:' .. id), 'stage', 'next_stage', 'source')
+    local cost = cost_from_stage(job[1], job[2])
+    if #lane_holds(batch, 1, cost, now) > 0 then return nil end
+    if #key_holds(job[3], 1, cost, now) == 0 then return id, job[1], cost end
+    skip_key(job[3], cost)
+    id = head_of(rank, batch)
+  end
+end
+
+-- Return the first day of which the counters of all owners are complete: in a new queue from its first job on (0), in one
+-- of an earlier release from a repair on; nil before.
+local function counted_from()
+  local counters = redis.call('HMGET', key('counters'), 'days_from', 'lane_turn')
+  if not (counters[1] or counters[2]) then redis.call('HSET', key('counters'), 'days_from', 0) end
+  return counters[1] and tonumber(counters[1]) or (not counters[2] and 0 or nil)
+end
+
+-- Count what a job that is removed has spent, so that the audit knows it of the days that are kept.
+local function add_to_purged_days(job, by_day)
+  local first = next(by_day) and counted_from() or 0
+  for day, credits in pairs(by_day) do
+    for _, counters in ipairs(day >= first and { 'counters', unpack(spenders_of(job)) } or {}) do
+      add_to_counter(counters, 'purged.day.' .. day, credits)
+    end
+  end
+end
+
+-- List the namespace and the API key of a new job; each once by each script.
+local is_listed = {}
+local function list_owners(job, now)
+  for _, counters in ipairs(spenders_of(job)) do
+    if not is_listed[counters] then redis.call('ZADD', key('owners'), 'NX', now, (counters:gsub(':', '/', 1))) end
+    is_listed[counters] = true
+  end
 end
 
 -- List the owner if it has a budget, and remove it from the list otherwise. Returns 1 if that changed the list.

@@ -11,11 +11,7 @@ local function remove_job(id, job)
   add_to_counter('counters', 'purged.credits', credits)
   if job.shared_voice then leave_voice(job.shared_voice) end
   add_to_owners(job, 'purged.credits', credits)
-  for day, amount in pairs(credits_by_day(job)) do
-    for _, counters in ipairs({ 'counters', unpack(spenders_of(job)) }) do
-      add_to_counter(counters, 'purged.day.' .. day, amount)
-    end
-  end
+  add_to_purged_days(job, credits_by_day(job))
   -- The cost of its lost orders is no longer reserved.
   add_to_owners(job, 'reserved', -unsettled_credits(job))
   add_to_counter('counters', 'purged.unsettled', unsettled_credits(job))

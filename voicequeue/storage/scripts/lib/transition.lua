@@ -65,7 +65,9 @@ local function create_record(id, spec, created, rank, batch, stage, next_stage, 
   if sha256 ~= '' then fields[#fields + 1] = 'sha256'; fields[#fields + 1] = sha256 end
   if source_row ~= '' then fields[#fields + 1] = 'source_row'; fields[#fields + 1] = source_row end
   redis.call('HSET', key('job:' .. id), unpack(fields))
-  add_queued_credits({ batch = batch, source = source }, cost_from_stage(stage, next_stage ~= '' and next_stage))
+  local job = { batch = batch, source = source }
+  list_owners(job, created)
+  add_queued_credits(job, cost_from_stage(stage, next_stage ~= '' and next_stage))
 end
 
 -- Update the slot, the lane or the queue for a voice.
