@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from voicequeue.domain.clip import ArchivedFile, Clip
     from voicequeue.domain.gate import Account, Gate, Hold, Limits
     from voicequeue.domain.job import Charge, Event, Failure, Job, TimelineEntry, charges
+    from voicequeue.domain.job_holds import BacklogHold, JobHold, JobHoldReason
     from voicequeue.domain.song import Song
     from voicequeue.domain.spec import Priority, VoiceJob
     from voicequeue.domain.stage import Stage
@@ -72,6 +73,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "domain.clip": ("ArchivedFile", "Clip"),
     "domain.gate": ("Account", "Gate", "Hold", "Limits"),
     "domain.job": ("Charge", "Event", "Failure", "Job", "TimelineEntry", "charges"),
+    "domain.job_holds": ("BacklogHold", "JobHold", "JobHoldReason"),
     "domain.song": ("Song",),
     "domain.spec": ("Priority", "VoiceJob"),
     "domain.stage": ("Stage",),
@@ -118,6 +120,7 @@ __all__ = [
     "ArchivedFile",
     "AsyncVoiceQueue",
     "AuditEntry",
+    "BacklogHold",
     "BacklogLane",
     "Balance",
     "BalanceWindow",
@@ -149,6 +152,8 @@ __all__ = [
     "InvalidJobError",
     "InvalidStateError",
     "Job",
+    "JobHold",
+    "JobHoldReason",
     "JobNotFoundError",
     "KeyConflictError",
     "KeyLimits",

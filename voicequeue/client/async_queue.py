@@ -177,6 +177,7 @@ class AsyncVoiceQueue:
     jobs = offload_iterator(VoiceQueue.jobs)
     search = offload(VoiceQueue.search)
     voice_creator = offload(VoiceQueue.voice_creator)
+    job_holds = offload(VoiceQueue.job_holds)
     batch = offload(VoiceQueue.batch)
     batches = offload(VoiceQueue.batches)
     list_batches = offload(VoiceQueue.list_batches)

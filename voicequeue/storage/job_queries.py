@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from voicequeue.domain import serialization
 from voicequeue.domain.job import Event, Job, TimelineEntry
+from voicequeue.domain.job_holds import JobHold
 from voicequeue.domain.namespaces import index_of, namespace_of, split
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import Stage
@@ -17,6 +18,7 @@ from voicequeue.domain.status import BacklogLane, Batch
 from voicequeue.storage.connection.key_types import WrongType, wrong_types
 from voicequeue.storage.connection.keyspace import Keyspace
 from voicequeue.storage.counters import failures_by_code, read_counters
+from voicequeue.storage.job_holds import read_job_holds
 from voicequeue.storage.monitoring.throughput import TimeBucket, throughput
 from voicequeue.texts import replace_unencodable
 
@@ -117,10 +119,14 @@ class JobQueries:
             replies = iter(pipe.execute())
         sizes = zip(lanes, zip(*[replies] * 4, strict=True), strict=True)
         return [
-            _lane(lane, count, songs, [score for _, score in (*head, *voices)])
+            _lane(lane, count, songs, head[0][0], [score for _, score in (*head, *voices)])
             for lane, (count, songs, head, voices) in sizes
             if head
         ]
+
+    def job_holds(self, job_ids: Sequence[str], now: float) -> list[list[JobHold]]:
+        """Return the holds of each job, besides those of the gate; [] for a job that is not queued."""
+        return read_job_holds(self._space, job_ids, now)
 
     def _lane_names(self, priority: Priority) -> list[str]:
         """Return the batches in scope with queued jobs of this priority, in turn order."""
@@ -269,11 +275,11 @@ class JobQueries:
         return list(wrong_types(self._redis, self._space, queues))
 
 
-def _lane(lane: tuple[Priority, str], count: int, songs: int, scores: Sequence[float]) -> BacklogLane:
+def _lane(lane: tuple[Priority, str], count: int, songs: int, head_id: str, scores: Sequence[float]) -> BacklogLane:
     priority, qualified = lane
     namespace, batch = split(qualified)
     oldest_at = min(score % SONG_SCORE_OFFSET for score in scores)
-    return BacklogLane(priority, batch or None, count, oldest_at, songs, namespace)
+    return BacklogLane(priority, batch or None, count, oldest_at, songs, namespace, head_id)
 
 
 def _integer(value: str | None) -> int:

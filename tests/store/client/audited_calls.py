@@ -251,6 +251,7 @@ READS: dict[str, tuple[Any, ...]] = {
     "events": ("0-0",),
     "first_event_id": (),
     "get": ("JOB",),
+    "job_holds": ("JOB",),
     "jobs": (),
     "last_event_id": (),
     "limits": (),

@@ -201,6 +201,9 @@ class ExistingJob(Schema):
 class JobDetails(schemas.Job):
     """A job with its timeline."""
 
+    holds: list[schemas.JobHold]
+    """Why it is not submitted now; empty if only its turn is missing, and in other states than `queued` and `waiting`.
+    Computed with each request."""
     timeline: list[schemas.TimelineEntry]
     """State transitions, oldest first."""
 
