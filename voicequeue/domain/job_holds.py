@@ -71,6 +71,11 @@ class JobHold:
     until: float | None = None
 
     @property
+    def is_passed(self) -> bool:
+        """True if jobs behind this one in its lane may be admitted before it."""
+        return self.owner.partition("/")[0] in ("key", "job")
+
+    @property
     def detail(self) -> str:
         """The reason as a sentence."""
         if self.owner == GATE:
@@ -94,7 +99,8 @@ class BacklogHold:
 
     Attributes:
         hold: The hold of the first job of each lane.
-        jobs: Number of jobs in these lanes.
+        jobs: Number of jobs in these lanes; of a hold of an API key or of one job only the first of each lane, because
+            others pass it.
     """
 
     hold: JobHold
@@ -130,5 +136,5 @@ def count_by_hold(holds: list[list[JobHold]], jobs: list[int]) -> list[BacklogHo
     counts: dict[JobHold, int] = {}
     for lane_holds, count in zip(holds, jobs, strict=True):
         for hold in lane_holds:
-            counts[hold] = counts.get(hold, 0) + count
+            counts[hold] = counts.get(hold, 0) + (1 if hold.is_passed else count)
     return [BacklogHold(hold, count) for hold, count in sorted(counts.items(), key=lambda item: -item[1])]

@@ -290,7 +290,7 @@ class BacklogHold(JobHold):
     """A reason why queued jobs are not admitted, although the gate is open."""
 
     jobs: int
-    """Number of queued jobs that it holds, together with those behind them in their lane."""
+    """Number of queued jobs that it holds; of a hold of an API key or of one job, only those at the head of a lane."""
 
 
 class Backlog(Schema):

@@ -13,6 +13,7 @@ from tests.support.jobs import voice, voice_with_song
 from voicequeue import JobHold, JobNotFoundError, Priority, VoiceQueue
 from voicequeue.client.queue import in_namespace
 from voicequeue.domain.budgets import period_ends
+from voicequeue.domain.job_holds import count_by_hold
 from voicequeue.storage.job_store import JobStore
 
 #: Changes that hold every job of the batch `b` (19 credits each), with the holds that follow.
@@ -145,6 +146,17 @@ def test_the_status_counts_the_jobs_that_each_limit_holds(queue: VoiceQueue, sto
     counts = [(entry.hold.owner, entry.jobs) for entry in queue.status().backlog_holds]
     assert counts == [("batch/b", 4), ("batch/a", 2), ("batch/shop/c", 1)]
     assert [entry.jobs for entry in queue.status("a").backlog_holds] == [2]
+
+
+def test_a_hold_that_others_pass_counts_no_other_job(store: JobStore) -> None:
+    """A refused job at the head of its lane does not hold those behind it."""
+    job_id, _ = songs(store, 2)
+    store.admit(NOW)
+    claim_admitted(store, job_id)
+    refuse_order(store, job_id, "cooldown", hold_s=30)
+    [lane] = store.lanes()
+    holds = store.job_holds([lane.head_id], NOW)
+    assert [(entry.hold.reason, entry.jobs) for entry in count_by_hold(holds, [5])] == [("refused", 1)]
 
 
 def test_reading_holds_changes_nothing(store: JobStore, redis: Redis, prefix: str) -> None:
