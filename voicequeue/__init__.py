@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from voicequeue.errors import (
         ApiKeyNotFoundError,
         BatchNotFoundError,
+        BudgetExceededError,
         ErasedError,
         InvalidAudioError,
         InvalidCursorError,
@@ -83,6 +84,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "errors": (
         "ApiKeyNotFoundError",
         "BatchNotFoundError",
+        "BudgetExceededError",
         "InvalidAudioError",
         "InvalidCursorError",
         "InvalidJobError",
@@ -127,6 +129,7 @@ __all__ = [
     "Batch",
     "BatchNotFoundError",
     "BatchStop",
+    "BudgetExceededError",
     "BulkAction",
     "BulkPlan",
     "BulkResult",

@@ -134,14 +134,15 @@ class ControlMethods(ReadMethods):
         self,
         owner: str,
         *,
-        day: float | None = None,
-        month: float | None = None,
-        max_in_flight: float | None = None,
+        day: float | Unchanged | None = UNCHANGED,
+        month: float | Unchanged | None = UNCHANGED,
+        max_in_flight: float | Unchanged | None = UNCHANGED,
+        hard: bool | Unchanged = UNCHANGED,
     ) -> bool:
         """Set what an owner may spend and have in flight, effective at once, and return whether that changed anything.
 
         Credits of jobs in flight, of unsure and of lost orders count as spent. At the limit, jobs wait in the backlog
-        until the next day or month (UTC).
+        until the next day or month (UTC). What is not given stays as it is.
 
         Args:
             owner: `account`, `namespace/NAME` (`namespace/`: the default one), or `key/NAME` for an API key of the
@@ -149,6 +150,8 @@ class ControlMethods(ReadMethods):
             day: Maximum number of credits in a day; None: no limit.
             month: Maximum number of credits in a month; None: no limit.
             max_in_flight: Maximum number of jobs in flight; None: no limit.
+            hard: True refuses new jobs (`BudgetExceededError`) that the rest of the day's or month's budget does not
+                allow, after what is queued; False enqueues them, and they wait. It can be set for every API key.
 
         Raises:
             NotOperatorError: The client is limited to one namespace.
@@ -156,8 +159,13 @@ class ControlMethods(ReadMethods):
             InvalidStateError: Jobs of an earlier release are not counted for their owners yet.
         """
         self._require_operator("set_budget")
+        limits = {"day": day, "month": month, "max_in_flight": max_in_flight}
         with translated_errors():
-            return self._store.flow_control.set_budget(owner, day=day, month=month, max_in_flight=max_in_flight)
+            return self._store.flow_control.set_budget(
+                owner,
+                hard=None if hard is UNCHANGED else bool(hard),
+                **{name: limit for name, limit in limits.items() if limit is not UNCHANGED},
+            )
 
     @audited
     def set_batch_limits(

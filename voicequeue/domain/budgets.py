@@ -49,7 +49,7 @@ class Budget:
     """The budget of an owner in the current day or month (UTC), in credits.
 
     `reserved` is the cost of jobs in flight, of unsure and of lost orders, which counts as spent. `resets_at` is the
-    Unix time at which the next period begins.
+    Unix time at which the next period begins. With `is_hard`, new jobs over the budget are refused.
     """
 
     owner: str
@@ -58,6 +58,7 @@ class Budget:
     spent: int
     reserved: int
     resets_at: float
+    is_hard: bool = False
 
     @property
     def remaining(self) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.states import State
+from voicequeue.texts import owner_text
 
 if TYPE_CHECKING:
     from voicequeue.domain import schemas
@@ -109,16 +110,6 @@ class BacklogHold:
     def as_dict(self) -> schemas.BacklogHold:
         """Return the JSON representation."""
         return {**self.hold.as_dict(), "jobs": self.jobs}
-
-
-def owner_text(owner: str) -> str:
-    """Return an owner in words, such as `namespace shop`."""
-    kind, _, name = owner.partition("/")
-    if kind == "account":
-        return "the account"
-    if kind == "namespace" and not name:
-        return "the default namespace"
-    return f"{'API key' if kind == 'key' else kind} {name}"
 
 
 def gate_holds(holds: tuple[Hold, ...], stage: Stage) -> list[JobHold]:

@@ -22,14 +22,16 @@ from voicequeue.storage.connection.keyspace import Keyspace
 _PAGE = 200
 
 
-def write_budget(space: Keyspace, owner: str, **limits: float | None) -> bool:
-    """Set `day`, `month` and `max_in_flight` of an owner; None is unlimited. Return whether that changed anything.
-    Raises ValueError and InvalidStateError."""
+def write_budget(space: Keyspace, owner: str, *, hard: bool | None = None, **limits: float | None) -> bool:
+    """Set `day`, `month` and `max_in_flight` of an owner; None is unlimited. `hard` refuses new jobs over the budget;
+    None leaves it. Return whether that changed anything. Raises ValueError and InvalidStateError."""
     if owner == ACCOUNT and limits.get("max_in_flight") is not None:
         raise ValueError("max_in_flight: the account has none; limit the jobs in flight with `voicequeue limits`")
     kind, _, name = budget_owner(owner).partition("/")
     fields = [text for limit, value in limits.items() for text in (limit, budget_text(limit, value))]
-    if kind == "key" and space.redis.hexists(space.key("api_keys"), name):
+    if hard is not None:
+        fields += ("hard", "1" if hard else "")
+    if limits and kind == "key" and space.redis.hexists(space.key("api_keys"), name):
         raise ValueError(f"{owner}: the limits of this API key are part of it; change them with `voicequeue keys edit`")
     require_complete_counters(space)
     return bool(space.run_change("set_budget", owner, *fields))
@@ -61,13 +63,24 @@ def read_budgets(space: Keyspace, now: float) -> list[Budget]:
     fields, ends = spent_fields(now), period_ends(now)
     pipeline = space.redis.pipeline(transaction=True)
     for owner in owners:
-        pipeline.hmget(space.key(f"budget:{owner}"), list(fields))
+        pipeline.hmget(space.key(f"budget:{owner}"), [*fields, "hard"])
         pipeline.hmget(space.key(counters_of(owner)), [*fields.values(), "reserved", "unsettled", "purged.unsettled"])
     replies = cast(list[list[Any]], pipeline.execute())
     budgets = []
     for owner, limits, amounts in zip(owners, replies[::2], replies[1::2], strict=True):
         *spent, reserved, unsettled, purged = (int(amount or 0) for amount in amounts)
-        for period, limit, credits in zip(fields, limits, spent, strict=True):
+        *periods, hard = limits
+        for period, limit, credits in zip(fields, periods, spent, strict=True):
             if limit:
-                budgets.append(Budget(owner, period, int(limit), credits, reserved + unsettled - purged, ends[period]))
+                budgets.append(
+                    Budget(
+                        owner,
+                        period,
+                        int(limit),
+                        credits,
+                        reserved + unsettled - purged,
+                        ends[period],
+                        is_hard=hard == "1",
+                    )
+                )
     return budgets

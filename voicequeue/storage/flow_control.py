@@ -156,13 +156,11 @@ class FlowControl:
         fields = ((name, _limit_text(name, value) or "") for name, value in limits.items())
         self._space.run_change("set_fields", "limits", *chain.from_iterable(fields))
 
-    def set_budget(
-        self, owner: str, *, day: float | None, month: float | None, max_in_flight: float | None = None
-    ) -> bool:
-        """Set what an owner may spend in a day and in a month (UTC), in credits, and how many of its jobs may be in
-        flight, effective at once; None: unlimited. Return whether that changed anything. Raises ValueError and
-        InvalidStateError."""
-        return write_budget(self._space, owner, day=day, month=month, max_in_flight=max_in_flight)
+    def set_budget(self, owner: str, *, hard: bool | None = None, **limits: float | None) -> bool:
+        """Set what an owner may spend in a `day` and in a `month` (UTC), in credits, and how many of its jobs may be in
+        flight (`max_in_flight`), effective at once; None: unlimited. With `hard`, new jobs over the budget are refused.
+        Return whether that changed anything. Raises ValueError and InvalidStateError."""
+        return write_budget(self._space, owner, hard=hard, **limits)
 
     def forget_days(self, now: float) -> None:
         """Delete what owners spent on days that are no longer kept (`DAYS_KEPT`)."""

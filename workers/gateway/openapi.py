@@ -60,6 +60,7 @@ TAGS = [
 _EXAMPLES: Mapping[int, tuple[str, str, tuple[Problem, ...]]] = {
     400: ("The body is not valid JSON: Expecting value: line 1 column 1 (char 0).", "unreadable", ()),
     401: ("A valid API key is required.", "unauthorized", ()),
+    402: ("the budget of namespace shop for this day does not allow 19 more credits", "budget_exceeded", ()),
     403: ("The API key needs the scope enqueue.", "forbidden", ()),
     404: ("no job 'k5v2yj3q7m6xw4ra'", "job_not_found", ()),
     408: ("The body must arrive within 20 s.", "request_timeout", ()),

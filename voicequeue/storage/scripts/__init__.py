@@ -36,6 +36,7 @@ _PARTS = (
     "transition",
     "cancellation",
     "shared_voices",
+    "hard_budgets",
     "stop_loss",
     "batches",
     "removal",

@@ -31,12 +31,12 @@ local function add_to_periods(job, credits, day)
 end
 
 local batch_settings = {} -- by batch
-local lane_holds, key_holds, limit_holds
+local usage_of, budget_of, lane_holds, key_holds, limit_holds
 do
   -- Return what the jobs of an owner use: slots; credits that upstream may still charge, of jobs in flight, of unsure and of
   -- lost orders; credits spent in all (not of the account), today and this month.
   local USED = { 'admitted', 'charging', 'pending', 'in_flight', 'reserved', 'unsettled', 'purged.unsettled', 'credits' }
-  local function usage_of(owner, now)
+  function usage_of(owner, now)
     flush_counters()
     local counters = owner == 'account' and 'counters' or owner:gsub('/', ':', 1)
     local day, month = spent_fields(day_of(now))
@@ -93,10 +93,11 @@ do
 
   -- Return the budget of an owner, read once by each script.
   local budgets = {}
-  local function budget_of(owner)
+  function budget_of(owner)
     if not budgets[owner] then
-      local set = redis.call('HMGET', key('budget:' .. owner), 'day', 'month', 'max_in_flight')
-      budgets[owner] = { day = tonumber(set[1] or nil), month = tonumber(set[2] or nil), in_flight = tonumber(set[3] or nil) }
+      local set = redis.call('HMGET', key('budget:' .. owner), 'day', 'month', 'max_in_flight', 'hard')
+      budgets[owner] = { day = tonumber(set[1] or nil), month = tonumber(set[2] or nil), in_flight = tonumber(set[3] or nil),
+        is_hard = set[4] == '1' or nil }
     end
     return budgets[owner]
   end

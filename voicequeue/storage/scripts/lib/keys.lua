@@ -95,7 +95,8 @@
 --   settings       hash    the limits in the workers' settings
 --   limits         hash    limits set at run time: in_flight, submit_rate, min_balance
 --   budget:<owner> hash    day, month: credits that the owner (account, namespace/<name>, key/<name>) may spend in a period
---                          (UTC); max_in_flight: its jobs in flight; of an API key in Redis a copy of what its record says
+--                          (UTC); max_in_flight: its jobs in flight (of an API key in Redis a copy of what its record
+--                          says); hard: 1 = new jobs over it are refused
 --   budgets        set     owners that have a budget
 --   poll_durations:<kind> list "over within": durations of the latest orders of a stage and model
 --   poll_kinds     set     those kinds
