@@ -278,6 +278,8 @@ class AsyncVoiceQueue:
     limits = offload(VoiceQueue.limits)
     set_limits = offload(VoiceQueue.set_limits)
     set_budget = offload(VoiceQueue.set_budget)
+    budgets = offload(VoiceQueue.budgets)
+    spending = offload(VoiceQueue.spending)
     set_batch_limits = offload(VoiceQueue.set_batch_limits)
     set_batch_callback = offload(VoiceQueue.set_batch_callback)
     set_callback_secret = offload(VoiceQueue.set_callback_secret)

@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
+from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.namespaces import namespace_name
+
+if TYPE_CHECKING:
+    from voicequeue.domain import operator_schemas
 
 #: The owner of all jobs.
 ACCOUNT = "account"
@@ -15,6 +20,9 @@ ACCOUNT = "account"
 DAYS_KEPT = 400
 
 DAY_S = 86_400
+
+#: The kinds of owners, in the order of lists.
+OWNER_KINDS = (ACCOUNT, "namespace", "key")
 
 _API_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -64,6 +72,19 @@ class Budget:
     def remaining(self) -> int:
         """Return the credits that new orders may spend in this period."""
         return max(0, self.limit - self.spent - self.reserved)
+
+    def as_dict(self) -> operator_schemas.Budget:
+        """Return the JSON representation."""
+        return {
+            "owner": self.owner,
+            "period": self.period,
+            "limit": self.limit,
+            "spent": self.spent,
+            "reserved": self.reserved,
+            "remaining": self.remaining,
+            "resets_at": to_iso8601(self.resets_at),
+            "hard": self.is_hard,
+        }
 
 
 def spent_fields(now: float) -> dict[str, str]:

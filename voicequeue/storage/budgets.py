@@ -8,6 +8,7 @@ from voicequeue.domain.budgets import (
     ACCOUNT,
     DAY_S,
     DAYS_KEPT,
+    OWNER_KINDS,
     Budget,
     budget_owner,
     budget_text,
@@ -16,6 +17,7 @@ from voicequeue.domain.budgets import (
     spent_fields,
 )
 from voicequeue.errors import InvalidStateError
+from voicequeue.storage.api_keys import key_names
 from voicequeue.storage.connection.keyspace import Keyspace
 
 #: The number of owners whose days one script deletes.
@@ -55,12 +57,8 @@ def forget_days(space: Keyspace, now: float) -> None:
 
 
 def read_budgets(space: Keyspace, now: float) -> list[Budget]:
-    """Return the budgets in scope: for operators those of the account and of namespaces that ever had a job."""
-    owners = [f"namespace/{name}" for name in space.namespaces()]
-    if space.scope.is_all:
-        listed = cast(set[str], space.redis.smembers(space.key("budgets")))
-        owners = [ACCOUNT, *owners, *sorted(listed - {ACCOUNT, *owners})]
-    fields, ends = spent_fields(now), period_ends(now)
+    """Return the budgets of all owners; in the scope of a namespace its own, and those of its keys in Redis."""
+    owners, fields, ends = _owners(space), spent_fields(now), period_ends(now)
     pipeline = space.redis.pipeline(transaction=True)
     for owner in owners:
         pipeline.hmget(space.key(f"budget:{owner}"), [*fields, "hard"])
@@ -84,3 +82,11 @@ def read_budgets(space: Keyspace, now: float) -> list[Budget]:
                     )
                 )
     return budgets
+
+
+def _owners(space: Keyspace) -> list[str]:
+    """Return the owners in scope that have a budget: the account, namespaces, API keys."""
+    owners = cast(set[str], space.redis.smembers(space.key("budgets")))
+    if not space.scope.is_all:
+        owners &= {f"namespace/{space.scope.namespace}", *(f"key/{name}" for name in key_names(space))}
+    return sorted(owners, key=lambda owner: (OWNER_KINDS.index(owner.partition("/")[0]), owner))

@@ -8,17 +8,21 @@ from itertools import islice
 from typing import Any, cast
 
 from voicequeue.domain import serialization
+from voicequeue.domain.budgets import Budget
 from voicequeue.domain.job import Event, Job, TimelineEntry
 from voicequeue.domain.job_holds import JobHold
 from voicequeue.domain.namespaces import index_of, namespace_of, split
 from voicequeue.domain.spec import Priority
+from voicequeue.domain.spending import Spending, SpendingQuery
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import IN_FLIGHT, SETTLED, State
 from voicequeue.domain.status import BacklogLane, Batch
+from voicequeue.storage.budgets import read_budgets
 from voicequeue.storage.connection.key_types import WrongType, wrong_types
 from voicequeue.storage.connection.keyspace import Keyspace
 from voicequeue.storage.counters import failures_by_code, read_counters
 from voicequeue.storage.job_holds import read_job_holds
+from voicequeue.storage.monitoring.spending import read_spending
 from voicequeue.storage.monitoring.throughput import TimeBucket, throughput
 from voicequeue.texts import replace_unencodable
 
@@ -206,6 +210,14 @@ class JobQueries:
     def throughput(self, now: float, *, span_s: float, buckets: int) -> list[TimeBucket]:
         """Return how many jobs finished in each interval, and how long they took."""
         return throughput(self._space, now, span_s=span_s, buckets=buckets)
+
+    def budgets(self, now: float) -> list[Budget]:
+        """Return the budgets of the owners in scope."""
+        return read_budgets(self._space, now)
+
+    def spending(self, query: SpendingQuery) -> list[Spending]:
+        """Return the rows of a report of spending."""
+        return read_spending(self._space, query)
 
     def namespaces(self) -> list[str]:
         """Return the namespaces in scope that may have jobs; '' is the default one."""
