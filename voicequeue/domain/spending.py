@@ -24,8 +24,13 @@ class SpendingGroup(StrEnum):
     MONTH = "month"
 
 
-#: The columns of a key cannot be divided further: its credits are counted once, for all of its batches.
-_OWNERS = (SpendingGroup.NAMESPACE, SpendingGroup.BATCH)
+#: Pairs of columns whose credits are not counted together.
+_NOT_TOGETHER = (
+    (SpendingGroup.KEY, SpendingGroup.NAMESPACE),
+    (SpendingGroup.KEY, SpendingGroup.BATCH),
+    (SpendingGroup.BATCH, SpendingGroup.DAY),
+    (SpendingGroup.BATCH, SpendingGroup.MONTH),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +44,11 @@ class SpendingQuery:
     since: date | None = None
 
     def __post_init__(self) -> None:
-        owners = [group.value for group in _OWNERS if group in self.by]
-        if SpendingGroup.KEY in self.by and owners:
-            raise ValueError(f"by: key and {owners[0]} cannot be combined; ask for one report of each")
+        for pair in _NOT_TOGETHER:
+            if self.by.issuperset(pair):
+                raise ValueError(f"by: {pair[0]} and {pair[1]} cannot be combined; ask for one report of each")
+        if SpendingGroup.BATCH in self.by and self.since is not None:
+            raise ValueError("since: the credits of batches are not counted by day; leave out since, or by batch")
 
     @property
     def period(self) -> SpendingGroup | None:
