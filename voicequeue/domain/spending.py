@@ -110,9 +110,9 @@ class Spending:
         """Its columns in the order of reports; '' for those without a value."""
         return tuple(getattr(self, group) or "" for group in SpendingGroup)
 
-    def cells(self, by: frozenset[SpendingGroup]) -> tuple[object, ...]:
-        """Return the row of a table with these columns."""
-        return (*(getattr(self, group) for group in SpendingGroup if group in by), self.credits)
+    def cells(self, columns: Iterable[SpendingGroup]) -> tuple[object, ...]:
+        """Return the row of a table with these columns and the credits."""
+        return (*(getattr(self, column) for column in columns), self.credits)
 
     def as_dict(self) -> operator_schemas.Spending:
         """Return the JSON representation."""
