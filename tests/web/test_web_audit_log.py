@@ -46,6 +46,7 @@ API: list[Case] = [
     ("POST", "/v1/pause", nothing, "pause", {}),
     ("POST", "/v1/resume", paused, "resume", {}),
     ("PATCH", "/v1/batches/{name}", nothing, "set_batch_limits", {"max_credits": 5}),
+    ("PUT", "/v1/budgets/{owner:path}", nothing, "set_budget", {"day": 5}),
 ]
 
 #: Each form of the page that changes something.
@@ -105,6 +106,7 @@ def test_a_change_by_a_route_names_the_key_and_the_address(
 ) -> None:
     """It also has the reason in the query."""
     gateway.stage.client = ("203.0.113.7", 9)
+    path = path.replace("{owner:path}", "account")
     url = path.format(job_id=prepare(store), name="b") + "?reason=asked"
 
     answer = gateway(method, url, json=body)

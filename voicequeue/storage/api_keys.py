@@ -53,12 +53,5 @@ class ApiKeys:
         self._redis.hset(self._space.key("api_keys:last_used"), name, f"{now:.3f}")
 
 
-def key_names(space: Keyspace) -> list[str]:
-    """Return the names of the keys in scope, also of expired and revoked ones."""
-    records = cast(dict[str, str], space.redis.hgetall(space.key("api_keys")))
-    is_all, namespace = space.scope.is_all, space.scope.namespace
-    return sorted(name for name, text in records.items() if is_all or from_record(name, text).namespace == namespace)
-
-
 def _time(text: str | None) -> float | None:
     return None if text is None else float(text)

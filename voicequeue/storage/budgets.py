@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from voicequeue.domain.api_keys import from_record
 from voicequeue.domain.budgets import (
     ACCOUNT,
     DAY_S,
@@ -17,7 +18,6 @@ from voicequeue.domain.budgets import (
     spent_fields,
 )
 from voicequeue.errors import InvalidStateError
-from voicequeue.storage.api_keys import key_names
 from voicequeue.storage.connection.keyspace import Keyspace
 
 #: The number of owners whose days one script deletes.
@@ -90,3 +90,10 @@ def _owners(space: Keyspace) -> list[str]:
     if not space.scope.is_all:
         owners &= {f"namespace/{space.scope.namespace}", *(f"key/{name}" for name in key_names(space))}
     return sorted(owners, key=lambda owner: (OWNER_KINDS.index(owner.partition("/")[0]), owner))
+
+
+def key_names(space: Keyspace) -> list[str]:
+    """Return the names of the keys in scope, also of expired and revoked ones."""
+    records = cast(dict[str, str], space.redis.hgetall(space.key("api_keys")))
+    is_all, namespace = space.scope.is_all, space.scope.namespace
+    return sorted(name for name, text in records.items() if is_all or from_record(name, text).namespace == namespace)

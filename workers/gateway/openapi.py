@@ -32,6 +32,7 @@ _REF = "#/components/schemas/{model}"
 _HIDDEN: tuple[type[Any], ...] = (
     VoiceJob,
     schemas.BatchSettings,
+    schemas.BudgetLimits,
     schemas.BulkRequest,
     schemas.BulkRetryRequest,
     schemas.RetryRequest,
@@ -51,6 +52,7 @@ TAGS = [
     {"name": "Jobs", "description": "Enqueue, list, cancel and retry jobs."},
     {"name": "Batches", "description": "Named sets of jobs."},
     {"name": "Queue", "description": "Status, pause and resume, rejected messages."},
+    {"name": "Spending", "description": "Budgets, and reports of the credits that were charged."},
     {"name": "Keys", "description": "API keys: create, edit, rotate and revoke."},
     {"name": "Events", "description": "State transitions as server-sent events."},
     {"name": "Monitoring", "description": "Health checks and Prometheus metrics."},

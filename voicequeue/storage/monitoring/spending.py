@@ -14,7 +14,7 @@ from typing import cast
 
 from voicequeue.domain.namespaces import DEFAULT, index_of, split
 from voicequeue.domain.spending import Spending, SpendingGroup, SpendingQuery
-from voicequeue.storage.api_keys import key_names
+from voicequeue.storage.budgets import key_names
 from voicequeue.storage.connection.keyspace import Keyspace
 from voicequeue.storage.counters import SPENT
 
