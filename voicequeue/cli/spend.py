@@ -20,17 +20,8 @@ from voicequeue.cli.terminal import (
     plain_table,
     print_json,
 )
-from voicequeue.domain.spending import Spending, SpendingGroup, parse_groups
+from voicequeue.domain.spending import NO_VALUE, Spending, SpendingGroup, columns_of, parse_groups
 from voicequeue.ingest.cells import csv_lines
-
-#: The texts of columns without a value, in tables.
-_WITHOUT = {
-    SpendingGroup.NAMESPACE: "(default)",
-    SpendingGroup.KEY: "(no key)",
-    SpendingGroup.BATCH: "(no batch)",
-    SpendingGroup.DAY: "(undated)",
-    SpendingGroup.MONTH: "(undated)",
-}
 
 
 def _day(text: str) -> date:
@@ -63,18 +54,13 @@ def spend(
             rows = queue.spending(groups, since=since)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
-    columns = [group for group in SpendingGroup if group in _shown(groups)]
+    columns = columns_of(groups)
     if as_csv:
         sys.stdout.writelines(csv_lines([(*columns, "credits"), *(row.cells(columns) for row in rows)]))
     elif as_json:
         print_json([row.as_dict() for row in rows])
     else:
         _print(columns, rows)
-
-
-def _shown(groups: frozenset[SpendingGroup]) -> frozenset[SpendingGroup]:
-    """Return the columns of a report; a batch is named with its namespace."""
-    return groups | {SpendingGroup.NAMESPACE} if SpendingGroup.BATCH in groups else groups
 
 
 def _print(columns: list[SpendingGroup], rows: list[Spending]) -> None:
@@ -84,7 +70,7 @@ def _print(columns: list[SpendingGroup], rows: list[Spending]) -> None:
     table = plain_table(*columns, "credits")
     table.columns[-1].justify = "right"
     for row in rows:
-        labels = (escape_untrusted(getattr(row, column) or _WITHOUT[column]) for column in columns)
+        labels = (escape_untrusted(getattr(row, column) or NO_VALUE[column]) for column in columns)
         table.add_row(*labels, f"{row.credits:,}")
     out.print(table)
     out.print(f"{sum(row.credits for row in rows):,} credits in total")

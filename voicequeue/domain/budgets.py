@@ -73,6 +73,11 @@ class Budget:
         """Return the credits that new orders may spend in this period."""
         return max(0, self.limit - self.spent - self.reserved)
 
+    @property
+    def used_part(self) -> float:
+        """Return the part of the limit that is spent or reserved; at most 1."""
+        return min(1.0, (self.spent + self.reserved) / self.limit) if self.limit else 1.0
+
     def as_dict(self) -> operator_schemas.Budget:
         """Return the JSON representation."""
         return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
@@ -70,6 +70,22 @@ class SpendingQuery:
                 f"since: {self.since} is too long ago: days are kept from {oldest} on. For an earlier time, name the "
                 "first day of a month, and do not group by day"
             )
+
+
+#: The texts of columns without a value, for people.
+NO_VALUE: Mapping[SpendingGroup, str] = {
+    SpendingGroup.NAMESPACE: "(default)",
+    SpendingGroup.KEY: "(no key)",
+    SpendingGroup.BATCH: "(no batch)",
+    SpendingGroup.DAY: "(undated)",
+    SpendingGroup.MONTH: "(undated)",
+}
+
+
+def columns_of(by: frozenset[SpendingGroup]) -> list[SpendingGroup]:
+    """Return the columns of a report in their order; a batch has its namespace beside it."""
+    shown = by | {SpendingGroup.NAMESPACE} if SpendingGroup.BATCH in by else by
+    return [group for group in SpendingGroup if group in shown]
 
 
 def parse_groups(names: Iterable[str]) -> frozenset[SpendingGroup]:

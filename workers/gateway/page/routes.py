@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from voicequeue import VoiceQueue
 from workers.gateway.api.events import EventBroadcaster
-from workers.gateway.page import actions, audit_log, views
+from workers.gateway.page import actions, audit_log, spending, views
 from workers.gateway.page.base import HERE, MAX_FORM_BYTES, Form, PageRenderer
 from workers.gateway.page.filters import safe_path
 from workers.gateway.security.access import AccessControl
@@ -67,6 +67,7 @@ def router(
     routes.include_router(views.router(queue, renderer, broadcaster))
     routes.include_router(actions.router(queue, renderer))
     routes.include_router(audit_log.router(queue, renderer))
+    routes.include_router(spending.router(queue, renderer))
 
     @routes.get("/login")
     def login(request: Request, next_path: Annotated[str, Query(alias="next")] = "/", by: str = "") -> Response:
