@@ -29,6 +29,8 @@ def test_a_budget_is_set_and_read(gateway: Gateway) -> None:
     ]
     put = gateway("PUT", "/v1/budgets/namespace%2Fshop?reason=agreed", json={"month": 100})
     assert [(budget["period"], budget["limit"]) for budget in put.json()["budgets"]] == [("month", 100)]
+    put = gateway("PUT", "/v1/budgets/namespace/", json={"month": 100, "hard": True})
+    assert [(budget["owner"], budget["hard"]) for budget in put.json()["budgets"]] == [("namespace/", True)]
     assert gateway("PUT", "/v1/budgets/namespace/shop", json={}).json() == {"budgets": []}
 
 
@@ -48,6 +50,7 @@ def test_a_key_of_a_namespace_reads_its_own_budget_and_sets_none(build_gateway: 
     [
         ("shop", {"day": 5}, "owner"),
         ("namespace/a/b", {"day": 5}, "owner"),
+        ("key/a/b", {"day": 5}, "owner"),
         ("account", {"day": -1}, "day"),
         ("account", {"day": 0.5}, "day"),
         ("account", {"week": 5}, "week"),

@@ -13,6 +13,7 @@ from voicequeue.cli.terminal import (
     Reason,
     argument,
     escape_untrusted,
+    flag,
     format_time,
     open_queue,
     out,
@@ -59,16 +60,24 @@ def set_budget(
     owner: Annotated[str, argument("OWNER", help="account, namespace/NAME, or key/NAME.")],
     day: Annotated[float | None, _limit_of("day")] = None,
     month: Annotated[float | None, _limit_of("month")] = None,
+    hard: Annotated[
+        bool | None, flag("--hard/--soft", help="Refuse new jobs over the budget, or let them wait (the default).")
+    ] = None,
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
     """Set what an owner may spend, effective at once. What is not given stays as it is."""
-    limits = {period: credits for period, credits in (("day", day), ("month", month)) if credits is not None}
-    if not limits:
-        raise typer.BadParameter("give --day or --month")
+    changes: dict[str, Any] = {
+        period: None if credits == inf else credits
+        for period, credits in (("day", day), ("month", month))
+        if credits is not None
+    }
+    changes |= {} if hard is None else {"hard": hard}
+    if not changes:
+        raise typer.BadParameter("give --day, --month, --hard or --soft")
     with open_queue(reason=reason) as queue:
         try:
-            changed = queue.set_budget(owner, **{name: None if n == inf else n for name, n in limits.items()})
+            changed = queue.set_budget(owner, **changes)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
         budgets = [budget for budget in queue.budgets() if budget.owner == owner]
@@ -81,8 +90,9 @@ def set_budget(
 
 
 def _print(budgets: list[Budget]) -> None:
-    table = plain_table("owner", "period", "limit", "spent", "reserved", "left", "resets")
+    table = plain_table("owner", "period", "limit", "spent", "reserved", "left", "resets", "over it")
     for budget in budgets:
         numbers = (f"{n:,}" for n in (budget.limit, budget.spent, budget.reserved, budget.remaining))
-        table.add_row(escape_untrusted(budget.owner), budget.period, *numbers, format_time(budget.resets_at))
+        over = "refused" if budget.is_hard else "waits"
+        table.add_row(escape_untrusted(budget.owner), budget.period, *numbers, format_time(budget.resets_at), over)
     out.print(table)

@@ -93,7 +93,6 @@ def _owners(space: Keyspace) -> list[str]:
 
 
 def key_names(space: Keyspace) -> list[str]:
-    """Return the names of the keys in scope, also of expired and revoked ones."""
+    """Return the names of the API keys in Redis that belong to the namespace in scope, also of revoked ones."""
     records = cast(dict[str, str], space.redis.hgetall(space.key("api_keys")))
-    is_all, namespace = space.scope.is_all, space.scope.namespace
-    return sorted(name for name, text in records.items() if is_all or from_record(name, text).namespace == namespace)
+    return [name for name, text in records.items() if from_record(name, text).namespace == space.scope.namespace]

@@ -29,7 +29,12 @@ def test_a_budget_is_set_and_listed(command: Command) -> None:
     ]
     assert command("budget", "list", "--namespace", "shop", "--json").json() == budgets[1:]
     assert "9,000" in command("budget", "list").out
-    [_, entry, _] = command("audit-log", "--json").json()
+    assert not budgets[1]["hard"]
+    command("budget", "set", "namespace/shop", "--hard")
+    assert [budget["hard"] for budget in command("budget", "list", "--json").json()] == [False, True]
+    command("budget", "set", "namespace/shop", "--soft")
+    assert command("budget", "list", "--json").json() == budgets
+    [*_, entry, _] = command("audit-log", "--json").json()
     assert (entry["action"], entry["reason"]) == ("set_budget", "a contract")
 
 
@@ -44,7 +49,7 @@ def test_a_budget_without_limits_is_none(command: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("account",), "give --day or --month"),
+        (("account",), "give --day, --month, --hard or --soft"),
         (("account", "--day", "many"), "no number of credits"),
         (("account", "--day", "0.5"), "whole number"),
         (("account", "--day", "-1"), "at least 0"),

@@ -262,7 +262,7 @@ READS: dict[str, tuple[Any, ...]] = {
     "preview": ([],),
     "rejected_messages": (),
     "search": (Filter(),),
-    "spending": (["batch", "day"],),
+    "spending": (["namespace", "day"],),
     "status": (),
     "throughput": (),
     "timeline": ("JOB",),

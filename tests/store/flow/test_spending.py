@@ -10,9 +10,10 @@ from itertools import chain, combinations
 import pytest
 from redis import Redis
 
-from tests.store.life import NOW, accept_order, claim_admitted, enqueue_jobs, job_in_state
+from tests.store.life import NOW, accept_order, claim_admitted, job_in_state
 from tests.support.jobs import voice
-from voicequeue import Spending, SpendingGroup, State, VoiceQueue
+from voicequeue import Scope, Spending, SpendingGroup, State, VoiceQueue
+from voicequeue.auth.api_keys import generate_key
 from voicequeue.domain.spending import SpendingQuery
 from voicequeue.storage.job_store import JobStore
 
@@ -38,20 +39,26 @@ COMBINATIONS = [
 ]
 
 
-def charge(store: JobStore, key: str, batch: str | None, now: float) -> None:
+def charge(store: JobStore, key: str, batch: str | None, now: float, *, source: str = "library") -> None:
     """Submit the order of a voice (4 credits)."""
-    [job_id] = enqueue_jobs(store, voice(key=key, batch=batch), now=now)
+    job = voice(key=key, batch=batch)
+    job_id = job.job_id(namespace=store.scope.target)
+    store.enqueue([(job_id, job)], now, source=source)
     store.admit(now)
     claim_admitted(store, job_id, now)
     accept_order(store, job_id, now)
 
 
 def charge_everywhere(store: JobStore) -> None:
-    """Charge 1 order in the default namespace, 2 in `shop` and 3 in `news`, with and without a batch, at each time."""
+    """Charge 1 order in the default namespace, 2 in `shop` and 3 in `news`, with and without a batch, at each time.
+
+    Those of batches are enqueued by the API key `app`.
+    """
     for orders, namespace in enumerate(("", "shop", "news"), start=1):
         scoped = store.in_namespace(namespace)
         for time, number, batch in ((t, n, b) for t in TIMES for n in range(orders) for b in ("spring", None)):
-            charge(scoped, f"{time}-{number}-{batch}", batch, time)
+            source = "http:app" if batch else "library"
+            charge(scoped, f"{time}-{number}-{batch}", batch, time, source=source)
 
 
 def by_labels(rows: Iterable[Spending], *groups: str) -> Counter[tuple[str, ...]]:
@@ -101,6 +108,24 @@ def test_spending_is_reported_by_batch(store: JobStore) -> None:
         for namespace, credits in (("", 12), ("news", 36), ("shop", 24))
         for batch in ("", "spring")
     ]
+
+
+def test_spending_is_reported_by_api_key(store: JobStore) -> None:
+    """Of all keys to an operator, of its own keys to a client in a namespace; all other jobs have a row."""
+    charge(store.in_namespace("shop"), "a", None, NOW, source="http:app")
+    charge(store.in_namespace("shop"), "b", None, NOW, source="http:operator")
+    charge(store.in_namespace("shop"), "c", None, NOW)
+    assert store.api_keys.write(generate_key("app", [Scope.READ], "shop")[1], before="")
+    assert store.api_keys.write(generate_key("operator", [Scope.READ])[1], before="")
+    by_key = SpendingQuery(frozenset({SpendingGroup.KEY, SpendingGroup.DAY}))
+
+    seen = {
+        name: store.in_namespace(name).spending(by_key) if name else store.spending(by_key) for name in ("", "shop")
+    }
+
+    assert [(row.key, row.credits) for row in seen[""]] == [("", 4), ("app", 4), ("operator", 4)]
+    assert [(row.key, row.credits) for row in seen["shop"]] == [("", 8), ("app", 4)]
+    assert store.in_namespace("news").spending(by_key) == []
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def read_spending(space: Keyspace, query: SpendingQuery) -> list[Spending]:
 def _owners(space: Keyspace, query: SpendingQuery) -> Iterator[tuple[dict[str, str], Counter[str]]]:
     """Yield the labels of each owner of a row, and its credits by period."""
     if SpendingGroup.KEY in query.by:
-        names = {name: f"key:{name}" for name in key_names(space)}
+        names = {name: f"key:{name}" for name in _keys(space)}
         yield from _with_rest("key", _read(space, names, query), _scope_total(space, query))
     elif SpendingGroup.BATCH in query.by:
         for namespace, total in _by_namespace(space, query).items():
@@ -80,6 +80,13 @@ def _by_namespace(space: Keyspace, query: SpendingQuery) -> dict[str, Counter[st
     for amounts in named.values():
         default.subtract(amounts)
     return {DEFAULT: default} | (named if scope.is_all else {})
+
+
+def _keys(space: Keyspace) -> list[str]:
+    """Return the names of the API keys that enqueued jobs; in one namespace, of those in Redis that belong to it."""
+    owners = cast(list[str], space.redis.zrange(space.key("owners"), 0, -1))
+    names = [owner.removeprefix("key/") for owner in owners if owner.startswith("key/")]
+    return names if space.scope.is_all else list(set(names) & set(key_names(space)))
 
 
 # ── the counters of one owner ─────────────────────────────────────────────────────────────────────

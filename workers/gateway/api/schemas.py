@@ -137,6 +137,7 @@ class BudgetLimits(BaseModel):
 
     day: int | None = Field(None, ge=0, lt=2**53, description="Credits that it may spend in a day (UTC).")
     month: int | None = Field(None, ge=0, lt=2**53, description="Credits that it may spend in a month (UTC).")
+    hard: bool = Field(False, description="Refuse new jobs over the budget; otherwise they wait.")
 
 
 class RetryRequest(BaseModel):

@@ -84,21 +84,22 @@ def _add_budget_routes(routes: APIRouter, queue: VoiceQueue, access: AccessContr
         dependencies=access.require(Scope.OPERATE),
         responses={
             200: response_of(schemas.BudgetList, "The budgets of the owner as they are now."),
-            **problems(400, 401, 403, 408, 413, 415, 422, 503),
+            **problems(400, 401, 403, 408, 409, 413, 415, 422, 503),
         },
         openapi_extra=json_body("BudgetLimits", {"A day and a month": {"day": 500, "month": 9000}}),
     )
     async def set_budget(request: Request, owner: _Owner, reason: ChangeReason = "") -> JSONResponse:
         """Set what an owner may spend, for keys of namespace `*`.
 
-        A period that is not sent, or null, has no limit. It is in force at once.
+        It replaces the whole budget, in force at once: a period that is not sent, or null, has no limit. An API key in
+        Redis has its budget in its own limits (`/v1/keys`).
         """
         require_operator(request, "set_budget")
         limits = bodies.validate(schemas.BudgetLimits, await bodies.read_json(request))
         caller = acting(queue, request, reason)
 
         def change() -> list[Budget]:
-            caller.set_budget(owner, day=limits.day, month=limits.month)
+            caller.set_budget(owner, day=limits.day, month=limits.month, hard=limits.hard)
             return [budget for budget in caller.budgets() if budget.owner == owner]
 
         return _listed(await run_in_threadpool(_checked, change, field="owner"))
