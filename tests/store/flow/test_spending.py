@@ -123,8 +123,8 @@ def test_spending_is_reported_by_api_key(store: JobStore) -> None:
         name: store.in_namespace(name).spending(by_key) if name else store.spending(by_key) for name in ("", "shop")
     }
 
-    assert [(row.key, row.credits) for row in seen[""]] == [("", 4), ("app", 4), ("operator", 4)]
-    assert [(row.key, row.credits) for row in seen["shop"]] == [("", 8), ("app", 4)]
+    assert [(row.key, row.credits) for row in reports[""]] == [("", 4), ("app", 4), ("operator", 4)]
+    assert [(row.key, row.credits) for row in reports["shop"]] == [("", 8), ("app", 4)]
     assert store.in_namespace("news").spending(by_key) == []
 
 
