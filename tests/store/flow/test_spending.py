@@ -119,7 +119,7 @@ def test_spending_is_reported_by_api_key(store: JobStore) -> None:
     assert store.api_keys.write(generate_key("operator", [Scope.READ])[1], before="")
     by_key = SpendingQuery(frozenset({SpendingGroup.KEY, SpendingGroup.DAY}))
 
-    seen = {
+    reports = {
         name: store.in_namespace(name).spending(by_key) if name else store.spending(by_key) for name in ("", "shop")
     }
 
