@@ -5,6 +5,7 @@
      ├── InvalidAudioError      (also a ValueError)   the recording cannot be used
      ├── KeyConflictError       (also a ValueError)   the idempotency key belongs to a job with other content
      ├── ErasedError            (also a ValueError)   the key or the recording belongs to an erased person
+     ├── BudgetExceededError                          a hard budget does not allow the price of the job
      ├── JobNotFoundError       (also a LookupError)  no job has this id
      ├── BatchNotFoundError     (also a LookupError)  no job is in this batch
      ├── PlanNotFoundError      (also a LookupError)  the token of the bulk plan is unknown or expired
@@ -21,10 +22,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from voicequeue.texts import find_unencodable, replace_unencodable
+from voicequeue.texts import find_unencodable, owner_text, replace_unencodable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -229,6 +231,45 @@ class ErasedError(VoiceQueueError, ValueError):
         )
 
 
+class BudgetExceededError(VoiceQueueError):
+    """A hard budget does not allow the price of a new job. Nothing was enqueued.
+
+    Attributes:
+        owner: Owner of the budget: `account`, `namespace/NAME` or `key/NAME`.
+        period: Period of the budget, `day` or `month` (UTC).
+        price: Price of the job, in credits.
+        limit: The budget, in credits; None for that of the account, unless an operator enqueues.
+        left: Credits that are left for new jobs, after what was spent, is reserved, and is queued; None as `limit`.
+        resets_at: Time when the next period begins (Unix seconds).
+    """
+
+    def __init__(
+        self, owner: str, period: str, price: int, *, limit: int | None, left: int | None, resets_at: float
+    ) -> None:
+        super().__init__(owner, period, price)
+        self.owner, self.period, self.price = owner, period, price
+        self.limit, self.left, self.resets_at = limit, left, resets_at
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _budget_error, (self.owner, self.period, self.price, self.limit, self.left, self.resets_at)
+
+    def __str__(self) -> str:
+        left = "" if self.left is None else f" ({self.left:,} of {self.limit:,} credits left)"
+        reset = datetime.fromtimestamp(self.resets_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        is_too_small = self.limit is not None and self.price > self.limit
+        end = "an operator has to raise it" if is_too_small else f"it resets at {reset}, or an operator raises it"
+        return (
+            f"the budget of {owner_text(self.owner)} for this {self.period} does not allow {self.price} more credits"
+            f"{left}: what was spent, is reserved, and is queued counts; {end}"
+        )
+
+
+def _budget_error(
+    owner: str, period: str, price: int, limit: int | None, left: int | None, resets_at: float
+) -> BudgetExceededError:
+    return BudgetExceededError(owner, period, price, limit=limit, left=left, resets_at=resets_at)
+
+
 class JobNotFoundError(VoiceQueueError, LookupError):
     """No job has this id: it was never enqueued in this queue, or was purged."""
 
@@ -277,7 +318,7 @@ class InvalidCursorError(VoiceQueueError, ValueError):
 
 
 class InvalidStateError(VoiceQueueError):
-    """The state of the job does not allow the action."""
+    """The state of the job, or of the queue, does not allow the action."""
 
 
 class NotOperatorError(VoiceQueueError):

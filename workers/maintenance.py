@@ -163,6 +163,7 @@ class Maintenance:
         for _ in self._purge:
             if time.monotonic() > deadline:
                 return
+        self._services.store.flow_control.forget_days(self._services.clock())
         if self._retention_s < inf:
             self._purge = self._services.store.purge(self._services.clock(), retention_s=self._retention_s)
 

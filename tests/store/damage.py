@@ -110,6 +110,18 @@ def listed_as_stopped(store: Damaged) -> str:
     return "batches:stopped: batch calm does not belong there"
 
 
+def budget_not_listed(store: Damaged) -> str:
+    """Set a budget without listing its owner."""
+    store.redis.hset(store.key("budget:account"), "day", 500)
+    return "budgets: account is missing"
+
+
+def listed_without_budget(store: Damaged) -> str:
+    """List an owner among those with a budget that has none."""
+    store.redis.sadd(store.key("budgets"), "namespace/calm")
+    return "budgets: namespace/calm does not belong there"
+
+
 def shared_voice(store: Damaged) -> str:
     """Return the voice that a job waits for."""
     return str(store.redis.hget(store.key(f"job:{store.jobs[State.WAITING]}"), "shared_voice"))
@@ -191,4 +203,6 @@ DAMAGES: dict[str, Callable[[Damaged], str]] = {
     "an empty batch is listed": listed,
     "a stopped batch is not listed": not_listed_as_stopped,
     "a batch is listed as stopped": listed_as_stopped,
+    "a budget is not listed": budget_not_listed,
+    "an owner without a budget is listed": listed_without_budget,
 }

@@ -55,6 +55,7 @@ API: list[Case] = [
     ("PATCH", "/v1/keys/{name}", with_key, "edit_api_key", {"requests_per_s": 5}),
     ("POST", "/v1/keys/{name}/rotate", with_key, "rotate_api_key", {}),
     ("POST", "/v1/keys/{name}/revoke", with_key, "revoke_api_key", {}),
+    ("PUT", "/v1/budgets/{owner:path}", nothing, "set_budget", {"day": 5}),
 ]
 
 #: Each form of the page that changes something.
@@ -119,6 +120,7 @@ def test_a_change_by_a_route_names_the_key_and_the_address(
 ) -> None:
     """It also has the reason in the query."""
     gateway.stage.client = ("203.0.113.7", 9)
+    path = path.replace("{owner:path}", "account")
     url = path.format(job_id=prepare(store), name="b") + "?reason=asked"
 
     answer = gateway(method, url, json=body)

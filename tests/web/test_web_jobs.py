@@ -114,7 +114,7 @@ def test_a_job_is_returned_with_its_timeline(gateway: Gateway, store: JobStore, 
 
     details = gateway.get(f"/v1/jobs/{job.id}")
 
-    assert details == {**job.as_dict(), "timeline": [entry.as_dict() for entry in queue.timeline(job.id)]}
+    assert details == {**job.as_dict(), "holds": [], "timeline": [entry.as_dict() for entry in queue.timeline(job.id)]}
     assert len(details["clips"]) == 2
 
 
@@ -132,6 +132,21 @@ def test_an_etag_is_valid_until_the_next_transition(gateway: Gateway, store: Job
     assert [(response.status_code, response.content) for response in same] == [(304, b"")] * 4
     assert changed.status_code == 200
     assert changed.headers["ETag"] != tag
+
+
+def test_a_queued_job_names_its_holds_and_the_etag_changes_with_them(gateway: Gateway, store: JobStore) -> None:
+    """A client that polls with `If-None-Match` learns that a budget holds its job, and that it no longer does."""
+    path = f"/v1/jobs/{job_in_state(store, State.QUEUED).id}"
+    free = gateway("GET", path)
+    store.flow_control.set_budget("account", day=18, month=None)
+    held_job = gateway("GET", path, headers={"If-None-Match": free.headers["ETag"]})
+    store.flow_control.set_budget("account", day=None, month=None)
+    freed = gateway("GET", path, headers={"If-None-Match": held_job.headers["ETag"]})
+
+    assert [(hold["reason"], hold["owner"], hold["until"]) for hold in held_job.json()["holds"]] == [
+        ("budget_day", "account", None)
+    ]
+    assert (freed.status_code, freed.json()["holds"]) == (200, [])
 
 
 def test_an_etag_changes_when_a_charge_is_confirmed_later(gateway: Gateway, store: JobStore) -> None:

@@ -46,6 +46,7 @@ def values(owned: Owned) -> dict[str, list[str]]:
         "state": ["failed", "unsure"],
         "code": ["refused"],
         "action": ["cancel"],
+        "by": ["day", "month", "namespace", "key", "batch", "namespace,day"],
     }
 
 

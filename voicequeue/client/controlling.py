@@ -133,25 +133,43 @@ class ControlMethods(ReadMethods):
             return self._store.flow_control.limits()
 
     @audited
-    def set_budget(self, owner: str, *, day: float | None = None, month: float | None = None) -> bool:
-        """Set what an owner may spend, effective at once, and return whether that changed anything.
+    def set_budget(
+        self,
+        owner: str,
+        *,
+        day: float | Unchanged | None = UNCHANGED,
+        month: float | Unchanged | None = UNCHANGED,
+        max_in_flight: float | Unchanged | None = UNCHANGED,
+        hard: bool | Unchanged = UNCHANGED,
+    ) -> bool:
+        """Set what an owner may spend and have in flight, effective at once, and return whether that changed anything.
 
         Credits of jobs in flight, of unsure and of lost orders count as spent. At the limit, jobs wait in the backlog
-        until the next day or month (UTC).
+        until the next day or month (UTC). What is not given stays as it is.
 
         Args:
-            owner: `account`, or `namespace/NAME` for a namespace other than the default one.
+            owner: `account`, `namespace/NAME` (`namespace/`: the default one), or `key/NAME` for an API key of the
+                gateway's environment; an API key in Redis has its budget as its limits.
             day: Maximum number of credits in a day; None: no limit.
             month: Maximum number of credits in a month; None: no limit.
+            max_in_flight: Maximum number of jobs in flight; None: no limit.
+            hard: True refuses new jobs (`BudgetExceededError`) that the rest of the day's or month's budget does not
+                allow, after what is queued; False enqueues them, and they wait. It can be set for every API key.
 
         Raises:
             NotOperatorError: The client is limited to one namespace.
             ValueError: `owner` is unknown, or a number is out of range.
+            InvalidStateError: Jobs of an earlier release are not counted for their owners yet.
         """
         self._require_operator("set_budget")
         amend(namespace=namespace_of_owner(owner))
+        limits = {"day": day, "month": month, "max_in_flight": max_in_flight}
         with translated_errors():
-            return self._store.flow_control.set_budget(owner, day=day, month=month)
+            return self._store.flow_control.set_budget(
+                owner,
+                hard=None if hard is UNCHANGED else bool(hard),
+                **{name: limit for name, limit in limits.items() if limit is not UNCHANGED},
+            )
 
     @audited
     def set_batch_limits(

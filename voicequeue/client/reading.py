@@ -11,6 +11,7 @@ from voicequeue.client.audited import audited
 from voicequeue.client.search import Filter, Page
 from voicequeue.domain.balance import Balance
 from voicequeue.domain.job import Job, TimelineEntry
+from voicequeue.domain.job_holds import JobHold, JobHoldReason, count_by_hold, gate_holds
 from voicequeue.domain.namespaces import ALL, named_in
 from voicequeue.domain.portions import PORTION_JOBS_MAX
 from voicequeue.domain.states import ACTIVE, State
@@ -153,6 +154,28 @@ class ReadMethods:
         with translated_errors():
             return self._store.personas.creator_of(job.shared_voice)
 
+    def job_holds(self, job_id: str) -> list[JobHold]:
+        """Return why a queued or waiting job is not submitted now, as admission decides it at this moment.
+
+        An empty list: the job is in another state, or nothing holds it but its turn.
+
+        Args:
+            job_id: Id of the job.
+
+        Raises:
+            JobNotFoundError: No job has this id.
+        """
+        job = self.get(job_id)
+        if job.state is State.WAITING:
+            creator = self.voice_creator(job)
+            return [] if creator is None else [JobHold(JobHoldReason.VOICE, f"job/{creator}")]
+        if job.state is not State.QUEUED:
+            return []
+        now = self._now()
+        with translated_errors():
+            [own] = self._store.job_holds([job.id], now)
+            return gate_holds(self._store.flow_control.gate(now).holds, job.stage) + own
+
     # ── batches ────────────────────────────────────────────────────────────────────────────────
 
     def batch(self, name: str) -> Batch:
@@ -215,6 +238,7 @@ class ReadMethods:
             pace = store.count_succeeded(now - RATE_WINDOW_S) * 60 / RATE_WINDOW_S
             unsettled = sum(states[state] for state in ACTIVE)
             counts = store.counts(batch)
+            holds = store.job_holds([lane.head_id for lane in backlog], now)
             return Status(
                 states=states,
                 gate=store.flow_control.gate(now),
@@ -224,6 +248,7 @@ class ReadMethods:
                 workers=len(store.heartbeats["worker"].alive(now)),
                 account=store.flow_control.account(now),
                 backlog=tuple(backlog),
+                backlog_holds=tuple(count_by_hold(holds, [lane.count for lane in backlog])),
                 failures=failures_by_code(counts),
                 refused_jobs=tuple(store.flow_control.refused_jobs(batch)),
                 stopped_batches=tuple(store.stopped_batches()) if batch is None else (),

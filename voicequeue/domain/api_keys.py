@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 #: The most requests a second that a limit may allow, the fewest, and the longest pattern of batch names.
 REQUESTS_MAX, REQUESTS_MIN, PATTERN_MAX = 10_000.0, 0.001, 200
 
+#: The first number that is too large for credits or jobs.
+AMOUNT_MAX = 2**53
+
 
 class Scope(StrEnum):
     """A permission of a key; none includes another."""
@@ -51,12 +54,22 @@ class KeyLimits:
         max_priority: Highest priority of its jobs.
         batch_pattern: Pattern that the batches of its jobs match, such as `shop-*`; a job then needs a batch.
         expires_at: Time from which it is refused (Unix seconds).
+        max_in_flight: Number of its jobs that may be in flight.
+        budget_day: Credits that its jobs may spend in a day (UTC).
+        budget_month: Credits that its jobs may spend in a month (UTC).
     """
 
     requests_per_s: float | None = None
     max_priority: Priority | None = None
     batch_pattern: str | None = None
     expires_at: float | None = None
+    max_in_flight: int | None = None
+    budget_day: int | None = None
+    budget_month: int | None = None
+
+    def budget(self) -> dict[str, int | None]:
+        """Return the fields of its budget."""
+        return {"day": self.budget_day, "month": self.budget_month, "max_in_flight": self.max_in_flight}
 
     def check(self) -> None:
         """Raise InvalidJobError if a limit is invalid."""
@@ -72,6 +85,9 @@ class KeyLimits:
             f"must be 1 to {PATTERN_MAX} characters, such as shop-*",
         )
         require_that("expires_at", expiry is None or (isfinite(expiry) and expiry > 0), "must be a time")
+        for name in ("max_in_flight", "budget_day", "budget_month"):
+            value = getattr(self, name)
+            require_that(name, value is None or 0 <= value < AMOUNT_MAX, "must be a whole number of at least 0")
 
     def as_changes(self) -> KeyLimitChanges:
         """Return the changes that set these limits, and leave others as they are."""
@@ -163,6 +179,9 @@ class ApiKey:
             "max_priority": None if limits.max_priority is None else limits.max_priority.value,
             "batch_pattern": limits.batch_pattern,
             "expires_at": _time(limits.expires_at),
+            "max_in_flight": limits.max_in_flight,
+            "budget_day": limits.budget_day,
+            "budget_month": limits.budget_month,
             "created_at": _time(self.created_at),
             "rotating_until": _time(self.previous_until or None),
             "revoked_at": _time(self.revoked_at),
@@ -181,6 +200,9 @@ class ApiKey:
                 "max_priority": limits.max_priority,
                 "batch_pattern": limits.batch_pattern,
                 "expires_at": limits.expires_at,
+                "max_in_flight": limits.max_in_flight,
+                "budget_day": limits.budget_day,
+                "budget_month": limits.budget_month,
                 "created_at": self.created_at,
                 "previous_digest": self.previous_digest,
                 "previous_until": self.previous_until,
@@ -203,6 +225,9 @@ def from_record(name: str, text: str, last_used_at: float | None = None) -> ApiK
             None if priority is None else Priority(priority),
             record.get("batch_pattern"),
             record.get("expires_at"),
+            record.get("max_in_flight"),
+            record.get("budget_day"),
+            record.get("budget_month"),
         ),
         record.get("created_at"),
         record.get("previous_digest", ""),

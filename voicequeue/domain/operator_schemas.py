@@ -116,6 +116,44 @@ class AuditEntry(Schema):
     """The reason that the actor gave."""
 
 
+class Budget(Schema):
+    """The credits that an owner may spend in the current day or month (UTC)."""
+
+    owner: str
+    """`account` (all jobs), `namespace/NAME` (`namespace/` is the default one), or `key/NAME`, an API key."""
+    period: str
+    """`day` or `month`."""
+    limit: int
+    """Maximum number of credits."""
+    spent: int
+    """Credits that were charged."""
+    reserved: int
+    """Credits that jobs in flight will spend, and that unsure and lost orders may have spent."""
+    remaining: int
+    """Credits that other orders may spend."""
+    resets_at: Timestamp
+    """When the next period begins."""
+    hard: bool
+    """True if new jobs over the budget are refused; otherwise they wait."""
+
+
+class Spending(Schema):
+    """Credits that were charged; a column is null if the report is not grouped by it."""
+
+    namespace: str | None
+    """Name of the namespace; empty for the default one."""
+    key: str | None
+    """Name of the API key; empty for all that no key is known for."""
+    batch: str | None
+    """Name of the batch; empty for jobs without a batch, and batches whose jobs were all purged."""
+    day: str | None
+    """Day (UTC), such as `2026-03-01`; empty for what was not counted by day."""
+    month: str | None
+    """Month (UTC), such as `2026-03`; empty for what was not counted by month."""
+    credits: int
+    """Number of credits."""
+
+
 class Check(Schema):
     """The result of one check of `voicequeue doctor`."""
 
@@ -146,6 +184,12 @@ class ApiKey(Schema):
     """Pattern that the batches of its jobs match."""
     expires_at: Timestamp | None
     """When it expires."""
+    max_in_flight: int | None
+    """Number of its jobs that may be in flight."""
+    budget_day: int | None
+    """Credits that its jobs may spend in a day (UTC)."""
+    budget_month: int | None
+    """Credits that its jobs may spend in a month (UTC)."""
     created_at: Timestamp | None
     """When it was created."""
     rotating_until: Timestamp | None

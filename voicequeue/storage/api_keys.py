@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import cast
 
 from voicequeue.domain.api_keys import ApiKey, from_record
+from voicequeue.domain.budgets import budget_text
+from voicequeue.storage.budgets import require_complete_counters
 from voicequeue.storage.connection.keyspace import Keyspace
 
 
@@ -38,9 +40,13 @@ class ApiKeys:
     def write(self, key: ApiKey, *, before: str) -> bool:
         """Store a key in place of the record `before`; return False if another change came first.
 
-        '' requires that the name is new.
+        '' requires that the name is new. Raises InvalidStateError.
         """
-        return bool(self._space.run_change("write_api_key", key.name, before, key.to_record()))
+        limits = key.limits.budget()
+        if any(value is not None for value in limits.values()):
+            require_complete_counters(self._space)
+        fields = [text for limit, value in limits.items() for text in (limit, budget_text(limit, value))]
+        return bool(self._space.run_change("write_api_key", key.name, before, key.to_record(), *fields))
 
     def count_request(self, name: str, requests_per_s: float, now: float) -> float:
         """Count a request, and return 0; or, if the key has used its requests, the seconds that it must wait."""

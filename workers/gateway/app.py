@@ -39,6 +39,7 @@ from workers.gateway.api import (
     metrics,
     operations,
     row_uploads,
+    spending,
     status,
     webhooks,
 )
@@ -114,6 +115,7 @@ def _add_api(
     app.include_router(batches.router(queue, access))
     app.include_router(row_uploads.router(queue, access, bounds))
     app.include_router(status.router(queue, access, large))
+    app.include_router(spending.router(queue, access))
     app.include_router(events.router(queue, access, broadcaster))
 
 

@@ -32,6 +32,7 @@ _REF = "#/components/schemas/{model}"
 _HIDDEN: tuple[type[Any], ...] = (
     VoiceJob,
     schemas.BatchSettings,
+    schemas.BudgetLimits,
     schemas.BulkRequest,
     schemas.BulkRetryRequest,
     schemas.RetryRequest,
@@ -51,6 +52,7 @@ TAGS = [
     {"name": "Jobs", "description": "Enqueue, list, cancel and retry jobs."},
     {"name": "Batches", "description": "Named sets of jobs."},
     {"name": "Queue", "description": "Status, pause and resume, rejected messages."},
+    {"name": "Spending", "description": "Budgets, and reports of the credits that were charged."},
     {"name": "Keys", "description": "API keys: create, edit, rotate and revoke."},
     {"name": "Events", "description": "State transitions as server-sent events."},
     {"name": "Monitoring", "description": "Health checks and Prometheus metrics."},
@@ -60,6 +62,7 @@ TAGS = [
 _EXAMPLES: Mapping[int, tuple[str, str, tuple[Problem, ...]]] = {
     400: ("The body is not valid JSON: Expecting value: line 1 column 1 (char 0).", "unreadable", ()),
     401: ("A valid API key is required.", "unauthorized", ()),
+    402: ("the budget of namespace shop for this day does not allow 19 more credits", "budget_exceeded", ()),
     403: ("The API key needs the scope enqueue.", "forbidden", ()),
     404: ("no job 'k5v2yj3q7m6xw4ra'", "job_not_found", ()),
     408: ("The body must arrive within 20 s.", "request_timeout", ()),

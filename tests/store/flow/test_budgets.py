@@ -95,7 +95,7 @@ def test_months_follow_the_calendar(store: JobStore, redis: Redis, prefix: str) 
     assert redis.hget(f"{{{prefix}}}:counters", f"month.{month}") == "19"
 
 
-@pytest.mark.parametrize("owner", ["", "shop", "namespace/", "namespace/a/b", "key/app", "account/x"])
+@pytest.mark.parametrize("owner", ["", "shop", "namespace", "namespace/a/b", "key/", "key/a b", "account/x"])
 def test_a_budget_without_an_owner_is_refused(store: JobStore, owner: str) -> None:
     """An unknown owner raises an error instead of a budget that limits nothing."""
     with pytest.raises(ValueError, match=r"budget|must be"):

@@ -17,9 +17,8 @@ from tests.store.life import (
     assert_consistent,
     get_job,
     refuse_order,
-    reserved_credits,
-    unsettled_credits,
 )
+from tests.store.spending import reserved_credits, unsettled_credits
 from voicequeue import Gate, Priority, Stage, State
 from voicequeue.domain.claims import Admitted
 from voicequeue.domain.gate import HoldReason

@@ -13,6 +13,7 @@ import pytest
 
 from voicequeue import (
     BatchNotFoundError,
+    BudgetExceededError,
     InvalidAudioError,
     InvalidCursorError,
     InvalidJobError,
@@ -37,6 +38,7 @@ ERRORS = [
     InvalidJobError([Problem("song.title", "is too long"), Problem("", "is odd")]),
     InvalidAudioError("too_short", "5.0 s long; more than 10 s are required"),
     KeyConflictError("order-7", "abcdefgh"),
+    BudgetExceededError("namespace/shop", "day", 19, limit=500, left=12, resets_at=1_760_054_400),
     JobNotFoundError("abcdefgh"),
     BatchNotFoundError("spring"),
     InvalidStateError("no"),

@@ -254,12 +254,25 @@ def test_every_script_is_run_by_the_storage() -> None:
 
 @pytest.mark.parametrize("part", SHARED, ids=lambda path: path.name)
 def test_a_shared_script_starts_with_its_purpose(part: Path) -> None:
-    """Each part of `lib/` starts with a comment, and only the key map uses KEYS."""
+    """Each part of `lib/` starts with a comment, only the key map uses KEYS, and some script needs it."""
     text = part.read_text(encoding="utf-8")
 
     assert text.startswith("-- ")
     assert ("KEYS[" in text) is (part.name == "keys.lua")
-    assert text in scripts.load("admit").source
+    assert any(text in scripts.load(script.stem).source for script in LUA)
+
+
+@pytest.mark.parametrize("script", LUA, ids=lambda path: path.name)
+def test_a_script_has_every_shared_name_that_it_uses(script: Path) -> None:
+    """A script consists of the parts that it needs, with fewer local variables than the 200 that Lua allows."""
+    source = scripts.load(script.stem).source
+    defined = {name for name in scripts.names_of(source)}
+    code = "\n".join(line.partition("--")[0] for line in source.splitlines())
+    shared = {name for part in SHARED for name in scripts.names_of(part.read_text(encoding="utf-8"))}
+    called = {name for name in re.findall(r"(?<![.:\w])(\w+)\(", code)}
+
+    assert (called & shared) <= defined
+    assert len(scripts.names_of(source)) < 200
 
 
 # ── committed files ───────────────────────────────────────────────────────────────────────────────

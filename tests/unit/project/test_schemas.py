@@ -35,7 +35,9 @@ from voicequeue import (
 from voicequeue.diagnostics.check_result import passed
 from voicequeue.domain import operator_schemas, schemas
 from voicequeue.domain.balance import Balance, BalanceWindow
+from voicequeue.domain.budgets import Budget
 from voicequeue.domain.gate import Account
+from voicequeue.domain.spending import Spending
 from voicequeue.domain.status import BacklogLane, RefusedJob
 from workers.gateway import reference
 from workers.gateway.api import schemas as api_schemas
@@ -88,6 +90,8 @@ STATUS = Status(
         (operator_schemas.Persona, Persona("p", None, "https://a.example/a.wav", "j", NOW).as_dict()),
         (operator_schemas.Callback, Callback("c", "job.failed", NOW, "j", None, due_at=NOW).as_dict()),
         (operator_schemas.ArchiveJob, ArchiveEntry("j", "b", NOW, 1, "404", NOW).as_dict()),
+        (operator_schemas.Budget, Budget("account", "day", 500, 19, 15, NOW).as_dict()),
+        (operator_schemas.Spending, Spending(19, day="2026-03-01").as_dict()),
         (operator_schemas.Check, passed("redis", "Valkey 9").as_dict()),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",

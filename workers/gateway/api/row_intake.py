@@ -193,7 +193,8 @@ class RowIntake:
     def _result(self, line: int, entry: EnqueueItemResult) -> str:
         self._totals.add(entry)
         if entry.error is not None:
-            errors = problems.from_exception(entry.error).get("errors", [])
+            problem = problems.from_exception(entry.error)
+            errors = problem.get("errors") or [{"field": "", "message": problem["detail"]}]
             return json.dumps({"line": line, "outcome": "rejected", "errors": errors}) + "\n"
         if not self._reports_all:
             return ""

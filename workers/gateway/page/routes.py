@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from voicequeue import VoiceQueue
 from workers.gateway.api.events import EventBroadcaster
-from workers.gateway.page import actions, audit_log, keys, views
+from workers.gateway.page import actions, audit_log, keys, spending, views
 from workers.gateway.page.base import HERE, MAX_FORM_BYTES, Form, PageRenderer
 from workers.gateway.page.filters import safe_path
 from workers.gateway.security.access import AccessControl
@@ -68,6 +68,7 @@ def router(
     routes.include_router(actions.router(queue, renderer))
     routes.include_router(audit_log.router(queue, renderer))
     routes.include_router(keys.router(queue, access, renderer))
+    routes.include_router(spending.router(queue, renderer))
 
     @routes.get("/login")
     def login(request: Request, next_path: Annotated[str, Query(alias="next")] = "/", by: str = "") -> Response:

@@ -91,7 +91,7 @@ class Views:
             "timeline": timeline,
             "charges": charges(timeline),
             "prices": PRICES,
-            "creator": queue.voice_creator(job),
+            "holds": queue.job_holds(job_id),
             "callback": queue.callback(job.callback_id) if job.callback_id else None,
             "is_cancellable": can_be_cancelled(job),
             "more_fields": more_fields,

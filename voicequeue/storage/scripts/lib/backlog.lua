@@ -24,6 +24,19 @@ local function wake_dispatcher()
   if has_queued and redis.call('EXISTS', key('wake')) == 0 then redis.call('RPUSH', key('wake'), 1) end
 end
 
+-- Set fields of a hash: field, value ('' = delete it), …, from this index. A change wakes a dispatcher, because a limit may
+-- have been raised. Returns the number of fields that changed.
+local function set_fields(name, fields, first)
+  local changed = 0
+  for f = first, #fields, 2 do
+    local field, value = fields[f], fields[f + 1]
+    if (redis.call('HGET', name, field) or '') ~= value then changed = changed + 1 end
+    if value == '' then redis.call('HDEL', name, field) else redis.call('HSET', name, field, value) end
+  end
+  if changed > 0 then wake_dispatcher() end
+  return changed
+end
+
 -- Return whether jobs with high priority are queued; read once.
 local is_high_queued
 local function has_high_priority()

@@ -7,9 +7,12 @@
 -- lane of its own and no batch in lists. The indexes state:<state>, batches, voices and rejected_messages exist once for
 -- each namespace: of any but the default one as <index>/<namespace>.
 --   namespaces     zset    every namespace but the default one that ever had a job or rejected message; score = since when
---   namespace:<name> hash  of any but the default one: credits, reserved, queued_credits, purged.credits and
---                          failed.<code>, as in batch:<name>; day.<n>, month.<yyyymm>, callbacks.delivered,
---                          archive.files and archive.jobs, as in `counters`
+--   namespace:<name> hash  also of the default one, which has the name '': credits, reserved, queued_credits, purged.credits
+--                          and failed.<code>, as in batch:<name>; in_flight: jobs with a slot; day.<n>, month.<yyyymm> and
+--                          purged.day.<n>, as in `counters`; of any but the default one also callbacks.delivered,
+--                          archive.files and archive.jobs
+--   key:<name>     hash    the same of jobs that were enqueued with the API key of that name
+--   owners         zset    namespace/<name> and key/<name> that ever had a job; score = since when
 --   id_secret      string  the secret from which ids are derived; 'unkeyed' if jobs existed before there was one
 --
 -- Jobs
@@ -26,7 +29,8 @@
 --                          cancelling (time of the cancellation request, while charging or unsure),
 --                          shared_voice (id of the voice that it shares), sha256 (of the recording),
 --                          voice.task, music.task (upstream's current task), orders (JSON: upstream's task by attempt,
---                          of each charged order), lost_orders (JSON: stage by attempt, of orders that may have been
+--                          of each charged order), submissions (JSON: day and cost by attempt, of each order that was
+--                          sent), lost_orders (JSON: stage by attempt, of orders that may have been
 --                          charged and were given up or resubmitted), failure_report (JSON: a failure that upstream
 --                          reported once), resubmit (1: submit again when that failure is confirmed),
 --                          upstream_response (start of an unreadable response to its last order),
@@ -90,19 +94,25 @@
 --   unanswered:<reason> set subjects of failed requests since upstream last responded: ids, `balance`, `any`
 --   settings       hash    the limits in the workers' settings
 --   limits         hash    limits set at run time: in_flight, submit_rate, min_balance
---   budget:<owner> hash    day, month: credits that the owner (account, namespace/<name>) may spend in a period (UTC)
+--   budget:<owner> hash    day, month: credits that the owner (account, namespace/<name>, key/<name>) may spend in a period
+--                          (UTC); max_in_flight: its jobs in flight (of an API key in Redis a copy of what its record
+--                          says); hard: 1 = new jobs over it are refused
+--   budgets        set     owners that have a budget
 --   poll_durations:<kind> list "over within": durations of the latest orders of a stage and model
 --   poll_kinds     set     those kinds
 --   poll_schedules hash    by kind, JSON: the ages at which orders are polled
 --   lock:<name>    string  held by the worker that does something for all workers
 --
 -- Credits
---   counters       hash    <stage>.charges, <stage>.credits, day.<n>, month.<yyyymm>: permanent; corrected.credits: what repairs added;
+--   counters       hash    <stage>.charges, <stage>.credits: permanent; day.<n>, month.<yyyymm>: credits of orders that were
+--                          submitted then (UTC; n since 1970, 400 days are kept); purged.day.<n>: those of purged jobs,
+--                          included in day.<n>; days_from: first day of which the counters of owners are complete; corrected.credits: what repairs added;
 --                          corrections: number of repairs; reserved: credits reserved for jobs in flight and unsure
 --                          jobs; unsettled: cost of lost orders that were given up or resubmitted; failed.<code>:
 --                          number of failed jobs; lane_turn: last turn given to a lane; callbacks.delivered;
 --                          archive.files, archive.jobs: how many were archived; purged.<state>: number of purged jobs;
---                          purged.credits: what they had spent
+--                          purged.credits: what they had spent; purged.unsettled: the part of
+--                          unsettled that they had
 --   account        hash    credits by our count, at (time of upstream's last report), shortage (JSON, while the next
 --                          job cannot be paid), drift (JSON, while more credits are gone than were counted)
 --   balances       list    JSON: balances reported by upstream, with our spending and orders at that time
@@ -184,11 +194,19 @@ local function add_to_counter(name, field, amount)
   increments[name][field] = (increments[name][field] or 0) + amount
 end
 
--- Add to the counters of a job's batch and namespace.
-local function add_to_owners(batch, field, amount)
-  local namespace = namespace_of(batch)
-  if is_batch(batch) then add_to_counter('batch:' .. batch, field, amount) end
-  if namespace ~= '' then add_to_counter('namespace:' .. namespace, field, amount) end
+-- Return the name of the API key in the source of a job; nil if it was not enqueued with one.
+local function api_key_of(source) return source and source:match('^http:(.+)$') end
+
+-- Return the counters of a job's namespace and API key.
+local function spenders_of(job)
+  local name = api_key_of(job.source)
+  return { 'namespace:' .. namespace_of(job.batch), name and 'key:' .. name }
+end
+
+-- Add to the counters of a job's batch, namespace and API key.
+local function add_to_owners(job, field, amount)
+  if is_batch(job.batch) then add_to_counter('batch:' .. job.batch, field, amount) end
+  for _, counters in ipairs(spenders_of(job)) do add_to_counter(counters, field, amount) end
 end
 
 -- Add 1 to a counter of the whole queue and of the namespace of a job or batch.
@@ -243,6 +261,7 @@ local function queued_credits(state, stage, next_stage)
   return 0
 end
 
+local IN_FLIGHT = { admitted = true, charging = true, pending = true }
 local FINAL = { succeeded = true, failed = true, cancelled = true }
 
 -- The index with the due time of a job in this state; nil if it has none.

@@ -6,13 +6,15 @@ local function remove_job(id, job)
   redis.call('ZREM', state_index(job.state, job.batch), id)
   redis.call('ZREM', key('archive:failed'), id)
   add_to_state_count(job.state, job.stage, -1)
-  count_failure(job.failure, job.batch, -1)
+  count_failure(job.failure, job, -1)
   add_to_counter('counters', 'purged.' .. job.state, 1)
   add_to_counter('counters', 'purged.credits', credits)
   if job.shared_voice then leave_voice(job.shared_voice) end
-  add_to_owners(job.batch, 'purged.credits', credits)
+  add_to_owners(job, 'purged.credits', credits)
+  add_to_purged_days(job, credits_by_day(job))
   -- The cost of its lost orders is no longer reserved.
-  add_to_owners(job.batch, 'reserved', -unsettled_credits(job))
+  add_to_owners(job, 'reserved', -unsettled_credits(job))
+  add_to_counter('counters', 'purged.unsettled', unsettled_credits(job))
   if is_batch(job.batch) then remove_from_batch(job.batch, id, job.state) end
   redis.call('XADD', key('purged'), 'MAXLEN', '~', EVENTS_KEPT, '*', 'id', id, 'batch', job.batch or '')
 end
