@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -18,7 +19,7 @@ from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain.spec import Priority
 
-NEW = {
+NEW: dict[str, Any] = {
     "name": "shop",
     "namespace": "shop",
     "scope_enqueue": "on",
@@ -94,7 +95,7 @@ def test_a_new_key_is_shown_once_and_works(gateway: Gateway, queue: VoiceQueue) 
     assert api_keys.find_key([key], secret) == key
     expiry = datetime(2099, 1, 1, tzinfo=UTC).timestamp()
     assert key.limits == KeyLimits(5, Priority.NORMAL, "shop-*", expiry)
-    assert (key.scopes, key.namespace) == ({Scope.READ, Scope.ENQUEUE}, "shop")
+    assert (key.scopes, key.namespace) == (frozenset({Scope.READ, Scope.ENQUEUE}), "shop")
     entry = queue.audit_log().items[0]
     assert (entry.actor, entry.action, entry.reason) == ("page:all", "create_api_key", "a new app")
 
@@ -155,7 +156,7 @@ def test_only_what_the_form_changes_is_changed(gateway: Gateway, queue: VoiceQue
 
     assert "API key shop is changed." in answer.text
     key = key_named(queue, "shop")
-    assert (key.limits, key.scopes) == (replace(limits, batch_pattern=None), {Scope.READ})
+    assert (key.limits, key.scopes) == (replace(limits, batch_pattern=None), frozenset({Scope.READ}))
 
 
 def test_a_key_is_revoked_after_confirmation(gateway: Gateway, queue: VoiceQueue, shop: str) -> None:

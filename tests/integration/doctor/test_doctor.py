@@ -163,7 +163,8 @@ def test_callback_secrets_that_cannot_be_decrypted_are_reported(setup: Setup) ->
     lost, damaged = new_secret(["whsec_lost"], "lost")[1], "{"
     kept = new_secret([signatures.callback_secret(SECRET)], "kept")[1]
     records = {name: StoredSecret(token, 0.0).as_text() for name, token in (("lost", lost), ("kept", kept))}
-    setup.redis.hset("{voicequeue}:callback_secrets", mapping={**records, "damaged": damaged})
+    for name, record in {**records, "damaged": damaged}.items():
+        setup.redis.hset("{voicequeue}:callback_secrets", name, record)
 
     code, results = setup.results()
 

@@ -266,10 +266,10 @@ def test_a_shared_script_starts_with_its_purpose(part: Path) -> None:
 def test_a_script_has_every_shared_name_that_it_uses(script: Path) -> None:
     """A script consists of the parts that it needs, with fewer local variables than the 200 that Lua allows."""
     source = scripts.load(script.stem).source
-    defined = {name for name in scripts.names_of(source)}
+    defined = set(scripts.names_of(source))
     code = "\n".join(line.partition("--")[0] for line in source.splitlines())
     shared = {name for part in SHARED for name in scripts.names_of(part.read_text(encoding="utf-8"))}
-    called = {name for name in re.findall(r"(?<![.:\w])(\w+)\(", code)}
+    called = set(re.findall(r"(?<![.:\w])(\w+)\(", code))
 
     assert (called & shared) <= defined
     assert len(scripts.names_of(source)) < 200

@@ -114,11 +114,11 @@ class KeyPages:
             body = bodies.validate(key_schemas.KeyChanges, changes)
             if changes:
                 change = self._acting(request, form).edit_api_key
-                change(name, scopes=body.scopes, limits=body.limits(key.limits))
+                change(name, scopes=body.scopes, limits=body.limit_changes())
         except InvalidJobError as error:
             return self.show(request, name, form, _message(error))
         notice = "is changed. Gateways apply it within 10 seconds." if changes else "is as it was."
-        return self._renderer.redirect_with_notice(f"/key/{name}", f"API key {name} {notice}")
+        return self._renderer.redirect_with_notice(request, f"/key/{name}", f"API key {name} {notice}")
 
     def confirm(self, request: Request, name: str, page: str) -> Response:
         """Ask whether to rotate or revoke a key. Raises ApiKeyNotFoundError."""
@@ -140,7 +140,7 @@ class KeyPages:
         self._find_unchanged(request, form, name)
         self._acting(request, form).revoke_api_key(name)
         notice = f"API key {name} is revoked. Gateways refuse it within 10 seconds."
-        return self._renderer.redirect_with_notice("/keys", notice)
+        return self._renderer.redirect_with_notice(request, "/keys", notice)
 
     def _acting(self, request: Request, form: Form) -> VoiceQueue:
         return acting(self._queue, request, form.get("reason", "")[:200])
