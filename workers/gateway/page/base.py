@@ -94,7 +94,8 @@ class PageRenderer:
         if user is None:
             raise Redirected(_to_login(_next_path(request) if request.method == "GET" else "/"))
         request.state.user = user
-        await self._access.admit(request, user.key, partial(self._sessions.key_of, token))
+        # Checked again each time: a session ends at once, for every gateway.
+        await self._access.admit(request, user.key, partial(self._sessions.key_of, token), valid_s=0.0)
         limit_page(request)
 
     async def require_read(self, request: Request) -> None:

@@ -86,17 +86,19 @@ class AccessControl:
             return key
         return None if self._registry is None else self._registry.find_by_name(name)
 
-    async def admit(self, request: Request, key: ApiKey, find: Callable[[], ApiKey | None]) -> None:
+    async def admit(
+        self, request: Request, key: ApiKey, find: Callable[[], ApiKey | None], *, valid_s: float | None = None
+    ) -> None:
         """Count a request of this key, and note for its route what the key may do. Raises ProblemError.
 
         The API and the page admit here, so that every limit holds on both. `find` returns the key that the request
-        would have now.
+        would have now, and is asked again after `valid_s` if the request lasts.
         """
         if self._registry is not None and self._registry.must_note(key):
             await run_in_threadpool(self.count, key)
         state = request.state
         state.caller, state.scopes, state.namespace = key.name, key.scopes, key.namespace
-        state.key_limits, state.admission = key.limits, Admission(key, find)
+        state.key_limits, state.admission = key.limits, Admission(key, find, valid_s=valid_s)
 
     def count(self, key: ApiKey) -> None:
         """Count a request of this key. Raises ProblemError if it has used its requests, StoreUnavailableError."""

@@ -13,7 +13,7 @@ from voicequeue import StoreUnavailableError
 from voicequeue.domain.api_keys import ApiKey
 from workers.gateway.problems import ProblemError
 
-#: Seconds for which an admission is valid before it is checked again.
+#: Seconds for which an admission is valid before it is checked again, and between two checks of a quiet stream.
 CHECK_S = 3.0
 
 #: Seconds until the next attempt if the key cannot be checked.
@@ -24,10 +24,20 @@ class Admission:
     """The admission of one request by one key."""
 
     def __init__(
-        self, key: ApiKey, find: Callable[[], ApiKey | None], *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        key: ApiKey,
+        find: Callable[[], ApiKey | None],
+        *,
+        valid_s: float | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Create one. `find` returns the key that the request would have now, and raises StoreUnavailableError."""
+        """Create one.
+
+        `find` returns the key that the request would have now, and raises StoreUnavailableError. `valid_s` is
+        `CHECK_S` unless it is given.
+        """
         self._key, self._find, self._monotonic = key, find, monotonic
+        self._valid_s = CHECK_S if valid_s is None else valid_s
         self._checked_at = monotonic()
 
     def check(self) -> None:
@@ -50,35 +60,30 @@ class Admission:
         if self._is_due():
             await run_in_threadpool(self.check)
 
-    async def lasts(self) -> bool:
-        """Return whether the request is still admitted; waits while that is unknown."""
-        while True:
-            try:
-                await self.confirm()
-            except ProblemError:
-                return False
-            except StoreUnavailableError:
-                await asyncio.sleep(RETRY_S)
-            else:
-                return True
-
     def _is_due(self) -> bool:
-        return self._monotonic() - self._checked_at >= CHECK_S
+        return self._monotonic() - self._checked_at >= self._valid_s
 
 
 async def while_admitted(pieces: AsyncIterator[str], admission: Admission) -> AsyncIterator[str]:
-    """Yield the pieces of a response that lasts, until they or the admission end."""
+    """Yield the pieces of an event stream until they or the admission end; comments while that cannot be checked."""
     upcoming: asyncio.Future[str | None] | None = None
     try:
-        while await admission.lasts():
+        while True:
             upcoming = upcoming or asyncio.ensure_future(_next(pieces))
             await asyncio.wait({upcoming}, timeout=CHECK_S)
-            if not upcoming.done() or not await admission.lasts():
-                continue
-            piece, upcoming = upcoming.result(), None
-            if piece is None:
+            try:
+                await admission.confirm()
+            except ProblemError:
                 return
-            yield piece
+            except StoreUnavailableError:
+                yield ": Redis is unavailable\n\n"
+                await asyncio.sleep(RETRY_S)
+                continue
+            if upcoming.done():
+                piece, upcoming = upcoming.result(), None
+                if piece is None:
+                    return
+                yield piece
     finally:
         if upcoming is not None:
             upcoming.cancel()
