@@ -60,7 +60,12 @@ def test_uses_and_rotations_of_a_key_do_not_end_its_requests() -> None:
 def test_a_key_is_looked_up_once_in_a_few_seconds() -> None:
     """A check costs nothing in between; a failed one is repeated."""
     lookups: list[float] = []
-    made, clock = admitted(lambda: lookups.append(clock.now) or KEY)
+
+    def find() -> ApiKey:
+        lookups.append(clock.now)
+        return KEY
+
+    made, clock = admitted(find)
     for _ in range(3):
         made.check()
     clock.now += CHECK_S

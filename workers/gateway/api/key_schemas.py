@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Annotated, Any, cast
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -54,9 +54,9 @@ class _Limits(BaseModel):
             changes["expires_at"] = self.expires_at.timestamp()
         return cast(KeyLimitChanges, changes)
 
-    def limits(self, current: KeyLimits | None = None) -> KeyLimits:
-        """Return the limits: those that were not sent are as they are now."""
-        return replace(current or KeyLimits(), **self.limit_changes())
+    def limits(self) -> KeyLimits:
+        """Return the limits: those that were not sent are none."""
+        return KeyLimits(**self.limit_changes())
 
 
 class NewKeyRequest(_Limits):
