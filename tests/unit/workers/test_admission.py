@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
+from starlette.requests import Request
+from starlette.types import Message
 
 from voicequeue import ApiKey, KeyLimits, Priority, Scope, StoreUnavailableError
 from workers.gateway.problems import ProblemError
 from workers.gateway.security import admission
 from workers.gateway.security.admission import CHECK_S, Admission, while_admitted
+from workers.gateway.server.large_responses import LargeResponses
 
 KEY = ApiKey("shop", frozenset({Scope.READ}), "digest", "shop", KeyLimits(5))
 
@@ -114,3 +117,17 @@ def test_a_stream_that_has_ended_ends() -> None:
         return [piece async for piece in while_admitted(pieces(), Admission(KEY, lambda: KEY))]
 
     assert asyncio.run(read()) == ["only"]
+
+
+def test_a_request_that_has_waited_for_its_turn_is_checked_again() -> None:
+    """A key cannot queue requests that are answered after it was revoked."""
+    built: list[bool] = []
+    scope = {"type": "http", "state": {"caller": "shop", "admission": admitted(lambda: None)[0]}}
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    with pytest.raises(ProblemError):
+        asyncio.run(LargeResponses().respond(Request(scope, receive), lambda: built.append(True)))
+
+    assert built == []

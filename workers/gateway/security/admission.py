@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 
 from voicequeue import StoreUnavailableError
 from voicequeue.domain.api_keys import ApiKey
@@ -62,6 +63,13 @@ class Admission:
 
     def _is_due(self) -> bool:
         return self._monotonic() - self._checked_at >= self._valid_s
+
+
+async def confirm_admission(request: Request) -> None:
+    """Check the key of a request that has waited. Raises ProblemError, StoreUnavailableError."""
+    admission: Admission | None = getattr(request.state, "admission", None)
+    if admission is not None:  # the login and webhooks have none
+        await admission.confirm()
 
 
 async def while_admitted(pieces: AsyncIterator[str], admission: Admission) -> AsyncIterator[str]:

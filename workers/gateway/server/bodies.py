@@ -15,6 +15,7 @@ from voicequeue import InvalidJobError
 from voicequeue.errors import unencodable_fields
 from voicequeue.texts import describe_json_error, parse_int
 from workers.gateway.problems import ProblemError, from_validation_error
+from workers.gateway.security.admission import confirm_admission
 from workers.gateway.server.connections import AWAITED_BODY
 from workers.gateway.server.limit_log import log
 
@@ -44,8 +45,7 @@ async def read(request: Request, at_most: int = MAX_BODY_BYTES) -> bytes:
     except TimeoutError:
         log.warning("a body did not arrive within %g s: answered 408", BODY_TIMEOUT_S)
         raise ProblemError(408, f"The body must arrive within {BODY_TIMEOUT_S:g} s.") from None
-    if admission := getattr(request.state, "admission", None):  # the login, and webhooks, have none
-        await admission.confirm()
+    await confirm_admission(request)
     return body
 
 
