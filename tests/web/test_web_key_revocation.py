@@ -226,7 +226,8 @@ def test_a_key_changed_on_one_gateway_is_changed_on_another_within_ten_seconds_u
             ]
 
         load, edited, revoked = (create(name) for name in ("load", "edited", "revoked"))
-        eventually(lambda: statuses(other, (load, edited, revoked)) == [200] * 3)
+        for url in (one, other):
+            eventually(lambda url=url: statuses(url, (load, edited, revoked)) == [200] * 3)  # type: ignore[misc]
         with under_load((one, other), load) as answers:
             created = create("created")
             change("PATCH", "/edited", {"scopes": ["enqueue"]})

@@ -43,6 +43,9 @@ class KeyLimitChanges(TypedDict, total=False):
     max_priority: Priority | None
     batch_pattern: str | None
     expires_at: float | None
+    max_in_flight: int | None
+    budget_day: int | None
+    budget_month: int | None
 
 
 @dataclass(frozen=True, slots=True)

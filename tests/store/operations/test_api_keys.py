@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from unittest.mock import Mock
 
 import pytest
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from voicequeue import (
     ApiKey,
@@ -91,14 +93,15 @@ def test_a_gateway_refuses_a_revoked_key_within_ten_seconds(operator: VoiceQueue
     assert registry.find_by_name("shop") is None
 
 
-def test_keys_that_cannot_be_confirmed_are_refused(operator: VoiceQueue) -> None:
+def test_keys_that_cannot_be_confirmed_are_refused(
+    operator: VoiceQueue, keys: ApiKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without Redis a key may have been revoked; the caller is asked to retry."""
-    monotonic = Time()
     secret = operator.create_api_key("shop", [Scope.READ], namespace="shop").secret
-    unreachable = ApiKeys(Keyspace(Redis(port=1)))
+    monkeypatch.setattr(ApiKeys, "version", Mock(side_effect=RedisConnectionError))
 
     with pytest.raises(StoreUnavailableError):
-        KeyRegistry(unreachable, Time(), monotonic=monotonic).find_by_secret(secret)
+        KeyRegistry(keys, Time(), monotonic=Time()).find_by_secret(secret)
 
 
 def test_a_rotated_key_accepts_both_secrets_until_the_overlap_ends(operator: VoiceQueue, keys: ApiKeys) -> None:
