@@ -161,8 +161,11 @@ class ApiKey:
         return hmac.compare_digest(self.digest, digest) or is_previous
 
     def has_same_rights(self, other: ApiKey) -> bool:
-        """Return whether another key, such as an earlier version of this one, has the same name, rights and limits."""
-        mine, others = ((key.name, key.scopes, key.namespace, key.limits) for key in (self, other))
+        """Return whether another key, such as an earlier version of this one, permits the same requests and jobs."""
+        mine, others = (
+            (key.name, key.scopes, key.namespace, key.limits.max_priority, key.limits.batch_pattern)
+            for key in (self, other)
+        )
         return mine == others
 
     def rotated(self, digest: str, *, until: float) -> ApiKey:

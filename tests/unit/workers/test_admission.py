@@ -44,7 +44,8 @@ def admitted(find: Callable[[], ApiKey | None]) -> tuple[Admission, Time]:
         replace(KEY, name="other"),
         replace(KEY, namespace="*"),
         replace(KEY, scopes=frozenset(Scope)),
-        replace(KEY, limits=KeyLimits(max_priority=Priority.BULK)),
+        replace(KEY, limits=KeyLimits(5, max_priority=Priority.BULK)),
+        replace(KEY, limits=KeyLimits(5, batch_pattern="a*")),
     ],
 )
 def test_a_request_ends_with_the_rights_of_its_key(now: ApiKey | None) -> None:
@@ -55,9 +56,14 @@ def test_a_request_ends_with_the_rights_of_its_key(now: ApiKey | None) -> None:
     assert refused.value.status_code == 401
 
 
-def test_uses_and_rotations_of_a_key_do_not_end_its_requests() -> None:
-    """The secret that was sent is still accepted."""
-    admitted(lambda: replace(KEY, last_used_at=1.0, previous_digest="digest", digest="next"))[0].check()
+@pytest.mark.parametrize(
+    "now",
+    [replace(KEY, last_used_at=1.0, previous_digest="digest", digest="next"), replace(KEY, limits=KeyLimits(9))],
+    ids=["used and rotated", "another rate"],
+)
+def test_changes_that_concern_no_open_request_do_not_end_it(now: ApiKey) -> None:
+    """The secret that was sent is still accepted, and each request is counted when it comes."""
+    admitted(lambda: now)[0].check()
 
 
 def test_a_key_is_looked_up_once_in_a_few_seconds() -> None:
