@@ -32,9 +32,9 @@ class Time:
 def admitted(find: Callable[[], ApiKey | None]) -> tuple[Admission, Time]:
     """Return an admission that is due for its next check, and its clock."""
     clock = Time()
-    made = Admission(KEY, find, monotonic=clock)
+    shop_admission = Admission(KEY, find, monotonic=clock)
     clock.now += CHECK_S
-    return made, clock
+    return shop_admission, clock
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ def test_a_key_is_looked_up_once_in_a_few_seconds() -> None:
         lookups.append(clock.now)
         return KEY
 
-    made, clock = admitted(find)
+    shop_admission, clock = admitted(find)
     for _ in range(3):
-        made.check()
+        shop_admission.check()
     clock.now += CHECK_S
-    made.check()
+    shop_admission.check()
 
     assert lookups == [CHECK_S, 2 * CHECK_S]
 
@@ -103,10 +103,10 @@ def test_a_stream_sends_nothing_while_its_key_cannot_be_checked(monkeypatch: pyt
         finally:
             closed.append(True)
 
-    made, clock = admitted(find)
+    shop_admission, clock = admitted(find)
 
     async def read() -> list[str]:
-        return [piece async for piece in while_admitted(pieces(), made)]
+        return [piece async for piece in while_admitted(pieces(), shop_admission)]
 
     assert asyncio.run(read()) == ["0", *[": Redis is unavailable\n\n"] * 5, "1"]
     assert answers == []
