@@ -7,7 +7,9 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
+from typing import Any
 from urllib.parse import urlsplit
 
 from voicequeue.client import cancelling, search
@@ -24,10 +26,14 @@ from voicequeue.domain.states import State
 from voicequeue.errors import InvalidJobError, PlanNotFoundError, Problem
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.recorded_change import amend
+from voicequeue.storage.erasure import Erased
 from voicequeue.storage.job_store import JobStore
 
 _TOKEN = re.compile(r"[\w-]{22}", re.ASCII)
 _ACTION = "erase"
+
+#: How long the certificate of an executed plan can be read again (seconds).
+CERTIFICATE_TTL_S = 86_400
 
 
 class EraseMethods(ReadMethods):
@@ -51,6 +57,8 @@ class EraseMethods(ReadMethods):
     @audited
     def erase(self, token: str) -> ErasureCertificate:
         """Erase what a plan lists, and return a certificate. May be repeated with the same token after an error.
+
+        The certificate, with the ids at upstream, is returned again by the same token for a day.
 
         Jobs in flight are cancelled first. Those that are `charging` or `unsure` are erased by the workers once the
         outcome of their order is known. Keys and recordings of erased jobs are not ordered again.
@@ -87,8 +95,8 @@ def _plan(store: JobStore, job_filter: Filter, now: float) -> ErasurePlan:
     matching = search.iter_matching(store, job_filter)
     jobs = list({job.id: job for job in islice(matching, MAX_JOBS)}.values())
     token = secrets.token_urlsafe(16)
-    header = {"action": _ACTION, "namespace": store.scope.namespace, "metadata": dict(job_filter.metadata)}
-    store.indexes.store_plan(token, [json.dumps(header), *(job.id for job in jobs)], ttl_s=TOKEN_TTL_S)
+    rejected = store.erasure.rejected(job_filter.metadata, jobs)
+    _store(store, token, _Header(store.scope.namespace, sorted(job_filter.metadata), rejected).with_jobs(jobs), jobs)
     uncertain = [job for job in jobs if job.state in transitions.ONLY_MARKABLE]
     open_orders = [job for job in jobs if job.state is State.PENDING or job.may_have_late_result]
     return ErasurePlan(
@@ -98,7 +106,7 @@ def _plan(store: JobStore, job_filter: Filter, now: float) -> ErasurePlan:
         archived_files=_archived_files(jobs),
         personas=len({job.persona_id for job in jobs if job.persona_id and not job.spec.persona_id}),
         callbacks=len(store.erasure.callback_ids([job.id for job in jobs])),
-        rejected_messages=len(store.erasure.rejected_lines(job_filter.metadata, _urls(jobs))),
+        rejected_messages=sum(map(len, rejected.values())),
         sharing_jobs=store.erasure.count_sharing(jobs),
         uncertain=len(uncertain),
         credits_in_flight=sum(PRICES[job.stage] for job in (*uncertain, *open_orders)),
@@ -107,36 +115,88 @@ def _plan(store: JobStore, job_filter: Filter, now: float) -> ErasurePlan:
     )
 
 
-def _execute(store: JobStore, token: str, actor: str, now: float) -> ErasureCertificate:
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """The first line of a stored plan. It contains no text of the person but ids at upstream.
+
+    Attributes:
+        namespace: Namespace of the plan; `*`: all.
+        metadata: Names of the metadata, without their values.
+        rejected: Hashes of rejected messages by namespace.
+        archived_files: Number of archived files.
+        callback_hosts: Hosts that may have received callbacks.
+        upstream_ids: Personas and tasks at upstream.
+        action: Distinguishes it from plans of other changes.
+        certificate: The result, once it has been executed.
+    """
+
+    namespace: str
+    metadata: Sequence[str]
+    rejected: Mapping[str, Sequence[str]]
+    archived_files: int = 0
+    callback_hosts: Sequence[str] = ()
+    upstream_ids: Sequence[str] = ()
+    action: str = _ACTION
+    certificate: Mapping[str, Any] | None = None
+
+    def with_jobs(self, jobs: Sequence[Job]) -> _Header:
+        """Return the header with what these jobs have now; an earlier attempt may have erased others."""
+        return replace(
+            self,
+            archived_files=max(self.archived_files, _archived_files(jobs)),
+            callback_hosts=sorted({*self.callback_hosts, *_callback_hosts(jobs)}),
+            upstream_ids=sorted({*self.upstream_ids, *_upstream_ids(jobs)}),
+        )
+
+
+def _store(store: JobStore, token: str, header: _Header, jobs: Sequence[Job] = ()) -> None:
+    lines = [json.dumps(asdict(header)), *(job.id for job in jobs)]
+    store.indexes.store_plan(token, lines, ttl_s=TOKEN_TTL_S)
+
+
+def _read(store: JobStore, token: str) -> tuple[_Header, list[str]]:
+    """Return the header of a plan and the ids of its jobs. Raises PlanNotFoundError."""
     lines = store.indexes.plan_lines(token) if _TOKEN.fullmatch(token) else iter(())
-    plan = json.loads(next(lines, "{}"))
-    is_own = store.scope.is_all or plan.get("namespace") == store.scope.namespace
-    if plan.get("action") != _ACTION or not is_own:
+    header = json.loads(next(lines, "{}"))
+    is_own = store.scope.is_all or header.get("namespace") == store.scope.namespace
+    if header.get("action") != _ACTION or not is_own:
         raise PlanNotFoundError
-    job_ids = list(lines)
-    amend(namespace=plan["namespace"], details={"metadata": ", ".join(plan["metadata"])}, jobs=len(job_ids))
+    return _Header(**header), list(lines)
+
+
+def _execute(store: JobStore, token: str, actor: str, now: float) -> ErasureCertificate:
+    plan, job_ids = _read(store, token)
+    if plan.certificate is not None:
+        return ErasureCertificate.from_stored(plan.certificate)
+    amend(namespace=plan.namespace, details={"metadata": ", ".join(plan.metadata)}, jobs=len(job_ids))
     listed = [job for start in range(0, len(job_ids), CHUNK) for job in store.get(job_ids[start : start + CHUNK])]
     jobs = [job for job in listed if job is not None]
-    if len(owners := {job.namespace for job in jobs}) == 1:
+    if len(owners := {job.namespace for job in jobs} | set(plan.rejected)) == 1:
         amend(namespace=owners.pop())
-    rejected = store.erasure.rejected_lines(plan["metadata"], _urls(jobs))
-    store.erasure.delete_rejected(rejected)
+    plan = plan.with_jobs(jobs)
+    store.indexes.replace_header(token, json.dumps(asdict(plan)))
+    store.erasure.delete_rejected(plan.rejected)
     cancelling.cancel(store, [job for job in jobs if transitions.can_be_cancelled(job)], now)
-    erased = store.erasure.erase(job_ids, now)
-    store.erasure.delete_plan(token)
+    certificate = _certificate(plan, store, store.erasure.erase(job_ids, now), actor, now)
+    result = replace(plan, rejected={}, certificate=asdict(certificate))
+    store.indexes.finish_plan(token, json.dumps(asdict(result)), ttl_s=CERTIFICATE_TTL_S)
+    return certificate
+
+
+def _certificate(plan: _Header, store: JobStore, erased: Erased, actor: str, now: float) -> ErasureCertificate:
     return ErasureCertificate(
         at=now,
         actor=actor,
-        namespace=plan["namespace"],
+        namespace=plan.namespace,
         jobs=tuple(store.erasure.tombstones(erased.job_ids)),
         pending=len(erased.pending_ids),
         callbacks=erased.callbacks,
-        rejected_messages=len(rejected),
+        rejected_messages=sum(map(len, plan.rejected.values())),
         events=erased.events,
         audit_entries=erased.audit_entries,
-        archived_files=_archived_files(jobs),
-        callback_hosts=_callback_hosts(jobs),
-        upstream_ids=_upstream_ids(jobs),
+        archived_files=plan.archived_files,
+        callback_hosts=tuple(plan.callback_hosts),
+        upstream_ids=tuple(plan.upstream_ids),
     )
 
 
@@ -145,16 +205,11 @@ def _archived_files(jobs: Sequence[Job]) -> int:
     return sum(file is not None for file in files)
 
 
-def _urls(jobs: Sequence[Job]) -> set[str]:
-    return {job.spec.audio_url for job in jobs if job.spec.audio_url}
-
-
-def _callback_hosts(jobs: Sequence[Job]) -> tuple[str, ...]:
+def _callback_hosts(jobs: Sequence[Job]) -> set[str]:
     urls = (job.spec.callback_url for job in jobs)
-    return tuple(sorted({urlsplit(str(url)).hostname or "" for url in urls if url}))
+    return {urlsplit(str(url)).hostname or "" for url in urls if url}
 
 
-def _upstream_ids(jobs: Sequence[Job]) -> tuple[str, ...]:
+def _upstream_ids(jobs: Sequence[Job]) -> set[str]:
     personas = {job.persona_id for job in jobs if job.persona_id}
-    tasks = {task for job in jobs for task in job.charged_task_ids.values() if task}
-    return tuple(sorted(personas | tasks))
+    return personas | {task for job in jobs for task in job.charged_task_ids.values() if task}

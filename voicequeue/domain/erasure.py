@@ -58,8 +58,8 @@ class ErasureCertificate:
 
     Attributes:
         at: When it was erased (Unix seconds).
-        actor: Who erased it.
-        namespace: In which namespace; `*`: in all.
+        actor: The person or program that erased it.
+        namespace: Namespace of the jobs; `*`: in all.
         jobs: Keyed hashes of the ids of erased jobs.
         pending: Number of jobs that are erased once the outcome of their order is known.
         callbacks: Number of deleted callbacks that were still stored.
@@ -83,6 +83,11 @@ class ErasureCertificate:
     archived_files: int = 0
     callback_hosts: tuple[str, ...] = ()
     upstream_ids: tuple[str, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def from_stored(cls, fields: Mapping[str, Any]) -> ErasureCertificate:
+        """Return the certificate with these fields, read from JSON."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON representation, without the ids at upstream."""

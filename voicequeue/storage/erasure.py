@@ -11,8 +11,10 @@ from itertools import chain, islice
 from typing import Any, cast
 
 from voicequeue.domain.job import Job
-from voicequeue.domain.namespaces import index_of, qualify
+from voicequeue.domain.namespaces import index_of, namespace_of, qualify
+from voicequeue.domain.states import State
 from voicequeue.storage.connection.keyspace import Keyspace
+from voicequeue.storage.indexes import JobIndexes
 
 _PAGE = 500
 
@@ -46,6 +48,7 @@ class Erasure:
     def __init__(self, keyspace: Keyspace) -> None:
         self._space = keyspace
         self._redis = keyspace.redis
+        self._indexes = JobIndexes(keyspace)
 
     # ── jobs ───────────────────────────────────────────────────────────────────────────────────
 
@@ -62,7 +65,7 @@ class Erasure:
         pending = tuple(job_id for job_id, outcome in outcomes.items() if outcome == 2)
         if pending:
             callbacks -= len(self.callback_ids(pending))
-        events, audit_entries = self._forget_traces()
+        events, audit_entries = self._forget_traces(now)
         return Erased(tuple(sorted(outcomes.keys() - set(pending))), pending, callbacks, events, audit_entries)
 
     def due(self) -> list[str]:
@@ -79,21 +82,41 @@ class Erasure:
         return sorted(callback_ids)
 
     def count_sharing(self, jobs: Collection[Job]) -> int:
-        """Return how many other jobs have one of these jobs' named voices, or wait for one of their voices."""
-        named: dict[str, int] = {}
-        waiting: set[str] = set()
-        ids = {job.id for job in jobs}
-        for voice in _voices(jobs):
-            members = cast(list[str], self._redis.zrange(self._space.key(f"waiting:{voice}"), 0, -1))
-            waiting.update(set(members) - ids)
-            sharing = cast(str | None, self._redis.hget(self._space.key(f"voice:{voice}"), "jobs"))
-            own = sum(job.spec.shared_voice(namespace=job.namespace) == voice for job in jobs)
-            named[voice] = max(0, int(sharing or 0) - own)
-        return max(len(waiting), sum(named.values()))
+        """Return how many other jobs name one of these jobs' recordings, by its URL or hash. All jobs are examined."""
+        own_ids, recordings = {job.id for job in jobs}, self._recordings(jobs)
+        sharing: set[str] = set()
+        for start in range(0, len(recordings), _PAGE):
+            criteria = {"recordings": recordings[start : start + _PAGE]}
+            for index in self._job_indexes():
+                sharing.update(self._matching(index, criteria))
+        return len(sharing - own_ids)
+
+    def _recordings(self, jobs: Collection[Job]) -> list[str]:
+        """Return the ids of the voices of these jobs' recordings, by URL and by hash."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job in jobs:
+                pipe.hget(self._space.key(f"job:{job.id}"), "sha256")
+            hashes = cast(list[str | None], pipe.execute())
+        by_url = {job.spec.recording_voice(job.namespace) for job in jobs}
+        by_hash = {qualify(job.namespace, f"sha256-{it}") for job, it in zip(jobs, hashes, strict=True) if it}
+        return sorted(by_url - {""} | by_hash)
+
+    def _job_indexes(self) -> Iterator[str]:
+        """Yield the indexes that together have every job in scope."""
+        for priority, lane in self._indexes.lanes():
+            yield f"lane:{priority.rank}:{lane}"
+        for namespace in self._space.namespaces():
+            yield from (index_of(f"state:{state}", namespace) for state in State if state is not State.QUEUED)
+
+    def _matching(self, index: str, criteria: Mapping[str, Any]) -> Iterator[str]:
+        last, examined = None, _PAGE
+        while examined == _PAGE:
+            examined, last, members = self._indexes.filter_page(index, last, _PAGE, criteria)
+            yield from (job_id for job_id, _ in members)
 
     # ── what names them ────────────────────────────────────────────────────────────────────────
 
-    def _forget_traces(self) -> tuple[int, int]:
+    def _forget_traces(self, now: float) -> tuple[int, int]:
         """Delete what names erased jobs; return the numbers of events and of entries of the audit log."""
         key = self._space.key("erased_traces")
         traces = list(cast(set[str], self._redis.smembers(key)))
@@ -104,6 +127,7 @@ class Erasure:
         ended = {batch for batch in batches if not self._has_jobs(batch)}
         for callback_id in self.callback_ids(job_ids):
             self._delete_callback(callback_id)
+        self._erase_voices(job_ids, {job["recording"] for job in jobs} - {""}, now)
         for batch in ended:
             self._delete_batch_callbacks(batch)
 
@@ -116,6 +140,26 @@ class Erasure:
         for start in range(0, len(traces), _PAGE):
             self._redis.srem(key, *traces[start : start + _PAGE])
         return events, audit_entries
+
+    def _erase_voices(self, job_ids: Collection[str], recordings: Collection[str], now: float) -> None:
+        """Erase voices that erased jobs created, and those of their recordings under a hash or a name.
+
+        All voices are scanned: a copy may have any hash or name.
+        """
+        root = self._space.key("voice:")
+        keys = cast(Iterator[str], self._redis.scan_iter(match=f"{root}*", count=_PAGE))
+        while page := [key.removeprefix(root) for key in islice(keys, _PAGE)]:
+            with self._redis.pipeline(transaction=False) as pipe:
+                for voice in page:
+                    pipe.hmget(f"{root}{voice}", "job", "audio_url")
+                records = cast(list[list[str | None]], pipe.execute())
+            theirs = [
+                voice
+                for voice, (job_id, url) in zip(page, records, strict=True)
+                if job_id in job_ids or (url and qualify(namespace_of(voice), f"url-{_sha1(url)}") in recordings)
+            ]
+            if theirs:
+                self._space.run_script("erase_voices", f"{now:.6f}", *theirs)
 
     def _has_jobs(self, batch: str) -> bool:
         return bool(self._redis.exists(self._space.key(f"batch:{batch}:jobs")))
@@ -164,24 +208,22 @@ class Erasure:
 
     # ── rejected messages ──────────────────────────────────────────────────────────────────────
 
-    def rejected_lines(self, metadata: Mapping[str, str], urls: Collection[str]) -> list[tuple[str, str]]:
-        """Return (namespace, line) of the rejected messages with these metadata, or one of these recordings."""
-        return [
-            (namespace, line)
-            for namespace in self._space.namespaces()
-            for line in cast(
-                list[str], self._redis.lrange(self._space.key(index_of("rejected_messages", namespace)), 0, -1)
-            )
-            if _names_person(json.loads(line), metadata, urls)
-        ]
+    def rejected(self, metadata: Mapping[str, str], jobs: Collection[Job]) -> dict[str, list[str]]:
+        """Return by namespace the hashes of rejected messages with these metadata, or the key or recording of a job."""
+        urls = {job.spec.audio_url for job in jobs if job.spec.audio_url}
+        hashes: dict[str, list[str]] = {}
+        for namespace in self._space.namespaces():
+            keys = {job.spec.key for job in jobs if job.spec.key and job.namespace == namespace}
+            person = _Person(metadata, frozenset(urls), frozenset(keys))
+            index = self._space.key(index_of("rejected_messages", namespace))
+            lines = cast(list[str], self._redis.lrange(index, 0, -1))
+            hashes[namespace] = [_sha1(line) for line in lines if person.is_named_in(json.loads(line)["job"])]
+        return {namespace: of_messages for namespace, of_messages in hashes.items() if of_messages}
 
-    def delete_rejected(self, lines: Sequence[tuple[str, str]]) -> None:
-        """Delete rejected messages by their lines."""
-        for namespace, line in lines:
-            with self._redis.pipeline() as pipe:
-                pipe.lrem(self._space.key(index_of("rejected_messages", namespace)), 1, line)
-                pipe.decrby(self._space.key(index_of("rejected_messages:bytes", namespace)), len(line.encode()))
-                pipe.execute()
+    def delete_rejected(self, hashes: Mapping[str, Sequence[str]]) -> None:
+        """Delete rejected messages by namespace and hash."""
+        for namespace, of_messages in hashes.items():
+            self._space.run_change("delete_rejected_messages", namespace, *of_messages)
 
     # ── tombstones, plans, files, consent ──────────────────────────────────────────────────────
 
@@ -201,10 +243,6 @@ class Erasure:
         """Delete the tombstones of ids or recordings; return how many there were."""
         hashes = self.tombstones(names)
         return int(self._space.run_change("forget_tombstones", *hashes)) if hashes else 0
-
-    def delete_plan(self, token: str) -> None:
-        """Delete an executed plan, which holds the metadata of the person."""
-        self._redis.delete(self._space.key(f"bulk_plan:{token}"))
 
     def files_due(self, now: float, *, at_most: int = 100) -> list[ErasedFiles]:
         """Return jobs whose archived files are to be deleted now."""
@@ -232,27 +270,40 @@ class Erasure:
         return bool(self._redis.exists(self._space.key("consent_required")))
 
 
-def _voices(jobs: Collection[Job]) -> set[str]:
-    voices = {job.spec.shared_voice(namespace=job.namespace) for job in jobs}
-    voices |= {job.spec.shared_voice(reuse=True, namespace=job.namespace) for job in jobs}
-    voices |= {job.spec.recording_voice(job.namespace) for job in jobs}
-    return voices - {""}
-
-
 def _sha1(text: str) -> str:
     return sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def _names_person(value: Any, metadata: Mapping[str, str], urls: Collection[str]) -> bool:
-    """Return whether a value of JSON contains an object with these metadata, or one of these URLs."""
-    if isinstance(value, dict):
-        own = value.get("metadata")
-        if isinstance(own, dict) and all(str(own.get(name)) == text for name, text in metadata.items()):
-            return True
-        return any(_names_person(part, metadata, urls) for part in value.values())
-    if isinstance(value, list):
-        return any(_names_person(part, metadata, urls) for part in value)
-    if isinstance(value, str):  # a job may be stored as the beginning of its text
-        has_all = all(json.dumps(it) in value for pair in metadata.items() for it in pair)
-        return has_all or any(url in value for url in urls)
-    return False
+@dataclass(frozen=True, slots=True)
+class _Person:
+    """The texts by which a message names a person: metadata, URLs of recordings, and keys of jobs."""
+
+    metadata: Mapping[str, str]
+    urls: frozenset[str]
+    keys: frozenset[str]
+
+    def is_named_in(self, value: Any) -> bool:
+        """Return whether a value of JSON contains an object with these metadata or a key, or one of the URLs."""
+        if isinstance(value, dict):
+            return self._is_owner(value) or any(map(self.is_named_in, value.values()))
+        if isinstance(value, list):
+            return any(map(self.is_named_in, value))
+        return isinstance(value, str) and self._is_quoted_in(value)
+
+    def _is_owner(self, job: Mapping[str, Any]) -> bool:
+        own, key = job.get("metadata"), job.get("key")
+        has_key = isinstance(key, str) and key in self.keys
+        return has_key or (
+            isinstance(own, dict) and all(str(own.get(name)) == text for name, text in self.metadata.items())
+        )
+
+    def _is_quoted_in(self, text: str) -> bool:
+        """Return whether a job that is stored as its text, or the beginning of it, has the metadata or a URL."""
+        words = [word for pair in self.metadata.items() for word in pair]
+        has_all = all(any(form in text for form in _quoted(word)) for word in words)
+        return has_all or any(url in text for url in self.urls)
+
+
+def _quoted(word: str) -> tuple[str, ...]:
+    """Return a text as JSON and Python quote it."""
+    return json.dumps(word), json.dumps(word, ensure_ascii=False), repr(word)

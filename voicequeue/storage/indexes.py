@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
+
+from redis.exceptions import ResponseError
 
 from voicequeue.domain.namespaces import index_of
 from voicequeue.domain.spec import Priority
@@ -113,6 +116,20 @@ class JobIndexes:
             for start in range(0, len(lines), _PAGE):
                 pipe.rpush(key, *lines[start : start + _PAGE])
                 pipe.expire(key, ttl_s)
+            pipe.execute()
+
+    def replace_header(self, token: str, line: str) -> None:
+        """Replace the first line of a plan, if it has not expired."""
+        with suppress(ResponseError):
+            self._redis.lset(self._space.key(f"bulk_plan:{token}"), 0, line)
+
+    def finish_plan(self, token: str, line: str, *, ttl_s: int) -> None:
+        """Replace the lines of a plan by this one, and keep it for `ttl_s` seconds."""
+        key = self._space.key(f"bulk_plan:{token}")
+        with self._redis.pipeline() as pipe:
+            pipe.delete(key)
+            pipe.rpush(key, line)
+            pipe.expire(key, ttl_s)
             pipe.execute()
 
     def plan_lines(self, token: str) -> Iterator[str]:

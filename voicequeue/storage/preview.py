@@ -82,6 +82,8 @@ class EnqueuePreviewer:
 
     def _refusals(self, specs: Sequence[VoiceJob], job_ids: Sequence[str]) -> list[VoiceQueueError | None]:
         """Return why new jobs are refused: they were erased, or name no consent though the queue requires it."""
+        if not specs:
+            return []
         names = [(job_id, *self._recordings_of(spec)) for spec, job_id in zip(specs, job_ids, strict=True)]
         erased = iter(self._erasure.are_erased([name for own in names for name in own]))
         is_erased = [True in [next(erased) for _ in own] for own in names]

@@ -9,7 +9,17 @@ from itertools import count
 import pytest
 from redis import Redis
 
-from tests.store.life import NOW, REACHABLE, assert_consistent, dump_keys, get_job, job_in_state, job_with_song
+from tests.store.life import (
+    NOW,
+    REACHABLE,
+    apply_transition,
+    assert_consistent,
+    dump_keys,
+    enqueue_jobs,
+    get_job,
+    job_in_state,
+    job_with_song,
+)
 from tests.store.outbox.callback_steps import claim_due
 from tests.support.jobs import voice
 from voicequeue import RejectedMessage, State, VoiceJob, VoiceQueue
@@ -21,7 +31,8 @@ from voicequeue.storage.erasure import REDACTED
 from voicequeue.storage.job_store import JobStore
 
 #: In every text of the person.
-MARK = "Zoë-🎤-O'Brien%2F[42]"
+MARK = "Zoë-🎤-zoe-obrien-O'Brien%2F[42]"
+WORD = "zoe-obrien"
 PERSON = {"subject": MARK}
 
 #: Key and batch of two jobs, the second in a batch of its own.
@@ -71,10 +82,8 @@ def erase(queue: VoiceQueue) -> None:
 
 
 def traces(redis: Redis, prefix: str) -> list[str]:
-    """Return the keys that contain a text of the person, as it is or escaped."""
-    marks = (MARK, json.dumps(MARK)[1:-1], repr(MARK)[1:-1], "zoe-obrien", MARK[:20])
-    everything = dump_keys(redis, prefix).items()
-    return [key for key, value in everything if any(mark in f"{key} {value}" for mark in marks)]
+    """Return the keys that contain a text of the person: each has a word that no encoding changes."""
+    return [key for key, value in dump_keys(redis, prefix).items() if WORD in f"{key} {value}"]
 
 
 @pytest.mark.parametrize("state", [*REACHABLE, State.WAITING])
@@ -192,7 +201,7 @@ def test_an_erased_key_or_recording_is_not_ordered_again(store: JobStore, queue:
 
 
 def test_a_plan_erases_once_and_in_its_namespace_only(queue: VoiceQueue) -> None:
-    """The jobs of the same metadata in another namespace stay, and a token is used once."""
+    """The jobs of the same metadata in another namespace stay, and a token returns its certificate again."""
     own, foreign = in_namespace(queue, "shop"), in_namespace(queue, "other")
     kept, plan = foreign.enqueue(of_person()), None
     own.enqueue(of_person())
@@ -203,8 +212,82 @@ def test_a_plan_erases_once_and_in_its_namespace_only(queue: VoiceQueue) -> None
     assert (plan.count, len(certificate.jobs)) == (1, 1)
     assert MARK not in f"{certificate.as_dict()}"
     assert foreign.get(kept.id) == kept
-    with pytest.raises(PlanNotFoundError):
-        own.erase(plan.token)
+    own.enqueue(voice(metadata=PERSON))
+    assert own.erase(plan.token) == certificate
+    assert own.plan_erasure(PERSON).count == 1
+
+
+def test_an_erasure_of_rejected_messages_only_is_in_the_audit_log(store: JobStore, queue: VoiceQueue) -> None:
+    """The person may have no job; the messages of others stay, and their total size is right."""
+    store.rejected_messages.add(RejectedMessage(NOW, "m", "t", MARK, {"job": {"metadata": PERSON}}))
+    store.rejected_messages.add(RejectedMessage(NOW, "n", "t", "no", {"job": {"metadata": {"subject": "4"}}}))
+    certificate = queue.on_behalf_of("cli:ana").erase(queue.plan_erasure(PERSON).token)
+
+    assert (len(certificate.jobs), certificate.rejected_messages) == (0, 1)
+    [entry] = [entry for page in store.audit_log.pages(None) for entry in page]
+    assert (entry.actor, entry.action, entry.jobs) == ("cli:ana", "erase", 0)
+    [line] = store._redis.lrange(store._space.key("rejected_messages"), 0, -1)
+    assert store._redis.get(store._space.key("rejected_messages:bytes")) == str(len(line))
+
+
+def test_a_rejected_message_names_a_person_by_metadata_key_or_recording(store: JobStore, queue: VoiceQueue) -> None:
+    """Also where the job is stored as text, because it is long or no JSON; a key counts in its namespace only."""
+    job = queue.enqueue(of_person())
+    long = {"metadata": PERSON, "song": {"prompt": "la " * 8_000}}
+    texts = [json.dumps({"metadata": PERSON}, ensure_ascii=False), repr({"metadata": PERSON})]
+    named = [{"key": job.spec.key}, {"audio_url": job.spec.audio_url}, long, *texts, {"job": {"args": [long]}}]
+    for number, content in enumerate([*named, {"key": "other"}, "subject"]):
+        store.rejected_messages.add(RejectedMessage(NOW, str(number), "t", "no", content))
+    store.rejected_messages.add(RejectedMessage(NOW, "foreign", "t", "no", named[0], namespace="shop"))
+
+    plan = queue.plan_erasure(PERSON)
+    queue.erase(plan.token)
+
+    assert plan.rejected_messages == len(named)
+    kept = {message.message_id for message in store.rejected_messages.latest()}
+    assert kept == {str(len(named)), str(len(named) + 1), "foreign"}
+
+
+def test_a_plan_counts_all_others_that_name_the_recording(store: JobStore, queue: VoiceQueue) -> None:
+    """In each state, by its URL or its hash, in its namespace only; each is counted once."""
+    sha256 = "ab" * 32
+    url = of_person().audio_url
+    store.enqueue([("own", of_person(audio_sha256=sha256))], NOW)
+    for state in REACHABLE:
+        job_in_state(store, state, voice(key=state, audio_url=url, batch=state))
+    others = [voice(key="hash", audio_sha256=sha256), voice(key="both", audio_url=url, audio_sha256=sha256, reuse=True)]
+    store.enqueue([(spec.key or "", spec) for spec in [*others, voice(key="unrelated")]], NOW)
+    in_namespace(queue, "shop").enqueue(voice(audio_url=url))
+
+    assert queue.plan_erasure(PERSON).sharing_jobs == len(REACHABLE) + len(others)
+
+
+def test_a_voice_that_was_copied_for_others_is_erased(
+    redis: Redis, prefix: str, store: JobStore, queue: VoiceQueue
+) -> None:
+    """A job that knows the hash of the recording copies the voice of its URL: that copy is the person's, too."""
+    created = job_in_state(store, State.PENDING, of_person(reuse=True))
+    apply_transition(store, created, State.SUCCEEDED, fields={"persona_id": "p-zoe-obrien", "settled": str(NOW)})
+    copying = voice(key="copy", audio_url=created.spec.audio_url, audio_sha256="ab" * 32, reuse=True)
+    [job_id] = enqueue_jobs(store, copying)
+    assert get_job(store, job_id).persona_id == "p-zoe-obrien"
+
+    erase(queue)
+
+    voices = [key for key in dump_keys(redis, prefix) if ":voice:" in key or ":voices" in key]
+    assert voices == []
+
+
+def test_a_plan_that_is_never_executed_stores_no_text_of_the_person(
+    redis: Redis, prefix: str, queue: VoiceQueue
+) -> None:
+    """A dry run may be repeated; the plan that is executed then is not the only one."""
+    job = queue.enqueue(of_person())
+    queue.plan_erasure(PERSON)
+    erase(queue)
+
+    assert traces(redis, prefix) == []
+    assert job.spec.key not in f"{dump_keys(redis, prefix)}"
 
 
 def test_the_audit_log_of_another_namespace_keeps_a_batch_of_the_same_name(queue: VoiceQueue) -> None:

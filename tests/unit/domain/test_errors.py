@@ -14,6 +14,7 @@ import pytest
 from voicequeue import (
     BatchNotFoundError,
     BudgetExceededError,
+    ErasedError,
     InvalidAudioError,
     InvalidCursorError,
     InvalidJobError,
@@ -39,6 +40,7 @@ ERRORS = [
     InvalidAudioError("too_short", "5.0 s long; more than 10 s are required"),
     KeyConflictError("order-7", "abcdefgh"),
     BudgetExceededError("namespace/shop", "day", 19, limit=500, left=12, resets_at=1_760_054_400),
+    ErasedError(),
     JobNotFoundError("abcdefgh"),
     BatchNotFoundError("spring"),
     InvalidStateError("no"),
@@ -52,6 +54,7 @@ ERRORS = [
     [
         (InvalidJobError, ValueError),
         (KeyConflictError, ValueError),
+        (ErasedError, ValueError),
         (JobNotFoundError, LookupError),
         (BatchNotFoundError, LookupError),
     ],

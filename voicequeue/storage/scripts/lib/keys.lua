@@ -146,7 +146,8 @@
 --                          expires
 --   tombstones     hash    secret; by keyed hash of each erased id and recording (lib/removal.lua): when it was erased
 --   erasing        zset    ids that are erased as soon as they are settled; score = when that was requested
---   erased_traces  set     JSON: id and batch ('' = none) of erased jobs that events, callbacks or the audit log may name
+--   erased_traces  set     JSON: id, batch ('' = none) and voice of the recording by URL ('' = none) of erased jobs that
+--                          events, callbacks, voices or the audit log may name
 --   erased_files   zset    JSON: id and batch of erased jobs whose archived files are to be deleted; score = when
 --   consent_required string exists while new jobs need metadata.consent_ref
 --   session:<id>   hash    a login to the job page, by the SHA-256 of its cookie: name of the API key, since, proof (keyed

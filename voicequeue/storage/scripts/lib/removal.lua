@@ -31,6 +31,18 @@ local function recordings_of(batch, audio_url, sha256)
   return names
 end
 
+-- Return a function that returns whether a job has one of these recordings.
+local function names_recording(recordings)
+  local wanted = {}
+  for _, name in ipairs(recordings) do wanted[name] = true end
+  return function(spec, batch, sha256)
+    for _, name in ipairs(recordings_of(batch, cjson.decode(spec).audio_url, sha256)) do
+      if wanted[name] then return true end
+    end
+    return false
+  end
+end
+
 -- Return a function that returns whether a new job has the id or the recording of an erased one.
 local function erased_jobs()
   local secret = redis.call('HGET', key('tombstones'), 'secret')
