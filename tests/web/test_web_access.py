@@ -32,6 +32,7 @@ ROUTES = [
     ("PATCH", "/v1/keys/b", Scope.ADMIN),
     ("POST", "/v1/keys/b/rotate", Scope.ADMIN),
     ("POST", "/v1/keys/b/revoke", Scope.ADMIN),
+    ("POST", "/v1/erase", Scope.ADMIN),
     ("POST", "/v1/jobs", Scope.ENQUEUE),
     ("POST", "/v1/batches/b/jobs", Scope.ENQUEUE),
     ("PATCH", "/v1/batches/b", Scope.ENQUEUE),

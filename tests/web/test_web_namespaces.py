@@ -74,6 +74,7 @@ def bodies(owned: Owned) -> dict[str, list[Any]]:
         ],
         "BulkRequest": plans + filters,
         "BulkRetryRequest": plans + filters,
+        "EraseRequest": [*plans, {"json": {"metadata": {"of": "the owner"}}}],
         "RetryRequest": [{}, {"json": {"audio_url": "https://a.example/b.wav"}}],
         "BatchSettings": [{"json": {"max_credits": 1, "callback_url": "https://elsewhere.example/"}}],
         "NewKeyRequest": [{"json": {"name": "mine", "scopes": ["read"], "namespace": one}} for one in ("shop", "*")],

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from voicequeue.domain.job import to_iso8601
+
+if TYPE_CHECKING:
+    from voicequeue.domain import operator_schemas
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +23,8 @@ class ErasurePlan:
         archived_files: Number of their archived files; each song also has a description.
         personas: Number of voices that upstream created for them.
         callbacks: Callbacks that are pending or undelivered.
-        rejected_messages: Rejected messages that contain the metadata.
-        sharing_jobs: Jobs of others that share a voice with them; they lose it for later orders.
+        rejected_messages: Rejected messages with the metadata, or the key or recording of one of the jobs.
+        sharing_jobs: Jobs of others that have the recording of one of the jobs; they lose its voice for later orders.
         uncertain: Jobs that are `charging` or `unsure`; they are erased once the outcome of their order is known.
         credits_in_flight: Credits of orders that were or may have been charged and have not delivered.
         expires_at: When the token expires (Unix seconds).
@@ -46,10 +49,46 @@ class ErasurePlan:
         """Number of jobs."""
         return sum(self.jobs_by_state.values())
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> operator_schemas.ErasurePlan:
         """Return the JSON representation."""
-        fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("expires_at", "is_complete")}
-        return {**fields, "count": self.count, "expires_at": to_iso8601(self.expires_at), "complete": self.is_complete}
+        return {
+            "token": self.token,
+            "count": self.count,
+            "jobs_by_state": dict(self.jobs_by_state),
+            "songs": self.songs,
+            "archived_files": self.archived_files,
+            "personas": self.personas,
+            "callbacks": self.callbacks,
+            "rejected_messages": self.rejected_messages,
+            "sharing_jobs": self.sharing_jobs,
+            "uncertain": self.uncertain,
+            "credits_in_flight": self.credits_in_flight,
+            "expires_at": to_iso8601(self.expires_at),
+            "complete": self.is_complete,
+        }
+
+    def sentences(self) -> tuple[str, ...]:
+        """Return what the erasure concerns, for people."""
+        states = ", ".join(f"{count:,} {state}" for state, count in sorted(self.jobs_by_state.items()))
+        lines = [
+            f"{self.count:,} jobs ({states or 'none'}), {self.songs:,} songs, {self.archived_files:,} archived files",
+            f"{self.personas:,} voices, {self.callbacks:,} stored callbacks, "
+            f"{self.rejected_messages:,} rejected messages",
+        ]
+        if self.sharing_jobs:
+            lines.append(
+                f"{self.sharing_jobs:,} jobs of others have the same recording: they stay, but lose its voice for "
+                "later orders"
+            )
+        if self.credits_in_flight:
+            lines.append(f"{self.credits_in_flight:,} credits of orders in flight, whose results are not kept")
+        if self.uncertain:
+            lines.append(
+                f"{self.uncertain:,} jobs are charging or unsure; erased once the outcome of their order is known"
+            )
+        if not self.is_complete:
+            lines.append("More jobs match than one plan takes; repeat the erasure for the others")
+        return tuple(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,25 +126,64 @@ class ErasureCertificate:
     @classmethod
     def from_stored(cls, fields: Mapping[str, Any]) -> ErasureCertificate:
         """Return the certificate with these fields, read from JSON."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+        values: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in fields.items()}
+        return cls(**values)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> operator_schemas.ErasureCertificate:
         """Return the JSON representation, without the ids at upstream."""
-        fields = {name: getattr(self, name) for name in self.__slots__ if name != "upstream_ids"}
-        remains = list(self.remains())
-        return {**fields, "at": to_iso8601(self.at), "count": len(self.jobs), "remains": remains}
+        return {
+            "at": to_iso8601(self.at),
+            "actor": self.actor,
+            "namespace": self.namespace,
+            "count": len(self.jobs),
+            "jobs": list(self.jobs),
+            "pending": self.pending,
+            "callbacks": self.callbacks,
+            "rejected_messages": self.rejected_messages,
+            "events": self.events,
+            "audit_entries": self.audit_entries,
+            "archived_files": self.archived_files,
+            "callback_hosts": list(self.callback_hosts),
+            "remains": list(self.remains()),
+        }
+
+    def as_text(self) -> str:
+        """Return the certificate as text, without the ids at upstream."""
+        scope = {"": "in the default namespace", "*": "in all namespaces"}.get(
+            self.namespace, f"in the namespace {self.namespace}"
+        )
+        lines = [
+            f"Certificate of erasure, {to_iso8601(self.at)}",
+            f"Erased by {self.actor} {scope}:",
+            f"  {len(self.jobs):,} jobs with their timelines and {self.events:,} events",
+            f"  {self.callbacks:,} stored callbacks",
+            f"  {self.rejected_messages:,} rejected messages",
+            f"  {self.audit_entries:,} entries of the audit log no longer name them",
+            "What remains elsewhere:",
+            *(f"  {line}" for line in self.remains()),
+            "Keyed hashes of the jobs:",
+            *(f"  {tombstone}" for tombstone in self.jobs),
+        ]
+        return "\n".join(lines) + "\n"
 
     def remains(self) -> tuple[str, ...]:
         """Return what remains elsewhere, as sentences."""
         lines = [
-            f"MusicAPI: {len(self.upstream_ids)} voices and tasks, to be erased there on request.",
             f"Backups of Redis and of the archive made before {to_iso8601(self.at)}, until they are deleted.",
-            "Logs of workers and of the gateway: ids of jobs and names of batches, until they are deleted.",
+            "Logs: ids of jobs and names of batches, until they are deleted.",
+            "Files outside of the queue: tables of jobs, with their rejected rows and exports.",
+            "Messages that no worker has received yet: they are refused when they arrive.",
+            "Archived songs of jobs whose records were purged before.",
         ]
+        if self.upstream_ids:
+            lines.insert(0, f"MusicAPI: {len(self.upstream_ids):,} voices and tasks, to be erased there on request.")
         if self.callback_hosts:
             lines.append(f"Receivers of callbacks: {', '.join(self.callback_hosts)}.")
         if self.archived_files:
-            lines.append(f"Archive: {self.archived_files} files, until an archive worker has deleted them.")
+            lines.append(f"Archive: {self.archived_files:,} files, until an archive worker has deleted them.")
         if self.pending:
-            lines.append(f"{self.pending} jobs whose order may be charged; erased once its outcome is known.")
+            lines.append(
+                f"{self.pending:,} jobs whose order may be charged: erased once its outcome is known. Their voices and "
+                "tasks at MusicAPI are not listed."
+            )
         return tuple(lines)

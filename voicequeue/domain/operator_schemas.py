@@ -154,6 +154,68 @@ class Spending(Schema):
     """Number of credits."""
 
 
+class ErasurePlan(Schema):
+    """What an erasure would delete. Nothing has changed yet."""
+
+    token: str
+    """Executes the plan."""
+    count: int
+    """Number of jobs."""
+    jobs_by_state: dict[str, int]
+    """Number of jobs by state."""
+    songs: int
+    """Number of their songs."""
+    archived_files: int
+    """Number of their archived files; each song also has a description."""
+    personas: int
+    """Number of voices that MusicAPI created for them."""
+    callbacks: int
+    """Number of stored callbacks."""
+    rejected_messages: int
+    """Number of rejected messages that name the person."""
+    sharing_jobs: int
+    """Jobs of others with the same recording. They stay; those that have no voice yet pay for a new one."""
+    uncertain: int
+    """Jobs that are `charging` or `unsure`; they are erased once the outcome of their order is known."""
+    credits_in_flight: int
+    """Credits of orders that were or may have been charged and have not delivered."""
+    expires_at: Timestamp
+    """When the token expires."""
+    complete: bool
+    """False if more jobs match than one plan takes."""
+
+
+class ErasureCertificate(Schema):
+    """A record of what was erased, and what remains elsewhere."""
+
+    at: Timestamp
+    """When it was erased."""
+    actor: str
+    """Who erased it: `key:NAME`, `page:NAME`, `cli:USER@HOST` or `library:APP`."""
+    namespace: str
+    """Namespace of the jobs; empty for the default one, `*` for all."""
+    count: int
+    """Number of erased jobs."""
+    jobs: list[str]
+    """Keyed hashes of the ids of erased jobs."""
+    pending: int
+    """Jobs that are erased once the outcome of their order is known."""
+    callbacks: int
+    """Number of deleted callbacks."""
+    rejected_messages: int
+    """Number of deleted messages."""
+    events: int
+    """Number of deleted events."""
+    audit_entries: int
+    """Entries of the audit log that no longer name a job."""
+    archived_files: int
+    """Archived files that an archive worker deletes."""
+    callback_hosts: list[str]
+    """Hosts that may have received callbacks."""
+    remains: list[str]
+    """What remains elsewhere, as sentences."""
+
+
 class Check(Schema):
     """The result of one check of `voicequeue doctor`."""
 

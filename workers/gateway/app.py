@@ -32,6 +32,7 @@ from workers.gateway.api import (
     batches,
     callback_secrets,
     docs,
+    erasure,
     events,
     health,
     jobs,
@@ -112,6 +113,7 @@ def _add_api(
     app.include_router(operations.router(queue, access))
     app.include_router(audit_log.router(queue, access))
     app.include_router(keys.router(queue, access))
+    app.include_router(erasure.router(queue, access))
     app.include_router(batches.router(queue, access))
     app.include_router(row_uploads.router(queue, access, bounds))
     app.include_router(status.router(queue, access, large))

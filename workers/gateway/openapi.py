@@ -17,7 +17,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from voicequeue import InvalidJobError, Problem, VoiceJob
+from voicequeue import ErasedError, InvalidJobError, Problem, VoiceJob
 from voicequeue.domain import operator_schemas, song, spec
 from voicequeue.domain import schemas as domain_schemas
 from voicequeue.domain.schemas import Event
@@ -35,6 +35,7 @@ _HIDDEN: tuple[type[Any], ...] = (
     schemas.BudgetLimits,
     schemas.BulkRequest,
     schemas.BulkRetryRequest,
+    schemas.EraseRequest,
     schemas.RetryRequest,
     key_schemas.NewKeyRequest,
     key_schemas.KeyChanges,
@@ -67,6 +68,7 @@ _EXAMPLES: Mapping[int, tuple[str, str, tuple[Problem, ...]]] = {
     404: ("no job 'k5v2yj3q7m6xw4ra'", "job_not_found", ()),
     408: ("The body must arrive within 20 s.", "request_timeout", ()),
     409: ("only a failed job can be retried; job k5v2yj3q7m6xw4ra is succeeded", "invalid_state", ()),
+    410: (str(ErasedError()), "erased", ()),
     413: ("The body may have at most 262144 bytes.", "too_large", ()),
     415: ("The Content-Type must be application/json, without compression.", "unsupported_media_type", ()),
     422: (INVALID, "invalid", (Problem("song.title", "String should have at most 80 characters"),)),

@@ -16,13 +16,14 @@ from tests.store.life import (
     assert_consistent,
     dump_keys,
     enqueue_jobs,
+    fail_job,
     get_job,
     job_in_state,
     job_with_song,
 )
 from tests.store.outbox.callback_steps import claim_due
 from tests.support.jobs import voice
-from voicequeue import RejectedMessage, State, VoiceJob, VoiceQueue
+from voicequeue import FailureCode, RejectedMessage, State, VoiceJob, VoiceQueue
 from voicequeue.client.queue import in_namespace
 from voicequeue.domain import transitions
 from voicequeue.errors import ErasedError, InvalidJobError, PlanNotFoundError
@@ -198,6 +199,18 @@ def test_an_erased_key_or_recording_is_not_ordered_again(store: JobStore, queue:
 
     assert queue.allow_erased(key=erased.spec.key, audio_url=erased.spec.audio_url) == 2
     assert queue.enqueue(again).state is State.QUEUED
+
+
+def test_an_erased_recording_does_not_replace_that_of_another_job(store: JobStore, queue: VoiceQueue) -> None:
+    """Correcting the recording of a job is another way to order it."""
+    erased = queue.enqueue(of_person())
+    erase(queue)
+    [job_id] = enqueue_jobs(store, voice(key="other"))
+    job = fail_job(store, get_job(store, job_id), FailureCode.RECORDING_UNREACHABLE)
+
+    with pytest.raises(ErasedError):
+        queue.retry(job.id, audio_url=erased.spec.audio_url)
+    assert get_job(store, job.id) == job
 
 
 def test_a_plan_erases_once_and_in_its_namespace_only(queue: VoiceQueue) -> None:

@@ -43,7 +43,7 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
                 schemas.EnqueuedJob | schemas.ExistingJob,
                 "A job with this key and content exists; nothing was added.",
             ),
-            **problems(400, 401, 402, 403, 408, 409, 413, 415, 422, 503),
+            **problems(400, 401, 402, 403, 408, 409, 410, 413, 415, 422, 503),
         },
         openapi_extra=json_body("VoiceJob", {"A voice and a song": schemas.EXAMPLE_REQUEST}),
     )

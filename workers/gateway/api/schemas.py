@@ -140,6 +140,17 @@ class BudgetLimits(BaseModel):
     hard: bool = Field(False, description="Refuse new jobs over the budget; otherwise they wait.")
 
 
+class EraseRequest(BaseModel):
+    """Either `metadata`, which creates a plan, or the `token` of a plan, which executes it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    metadata: dict[str, str] | None = Field(
+        None, description="Creates a plan for the jobs that have all these metadata values; at least one."
+    )
+    token: str | None = Field(None, description="Executes the plan with this token.")
+
+
 class RetryRequest(BaseModel):
     """Changes that a retry makes to its job. The body may be omitted."""
 
@@ -328,6 +339,17 @@ class BulkResult(Schema):
     skipped: int
     """Number of jobs left unchanged: for a retry those that changed after planning, for a cancellation those in a
     final state."""
+
+
+class ErasureResult(Schema):
+    """The result of an erasure. The same token returns it again for a day."""
+
+    certificate: operator_schemas.ErasureCertificate
+    """What was erased. It contains no text of the person."""
+    text: str
+    """The certificate as text."""
+    upstream_ids: list[str]
+    """Voices and tasks at MusicAPI, for a request to erase them there. Not part of the certificate."""
 
 
 class PauseResult(Schema):

@@ -1,0 +1,87 @@
+"""Erasing a person over HTTP: a dry run, then its token; afterwards the same order is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.store.life import CLIPS, job_with_song
+from tests.support.jobs import URL, voice
+from tests.web.conftest import Build, Gateway, problem
+from voicequeue import VoiceQueue
+from voicequeue.storage.job_store import JobStore
+
+PERSON = {"metadata": {"subject": "42"}}
+
+
+def erased(gateway: Gateway, reason: str = "") -> Any:
+    """Erase the person, and return the response."""
+    plan = gateway.post("/v1/erase", PERSON).json()
+    return gateway.post(f"/v1/erase?reason={reason}", {"token": plan["token"]})
+
+
+def test_metadata_return_a_plan_and_its_token_erases(gateway: Gateway, store: JobStore, queue: VoiceQueue) -> None:
+    """The dry run changes nothing; the certificate is returned again after a lost response, with what is upstream."""
+    job = job_with_song(store, key="own", metadata=PERSON["metadata"])
+    kept = queue.enqueue(voice(key="kept", audio_url="https://recordings.example/other.wav"))
+    plan = gateway.post("/v1/erase", PERSON).json()
+
+    assert (plan["count"], plan["jobs_by_state"], plan["songs"]) == (1, {"succeeded": 1}, len(CLIPS))
+    assert queue.get(job.id) == job
+    answer = gateway.post("/v1/erase?reason=letter+17", {"token": plan["token"]})
+    result = answer.json()
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert (result["certificate"]["count"], result["certificate"]["actor"]) == (1, "key:all")
+    assert set(result["upstream_ids"]) == {"p-1", *job.charged_task_ids.values()}
+    assert gateway.post("/v1/erase", {"token": plan["token"]}).json() == result
+    assert [remaining.id for remaining in queue.jobs()] == [kept.id]
+    [entry] = queue.audit_log(action="erase").items
+    assert (entry.actor, entry.jobs, entry.reason) == ("key:all", 1, "letter 17")
+
+
+def test_an_erased_key_or_recording_is_refused_with_410(gateway: Gateway, queue: VoiceQueue) -> None:
+    """As one job, as a row, and as the corrected recording of another job; the error names the cure."""
+    queue.enqueue(voice(key="own", **PERSON))
+    erased(gateway)
+
+    for body in ({"audio_url": URL}, {"audio_url": "https://recordings.example/other.wav", "key": "own"}):
+        answer = gateway.post("/v1/jobs", body)
+        assert problem(answer, 410, "erased") == {}
+        assert "--allow-key" in answer.json()["detail"]
+    rows = json.dumps({"audio_url": URL}) + "\n"
+    answer = gateway("POST", "/v1/batches/b/jobs", data=rows, headers={"Content-Type": "application/x-ndjson"})
+    [row, summary] = map(json.loads, answer.text.splitlines())
+    assert (row["outcome"], summary["summary"]["rejected"]) == ("rejected", 1)
+    assert "erased at the request of a person" in row["errors"][0]["message"]
+
+
+def test_a_job_without_consent_is_refused_with_422(gateway: Gateway, store: JobStore) -> None:
+    """The error names the field."""
+    store.erasure.require_consent(is_required=True)
+
+    assert set(problem(gateway.post("/v1/jobs", {"audio_url": URL}), 422, "invalid")) == {"metadata.consent_ref"}
+    assert gateway.post("/v1/jobs", {"audio_url": URL, "metadata": {"consent_ref": "form-17"}}).status_code == 202
+
+
+@pytest.mark.parametrize("body", [{}, {"metadata": {}}, {"metadata": {"subject": ""}}, {"token": "t", **PERSON}])
+def test_an_erasure_needs_either_metadata_or_a_token(gateway: Gateway, queue: VoiceQueue, body: dict[str, Any]) -> None:
+    """Without metadata it would concern every job."""
+    job = queue.enqueue(voice())
+
+    assert "metadata" in problem(gateway.post("/v1/erase", body), 422, "invalid")
+    problem(gateway.post("/v1/erase", {"token": "x" * 22}), 404, "plan_not_found")
+    assert queue.get(job.id) == job
+
+
+def test_a_plan_of_other_changes_erases_nothing(build_gateway: Build, queue: VoiceQueue) -> None:
+    """The token of a bulk cancellation is no token of an erasure, nor the other way round."""
+    gateway = build_gateway()
+    job = queue.enqueue(voice(**PERSON))
+    cancellation = gateway.post("/v1/cancel", {"filter": PERSON}).json()["token"]
+    erasure = gateway.post("/v1/erase", PERSON).json()["token"]
+
+    problem(gateway.post("/v1/erase", {"token": cancellation}), 404, "plan_not_found")
+    problem(gateway.post("/v1/cancel", {"token": erasure}), 404, "plan_not_found")
+    assert queue.get(job.id) == job
