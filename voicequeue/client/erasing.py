@@ -26,11 +26,10 @@ from voicequeue.domain.states import State
 from voicequeue.errors import InvalidJobError, PlanNotFoundError, Problem
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.recorded_change import amend
-from voicequeue.storage.erasure import Erased
+from voicequeue.storage.erasure import ERASE, Erased
 from voicequeue.storage.job_store import JobStore
 
 _TOKEN = re.compile(r"[\w-]{22}", re.ASCII)
-_ACTION = "erase"
 
 #: How long the certificate of an executed plan can be read again (seconds).
 CERTIFICATE_TTL_S = 86_400
@@ -96,7 +95,9 @@ def _plan(store: JobStore, job_filter: Filter, now: float) -> ErasurePlan:
     jobs = list({job.id: job for job in islice(matching, MAX_JOBS)}.values())
     token = secrets.token_urlsafe(16)
     rejected = store.erasure.rejected(job_filter.metadata, jobs)
-    _store(store, token, _Header(store.scope.namespace, sorted(job_filter.metadata), rejected).with_jobs(jobs), jobs)
+    header = _Header(store.scope.namespace, sorted(job_filter.metadata), rejected)
+    lines = [json.dumps(asdict(header)), *(job.id for job in jobs)]
+    store.indexes.store_plan(token, lines, ttl_s=TOKEN_TTL_S)
     uncertain = [job for job in jobs if job.state in transitions.ONLY_MARKABLE]
     open_orders = [job for job in jobs if job.state is State.PENDING or job.may_have_late_result]
     return ErasurePlan(
@@ -117,7 +118,7 @@ def _plan(store: JobStore, job_filter: Filter, now: float) -> ErasurePlan:
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """The first line of a stored plan. It contains no text of the person but ids at upstream.
+    """The first line of a stored plan. It contains no text of the person; what the jobs have, from its execution on.
 
     Attributes:
         namespace: Namespace of the plan; `*`: all.
@@ -136,7 +137,7 @@ class _Header:
     archived_files: int = 0
     callback_hosts: Sequence[str] = ()
     upstream_ids: Sequence[str] = ()
-    action: str = _ACTION
+    action: str = ERASE
     certificate: Mapping[str, Any] | None = None
 
     def with_jobs(self, jobs: Sequence[Job]) -> _Header:
@@ -149,17 +150,12 @@ class _Header:
         )
 
 
-def _store(store: JobStore, token: str, header: _Header, jobs: Sequence[Job] = ()) -> None:
-    lines = [json.dumps(asdict(header)), *(job.id for job in jobs)]
-    store.indexes.store_plan(token, lines, ttl_s=TOKEN_TTL_S)
-
-
 def _read(store: JobStore, token: str) -> tuple[_Header, list[str]]:
     """Return the header of a plan and the ids of its jobs. Raises PlanNotFoundError."""
     lines = store.indexes.plan_lines(token) if _TOKEN.fullmatch(token) else iter(())
     header = json.loads(next(lines, "{}"))
     is_own = store.scope.is_all or header.get("namespace") == store.scope.namespace
-    if header.get("action") != _ACTION or not is_own:
+    if header.get("action") != ERASE or not is_own:
         raise PlanNotFoundError
     return _Header(**header), list(lines)
 

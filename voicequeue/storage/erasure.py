@@ -18,6 +18,9 @@ from voicequeue.storage.indexes import JobIndexes
 
 _PAGE = 500
 
+#: The action of a plan to erase.
+ERASE = "erase"
+
 #: The text that replaces a name in the audit log.
 REDACTED = "(erased)"
 
@@ -134,6 +137,7 @@ class Erasure:
         def is_theirs(fields: Mapping[str, str]) -> bool:
             return fields.get("id") in job_ids or fields.get("batch") in ended
 
+        self._delete_plans(job_ids, ended)
         events = self._delete_entries("events", is_theirs)
         self._delete_entries("purged", lambda fields: fields.get("batch") in ended)
         audit_entries = self._redact_audit_log(job_ids, ended)
@@ -178,6 +182,15 @@ class Erasure:
             if callback_id.startswith(start):
                 self._delete_callback(callback_id)
 
+    def _delete_plans(self, job_ids: Collection[str], batches: Collection[str]) -> None:
+        """Delete plans of bulk changes that name these jobs or batches. Plans of erasures contain ids only."""
+        for key in self._redis.scan_iter(match=self._space.key("bulk_plan:*"), count=_PAGE):
+            header, *lines = cast(list[str], self._redis.lrange(key, 0, -1)) or ["{}"]
+            plan = json.loads(header)
+            is_theirs = _names_batch(plan, batches) or any(line.partition(" ")[0] in job_ids for line in lines)
+            if is_theirs and plan.get("action") != ERASE:
+                self._redis.delete(key)
+
     def _stream(self, name: str) -> Iterator[tuple[str, dict[str, str]]]:
         start = "-"
         while page := cast(
@@ -196,9 +209,8 @@ class Erasure:
         """Replace the entries that name these jobs or batches: who did what and when stays."""
         count = 0
         for entry_id, fields in list(self._stream("audit_log")):
-            batch = qualify(fields.get("namespace", ""), fields.get("batch", ""))
             has_id = fields.get("job_id") in job_ids or any(it in fields.get("details", "") for it in job_ids)
-            if not has_id and batch not in batches:
+            if not has_id and not _names_batch(fields, batches):
                 continue
             kept = {name: REDACTED if name in ("job_id", "batch", "reason") else text for name, text in fields.items()}
             kept.pop("details", None)
@@ -268,6 +280,12 @@ class Erasure:
     def is_consent_required(self) -> bool:
         """Return whether new jobs need `metadata.consent_ref`."""
         return bool(self._redis.exists(self._space.key("consent_required")))
+
+
+def _names_batch(fields: Mapping[str, Any], batches: Collection[str]) -> bool:
+    """Return whether the `batch` of an entry, in its `namespace`, is one of these."""
+    batch, namespace = fields.get("batch") or "", (fields.get("namespace") or "").replace("*", "")
+    return bool(batch) and (batch in batches or qualify(namespace, batch) in batches)
 
 
 def _sha1(text: str) -> str:
