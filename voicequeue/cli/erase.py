@@ -53,7 +53,9 @@ def erase(
     with open_queue(reason=reason) as queue:
         if allow_key is not None or allow_recording is not None:
             count = queue.allow_erased(key=allow_key, audio_url=allow_recording)
-            out.print(f"{count} erased keys and recordings are allowed again")
+            print_json({"allowed": count}) if as_json else out.print(
+                f"{count} erased keys and recordings are allowed again"
+            )
             return
         plan = None if token else queue.plan_erasure(_pairs(metadata or []))
         if plan is not None and (dry_run or not as_json):

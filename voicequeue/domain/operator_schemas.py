@@ -155,7 +155,7 @@ class Spending(Schema):
 
 
 class ErasurePlan(Schema):
-    """What an erasure would delete. Nothing has changed yet."""
+    """The jobs and data that an erasure concerns. Nothing has changed yet."""
 
     token: str
     """Executes the plan."""

@@ -1,4 +1,4 @@
-"""Erasure by structure: whatever Redis and the archive keep of a person is gone afterwards.
+"""Erasure by structure: all that Redis and the archive keep of a person is gone afterwards.
 
 The structures are those that scripts/lib/keys.lua documents. A new one fails the test until the person of this test has
 a part in it, or it is listed as one that names no person.
@@ -39,11 +39,11 @@ from tests.store.outbox.callback_steps import claim_due
 from tests.support.jobs import SONG, voice
 from voicequeue import FailureCode, Filter, Job, RejectedMessage, State, VoiceJob, VoiceQueue
 from voicequeue.domain import transitions
+from voicequeue.domain.gate import Limits
 from voicequeue.domain.recording_check import CheckOutcome
 from voicequeue.domain.timeouts import ArchiveTimeouts
 from voicequeue.storage import scripts
 from voicequeue.storage.audit.audit import audit
-from voicequeue.storage.flow_control import Limits
 from voicequeue.storage.job_store import JobStore
 
 KEYS_LUA = (Path(scripts.__file__).parent / "lib" / "keys.lua").read_text(encoding="utf-8")
@@ -86,7 +86,7 @@ def structure_of(name: str) -> str | None:
 
 @dataclass(frozen=True)
 class Naming:
-    """What names the person, by structure: a word of theirs, or the id of one of their jobs."""
+    """The structures that name the person, by a word of theirs, or by the id of one of their jobs."""
 
     by_word: set[str]
     by_id: set[str]
@@ -180,8 +180,8 @@ def fill_outboxes(store: JobStore, folder: Path, songs: list[Job]) -> None:
     store.callbacks.mark_undelivered(claims[0].id, NOW, MARK, is_attempted=True)
     store.callbacks.redeliver([claims[0].id], NOW)
     store.callbacks.lease(NOW, lease_s=60)
-    for claim in claims[1:3]:
-        store.callbacks.mark_undelivered(claim.id, NOW, MARK, is_attempted=True)
+    for callback in claims[1:3]:
+        store.callbacks.mark_undelivered(callback.id, NOW, MARK, is_attempted=True)
     archived, failing, *_ = songs
     archive_jobs(archiving(store, folder), [archived.id])
     claim = store.archive.claim(failing.id, "holder", NOW + 100, lease_s=60)
