@@ -63,6 +63,8 @@ def forms(owned: Owned) -> dict[str, list[dict[str, str]]]:
         "/job/{job_id}/redeliver": [{}],
         "/do/plan": [{**batch, "action": action} for batch in ({}, *batches) for action in ("cancel", "retry")],
         "/do/execute": plans,
+        "/erase/plan": [{"metadata": "of=the owner"}],
+        "/erase/execute": [{"plan": token} for token in owned.tokens],
         "/do/pause": [{}, {"stage": "voice"}, *batches],
         "/do/resume": [{}, {"stage": "voice"}, *batches],
         "/do/limits": [{"in_flight": "1"}],
