@@ -27,7 +27,7 @@ def test_a_person_is_erased_after_a_plan_and_a_confirmation(
     assert "/erase" in user.page("/controls").links()
 
     planned = user.submit(user.page("/erase"), "Show what would be erased", metadata="subject=42-ana")
-    assert "1 jobs (1 succeeded), 2 songs" in planned.text
+    assert "1 job (1 succeeded), 2 songs" in planned.text
     assert len(list(queue.jobs())) == 2
     certificate = user.submit(planned, "Erase 1 job", reason="letter 17")
 

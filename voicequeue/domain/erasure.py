@@ -71,20 +71,21 @@ class ErasurePlan:
         """Return what the erasure concerns, for people."""
         states = ", ".join(f"{count:,} {state}" for state, count in sorted(self.jobs_by_state.items()))
         lines = [
-            f"{self.count:,} jobs ({states or 'none'}), {self.songs:,} songs, {self.archived_files:,} archived files",
-            f"{self.personas:,} voices, {self.callbacks:,} stored callbacks, "
-            f"{self.rejected_messages:,} rejected messages",
+            f"{_some(self.count, 'job')} ({states or 'none'}), {_some(self.songs, 'song')}, "
+            f"{_some(self.archived_files, 'archived file')}",
+            f"{_some(self.personas, 'voice')}, {_some(self.callbacks, 'stored callback')}, "
+            f"{_some(self.rejected_messages, 'rejected message')}",
         ]
         if self.sharing_jobs:
             lines.append(
-                f"{self.sharing_jobs:,} jobs of others have the same recording: they stay, but lose its voice for "
-                "later orders"
+                f"{_some(self.sharing_jobs, 'job')} of others with the same recording: not erased, but without its "
+                "voice for later orders"
             )
         if self.credits_in_flight:
-            lines.append(f"{self.credits_in_flight:,} credits of orders in flight, whose results are not kept")
+            lines.append(f"{_some(self.credits_in_flight, 'credit')} of orders in flight, whose results are not kept")
         if self.uncertain:
             lines.append(
-                f"{self.uncertain:,} jobs are charging or unsure; erased once the outcome of their order is known"
+                f"{_some(self.uncertain, 'job')} charging or unsure: erased once the outcome of the order is known"
             )
         if not self.is_complete:
             lines.append("More jobs match than one plan takes; repeat the erasure for the others")
@@ -155,10 +156,10 @@ class ErasureCertificate:
         lines = [
             f"Certificate of erasure, {to_iso8601(self.at)}",
             f"Erased by {self.actor} {scope}:",
-            f"  {len(self.jobs):,} jobs with their timelines and {self.events:,} events",
-            f"  {self.callbacks:,} stored callbacks",
-            f"  {self.rejected_messages:,} rejected messages",
-            f"  {self.audit_entries:,} entries of the audit log no longer name them",
+            f"  {_some(len(self.jobs), 'job')}, with timeline and {_some(self.events, 'event')}",
+            f"  {_some(self.callbacks, 'stored callback')}",
+            f"  {_some(self.rejected_messages, 'rejected message')}",
+            f"  names in the audit log: {self.audit_entries:,}",
             "What remains elsewhere:",
             *(f"  {line}" for line in self.remains()),
             "Keyed hashes of the jobs:",
@@ -176,14 +177,20 @@ class ErasureCertificate:
             "Archived songs of jobs whose records were purged before.",
         ]
         if self.upstream_ids:
-            lines.insert(0, f"MusicAPI: {len(self.upstream_ids):,} voices and tasks, to be erased there on request.")
+            ids = _some(len(self.upstream_ids), "id")
+            lines.insert(0, f"MusicAPI: {ids} of voices and tasks, to be erased there on request.")
         if self.callback_hosts:
             lines.append(f"Receivers of callbacks: {', '.join(self.callback_hosts)}.")
         if self.archived_files:
-            lines.append(f"Archive: {self.archived_files:,} files, until an archive worker has deleted them.")
+            files = _some(self.archived_files, "file")
+            lines.append(f"Archive: {files}, until an archive worker has deleted them.")
         if self.pending:
             lines.append(
-                f"{self.pending:,} jobs whose order may be charged: erased once its outcome is known. Their voices and "
-                "tasks at MusicAPI are not listed."
+                f"{_some(self.pending, 'job')} whose order may be charged: erased once its outcome is known. What "
+                "MusicAPI creates for it is not listed."
             )
         return tuple(lines)
+
+
+def _some(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

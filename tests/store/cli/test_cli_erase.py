@@ -39,7 +39,7 @@ def test_the_certificate_and_the_ids_at_upstream_are_written(
 
     assert ended.code == 0, ended.err
     text = (working_folder / name).read_text(encoding="utf-8")
-    for part in ("cli:", "MusicAPI: 3 voices and tasks", "Backups", "hooks.example", "Messages", "T"):
+    for part in ("cli:", "MusicAPI: 3 ids", "Backups", "hooks.example", "Messages", "T"):
         assert part in text
     assert (json.loads(text)["count"] if name.endswith("json") else text.count("Certificate of erasure, 20")) == 1
     assert "ana" not in text.replace("manager", "")
@@ -53,8 +53,8 @@ def test_jobs_whose_order_may_be_charged_are_named(command: Command, store: JobS
     ended = command("erase", *PERSON, "--yes")
 
     assert "4 credits of orders in flight" in ended.out
-    assert "1 jobs are charging or unsure" in ended.out
-    assert "1 jobs whose order may be charged" in ended.out
+    assert "1 job charging or unsure" in ended.out
+    assert "1 job whose order may be charged" in ended.out
 
 
 def test_an_erasure_asks_before_it_begins(command: Command, queue: VoiceQueue) -> None:
