@@ -6,11 +6,14 @@ import json
 from typing import Any
 
 import pytest
+from redis import Redis
 
-from tests.store.life import CLIPS, job_with_song
+from tests.store.life import CLIPS, NOW, dump_keys, fail_job, job_in_state, job_with_song
 from tests.support.jobs import URL, voice
+from tests.support.rights import url_with_rights
 from tests.web.conftest import Build, Gateway, problem
-from voicequeue import VoiceQueue
+from voicequeue import FailureCode, State, VoiceQueue
+from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import JobStore
 
 PERSON = {"metadata": {"subject": "42"}}
@@ -63,6 +66,26 @@ def test_a_job_without_consent_is_refused_with_422(gateway: Gateway, store: JobS
 
     assert set(problem(gateway.post("/v1/jobs", {"audio_url": URL}), 422, "invalid")) == {"metadata.consent_ref"}
     assert gateway.post("/v1/jobs", {"audio_url": URL, "metadata": {"consent_ref": "form-17"}}).status_code == 202
+
+
+def test_a_worker_removes_the_names_that_the_gateway_may_not_remove_from_the_audit_log(
+    gateway: Gateway, store: JobStore, queue: VoiceQueue, redis: Redis, valkey_url: str, prefix: str
+) -> None:
+    """The gateway can only append to the log: the erasure is complete but for that, and the certificate says so."""
+    job = fail_job(store, job_in_state(store, State.PENDING, voice(batch="ana-42", **PERSON)), FailureCode.DEADLINE)
+    queue.on_behalf_of("cli:ops", reason="ana-42 asked").cancel(queue.retry(job.id).id)
+
+    certificate = erased(gateway).json()["certificate"]
+    assert certificate["audit_entries_left"] > 0
+    assert any("until a worker has removed them" in sentence for sentence in certificate["remains"])
+    assert {key for key, value in dump_keys(redis, prefix).items() if "ana-42" in f"{key} {value}"} == {
+        f"{{{prefix}}}:audit_log",
+        f"{{{prefix}}}:erased_traces",
+    }
+    with connect(url_with_rights(valkey_url, "worker", prefix)) as client:
+        JobStore(client, prefix).erasure.erase([], NOW)
+    assert "ana-42" not in str(dump_keys(redis, prefix))
+    assert [entry.actor for entry in queue.audit_log(action="cancel").items] == ["cli:ops"]
 
 
 @pytest.mark.parametrize("body", [{}, {"metadata": {}}, {"metadata": {"subject": ""}}, {"token": "t", **PERSON}])

@@ -190,6 +190,7 @@ def _certificate(plan: _Header, store: JobStore, erased: Erased, actor: str, now
         rejected_messages=sum(map(len, plan.rejected.values())),
         events=erased.events,
         audit_entries=erased.audit_entries,
+        audit_entries_left=erased.audit_entries_left,
         archived_files=plan.archived_files,
         callback_hosts=tuple(plan.callback_hosts),
         upstream_ids=tuple(plan.upstream_ids),

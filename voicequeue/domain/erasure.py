@@ -106,6 +106,7 @@ class ErasureCertificate:
         rejected_messages: Number of deleted messages.
         events: Number of deleted events.
         audit_entries: Number of entries of the audit log that no longer name a job.
+        audit_entries_left: Number of those that a worker replaces, because the gateway may only append to the log.
         archived_files: Number of archived files that an archive worker deletes.
         callback_hosts: Hosts that may have received callbacks.
         upstream_ids: Personas and tasks at upstream, for a request to erase them there. Not part of the certificate.
@@ -120,6 +121,7 @@ class ErasureCertificate:
     rejected_messages: int = 0
     events: int = 0
     audit_entries: int = 0
+    audit_entries_left: int = 0
     archived_files: int = 0
     callback_hosts: tuple[str, ...] = ()
     upstream_ids: tuple[str, ...] = field(default=(), repr=False)
@@ -143,6 +145,7 @@ class ErasureCertificate:
             "rejected_messages": self.rejected_messages,
             "events": self.events,
             "audit_entries": self.audit_entries,
+            "audit_entries_left": self.audit_entries_left,
             "archived_files": self.archived_files,
             "callback_hosts": list(self.callback_hosts),
             "remains": list(self.remains()),
@@ -181,6 +184,8 @@ class ErasureCertificate:
             lines.insert(0, f"MusicAPI: {ids} of voices and tasks, to be erased there on request.")
         if self.callback_hosts:
             lines.append(f"Receivers of callbacks: {', '.join(self.callback_hosts)}.")
+        if self.audit_entries_left:
+            lines.append(f"Names in the audit log: {self.audit_entries_left:,}, until a worker has removed them.")
         if self.archived_files:
             files = _some(self.archived_files, "file")
             lines.append(f"Archive: {files}, until an archive worker has deleted them.")

@@ -208,6 +208,8 @@ class ErasureCertificate(Schema):
     """Number of deleted events."""
     audit_entries: int
     """Entries of the audit log that no longer name a job."""
+    audit_entries_left: int
+    """Entries that a worker replaces soon, because the gateway may only append to the log."""
     archived_files: int
     """Archived files that an archive worker deletes."""
     callback_hosts: list[str]

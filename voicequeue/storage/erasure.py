@@ -10,6 +10,8 @@ from hashlib import sha1
 from itertools import chain, islice
 from typing import Any, cast
 
+from redis.exceptions import ResponseError
+
 from voicequeue.domain.job import Job
 from voicequeue.domain.namespaces import index_of, namespace_of, qualify
 from voicequeue.domain.states import State
@@ -34,6 +36,7 @@ class Erased:
     callbacks: int = 0
     events: int = 0
     audit_entries: int = 0
+    audit_entries_left: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,10 @@ class Erasure:
         pending = tuple(job_id for job_id, outcome in outcomes.items() if outcome == 2)
         if pending:
             callbacks -= len(self.callback_ids(pending))
-        events, audit_entries = self._forget_traces(now)
-        return Erased(tuple(sorted(outcomes.keys() - set(pending))), pending, callbacks, events, audit_entries)
+        events, audit_entries, remaining = self._forget_traces(now)
+        return Erased(
+            tuple(sorted(outcomes.keys() - set(pending))), pending, callbacks, events, audit_entries, remaining
+        )
 
     def due(self) -> list[str]:
         """Return ids of marked jobs, the earliest first."""
@@ -119,12 +124,13 @@ class Erasure:
 
     # ── what names them ────────────────────────────────────────────────────────────────────────
 
-    def _forget_traces(self, now: float) -> tuple[int, int]:
-        """Delete what names erased jobs; return the numbers of events and of entries of the audit log."""
+    def _forget_traces(self, now: float) -> tuple[int, int, int]:
+        """Delete what names erased jobs; return the numbers of events, of replaced entries of the audit log, and of
+        those that a worker replaces later, because this process may not."""
         key = self._space.key("erased_traces")
         traces = list(cast(set[str], self._redis.smembers(key)))
         if not traces:
-            return 0, 0
+            return 0, 0, 0
         jobs = [json.loads(trace) for trace in traces]
         job_ids, batches = {job["id"] for job in jobs}, {job["batch"] for job in jobs} - {""}
         ended = {batch for batch in batches if not self._has_jobs(batch)}
@@ -140,10 +146,10 @@ class Erasure:
         self._delete_plans(job_ids, ended)
         events = self._delete_entries("events", is_theirs)
         self._delete_entries("purged", lambda fields: fields.get("batch") in ended)
-        audit_entries = self._redact_audit_log(job_ids, ended)
-        for start in range(0, len(traces), _PAGE):
+        audit_entries, remaining = self._redact_audit_log(job_ids, ended)
+        for start in range(0, len(traces), _PAGE) if not remaining else ():
             self._redis.srem(key, *traces[start : start + _PAGE])
-        return events, audit_entries
+        return events, audit_entries, remaining
 
     def _erase_voices(self, job_ids: Collection[str], recordings: Collection[str], now: float) -> None:
         """Erase voices that erased jobs created, and those of their recordings under a hash or a name.
@@ -205,18 +211,29 @@ class Erasure:
             self._redis.xdel(self._space.key(name), *entry_ids[start : start + _PAGE])
         return len(entry_ids)
 
-    def _redact_audit_log(self, job_ids: Collection[str], batches: Collection[str]) -> int:
-        """Replace the entries that name these jobs or batches: who did what and when stays."""
+    def _redact_audit_log(self, job_ids: Collection[str], batches: Collection[str]) -> tuple[int, int]:
+        """Replace the entries that name these jobs or batches: who did what and when stays.
+
+        Return how many were replaced, and how many this process may not replace: the gateway only appends to the log.
+        """
+        replacements = [
+            (entry_id, _redacted(entry_id, fields))
+            for entry_id, fields in self._stream("audit_log")
+            if _names_batch(fields, batches)
+            or fields.get("job_id") in job_ids
+            or any(job_id in fields.get("details", "") for job_id in job_ids)
+        ]
         count = 0
-        for entry_id, fields in list(self._stream("audit_log")):
-            has_id = fields.get("job_id") in job_ids or any(it in fields.get("details", "") for it in job_ids)
-            if not has_id and not _names_batch(fields, batches):
-                continue
-            kept = {name: REDACTED if name in ("job_id", "batch", "reason") else text for name, text in fields.items()}
-            kept.pop("details", None)
-            kept["at"] = fields.get("at", entry_id)
-            count += int(self._space.run_script("redact_audit_entry", entry_id, *chain.from_iterable(kept.items())))
-        return count
+        for number, (entry_id, fields) in enumerate(replacements):
+            try:
+                count += int(
+                    self._space.run_script("redact_audit_entry", entry_id, *chain.from_iterable(fields.items()))
+                )
+            except ResponseError as error:
+                if "permission" not in str(error):
+                    raise
+                return count, len(replacements) - number
+        return count, 0
 
     # ── rejected messages ──────────────────────────────────────────────────────────────────────
 
@@ -280,6 +297,13 @@ class Erasure:
     def is_consent_required(self) -> bool:
         """Return whether new jobs need `metadata.consent_ref`."""
         return bool(self._redis.exists(self._space.key("consent_required")))
+
+
+def _redacted(entry_id: str, fields: Mapping[str, str]) -> dict[str, str]:
+    """Return the fields of an entry of the audit log without job, batch, reason and details."""
+    kept = {name: REDACTED if name in ("job_id", "batch", "reason") else text for name, text in fields.items()}
+    kept.pop("details", None)
+    return {**kept, "at": fields.get("at", entry_id)}
 
 
 def _names_batch(fields: Mapping[str, Any], batches: Collection[str]) -> bool:
