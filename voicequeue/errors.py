@@ -8,6 +8,7 @@
      ├── BudgetExceededError                          a hard budget does not allow the price of the job
      ├── JobNotFoundError       (also a LookupError)  no job has this id
      ├── BatchNotFoundError     (also a LookupError)  no job is in this batch
+     ├── ApiKeyNotFoundError    (also a LookupError)  no API key has this name, or it is revoked
      ├── PlanNotFoundError      (also a LookupError)  the token of the bulk plan is unknown or expired
      ├── InvalidCursorError     (also a ValueError)   the cursor is not one of this list
      ├── InvalidStateError                            the state of the job does not allow the action

@@ -13,7 +13,7 @@ from typing import Any, cast
 from redis.exceptions import ResponseError
 
 from voicequeue.domain.job import Job
-from voicequeue.domain.namespaces import index_of, namespace_of, qualify
+from voicequeue.domain.namespaces import DEFAULT, index_of, named_in, namespace_of, qualify
 from voicequeue.domain.states import State
 from voicequeue.storage.connection.keyspace import Keyspace
 from voicequeue.storage.indexes import JobIndexes
@@ -307,9 +307,8 @@ def _redacted(entry_id: str, fields: Mapping[str, str]) -> dict[str, str]:
 
 
 def _names_batch(fields: Mapping[str, Any], batches: Collection[str]) -> bool:
-    """Return whether the `batch` of an entry, in its `namespace`, is one of these."""
-    batch, namespace = fields.get("batch") or "", (fields.get("namespace") or "").replace("*", "")
-    return bool(batch) and (batch in batches or qualify(namespace, batch) in batches)
+    """Return whether the `batch` that an entry or plan names, in its `namespace`, is one of these."""
+    return qualify(*named_in(fields.get("namespace") or DEFAULT, fields.get("batch") or "")) in batches
 
 
 def _sha1(text: str) -> str:

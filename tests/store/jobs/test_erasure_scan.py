@@ -52,12 +52,30 @@ STRUCTURES = re.findall(r"^--   ([a-z_]+\S*) +(?:hash|zset|set|list|string|strea
 #: Structures that name no job, batch or recording, and why.
 IMPERSONAL = {
     "numbers": {
-        *("namespace:<name>", "state_counts", "event_cursor", "backlog", "wake", "flow", "budget:<owner>"),
+        *(
+            "namespace:<name>",
+            "key:<name>",
+            "state_counts",
+            "event_cursor",
+            "backlog",
+            "wake",
+            "flow",
+            "budget:<owner>",
+        ),
         *("poll_durations:<kind>", "poll_kinds", "poll_schedules", "counters", "account", "balances", "metrics"),
         *("rejected_messages:bytes", "settings", "limits"),
     },
     "names and secrets of operators, apps and processes": {
-        *("namespaces", "id_secret", "callback_secrets", "api_keys", "api_keys:version", "api_keys:last_used"),
+        *(
+            "namespaces",
+            "owners",
+            "budgets",
+            "id_secret",
+            "callback_secrets",
+            "api_keys",
+            "api_keys:version",
+            "api_keys:last_used",
+        ),
         *("api_keys:rate:<name>", "heartbeats", "heartbeats:facts", "old_secrets", "lock:<name>", "consent_required"),
         *("failed_logins", "failed_logins:attempts", "session:<id>", "sessions:<name>"),
     },

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from voicequeue import (
+    ApiKeyNotFoundError,
     BatchNotFoundError,
     BudgetExceededError,
     ErasedError,
@@ -43,6 +44,7 @@ ERRORS = [
     ErasedError(),
     JobNotFoundError("abcdefgh"),
     BatchNotFoundError("spring"),
+    ApiKeyNotFoundError("shop"),
     InvalidStateError("no"),
     NotOperatorError("audit"),
     StoreUnavailableError("Redis does not answer"),
@@ -57,6 +59,7 @@ ERRORS = [
         (ErasedError, ValueError),
         (JobNotFoundError, LookupError),
         (BatchNotFoundError, LookupError),
+        (ApiKeyNotFoundError, LookupError),
     ],
 )
 def test_an_error_is_also_a_builtin_error(kind: type[Exception], builtin: type[Exception]) -> None:
