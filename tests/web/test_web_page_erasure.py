@@ -12,6 +12,7 @@ from tests.web.conftest import Build, Gateway
 from tests.web.seen import PageUser
 from voicequeue import VoiceQueue
 from voicequeue.auth.api_keys import Scope, generate_key
+from voicequeue.client.queue import in_namespace
 from voicequeue.storage.job_store import JobStore
 
 PERSON = {"subject": "42-ana"}
@@ -38,6 +39,20 @@ def test_a_person_is_erased_after_a_plan_and_a_confirmation(
     assert user.submit(planned, "Erase 1 job").text == certificate.text
     [entry] = queue.audit_log(action="erase").items
     assert (entry.actor, entry.reason) == ("page:all", "letter 17")
+
+
+def test_an_operator_erases_in_the_namespace_that_the_page_shows(gateway: Gateway, queue: VoiceQueue) -> None:
+    """The form, the plan and its confirmation keep it; the plan names it."""
+    for namespace in ("shop", "other"):
+        in_namespace(queue, namespace).enqueue(voice(metadata=PERSON))
+    user = PageUser(gateway, "all")
+    everywhere = user.submit(user.page("/erase"), "Show what would be erased", metadata="subject=42-ana")
+    assert "in all namespaces 2 jobs" in " ".join(everywhere.text.split())
+
+    planned = user.submit(user.page("/erase?namespace=shop"), "Show what would be erased", metadata="subject=42-ana")
+    assert "in the namespace shop 1 job" in " ".join(planned.text.split())
+    user.submit(planned, "Erase 1 job")
+    assert [job.namespace for job in queue.jobs()] == ["other"]
 
 
 @pytest.mark.parametrize("metadata", ["", "42", "subject=", "=42"])
