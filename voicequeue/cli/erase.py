@@ -57,6 +57,8 @@ def erase(
                 f"{count} erased keys and recordings are allowed again"
             )
             return
+        if token and (metadata or dry_run):
+            raise typer.BadParameter("--token is given alone: its plan has the jobs already")
         plan = None if token else queue.plan_erasure(_pairs(metadata or []))
         if plan is not None and (dry_run or not as_json):
             print_json(plan.as_dict()) if as_json else _print_plan(plan)

@@ -176,7 +176,7 @@ class ErasureCertificate:
             f"Backups of Redis and of the archive made before {to_iso8601(self.at)}, until they are deleted.",
             "Logs: ids of jobs and names of batches, until they are deleted.",
             "Files outside of the queue: tables of jobs, with their rejected rows and exports.",
-            "Messages that no worker has received yet: they are refused when they arrive.",
+            "Messages that no worker has received yet: refused when they arrive, if their key or recording was erased.",
             "Archived songs of jobs whose records were purged before.",
         ]
         if self.upstream_ids:

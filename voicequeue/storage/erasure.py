@@ -80,6 +80,13 @@ class Erasure:
         """Return ids of marked jobs, the earliest first."""
         return cast(list[str], self._redis.zrange(self._space.key("erasing"), 0, -1))
 
+    def count_unfinished(self, before: float) -> int:
+        """Return how many jobs were marked, or had files to delete, before this time, and still are."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for name in ("erasing", "erased_files"):
+                pipe.zcount(self._space.key(name), "-inf", before)
+            return sum(cast(list[int], pipe.execute()))
+
     def callback_ids(self, job_ids: Collection[str]) -> list[str]:
         """Return the ids of the stored callbacks of jobs."""
         owner_ids = set(job_ids)

@@ -65,6 +65,12 @@ def test_an_erasure_asks_before_it_begins(command: Command, queue: VoiceQueue) -
     assert len(list(queue.jobs())) == 1
 
 
+@pytest.mark.parametrize("arguments", [PERSON, ("--dry-run",)])
+def test_a_token_is_given_alone(command: Command, arguments: tuple[str, ...]) -> None:
+    """Its plan has the jobs already."""
+    assert command("erase", "--token", "x" * 22, *arguments).code == 2
+
+
 @pytest.mark.parametrize("arguments", [(), ("--metadata", "42"), ("--metadata", "subject=")])
 def test_an_erasure_without_a_name_and_value_is_wrong_usage(command: Command, arguments: tuple[str, ...]) -> None:
     """It would concern every job."""

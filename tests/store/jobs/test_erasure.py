@@ -25,6 +25,8 @@ from tests.store.outbox.callback_steps import claim_due
 from tests.support.jobs import voice
 from voicequeue import FailureCode, RejectedMessage, State, VoiceJob, VoiceQueue
 from voicequeue.client.queue import in_namespace
+from voicequeue.diagnostics.check_result import Level
+from voicequeue.diagnostics.checkup import ERASURE_MAX_S, inspect, results
 from voicequeue.domain import transitions
 from voicequeue.errors import ErasedError, InvalidJobError, PlanNotFoundError
 from voicequeue.storage.audit.audit import audit
@@ -184,6 +186,15 @@ def test_callbacks_messages_checks_and_the_audit_log_forget_the_person(
     assert "erase" in entries
 
 
+def test_an_erasure_that_does_not_end_is_reported_after_a_day(redis: Redis, store: JobStore, queue: VoiceQueue) -> None:
+    """A job that is never settled stays marked; the doctor says what to do."""
+    job = job_in_state(store, State.UNSURE, of_person())
+    for age, is_reported in ((ERASURE_MAX_S - 100, False), (ERASURE_MAX_S + 100, True)):
+        store._redis.zadd(store._space.key("erasing"), {job.id: store.clock() - age})
+        found = [result for result in results(inspect(redis, store)) if "not erased after a day" in result.message]
+        assert [result.level for result in found] == [Level.WARNING] * is_reported
+
+
 @pytest.mark.parametrize("same", ["key", "audio_url"])
 def test_an_erased_key_or_recording_is_not_ordered_again(store: JobStore, queue: VoiceQueue, same: str) -> None:
     """In its namespace it is refused until an operator allows it; the preview says so, too."""
@@ -300,7 +311,7 @@ def test_a_plan_that_is_never_executed_stores_no_text_of_the_person(
     erase(queue)
 
     assert traces(redis, prefix) == []
-    assert job.spec.key not in f"{dump_keys(redis, prefix)}"
+    assert str(job.spec.key) not in f"{dump_keys(redis, prefix)}"
 
 
 def test_the_audit_log_of_another_namespace_keeps_a_batch_of_the_same_name(queue: VoiceQueue) -> None:
