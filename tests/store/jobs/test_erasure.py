@@ -191,8 +191,8 @@ def test_an_erasure_that_does_not_end_is_reported_after_a_day(redis: Redis, stor
     job = job_in_state(store, State.UNSURE, of_person())
     for age, is_reported in ((ERASURE_MAX_S - 100, False), (ERASURE_MAX_S + 100, True)):
         store._redis.zadd(store._space.key("erasing"), {job.id: store.clock() - age})
-        found = [result for result in results(inspect(redis, store)) if "not erased after a day" in result.message]
-        assert [result.level for result in found] == [Level.WARNING] * is_reported
+        warnings = [result for result in results(inspect(redis, store)) if "not erased after a day" in result.message]
+        assert [result.level for result in warnings] == [Level.WARNING] * is_reported
 
 
 @pytest.mark.parametrize("same", ["key", "audio_url"])

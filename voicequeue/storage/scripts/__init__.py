@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _PARTS = (
     "keys",
     "audit_log",
+    "tombstones",
     "backlog",
     "budgets",
     "flow_control",

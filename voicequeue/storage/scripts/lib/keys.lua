@@ -144,7 +144,7 @@
 --                          action, namespace, job_id, batch, details (JSON), reason, credits, jobs; no empty fields
 --   bulk_plan:<token> list a planned bulk change: JSON of its action and counts, then "id version namespace" of each job; it
 --                          expires
---   tombstones     hash    secret; by keyed hash of each erased id and recording (lib/removal.lua): when it was erased
+--   tombstones     hash    secret; by keyed hash of each erased id and recording (lib/tombstones.lua): when it was erased
 --   erasing        zset    ids that are erased as soon as they are settled; score = when that was requested
 --   erased_traces  set     JSON: id, batch ('' = none) and voice of the recording by URL ('' = none) of erased jobs that
 --                          events, callbacks, voices or the audit log may name
