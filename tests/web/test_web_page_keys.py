@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,15 +10,17 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import requests
 from redis import Redis
 
 from tests.store.life import dump_keys
-from tests.web.conftest import KEYS, Build, Gateway
+from tests.web.conftest import KEYS, Build, Gateway, app_of
 from tests.web.seen import PageUser, ParsedPage, log_in
 from voicequeue import ApiKey, KeyLimits, StoreUnavailableError, VoiceQueue
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain.spec import Priority
+from workers.gateway.security.key_registry import KeyRegistry
 
 NEW: dict[str, Any] = {
     "name": "shop",
@@ -248,10 +251,33 @@ def test_only_administrators_of_all_namespaces_see_keys(
     assert queue.api_keys() == before
 
 
-def test_the_local_token_is_told_that_the_first_key_ends_it(keyless: Gateway, queue: VoiceQueue) -> None:
-    """After that, only keys are accepted."""
+def test_the_first_key_ends_the_local_token(keyless: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After that, only keys are accepted, and those from everywhere."""
     user = PageUser(keyless)
 
     assert "ends access with the local token" in user.page("/keys/new").text
-    user.submit(user.page("/keys/new"), "Create key", **NEW)
-    assert key_named(queue, "shop").is_active(0.0)
+    page = user.submit(user.page("/keys/new"), "Create key", **NEW)
+    monkeypatch.setattr(KeyRegistry, "is_due", lambda _: True)  # instead of waiting for two seconds
+    assert "/login" in user.session.get(f"{keyless.url}/", timeout=10).url
+    assert "/login" in requests.get(keyless.link(), timeout=10).url
+    assert log_in(keyless, secret_on(page)).status_code == 303
+
+
+def test_keys_in_redis_alone_open_the_page(
+    build_gateway: Build, queue: VoiceQueue, shop: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A gateway that has just started has read them before its first page, and reports no local access."""
+    gateway = build_gateway(api_keys="", public_url="https://voices.example")
+
+    async def start() -> None:
+        app = app_of(gateway)
+        async with app.router.lifespan_context(app):
+            pass
+
+    answer = gateway("GET", "/login", key=None, headers={"X-Forwarded-For": "203.0.113.7"})
+    build_gateway(api_keys="", public_url="https://voices.example")
+    asyncio.run(start())
+
+    assert answer.status_code == 200
+    assert log_in(gateway, shop).status_code == 303
+    assert "local token" not in caplog.text

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
+from starlette.concurrency import run_in_threadpool
 
 from config.settings import Settings, SettingsError
 from tasks.celery_tasks import poll_name
@@ -147,8 +148,9 @@ def _lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(access.refresh)
         if access.local is not None:
-            usual = "VOICEQUEUE_API_KEYS is not set: only requests from this machine with the local token are accepted"
+            usual = "there is no API key: only requests from this machine with the local token are accepted"
             log.warning("%s (see docs/http.md)", access.local.closed_reason or usual)
         with queue:
             async with beating():

@@ -86,7 +86,7 @@ class PageRenderer:
 
         Raises Redirected, ProblemError, StoreUnavailableError.
         """
-        self._access.check_source(request)
+        await run_in_threadpool(self._access.check_source, request)
         if request.method == "GET" and "token" in request.query_params:
             raise Redirected(await run_in_threadpool(self.log_in_with_link, request, _next_path(request)))
         token = self.session_token(request)

@@ -62,8 +62,14 @@ class AccessControl:
         """Return the dependencies of routes that need this scope. The key is checked before anything else."""
         return [Depends(self._check(scope)), Depends(_check_query)]
 
+    def refresh(self) -> None:
+        """Read the keys in Redis if they may have changed: the first one ends local access."""
+        if self._registry is not None and self._registry.is_due():
+            self._registry.refresh()
+
     def check_source(self, request: Request) -> None:
         """Raise Refusal if no key is configured and the request does not come from this machine."""
+        self.refresh()
         if (local := self.local) is not None:
             local.check(request)
 
