@@ -149,6 +149,8 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
         "timeout": [0.01],
         "limit": [100],
         "in_flight": [1],
+        "hard": [True],
+        "owner": ["account", f"namespace/{owned.namespace or 'shop'}"],
         "by": [[], *([group] for group in SpendingGroup), ["batch", "day"]],
     }
 
