@@ -9,7 +9,7 @@ from typing import Any
 
 from voicequeue import Stage, State
 from voicequeue.domain.budgets import spent_fields
-from voicequeue.domain.namespaces import namespace_of
+from voicequeue.domain.namespaces import namespace_of, split
 from voicequeue.domain.source import Source
 from voicequeue.domain.stage import PRICES
 
@@ -49,9 +49,10 @@ def spent_periods(record: dict[str, str]) -> Counter[tuple[str, str]]:
     """Return what upstream charged for a job by counters, day and month."""
     periods: Counter[tuple[str, str]] = Counter()
     orders, submissions = (json.loads(record.get(field, "{}")) for field in ("orders", "submissions"))
+    batch = record.get("batch", "")
     for attempt in orders:
         day, credits = submissions[attempt]
-        for counters in ("counters", *spenders(record)):
+        for counters in ("counters", *spenders(record), *([batch] if split(batch)[1] else [])):
             periods.update({(counters, field): credits for field in spent_fields(day * DAY_S).values()})
     return periods
 

@@ -57,7 +57,7 @@ def test_a_user_of_a_namespace_sees_its_own(build_gateway: Build, queue: VoiceQu
     assert not any(name in answer.text for name in ("news", "account day", "by=namespace"))
 
 
-@pytest.mark.parametrize("query", ["by=week", "by=batch,day", "since=soon", "since=2001-02-03"])
+@pytest.mark.parametrize("query", ["by=week", "by=batch,key", "since=soon", "since=2001-02-03"])
 def test_a_report_that_cannot_be_made_is_an_error_page(gateway: Gateway, query: str) -> None:
     """It says what is wrong."""
     answer = PageUser(gateway, "read").session.get(f"{gateway.url}/spend?{query}", timeout=10)

@@ -28,8 +28,6 @@ class SpendingGroup(StrEnum):
 _NOT_TOGETHER = (
     (SpendingGroup.KEY, SpendingGroup.NAMESPACE),
     (SpendingGroup.KEY, SpendingGroup.BATCH),
-    (SpendingGroup.BATCH, SpendingGroup.DAY),
-    (SpendingGroup.BATCH, SpendingGroup.MONTH),
 )
 
 
@@ -47,8 +45,6 @@ class SpendingQuery:
         for pair in _NOT_TOGETHER:
             if self.by.issuperset(pair):
                 raise ValueError(f"by: {pair[0]} and {pair[1]} cannot be combined; ask for one report of each")
-        if SpendingGroup.BATCH in self.by and self.since is not None:
-            raise ValueError("since: the credits of batches are not counted by day; leave out since, or by batch")
 
     @property
     def period(self) -> SpendingGroup | None:

@@ -93,6 +93,16 @@ def test_spending_of_a_namespace_is_its_own(command: Command, store: JobStore) -
     assert rows == ["namespace,batch,credits", "shop,,24", "shop,spring,24"]
 
 
+def test_all_columns_but_the_key_can_be_combined(command: Command, store: JobStore) -> None:
+    """A row for each batch and day."""
+    charge_everywhere(store)
+
+    rows = command("spend", "--by", "namespace,batch,day,month", "--csv").out.splitlines()
+
+    assert rows[0] == "namespace,batch,day,month,credits"
+    assert len(rows) == 1 + 3 * 2 * 3
+
+
 def test_a_correction_is_a_number_in_a_spreadsheet(command: Command, store: JobStore) -> None:
     """A repair may subtract credits; the row has no day."""
     charge(store, "a", None, NOW)
@@ -107,7 +117,7 @@ def test_a_correction_is_a_number_in_a_spreadsheet(command: Command, store: JobS
     ("options", "words"),
     [
         (("--by", "week"), "'week' is unknown"),
-        (("--by", "batch,day"), "batch and day cannot be combined"),
+        (("--by", "batch,key"), "key and batch cannot be combined"),
         (("--since", "soon"), "a date such as 2026-03-01"),
         (("--since", "2001-02-03"), "too long ago"),
         (("--csv", "--json"), "cannot be combined"),

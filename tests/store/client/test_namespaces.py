@@ -144,12 +144,13 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
         "key_name": ["shop"],
         "scopes": [[Scope.READ]],
         "namespace": [owned.namespace, "*"],
-        "owner": ["account", f"namespace/{owned.namespace or 'shop'}"],
         "limits": [None, KeyLimits(requests_per_s=1)],
         "overlap": [0.0],
         "timeout": [0.01],
         "limit": [100],
         "in_flight": [1],
+        "hard": [True],
+        "owner": ["account", f"namespace/{owned.namespace or 'shop'}"],
         "by": [[], *([group] for group in SpendingGroup), ["batch", "day"]],
     }
 
@@ -157,7 +158,6 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
 #: Parameters whose default value says as much as any other.
 DEFAULTED = {
     *("on_reject", "wait_s", "span_s", "buckets", "max_in_flight", "stop_after", "stop_min"),
-    *("day", "month"),
     *("submit_rate", "min_balance", "since", "actor", "may_resubmit", "overlap_s"),
     *("day", "month"),
 }

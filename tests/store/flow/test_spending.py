@@ -172,6 +172,17 @@ def test_what_was_not_counted_by_month_has_a_row(store: JobStore, redis: Redis, 
     assert store.spending(SpendingQuery(frozenset())) == [Spending(15)]
 
 
+def test_spending_of_a_batch_is_reported_by_period(store: JobStore) -> None:
+    """In all columns at once, and from a day on."""
+    charge_everywhere(store)
+    third = datetime.fromtimestamp(TIMES[2], UTC).date()
+    by = frozenset({SpendingGroup.NAMESPACE, SpendingGroup.BATCH, SpendingGroup.DAY, SpendingGroup.MONTH})
+
+    rows = store.in_namespace("shop").spending(SpendingQuery(by, third))
+
+    assert rows == [Spending(8, "shop", None, batch, third.isoformat(), f"{third:%Y-%m}") for batch in ("", "spring")]
+
+
 def test_a_batch_that_was_purged_is_in_the_row_without_a_batch(store: JobStore) -> None:
     """Its credits are kept in its namespace."""
     job_in_state(store, State.CANCELLED, voice(key="a", batch="old"))
@@ -191,7 +202,6 @@ def test_a_batch_that_was_purged_is_in_the_row_without_a_batch(store: JobStore) 
         (["week"], "'week' is unknown; use namespace, key, batch, day, month"),
         (["key", "namespace"], "key and namespace cannot be combined"),
         (["key", "batch"], "key and batch cannot be combined"),
-        (["batch", "day"], "batch and day cannot be combined"),
     ],
 )
 def test_columns_that_cannot_be_combined_are_refused(queue: VoiceQueue, by: list[str], words: str) -> None:

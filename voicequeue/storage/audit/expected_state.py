@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 from redis import Redis
 
-from voicequeue.domain.budgets import ACCOUNT, DAY_S, counters_of, spent_fields
+from voicequeue.domain.budgets import DAY_S, counters_of, spent_fields
 from voicequeue.domain.namespaces import index_of, namespace_of, split
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import PRICES, Stage
@@ -84,10 +84,10 @@ def counter_amounts(record: Record) -> Iterator[tuple[str, str, int]]:
             yield owner, f"failed.{record.code}", 1
     for owner in record.owners():
         yield counters_of(owner), "in_flight", record.state in IN_FLIGHT
-    for owner in (ACCOUNT, *record.owners()):
+    for owner in ("counters", *_owners(record)):
         for day, credits in record.spent:
             for field in spent_fields(day * DAY_S).values():
-                yield counters_of(owner), field, credits
+                yield owner, field, credits
 
 
 def _owners(record: Record) -> Iterator[str]:

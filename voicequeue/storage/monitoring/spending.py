@@ -1,7 +1,7 @@
 """Spending in Redis: the counters of all jobs, of namespaces, API keys and batches, by day and month.
 
-The counters of one report are read one after the other. What their sum lacks of the whole is in the row without a name,
-so that the rows of each report have the same sum.
+The counters of one report are read one after the other, those of the whole at the end. What the sum of the others lacks
+of them is in the row without a name, so that the rows of each report have the same sum.
 """
 
 from __future__ import annotations
@@ -40,10 +40,9 @@ def _owners(space: Keyspace, query: SpendingQuery) -> Iterator[tuple[dict[str, s
         names = {name: f"key:{name}" for name in _keys(space)}
         yield from _with_rest("key", _read(space, names, query), _scope_total(space, query))
     elif SpendingGroup.BATCH in query.by:
+        batches = {namespace: _read(space, _batches(space, namespace), query) for namespace in space.namespaces()}
         for namespace, total in _by_namespace(space, query).items():
-            batches = space.redis.zrange(space.key(index_of("batches", namespace)), 0, -1)
-            names = {split(batch)[1]: f"batch:{batch}" for batch in cast(list[str], batches)}
-            for labels, amounts in _with_rest("batch", _read(space, names, query), total):
+            for labels, amounts in _with_rest("batch", batches.get(namespace, {}), total):
                 yield labels | {"namespace": namespace}, amounts
     elif SpendingGroup.NAMESPACE in query.by:
         for namespace, amounts in _by_namespace(space, query).items():
@@ -80,6 +79,12 @@ def _by_namespace(space: Keyspace, query: SpendingQuery) -> dict[str, Counter[st
     for amounts in named.values():
         default.subtract(amounts)
     return {DEFAULT: default} | (named if scope.is_all else {})
+
+
+def _batches(space: Keyspace, namespace: str) -> dict[str, str]:
+    """Return the counters of the batches of a namespace, by name."""
+    batches = cast(list[str], space.redis.zrange(space.key(index_of("batches", namespace)), 0, -1))
+    return {split(batch)[1]: f"batch:{batch}" for batch in batches}
 
 
 def _keys(space: Keyspace) -> list[str]:

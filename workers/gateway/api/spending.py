@@ -33,7 +33,7 @@ _By = Annotated[
     Query(
         pattern=f"^({_GROUP})(,({_GROUP}))*$",
         description=f"Columns, separated by commas: {', '.join(SpendingGroup)}. `key` cannot be combined with "
-        "`namespace` or `batch`, and `batch` not with `day` or `month`.",
+        "`namespace` or `batch`.",
     ),
 ]
 _Since = Annotated[

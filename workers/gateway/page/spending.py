@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, NamedTuple
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
@@ -71,7 +70,7 @@ def router(queue: VoiceQueue, renderer: PageRenderer) -> APIRouter:
             "since": since,
             "reports": {name: columns for name, columns in REPORTS.items() if _is_useful(scoped, columns)},
             "no_value": NO_VALUE,
-            "query": urlencode({"by": by, "since": since}),
+            "query": {"by": by, "since": since},
         }
         return renderer.render(request, "spend.html", context)
 

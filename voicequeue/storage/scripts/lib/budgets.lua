@@ -21,10 +21,10 @@ local function spent_fields(day)
   return 'day.' .. day, month_fields[day]
 end
 
--- Count credits as spent on a day: for the account, the namespace and the API key of a job.
+-- Count credits as spent on a day: for the account, the batch, the namespace and the API key of a job.
 local function add_to_periods(job, credits, day)
   local day_field, month_field = spent_fields(day)
-  for _, counters in ipairs({ 'counters', unpack(spenders_of(job)) }) do
+  for _, counters in ipairs({ 'counters', unpack(owners_of(job)) }) do
     add_to_counter(counters, day_field, credits)
     add_to_counter(counters, month_field, credits)
   end
@@ -172,7 +172,7 @@ end
 local function add_to_purged_days(job, by_day)
   local first = next(by_day) and counted_from() or 0
   for day, credits in pairs(by_day) do
-    for _, counters in ipairs(day >= first and { 'counters', unpack(spenders_of(job)) } or {}) do
+    for _, counters in ipairs(day >= first and { 'counters', unpack(owners_of(job)) } or {}) do
       add_to_counter(counters, 'purged.day.' .. day, credits)
     end
   end

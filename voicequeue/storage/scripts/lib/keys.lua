@@ -73,8 +73,9 @@
 --   batches        zset    names of the batches of one namespace that have jobs; score = when the first was created
 --   batch:<name>   hash    number of jobs by state; credits; queued_credits: as in `backlog`; reserved: as in `counters`,
 --                          plus the cost of lost orders that were given up or resubmitted; purged.credits: credits of purged jobs,
---                          included in credits; failed.<code>: number of failed jobs; settings: max_credits,
---                          max_in_flight, stop_after, stop_min, paused, callback_url, callback_source (who set it);
+--                          included in credits; failed.<code>: number of failed jobs; day.<n>, month.<yyyymm> and
+--                          purged.day.<n>, as in `counters`, but days are kept; settings: max_credits, max_in_flight,
+--                          stop_after, stop_min, paused, callback_url, callback_source (who set it);
 --                          settled_count: how many callbacks were created for it; sample.settled, sample.failed,
 --                          sample.failed.<code>, sample.free (failures for which nothing was paid): outcomes since the
 --                          last stop (lib/stop_loss.lua); sample.round: number of ended stops; stopped (JSON, while it
@@ -204,10 +205,15 @@ local function spenders_of(job)
   return { 'namespace:' .. namespace_of(job.batch), name and 'key:' .. name }
 end
 
--- Add to the counters of a job's batch, namespace and API key.
+-- Return the counters of a job's batch, namespace and API key.
+local function owners_of(job)
+  local owners = spenders_of(job)
+  if is_batch(job.batch) then owners[#owners + 1] = 'batch:' .. job.batch end
+  return owners
+end
+
 local function add_to_owners(job, field, amount)
-  if is_batch(job.batch) then add_to_counter('batch:' .. job.batch, field, amount) end
-  for _, counters in ipairs(spenders_of(job)) do add_to_counter(counters, field, amount) end
+  for _, counters in ipairs(owners_of(job)) do add_to_counter(counters, field, amount) end
 end
 
 -- Add 1 to a counter of the whole queue and of the namespace of a job or batch.
