@@ -76,7 +76,7 @@ def routes_of(gateway: Gateway) -> Iterator[tuple[str, str, bool]]:
 
 def used_up(store: JobStore, key: ApiKey) -> None:
     """Let the key have used its requests."""
-    store.api_keys.count_request("shop", 0.001, store.clock())
+    store.api_keys.count_requests("shop", 0.001, store.clock())
     edit(store, key, limits=replace(key.limits, requests_per_s=0.001))
 
 

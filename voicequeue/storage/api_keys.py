@@ -48,9 +48,10 @@ class ApiKeys:
         fields = [text for limit, value in limits.items() for text in (limit, budget_text(limit, value))]
         return bool(self._space.run_change("write_api_key", key.name, before, key.to_record(), *fields))
 
-    def count_request(self, name: str, requests_per_s: float, now: float) -> float:
-        """Count a request, and return 0; or, if the key has used its requests, the seconds that it must wait."""
-        return float(self._space.run_script("count_request", name, requests_per_s, f"{now:.6f}") or 0)
+    def count_requests(self, name: str, requests_per_s: float, now: float, *, at_most: int = 1) -> tuple[int, float]:
+        """Count up to `at_most` requests; return how many, and the seconds to wait if the key has used its requests."""
+        count, wait = self._space.run_script("count_request", name, requests_per_s, at_most, f"{now:.6f}")
+        return int(count), float(wait or 0)
 
     def note_use(self, name: str, now: float) -> None:
         """Store the time of a request."""

@@ -117,11 +117,31 @@ def test_a_rotated_key_accepts_both_secrets_until_the_overlap_ends(operator: Voi
 
 def test_requests_beyond_the_rate_wait(keys: ApiKeys) -> None:
     """A second's requests may come at once, then each in its turn; over all gateways."""
-    waits = [keys.count_request("shop", 2.0, 1000.0) for _ in range(3)]
+    counts = [keys.count_requests("shop", 2.0, 1000.0) for _ in range(3)]
 
-    assert waits == [0, 0, pytest.approx(0.5)]
-    assert keys.count_request("shop", 2.0, 1000.6) == 0
-    assert keys.count_request("other", 2.0, 1000.0) == 0
+    assert counts == [(1, 0), (1, 0), (0, pytest.approx(0.5))]
+    assert keys.count_requests("shop", 2.0, 1000.6) == (1, 0)
+    assert keys.count_requests("other", 2.0, 1000.0, at_most=9) == (2, 0)
+
+
+def test_a_gateway_counts_some_requests_in_advance(operator: VoiceQueue, keys: ApiKeys) -> None:
+    """So that fast keys need few commands of Redis; all gateways together admit what the key may send, no more."""
+    limits = KeyLimits(requests_per_s=50)
+    key = operator.create_api_key("shop", [Scope.READ], namespace="shop", limits=limits).key
+    registries = [KeyRegistry(keys, lambda: 1000.0, monotonic=Time()) for _ in range(2)]
+    admitted = asked = 0
+    for registry in registries:
+        registry.refresh()
+    for number in range(120):
+        registry = registries[number % 2]
+        if registry.counts_without_redis(key):
+            admitted += 1
+        else:
+            asked += 1
+            admitted += registry.count(key) == 0
+
+    assert admitted == 50
+    assert asked - (120 - admitted) == 10
 
 
 def test_limits_of_jobs_name_the_field() -> None:

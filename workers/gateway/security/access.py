@@ -100,7 +100,7 @@ class AccessControl:
         The API and the page admit here, so that every limit holds on both. `find` returns the key that the request
         would have now, and is asked again after `valid_s` if the request lasts.
         """
-        if self._registry is not None and self._registry.must_note(key):
+        if self._registry is not None and not self._registry.counts_without_redis(key):
             await run_in_threadpool(self.count, key)
         state = request.state
         state.caller, state.scopes, state.namespace = key.name, key.scopes, key.namespace
@@ -108,9 +108,9 @@ class AccessControl:
 
     def count(self, key: ApiKey) -> None:
         """Count a request of this key. Raises ProblemError if it has used its requests, StoreUnavailableError."""
-        if self._registry is None or not self._registry.must_note(key):
+        if self._registry is None or self._registry.counts_without_redis(key):
             return
-        if wait_s := self._registry.note(key):
+        if wait_s := self._registry.count(key):
             raise ProblemError(
                 429,
                 f"This key may send {key.limits.requests_per_s:g} requests a second.",
