@@ -25,6 +25,7 @@ from voicequeue.domain.claims import ChargedOrder, StalledJob, SubmitClaim, Subm
 from voicequeue.domain.gate import HoldEffect, HoldReason, Refusal
 from voicequeue.domain.job import Transition
 from voicequeue.domain.namespaces import index_of, namespace_of, split
+from voicequeue.domain.source import Source
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.states import IN_FLIGHT, MAY_HAVE_LATE_RESULT, SETTLED
 from voicequeue.storage.job_queries import SONG_SCORE_OFFSET
@@ -36,10 +37,10 @@ NOW = 1_760_000_000.0
 REACHABLE = [state for state in State if state is not State.WAITING]
 
 
-def enqueue_jobs(store: JobStore, *specs: VoiceJob, now: float = NOW) -> list[str]:
+def enqueue_jobs(store: JobStore, *specs: VoiceJob, now: float = NOW, source: str = Source.LIBRARY) -> list[str]:
     """Enqueue jobs in one call and return their ids."""
     pairs = [(spec.job_id(namespace=store.scope.target), spec) for spec in specs]
-    store.enqueue(pairs, now)
+    store.enqueue(pairs, now, source=source)
     return [job_id for job_id, _ in pairs]
 
 
