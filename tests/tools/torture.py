@@ -99,7 +99,6 @@ class Torture:
             queue.set_batch_callback("torture", f"{self.receiver.server.url}/batch")
             queue.set_batch_limits(LIMITED, max_credits=LIMIT)
             queue.enqueue_many(songs_of(LIMITED))
-            # The month, too: the run may end on the next day.
             queue.set_budget(f"namespace/{BUDGETED}", day=BUDGET, month=BUDGET)
         with VoiceQueue(self.redis_url, namespace=BUDGETED) as app:
             app.enqueue_many(songs_of(BUDGETED, batches=3))
