@@ -99,7 +99,7 @@ def test_upstream_never_charges_more_than_the_budget_of_a_day(
 ) -> None:
     """Also when lost orders are given up, resubmitted and reported later: 5 % of the answers are lost."""
     bench.clock.now += MORNING_S - bench.clock.now % 86_400
-    bench.store.flow_control.set_budget(owner, day=BUDGET, month=None)
+    JobStore(redis, prefix).flow_control.set_budget(owner, day=BUDGET, month=None)
     simulator.set_dials(seed=1, post_faults={"reset_after": LOST})
     run = Run(bench, simulator)
     with ThreadPoolExecutor(1) as enqueuer:

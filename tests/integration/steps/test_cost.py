@@ -63,7 +63,7 @@ COMMANDS: Mapping[str, int] = {
 }
 #: Commands that these scripts execute.
 INSIDE: Mapping[str, int] = {
-    "enqueue": 114,
+    "enqueue": 116,
     "admit": 1_323,
     "claim_submit": 1_698,
     "apply_transitions": 4_504,
