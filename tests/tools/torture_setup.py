@@ -51,8 +51,8 @@ REFUSALS = (
 #: A batch with a credit limit, and the limit.
 LIMITED, LIMIT = "limited", 400
 
-#: A namespace with a budget, which all of its batches share, and the budget: of the month, too, because a run may end on
-#: the next day.
+#: A namespace with a budget, which all of its batches share, and the budget: of the month, too, because a run may end
+#: on the next day.
 BUDGETED, BUDGET = "budgeted", 300
 
 

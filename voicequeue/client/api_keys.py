@@ -181,6 +181,9 @@ def _details(key: ApiKey) -> dict[str, str]:
                 ("max_priority", limits.max_priority),
                 ("batch_pattern", limits.batch_pattern),
                 ("expires_at", limits.expires_at),
+                ("max_in_flight", limits.max_in_flight),
+                ("budget_day", limits.budget_day),
+                ("budget_month", limits.budget_month),
             )
             if value is not None
         ),

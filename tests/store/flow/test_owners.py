@@ -190,7 +190,7 @@ def test_the_account_has_no_limit_of_jobs_in_flight_besides_the_limits(store: Jo
         store.flow_control.set_budget("account", day=None, month=None, max_in_flight=1)
 
 
-# ── one owner's trouble is no other's ─────────────────────────────────────────────────────────────
+# ── one owner waits, the others go on ─────────────────────────────────────────────────────────────
 
 
 def test_a_key_at_its_limit_does_not_stop_another_in_the_same_batch(store: JobStore) -> None:
