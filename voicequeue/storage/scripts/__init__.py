@@ -74,6 +74,7 @@ def load(name: str) -> Script:
 
 @cache
 def text_of(name: str) -> str:
+    """Return the text of a script, or of a shared part, such as `lib/keys`."""
     return (files(__name__) / f"{name}.lua").read_text(encoding="utf-8")
 
 
