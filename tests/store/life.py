@@ -328,7 +328,7 @@ def actual_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
         batch_reserved=+Counter({name: int(counts["reserved"]) for name, counts in owners.items()}),
         batch_queued=+Counter({name: int(counts["queued_credits"]) for name, counts in owners.items()}),
         slots=+Counter({name: int(counts["in_flight"]) for name, counts in owners.items()}),
-        periods=counted_periods({"counters": counters} | owners),
+        periods=counted_periods({**owners, "counters": counters}),
         unsettled=counters.get("unsettled", 0) - counters.get("purged.unsettled", 0),
         credits=sum(counters.get(f"{stage}.credits", 0) for stage in (*Stage, "corrected"))
         - counters.get("purged.credits", 0),

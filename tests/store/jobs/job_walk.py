@@ -127,7 +127,7 @@ class JobWalk(RuleBasedStateMachine):
             assert all(hold.is_on_trial or self.is_open_for(hold.reason, stage) for hold in gate.holds)
             assert sending == 0 or not any(hold.is_on_trial for hold in gate.holds)
             self.every_limit_holds(job.qualified_batch)
-            for counters in ("counters", *spenders({"batch": job.qualified_batch, "source": job.source})):
+            for counters in ("counters", *spenders({"batch": job.qualified_batch, "source": job.source or ""})):
                 assert self.has_budget("account" if counters == "counters" else counters.replace(":", "/", 1))
 
     def every_limit_holds(self, name: str) -> None:
