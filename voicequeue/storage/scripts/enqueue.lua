@@ -12,6 +12,7 @@
 local FIELDS, KINDS = 9, 4
 if not has_id_secret(ARGV[2]) then return nil end
 local now = tonumber(ARGV[1])
+counted_from()
 local outcomes, count, by_batch, by_lane, sharing = {}, 0, {}, {}, {}
 
 local first = KINDS + FIELDS * tonumber(ARGV[3])

@@ -181,7 +181,6 @@ end
 -- List the namespace and the API key of a new job; each once by each script.
 local is_listed = {}
 local function list_owners(job, now)
-  if not next(is_listed) then counted_from() end -- before the first lane has its turn
   for _, counters in ipairs(spenders_of(job)) do
     if not is_listed[counters] then redis.call('ZADD', key('owners'), 'NX', now, (counters:gsub(':', '/', 1))) end
     is_listed[counters] = true
