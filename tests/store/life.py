@@ -25,6 +25,7 @@ from voicequeue.domain.claims import ChargedOrder, StalledJob, SubmitClaim, Subm
 from voicequeue.domain.gate import HoldEffect, HoldReason, Refusal
 from voicequeue.domain.job import Transition
 from voicequeue.domain.namespaces import index_of, namespace_of, split
+from voicequeue.domain.source import Source
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.states import IN_FLIGHT, MAY_HAVE_LATE_RESULT, SETTLED
 from voicequeue.storage.job_queries import SONG_SCORE_OFFSET
@@ -36,10 +37,10 @@ NOW = 1_760_000_000.0
 REACHABLE = [state for state in State if state is not State.WAITING]
 
 
-def enqueue_jobs(store: JobStore, *specs: VoiceJob, now: float = NOW) -> list[str]:
+def enqueue_jobs(store: JobStore, *specs: VoiceJob, now: float = NOW, source: str = Source.LIBRARY) -> list[str]:
     """Enqueue jobs in one call and return their ids."""
     pairs = [(spec.job_id(namespace=store.scope.target), spec) for spec in specs]
-    store.enqueue(pairs, now)
+    store.enqueue(pairs, now, source=source)
     return [job_id for job_id, _ in pairs]
 
 
@@ -327,7 +328,7 @@ def actual_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
         batch_reserved=+Counter({name: int(counts["reserved"]) for name, counts in owners.items()}),
         batch_queued=+Counter({name: int(counts["queued_credits"]) for name, counts in owners.items()}),
         slots=+Counter({name: int(counts["in_flight"]) for name, counts in owners.items()}),
-        periods=counted_periods({"counters": counters} | owners),
+        periods=counted_periods({**owners, "counters": counters}),
         unsettled=counters.get("unsettled", 0) - counters.get("purged.unsettled", 0),
         credits=sum(counters.get(f"{stage}.credits", 0) for stage in (*Stage, "corrected"))
         - counters.get("purged.credits", 0),

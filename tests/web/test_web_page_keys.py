@@ -30,6 +30,9 @@ NEW: dict[str, Any] = {
     "max_priority": "normal",
     "batch_pattern": "shop-*",
     "expires_on": "2099-01-01",
+    "max_in_flight": "2",
+    "budget_day": "60",
+    "budget_month": "600",
     "reason": "a new app",
 }
 
@@ -97,7 +100,7 @@ def test_a_new_key_is_shown_once_and_works(gateway: Gateway, queue: VoiceQueue) 
     secret, key = secret_on(page), key_named(queue, "shop")
     assert api_keys.find_key([key], secret) == key
     expiry = datetime(2099, 1, 1, tzinfo=UTC).timestamp()
-    assert key.limits == KeyLimits(5, Priority.NORMAL, "shop-*", expiry)
+    assert key.limits == KeyLimits(5, Priority.NORMAL, "shop-*", expiry, 2, 60, 600)
     assert (key.scopes, key.namespace) == (frozenset({Scope.READ, Scope.ENQUEUE}), "shop")
     entry = queue.audit_log().items[0]
     assert (entry.actor, entry.action, entry.reason) == ("page:all", "create_api_key", "a new app")
@@ -148,7 +151,7 @@ def test_an_invalid_form_is_shown_again_with_what_is_wrong(gateway: Gateway, que
 
 def test_only_what_the_form_changes_is_changed(gateway: Gateway, queue: VoiceQueue) -> None:
     """A limit that a form cannot show exactly stays as it is; an emptied field removes a limit."""
-    limits = KeyLimits(1234.5678, Priority.BULK, "shop-*", 4_102_444_801.5)
+    limits = KeyLimits(1234.5678, Priority.BULK, "shop-*", 4_102_444_801.5, 2, 0, 600)
     queue.create_api_key("shop", [Scope.READ, Scope.ENQUEUE], namespace="shop", limits=limits)
     user = PageUser(gateway, "all")
     form = next(form for form in user.page("/key/shop").forms if form["action"] == "/key/shop")

@@ -38,6 +38,11 @@ Expiry = Annotated[
     float | None,
     typer.Option("--expires-in", parser=parse_duration, metavar="DURATION", help="Refuse it after this time: 90d."),
 ]
+Slots = Annotated[int | None, option("N", "--max-in-flight", help="Number of its jobs that may be in flight.")]
+DayBudget = Annotated[int | None, option("CREDITS", "--budget-day", help="Credits that it may spend in a day (UTC).")]
+MonthBudget = Annotated[
+    int | None, option("CREDITS", "--budget-month", help="Credits that it may spend in a month (UTC).")
+]
 
 
 @app.callback()
@@ -54,6 +59,9 @@ def new(
     priority: HighestPriority = None,
     batches: Pattern = None,
     expires_in: Expiry = None,
+    max_in_flight: Slots = None,
+    budget_day: DayBudget = None,
+    budget_month: MonthBudget = None,
     print_only: Annotated[
         bool, flag("--print-only", help="Do not store it; print the line for VOICEQUEUE_API_KEYS.")
     ] = False,
@@ -68,7 +76,7 @@ def new(
         raise typer.BadParameter(f"{name!r} is a key of VOICEQUEUE_API_KEYS; choose another name")
     with open_queue(reason=reason) as queue:
         expires_at = None if expires_in is None else queue.status().at + expires_in
-        limits = KeyLimits(rate, priority, batches, expires_at)
+        limits = KeyLimits(rate, priority, batches, expires_at, max_in_flight, budget_day, budget_month)
         created = queue.create_api_key(name, scope, namespace=namespace, limits=limits)
     _show_secret(created.key, created.secret, as_json=as_json)
 
@@ -97,6 +105,9 @@ def edit(
     priority: HighestPriority = None,
     batches: Pattern = None,
     expires_in: Expiry = None,
+    max_in_flight: Slots = None,
+    budget_day: DayBudget = None,
+    budget_month: MonthBudget = None,
     no_limits: Annotated[bool, flag("--no-limits", help="Remove the limits that are not given.")] = False,
     reason: Reason = "",
     as_json: AsJson = False,
@@ -104,7 +115,7 @@ def edit(
     """Change the scopes and limits of a key, and end its logins."""
     with open_queue(reason=reason) as queue:
         expires_at = None if expires_in is None else queue.status().at + expires_in
-        limits = KeyLimits(rate, priority, batches, expires_at)
+        limits = KeyLimits(rate, priority, batches, expires_at, max_in_flight, budget_day, budget_month)
         key = queue.edit_api_key(name, scopes=scope or None, limits=limits if no_limits else limits.as_changes())
     _show_changed(key, f"Changed {name}. Gateways apply it within 10 seconds.", as_json=as_json)
 

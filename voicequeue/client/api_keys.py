@@ -60,6 +60,7 @@ class ApiKeyMethods(ReadMethods):
 
         Raises:
             InvalidJobError: An argument is invalid, or the name was given before.
+            InvalidStateError: It has a budget, and jobs of an earlier release are not counted for their owners yet.
             NotOperatorError: The client is limited to one namespace.
         """
         self._require_operator("create_api_key")
@@ -96,6 +97,7 @@ class ApiKeyMethods(ReadMethods):
                 None leaves them as they are.
 
         Raises:
+            InvalidStateError: As for `create_api_key`.
             ApiKeyNotFoundError: There is no such key in Redis, or it is revoked.
             InvalidJobError: An argument is invalid.
             NotOperatorError: The client is limited to one namespace.
@@ -181,6 +183,9 @@ def _details(key: ApiKey) -> dict[str, str]:
                 ("max_priority", limits.max_priority),
                 ("batch_pattern", limits.batch_pattern),
                 ("expires_at", limits.expires_at),
+                ("max_in_flight", limits.max_in_flight),
+                ("budget_day", limits.budget_day),
+                ("budget_month", limits.budget_month),
             )
             if value is not None
         ),

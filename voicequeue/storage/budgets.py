@@ -45,7 +45,7 @@ def require_complete_counters(space: Keyspace) -> None:
     if has_jobs and counted_from is None:
         raise InvalidStateError(
             "This queue has jobs of an earlier release, which are not counted for their owners yet. When all processes "
-            "run this release, run `voicequeue audit --repair` once; then set the budget."
+            "run this release, run `voicequeue doctor --audit --repair` once; then set the budget."
         )
 
 

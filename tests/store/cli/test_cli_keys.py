@@ -48,6 +48,18 @@ def test_a_changed_key_is_returned_as_json(command: Command) -> None:
     assert command("keys", "edit", "shop", "--scope", "read", "--json").code == 2
 
 
+def test_a_key_has_a_budget_and_a_limit_of_jobs_in_flight(command: Command) -> None:
+    """A change of one leaves the others, and `--no-limits` removes those that are not given."""
+    limits = ("--max-in-flight", "2", "--budget-day", "60", "--budget-month", "600")
+    command("keys", "new", "shop", "--scope", "enqueue", *limits)
+
+    edited = command("keys", "edit", "shop", "--budget-day", "80", "--json").json()
+    assert [edited[name] for name in ("max_in_flight", "budget_day", "budget_month")] == [2, 80, 600]
+    edited = command("keys", "edit", "shop", "--budget-day", "80", "--no-limits", "--json").json()
+    assert [edited[name] for name in ("max_in_flight", "budget_day", "budget_month")] == [None, 80, None]
+    assert command("keys", "edit", "shop", "--max-in-flight", "-1").code == 2
+
+
 @pytest.mark.parametrize("arguments", [["shop"], ["a b", "--scope", "read"], ["shop", "--scope", "all"]])
 def test_an_invalid_key_is_wrong_usage(command: Command, arguments: list[str]) -> None:
     """An invalid name, or no scope."""

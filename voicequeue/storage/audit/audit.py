@@ -18,7 +18,6 @@ from voicequeue.domain.spec import Priority
 from voicequeue.domain.states import State
 from voicequeue.storage import scripts
 from voicequeue.storage.audit.expected_state import (
-    FIELDS,
     IS_COUNTED,
     IS_INDEX,
     ExpectedState,
@@ -26,7 +25,6 @@ from voicequeue.storage.audit.expected_state import (
     callback_ids,
     is_complete,
     pages,
-    record_of,
     required_indexes,
 )
 from voicequeue.storage.audit.findings import (
@@ -44,6 +42,7 @@ from voicequeue.storage.audit.findings import (
     UnknownState,
     VoiceWithoutCreator,
 )
+from voicequeue.storage.audit.record import FIELDS, record_of
 
 #: The number of attempts to compare counters of batches that keep getting new jobs.
 ATTEMPTS = 10

@@ -69,9 +69,9 @@ def repair(redis: Redis, prefix: str, findings: Sequence[Finding], now: float) -
     for strays in _pages_of(UndeliverableCallback, findings):
         problems = scripts.run_change(redis, "check_callbacks", root, now, 1, *(item.callback_id for item in strays))
         repaired += _repaired(strays, [1 if problem else 0 for problem in problems])
-    mismatches = [item for item in findings if isinstance(item, CounterMismatch)]
-    corrected = _corrected(redis, root, mismatches)
-    if len(corrected) == len(mismatches) and not any(isinstance(item, NotComparable) for item in findings):
+    counters = [item for item in findings if isinstance(item, CounterMismatch)]
+    corrected = _corrected(redis, root, counters)
+    if len(corrected) == len(counters) and not any(isinstance(item, NotComparable) for item in findings):
         scripts.run(redis, "complete_counting", root, now)
     return repaired + corrected
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 #: The shared parts; each depends on those before it.
-_PARTS = (
+PARTS = (
     "keys",
     "audit_log",
     "tombstones",
@@ -63,17 +63,18 @@ class Script:
 @cache
 def load(name: str) -> Script:
     """Return the script with this name."""
-    source = "\n".join(("local function action()", _text(name), "end", _END))
+    source = "\n".join(("local function action()", text_of(name), "end", _END))
     # Only the parts that it needs: Lua allows 200 local variables.
-    for part in reversed(_PARTS):
-        text = _text(f"lib/{part}")
+    for part in reversed(PARTS):
+        text = text_of(f"lib/{part}")
         if part == "keys" or any(re.search(rf"\b{name}\b", source) for name in names_of(text)):
             source = f"{text}\n{source}"
     return Script(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
 @cache
-def _text(name: str) -> str:
+def text_of(name: str) -> str:
+    """Return the text of a script, or of a shared part, such as `lib/keys`."""
     return (files(__name__) / f"{name}.lua").read_text(encoding="utf-8")
 
 

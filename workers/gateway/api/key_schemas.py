@@ -10,7 +10,14 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from voicequeue.auth.api_keys import Scope
 from voicequeue.client.api_keys import OVERLAP_MAX_S, OVERLAP_S
 from voicequeue.domain import operator_schemas
-from voicequeue.domain.api_keys import PATTERN_MAX, REQUESTS_MAX, REQUESTS_MIN, KeyLimitChanges, KeyLimits
+from voicequeue.domain.api_keys import (
+    AMOUNT_MAX,
+    PATTERN_MAX,
+    REQUESTS_MAX,
+    REQUESTS_MIN,
+    KeyLimitChanges,
+    KeyLimits,
+)
 from voicequeue.domain.namespaces import ALL
 from voicequeue.domain.schemas import Schema
 from voicequeue.domain.spec import Priority
@@ -45,6 +52,12 @@ class _Limits(BaseModel):
     """Pattern that the batches of its jobs match, such as `shop-*`; null allows all."""
     expires_at: AwareDatetime | None = None
     """When it expires; null is never."""
+    max_in_flight: Annotated[int | None, Field(ge=0, lt=AMOUNT_MAX)] = None
+    """Number of its jobs that may be in flight; null is no limit."""
+    budget_day: Annotated[int | None, Field(ge=0, lt=AMOUNT_MAX)] = None
+    """Credits that its jobs may spend in a day (UTC); null is no limit."""
+    budget_month: Annotated[int | None, Field(ge=0, lt=AMOUNT_MAX)] = None
+    """Credits that its jobs may spend in a month (UTC); null is no limit."""
 
     def limit_changes(self) -> KeyLimitChanges:
         """Return the limits that were sent."""

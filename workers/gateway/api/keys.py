@@ -39,7 +39,7 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
         status_code=201,
         responses={
             201: response_of(key_schemas.NewKey, "The key and its secret."),
-            **problems(400, 401, 403, 408, 413, 415, 422, 503),
+            **problems(400, 401, 403, 408, 409, 413, 415, 422, 503),
         },
         openapi_extra=json_body(
             "NewKeyRequest", {"An app": {"name": "shop", "scopes": ["enqueue", "read"], "namespace": "shop"}}
@@ -64,7 +64,7 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
         "/v1/keys/{name}",
         responses={
             200: response_of(operator_schemas.ApiKey, "The changed key."),
-            **problems(400, 401, 403, 404, 408, 413, 415, 422, 503),
+            **problems(400, 401, 403, 404, 408, 409, 413, 415, 422, 503),
         },
         openapi_extra=json_body("KeyChanges", {"Slower": {"requests_per_s": 5}}),
     )

@@ -47,7 +47,13 @@ LABELS = {
     "max_priority": "Highest priority of its jobs",
     "batch_pattern": "Batches of its jobs",
     "expires_at": "Refused from (date, 00:00 UTC)",
+    "max_in_flight": "Jobs in flight",
+    "budget_day": "Credits per day (UTC)",
+    "budget_month": "Credits per month (UTC)",
 }
+
+#: Limits that are whole numbers.
+AMOUNTS = ("max_in_flight", "budget_day", "budget_month")
 
 STATES = ("active", "expired", "revoked")
 
@@ -201,6 +207,7 @@ def _fields(key: ApiKey) -> Form:
         "max_priority": limits.max_priority or "",
         "batch_pattern": limits.batch_pattern or "",
         "expires_on": expiry,
+        **{name: "" if (value := getattr(limits, name)) is None else f"{value}" for name in AMOUNTS},
     }
 
 
@@ -214,6 +221,7 @@ def _document(form: Form) -> dict[str, Any]:
         "max_priority": form.get("max_priority") or None,
         "batch_pattern": form.get("batch_pattern") or None,
         "expires_at": _day(form, "expires_on"),
+        **{name: _number(form, name) for name in AMOUNTS},
     }
 
 
