@@ -222,7 +222,9 @@ def test_the_whole_queue_needs_a_key_of_all_namespaces(build_gateway: Build, pat
     """A key of one namespace can pause neither the queue nor a stage, and reads no metrics of it."""
     gateway = build_gateway(api_keys=SETTING)
     problem(gateway("POST", path, key=None, headers=HEADERS), 403, "not_operator")
-    problem(gateway("GET", "/metrics", key=None, headers=HEADERS), 403, "not_operator")
+    for query in ("", "?namespace=other"):
+        problem(gateway("GET", f"/metrics{query}", key=None, headers=HEADERS), 403, "not_operator")
+    problem(gateway("GET", "/metrics?namespace=*", key=None, headers=HEADERS), 403, "forbidden")
 
 
 @pytest.mark.parametrize(
