@@ -42,11 +42,11 @@ class _Host:
 class HostLimiter:
     """The limits of all hosts. Safe to share between threads; `now` is in seconds.
 
-    A host is named `NAMESPACE/HOST`: each namespace has its own count of it. At most `max_concurrent` callbacks are in
-    flight to one host, `max_concurrent_slow` to all slow and failing hosts of one namespace together, and three times
-    as many to those of all. After `failure_threshold` failed attempts in a row a host is paused for `pause_s` seconds, then gets
-    one callback at a time until an attempt succeeds. A callback to a busy host that is not slow waits up to `wait_s`
-    seconds for a slot.
+    A host is named `NAMESPACE/HOST`: each namespace has its own count of it. At most `max_concurrent` callbacks are
+    in flight to one host, `max_concurrent_slow` to all slow and failing hosts of one namespace together, and three
+    times as many to those of all namespaces. After `failure_threshold` failed attempts in a row a host is paused
+    for `pause_s` seconds, then gets one callback at a time until an attempt succeeds. A callback to a busy host
+    that is not slow waits up to `wait_s` seconds for a slot.
     """
 
     def __init__(
