@@ -1,4 +1,4 @@
-"""The event stream and namespaces: events of other namespaces are never sent, whatever a filter names."""
+"""The event stream and namespaces: events of other namespaces are never sent, also if a filter names them."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_an_operator_sees_a_namespace_as_its_users_do_and_stays_in_it(
 
 def targets(page: ParsedPage) -> list[str]:
     """Return the links and the actions of the forms of a page, with the fields of forms that are sent by GET."""
-    choosing = [form for form in page.forms if "Show" in form["buttons"]]
+    choosing = [form for form in page.forms if "Switch" in form["buttons"]]
     forms = (form for form in page.forms if form not in choosing and form["method"] != "dialog")
     return page.links() + [
         f"{form['action']}?namespace={form['fields'].get('namespace')}" if form["method"] == "get" else form["action"]
@@ -136,7 +136,7 @@ def test_a_user_of_a_namespace_cannot_choose_another(build_gateway: Build, shop_
     for path in ("/", "/batches", "/audit-log", "/controls", "/live"):
         user.page(f"{path}?namespace=other", status=403)
         user.page(f"{path}?namespace=*", status=403)
-    assert "Show" not in str(user.page("/?namespace=shop").forms)
+    assert "Switch" not in str(user.page("/?namespace=shop").forms)
     assert PageUser(gateway, "all").page("/?namespace=a/b", status=422)
     [token] = {form["fields"]["token"] for form in user.page("/").forms if "token" in form["fields"]}
     assert user.post("/do/pause?namespace=*", {"token": token}).status_code == 403

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from voicequeue.auth.callback_secrets import common_roots
 from voicequeue.client.audited import audited
 from voicequeue.client.reading import ReadMethods
-from voicequeue.domain.api_keys import from_record
 from voicequeue.domain.callback_secrets import OVERLAP_MAX_S, StoredSecret, UnreadableSecretError
-from voicequeue.domain.namespaces import ALL
 from voicequeue.domain.source import Source
 from voicequeue.errors import InvalidStateError
 from voicequeue.storage.connection.errors import translated_errors
@@ -70,11 +68,6 @@ class CallbackSecretMethods(ReadMethods):
         with translated_errors():
             amend(namespace=self._namespace_of_key(key_name) if namespace is None else namespace)
             return self._store.callback_secrets.remove(key_name)
-
-    def _namespace_of_key(self, key_name: str) -> str:
-        """Return the namespace of a key in Redis; `*` if there is none of this name."""
-        record = self._store.api_keys.record(key_name)
-        return from_record(key_name, record).namespace if record else ALL
 
     def _try_set(self, key_name: str, token: str, overlap_s: float | None) -> bool:
         now, stored = self._now(), self._stored(key_name)

@@ -162,9 +162,10 @@ class ControlMethods(ReadMethods):
             InvalidStateError: Jobs of an earlier release are not counted for their owners yet.
         """
         self._require_operator("set_budget")
-        amend(namespace=namespace_of_owner(owner))
         limits = {"day": day, "month": month, "max_in_flight": max_in_flight}
         with translated_errors():
+            is_key = owner.startswith("key/")
+            amend(namespace=self._namespace_of_key(owner[4:]) if is_key else namespace_of_owner(owner))
             return self._store.flow_control.set_budget(
                 owner,
                 hard=None if hard is UNCHANGED else bool(hard),

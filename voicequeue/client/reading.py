@@ -9,6 +9,7 @@ from typing import TypeVar
 from voicequeue.client import search
 from voicequeue.client.audited import audited
 from voicequeue.client.search import Filter, Page
+from voicequeue.domain.api_keys import from_record
 from voicequeue.domain.balance import Balance
 from voicequeue.domain.job import Job, TimelineEntry
 from voicequeue.domain.job_holds import JobHold, JobHoldReason, count_by_hold, gate_holds
@@ -344,6 +345,11 @@ class ReadMethods:
         """
         with translated_errors():
             return self._store.personas.forget(persona_id) > 0
+
+    def _namespace_of_key(self, key_name: str) -> str:
+        """Return the namespace of an API key in Redis; `*` if there is none of this name."""
+        record = self._store.api_keys.record(key_name)
+        return from_record(key_name, record).namespace if record else ALL
 
     def _now(self) -> float:
         """Return the time of the queue (Unix seconds)."""

@@ -64,7 +64,7 @@ CLOCK_TOLERANCE_S = 0.05
 
 _PAGE = 500
 
-#: Stores of other scopes that are kept for the next request in one of them.
+#: Stores of other scopes that are kept for the next request: building one takes longer than some requests do.
 SCOPES_MAX = 1_000
 
 
@@ -113,10 +113,7 @@ class JobStore(JobQueries):
         self._scoped: dict[str, JobStore] = {}
 
     def in_namespace(self, namespace: str) -> JobStore:
-        """Return the store of the same queue with another scope. Raises ValueError for an invalid name.
-
-        Stores are kept for the next request: building one takes longer than some requests do.
-        """
+        """Return the store of the same queue with another scope. Raises ValueError for an invalid name."""
         if namespace == self.scope.namespace:
             return self
         if (store := self._scoped.get(namespace)) is None:
@@ -354,9 +351,8 @@ class JobStore(JobQueries):
         if not jobs:
             return []
         versions = [argument for job in jobs for argument in (job.id, job.version)]
-        return [
-            bool(is_marked) for is_marked in self._space.run_change("request_cancellation", f"{now:.6f}", *versions)
-        ]
+        marks = self._space.run_change("request_cancellation", f"{now:.6f}", *versions)
+        return [bool(is_marked) for is_marked in marks]
 
     def set_batch_limits(self, name: str, **limits: float | None) -> bool:
         """Pause a batch, end its pause or its stop (`paused`), or set its limits: `max_credits`, `max_in_flight`,

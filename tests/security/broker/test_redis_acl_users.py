@@ -194,19 +194,28 @@ def test_a_producer_with_the_right_to_read_jobs_reads_those_whose_id_it_knows(
     admin: Redis, url: Callable[[str], str]
 ) -> None:
     """The selector in docs/security.md. A pattern cannot separate the jobs of one app from those of another: only their
-    ids protect them. The producer cannot search for ids, change a job, or read more than the record."""
+    ids protect them. The producer cannot derive the id of a job whose key it knows, search for ids, change a job, or
+    read more than the record."""
     [rule] = re.findall(r"`(\(%R.*?\))`", (ROOT / "docs" / "security.md").read_text(encoding="utf-8"))
     add_rules(admin, "reader", *rules("producer", "voicequeue"), rule)
     with VoiceQueue(url("app")) as queue:
-        job = queue.enqueue(voice())
+        spec = voice(key="order-17")
+        job = queue.enqueue(spec)
     with VoiceQueue(url("reader")) as queue:
         assert queue.get(job.id) == job
-        with pytest.raises(JobNotFoundError):
-            queue.get("aaaaaaaaaaaaaaaa")
+        for guessed in (spec.job_id(), spec.job_id(b"", "shop"), "aaaaaaaaaaaaaaaa"):
+            with pytest.raises(JobNotFoundError):
+                queue.get(guessed)
         for refused in (queue.status, lambda: queue.timeline(job.id), lambda: queue.cancel(job.id)):
             with pytest.raises(StoreUnavailableError, match="no permission"):
                 refused()
-    for command in ("SCAN 0", "HSET {voicequeue}:job:x a b", "TYPE {voicequeue}:job:x", "HGETALL {voicequeue}:batch:x"):
+    for command in (
+        "SCAN 0",
+        "GET {voicequeue}:id_secret",
+        "HSET {voicequeue}:job:x a b",
+        "TYPE {voicequeue}:job:x",
+        "HGETALL {voicequeue}:batch:x",
+    ):
         assert not may(admin, "reader", *command.split()), command
 
 

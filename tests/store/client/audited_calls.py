@@ -138,6 +138,17 @@ CHANGES: dict[str, list[Case]] = {
             lambda queue, _: queue.set_budget("namespace/shop", month=500),
             {"details": {"owner": "namespace/shop", "month": 500}},
         ),
+        Case(
+            _nothing,
+            lambda queue, _: queue.set_budget("namespace/", max_in_flight=5),
+            {"details": {"owner": "namespace/", "max_in_flight": 5}},
+            UNNAMED,
+        ),
+        Case(
+            with_api_key,
+            lambda queue, _: queue.set_budget("key/shop", hard=True),
+            {"details": {"owner": "key/shop", "hard": True}},
+        ),
     ],
     "set_limits": [
         Case(_nothing, lambda queue, _: queue.set_limits(in_flight=7), {"details": {"in_flight": 7}}, WHOLE)

@@ -75,6 +75,14 @@ def rooms_imported(module: Path) -> Iterator[str]:
             yield (node.module or "").split(".")[1]
 
 
+def test_files_have_at_most_four_hundred_lines() -> None:
+    """A longer one has several subjects."""
+    files = [path for folder in (*ALLOWED, "tests") for path in (ROOT / folder).rglob("*.py")]
+    lengths = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n") for path in files}
+
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
 # ── imports ───────────────────────────────────────────────────────────────────────────────────────
 
 
