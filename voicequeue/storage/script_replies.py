@@ -78,8 +78,8 @@ def parse_enqueue_outcome(reply: Any, now: float, *, shows_account: bool) -> Enq
     """Return the reply of scripts/enqueue.lua for one job. The figures of the account are for operators only."""
     if not isinstance(reply, list):
         return EnqueueOutcome(reply)
-    _, owner, period, limit, left, price = reply
-    figures = (int(limit), int(left)) if shows_account or owner != ACCOUNT else (None, None)
+    _, owner, period, limit, remaining, price = reply
+    figures = (int(limit), int(remaining)) if shows_account or owner != ACCOUNT else (None, None)
     return BudgetRefusal(owner, period, int(price), *figures, resets_at=period_ends(now)[period])
 
 
