@@ -112,7 +112,6 @@ class Budget:
         }
 
 
-
 def spent_fields(now: float) -> dict[str, str]:
     """Return the counter of spent credits of the current day and month, by period."""
     at = datetime.fromtimestamp(now, UTC)
