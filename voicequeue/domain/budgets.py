@@ -98,6 +98,10 @@ class Budget:
         """Return the part of the limit that is spent or reserved; at most 1."""
         return min(1.0, (self.spent + self.reserved) / self.limit) if self.limit else 1.0
 
+    def used_dict(self) -> operator_schemas.BudgetUsed:
+        """Return what a callback reports, besides its source."""
+        return {**self.as_dict(), "namespace": namespace_of_owner(self.owner), "percent": self.level}
+
     def as_dict(self) -> operator_schemas.Budget:
         """Return the JSON representation."""
         return {
