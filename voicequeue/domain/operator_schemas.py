@@ -138,7 +138,7 @@ class Budget(Schema):
 
 
 class BudgetUsed(Budget):
-    """What a callback reports: the use of a budget has come to a level."""
+    """The data of a callback about a budget whose use has come to a level."""
 
     namespace: str
     """Namespace of the owner; `*` for the account and an API key."""

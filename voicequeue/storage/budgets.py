@@ -100,7 +100,7 @@ def read_budgets(space: Keyspace, now: float) -> list[Budget]:
 
 def report_budgets(space: Keyspace, now: float) -> list[Budget]:
     """Write the callbacks of budgets that have come to a level of use in this period. Return these budgets, each once
-    for each level, whichever process asks."""
+    for each level in all processes."""
     used = [budget for budget in read_budgets(space, now) if budget.level]
     arguments: list[str | int] = []
     for budget in used:

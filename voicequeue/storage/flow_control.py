@@ -170,7 +170,7 @@ class FlowControl:
 
     def report_budgets(self, now: float) -> list[Budget]:
         """Write the callbacks of budgets that have come to a level of use; return these budgets, each once for each
-        level in its period, whichever process asks."""
+        level in its period and in all processes."""
         return report_budgets(self._space, now)
 
     def forget_days(self, now: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,8 @@ def test_waiting_jobs_start_in_the_next_period(bench: Bench, period: str) -> Non
     store, clock, handed_out = bench.store, bench.clock, list[str]()
     dispatcher = Dispatcher(bench.services, lambda _, ids: handed_out.extend(ids), worker="w", chunk=10)
     work = partial(dispatcher.wait_and_admit, NO_TIME, lambda _: None)
-    store.flow_control.set_budget("account", **{period: 6})
+    limits: dict[str, Any] = {period: 6}
+    store.flow_control.set_budget("account", **limits)
     first, second = enqueue_jobs(store, voice(key="first"), voice(key="second"), now=clock.now)
     work()
     claim_admitted(store, first, clock.now)

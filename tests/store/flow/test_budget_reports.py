@@ -60,7 +60,7 @@ def test_past_periods_are_forgotten(store: JobStore, redis: Redis, prefix: str) 
 
 
 def test_the_owner_is_called_back_with_what_remains(store: JobStore, queue: VoiceQueue) -> None:
-    """The payload has the figures and names the namespace; the source is of the one who set the URL."""
+    """The payload has the figures and names the namespace; the source names who set the URL."""
     store.flow_control.set_budget("namespace/shop", month=20)
     queue.set_budget_callback("namespace/shop", URL)
     spend(store.in_namespace("shop"), 1)

@@ -197,7 +197,7 @@ def _budgets(store: JobStore, now: float) -> Metric:
         "budgets_used",
         "Budgets of which that percentage is used or reserved; 100: what remains pays no voice with a song.",
         (
-            ({"owner": kind, "period": period, "percent": level}, counts[kind, period, level])
+            ({"owner": kind, "period": period, "percent": str(level)}, counts[kind, period, level])
             for kind in OWNER_KINDS
             for period in PERIODS
             for level in LEVELS
