@@ -137,3 +137,15 @@ def test_a_batch_reports_each_refused_item(queue: VoiceQueue) -> None:
     summary = queue.enqueue_many(voice_with_song(key=f"key-{number}") for number in range(5))
     assert (summary.new, summary.rejected, summary.credits) == (2, 3, 38)
     assert {type(rejection.error) for rejection in summary.rejections} == {BudgetExceededError}
+
+
+def test_a_preview_refuses_what_enqueueing_would_refuse(queue: VoiceQueue) -> None:
+    """`ingest --dry-run` says beforehand how many rows the budget pays; it takes nothing from it."""
+    queue.set_budget("account", day=91, hard=True)
+    queue.enqueue(voice_with_song(key="key-0"))
+    separate = [voice_with_song(key=f"key-{number}") for number in range(3)]
+    jobs = [*separate, *(voice_with_song(key=f"shared-{number}", reuse=True) for number in range(3))]
+    for _ in range(2):
+        previews = [type(preview.error) for preview in queue.preview(jobs)]
+    assert previews == [type(item.error) for item in queue.enqueue_list(jobs)]
+    assert previews == [type(None)] * 5 + [BudgetExceededError]

@@ -1,5 +1,5 @@
 -- Hard budgets: those over which no job is enqueued. What queued and waiting jobs will spend counts too.
-local budget_check
+local budget_check, hard_budgets_of
 do
   local OVER_BUDGET = -5
   local hard_limits, created_voices = {}, {}
@@ -21,7 +21,8 @@ do
   end
 
   -- Return the hard budgets of the owners of a new job.
-  local function hard_budgets_of(batch, source, now)
+  function hard_budgets_of(batch, source, now)
+    if redis.call('EXISTS', key('budgets')) == 0 then return {} end
     local budgets, api_key = {}, api_key_of(source)
     for _, owner in ipairs({ 'account', 'namespace/' .. namespace_of(batch), api_key and 'key/' .. api_key }) do
       for _, limit in ipairs(hard_limits_of(owner, now)) do budgets[#budgets + 1] = limit end
