@@ -240,35 +240,35 @@ class BudgetExceededError(VoiceQueueError):
         period: Period of the budget, `day` or `month` (UTC).
         price: Price of the job, in credits.
         limit: The budget, in credits; None for that of the account, unless an operator enqueues.
-        left: Credits that are left for new jobs, after what was spent, is reserved, and is queued; None as `limit`.
+        remaining: Credits for new jobs, after what was spent, is reserved, and is queued; None as `limit`.
         resets_at: Time when the next period begins (Unix seconds).
     """
 
     def __init__(
-        self, owner: str, period: str, price: int, *, limit: int | None, left: int | None, resets_at: float
+        self, owner: str, period: str, price: int, *, limit: int | None, remaining: int | None, resets_at: float
     ) -> None:
         super().__init__(owner, period, price)
         self.owner, self.period, self.price = owner, period, price
-        self.limit, self.left, self.resets_at = limit, left, resets_at
+        self.limit, self.remaining, self.resets_at = limit, remaining, resets_at
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _budget_error, (self.owner, self.period, self.price, self.limit, self.left, self.resets_at)
+        return _budget_error, (self.owner, self.period, self.price, self.limit, self.remaining, self.resets_at)
 
     def __str__(self) -> str:
-        left = "" if self.left is None else f" ({self.left:,} of {self.limit:,} credits left)"
+        figures = "" if self.remaining is None else f" ({self.remaining:,} of {self.limit:,} credits remaining)"
         reset = datetime.fromtimestamp(self.resets_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         is_too_small = self.limit is not None and self.price > self.limit
         end = "an operator has to raise it" if is_too_small else f"it resets at {reset}, or an operator raises it"
         return (
             f"the budget of {owner_text(self.owner)} for this {self.period} does not allow {self.price} more credits"
-            f"{left}: what was spent, is reserved, and is queued counts; {end}"
+            f"{figures}: what was spent, is reserved, and is queued counts; {end}"
         )
 
 
 def _budget_error(
-    owner: str, period: str, price: int, limit: int | None, left: int | None, resets_at: float
+    owner: str, period: str, price: int, limit: int | None, remaining: int | None, resets_at: float
 ) -> BudgetExceededError:
-    return BudgetExceededError(owner, period, price, limit=limit, left=left, resets_at=resets_at)
+    return BudgetExceededError(owner, period, price, limit=limit, remaining=remaining, resets_at=resets_at)
 
 
 class JobNotFoundError(VoiceQueueError, LookupError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -44,6 +45,28 @@ def test_the_same_key_and_content_is_the_same_job(gateway: Gateway, queue: Voice
     assert answers[0].json() == answers[1].json()
     assert queue.enqueue(voice_with_song(key="order-7")).id == answers[0].json()["id"]
     assert queue.status().states[State.QUEUED] == 1
+
+
+def test_a_job_over_a_hard_budget_is_402_with_what_remains(gateway: Gateway, queue: VoiceQueue) -> None:
+    """The response names the budget and its reset; an existing job is returned as before; a row has the reason."""
+    first = gateway.post("/v1/jobs", {**ORDER, "key": "first"})
+    queue.set_budget("namespace/", day=30, hard=True)
+
+    refused = gateway.post("/v1/jobs", {**ORDER, "key": "second"})
+    repeated = gateway.post("/v1/jobs", {**ORDER, "key": "first"})
+    rows = gateway(
+        "POST", "/v1/batches/b/jobs", data=json.dumps(ORDER), headers={"Content-Type": "application/x-ndjson"}
+    )
+
+    assert problem(refused, 402, "budget_exceeded") == {}
+    budget = refused.json()["budget"]
+    assert "Retry-After" not in refused.headers
+    assert budget.pop("resets_at").endswith("T00:00:00.000Z")
+    assert budget == {"owner": "namespace/", "period": "day", "price": 19, "limit": 30, "remaining": 11}
+    assert (repeated.status_code, repeated.json()["id"]) == (200, first.json()["id"])
+    line = json.loads(rows.text.splitlines()[0])
+    assert line["outcome"] == "rejected"
+    assert line["errors"] == [{"field": "", "message": refused.json()["detail"]}]
 
 
 def test_the_same_key_with_other_content_is_a_conflict_that_names_the_job(gateway: Gateway) -> None:

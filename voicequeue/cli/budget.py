@@ -16,6 +16,7 @@ from voicequeue.cli.terminal import (
     flag,
     format_time,
     open_queue,
+    option,
     out,
     plain_table,
     print_json,
@@ -63,6 +64,9 @@ def set_budget(
     hard: Annotated[
         bool | None, flag("--hard/--soft", help="Refuse new jobs over the budget, or let them wait (the default).")
     ] = None,
+    callback_url: Annotated[
+        str | None, option("URL", help="URL to call when 80 and 100 % of a budget are used; none: no callback.")
+    ] = None,
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
@@ -73,11 +77,14 @@ def set_budget(
         if credits is not None
     }
     changes |= {} if hard is None else {"hard": hard}
-    if not changes:
-        raise typer.BadParameter("give --day, --month, --hard or --soft")
+    if not changes and callback_url is None:
+        raise typer.BadParameter("give --day, --month, --hard, --soft or --callback-url")
     with open_queue(reason=reason) as queue:
         try:
-            changed = queue.set_budget(owner, **changes)
+            changed = queue.set_budget(owner, **changes) if changes else False
+            if callback_url is not None:
+                url = None if callback_url == "none" else callback_url
+                changed = queue.set_budget_callback(owner, url) or changed
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
         budgets = [budget for budget in queue.budgets() if budget.owner == owner]

@@ -279,6 +279,7 @@ class AsyncVoiceQueue:
     limits = offload(VoiceQueue.limits)
     set_limits = offload(VoiceQueue.set_limits)
     set_budget = offload(VoiceQueue.set_budget)
+    set_budget_callback = offload(VoiceQueue.set_budget_callback)
     budgets = offload(VoiceQueue.budgets)
     spending = offload(VoiceQueue.spending)
     set_batch_limits = offload(VoiceQueue.set_batch_limits)

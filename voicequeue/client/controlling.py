@@ -173,6 +173,29 @@ class ControlMethods(ReadMethods):
             )
 
     @audited
+    def set_budget_callback(self, owner: str, url: str | None) -> bool:
+        """Set the URL that receives a callback when 80 and 100 percent of an owner's budget are used or reserved.
+
+        Once in each day or month for each limit. At 100, what remains pays no voice with a song.
+
+        Args:
+            owner: `account`, `namespace/NAME` (`namespace/`: the default one), or `key/NAME`, whose secret then signs
+                the callbacks.
+            url: An `http://` or `https://` URL of at most 2,048 characters. None sends no more callbacks.
+
+        Returns:
+            True if that changed anything.
+
+        Raises:
+            NotOperatorError: The client is limited to one namespace.
+            ValueError: `owner` is unknown, or the URL is invalid.
+        """
+        self._require_operator("set_budget_callback")
+        amend(namespace=namespace_of_owner(owner))
+        with translated_errors():
+            return self._store.flow_control.set_budget_callback(owner, url, source=self._source)
+
+    @audited
     def set_batch_limits(
         self,
         name: str,

@@ -114,7 +114,7 @@ def _error(
             outcome.period,
             outcome.price,
             limit=outcome.limit,
-            left=outcome.left,
+            remaining=outcome.remaining,
             resets_at=outcome.resets_at,
         )
     if outcome is EnqueueOutcome.CONFLICT:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.namespaces import ALL, namespace_name
+from voicequeue.domain.stage import PRICES
 
 if TYPE_CHECKING:
     from voicequeue.domain import operator_schemas
@@ -23,6 +24,12 @@ DAY_S = 86_400
 
 #: The kinds of owners, in the order of lists.
 OWNER_KINDS = (ACCOUNT, "namespace", "key")
+
+#: The periods of budgets.
+PERIODS = ("day", "month")
+
+#: The levels of use that are reported, in percent.
+LEVELS = (80, 100)
 
 _API_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -80,9 +87,20 @@ class Budget:
         return max(0, self.limit - self.spent - self.reserved)
 
     @property
+    def level(self) -> int:
+        """Return how much of it is used: 0, 80 (percent or more), or 100: what remains pays no voice with a song."""
+        if self.remaining < sum(PRICES.values()):
+            return 100
+        return 80 if self.remaining <= self.limit * 0.2 else 0
+
+    @property
     def used_part(self) -> float:
         """Return the part of the limit that is spent or reserved; at most 1."""
         return min(1.0, (self.spent + self.reserved) / self.limit) if self.limit else 1.0
+
+    def used_dict(self) -> operator_schemas.BudgetUsed:
+        """Return what a callback reports, besides its source."""
+        return {**self.as_dict(), "namespace": namespace_of_owner(self.owner), "percent": self.level}
 
     def as_dict(self) -> operator_schemas.Budget:
         """Return the JSON representation."""

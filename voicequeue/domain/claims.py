@@ -57,14 +57,15 @@ class EnqueueOutcome(IntEnum):
 class BudgetRefusal:
     """The outcome of a job that was not enqueued: the hard budget of `owner` for a `period` does not allow its price.
 
-    `price`, `limit` and `left` are in credits; the last two None if the caller may not know them. `resets_at` is in Unix seconds.
+    `price`, `limit` and `remaining` are in credits; the last two None if the caller may not know them.
+    `resets_at` is in Unix seconds.
     """
 
     owner: str
     period: str
     price: int
     limit: int | None
-    left: int | None
+    remaining: int | None
     resets_at: float
     is_new: bool = False
 

@@ -137,6 +137,15 @@ class Budget(Schema):
     """True if new jobs over the budget are refused; otherwise they wait."""
 
 
+class BudgetUsed(Budget):
+    """The data of a callback about a budget whose use has come to a level."""
+
+    namespace: str
+    """Namespace of the owner; `*` for the account and an API key."""
+    percent: int
+    """80, or 100: what remains pays no voice with a song."""
+
+
 class Spending(Schema):
     """Credits that were charged; a column is null if the report is not grouped by it."""
 

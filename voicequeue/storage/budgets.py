@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, cast
 
 from voicequeue.domain.api_keys import from_record
@@ -14,9 +15,13 @@ from voicequeue.domain.budgets import (
     budget_owner,
     budget_text,
     counters_of,
+    namespace_of_owner,
     period_ends,
     spent_fields,
 )
+from voicequeue.domain.namespaces import qualify
+from voicequeue.domain.source import Source
+from voicequeue.domain.spec import http_url
 from voicequeue.errors import InvalidStateError
 from voicequeue.storage.connection.keyspace import Keyspace
 
@@ -37,6 +42,15 @@ def write_budget(space: Keyspace, owner: str, *, hard: bool | None = None, **lim
         raise ValueError(f"{owner}: the limits of this API key are part of it; change them with `voicequeue keys edit`")
     require_complete_counters(space)
     return bool(space.run_change("set_budget", owner, *fields))
+
+
+def write_budget_callback(space: Keyspace, owner: str, url: str | None, *, source: str) -> bool:
+    """Set the URL that is notified of the use of an owner's budget (None: no URL) and who set it. Return whether that
+    changed anything. Raises ValueError."""
+    kind, _, name = budget_owner(owner).partition("/")
+    setter = Source.HTTP.with_caller(name) if kind == "key" else source  # the key's secret signs
+    address, setter = ("", "") if url is None else (http_url(url), setter)
+    return bool(space.run_change("set_budget", owner, "callback_url", address, "callback_source", setter))
 
 
 def require_complete_counters(space: Keyspace) -> None:
@@ -82,6 +96,19 @@ def read_budgets(space: Keyspace, now: float) -> list[Budget]:
                     )
                 )
     return budgets
+
+
+def report_budgets(space: Keyspace, now: float) -> list[Budget]:
+    """Write the callbacks of budgets that have come to a level of use in this period. Return these budgets, each once
+    for each level in all processes."""
+    used = [budget for budget in read_budgets(space, now) if budget.level]
+    arguments: list[str | int] = []
+    for budget in used:
+        end = f"{budget.resets_at:.0f}"
+        batch = qualify(namespace_of_owner(budget.owner), "")
+        arguments += (budget.owner, budget.period, budget.level, end, batch, json.dumps(budget.used_dict()))
+    replies = space.run_script("report_budgets", f"{now:.6f}", *arguments) if used else []
+    return [budget for budget, is_new in zip(used, replies, strict=True) if is_new]
 
 
 def _owners(space: Keyspace) -> list[str]:

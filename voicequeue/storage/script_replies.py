@@ -78,9 +78,11 @@ def parse_enqueue_outcome(reply: Any, now: float, *, shows_account: bool) -> Enq
     """Return the reply of scripts/enqueue.lua for one job. The figures of the account are for operators only."""
     if not isinstance(reply, list):
         return EnqueueOutcome(reply)
-    _, owner, period, limit, left, price = reply
-    figures = (int(limit), int(left)) if shows_account or owner != ACCOUNT else (None, None)
-    return BudgetRefusal(owner, period, int(price), *figures, resets_at=period_ends(now)[period])
+    _, owner, period, limit, remaining, price = reply
+    shown, resets_at = shows_account or owner != ACCOUNT, period_ends(now)[period]
+    return BudgetRefusal(
+        owner, period, int(price), int(limit) if shown else None, int(remaining) if shown else None, resets_at
+    )
 
 
 def outcome_at_creation(spec: VoiceJob, stage: str, state: str) -> EnqueueOutcome:

@@ -89,7 +89,7 @@ class BudgetProblem(Schema):
     """Price of the job, in credits."""
     limit: int | None
     """The budget, in credits; null for that of the account."""
-    left: int | None
+    remaining: int | None
     """Credits left for new jobs, after what was spent, is reserved, and is queued; null for the account."""
     resets_at: Timestamp
     """When the next period begins."""
@@ -161,7 +161,7 @@ def _budget_problem(error: BudgetExceededError) -> BudgetProblem:
         "period": error.period,
         "price": error.price,
         "limit": error.limit,
-        "left": error.left,
+        "remaining": error.remaining,
         "resets_at": to_iso8601(error.resets_at),
     }
 

@@ -163,7 +163,7 @@ def test_undeliverable_callbacks_do_not_affect_others_of_their_chunk(
 
     assert ids(receiver) == [jobs[2].callback_id]
     unreadable = "this release cannot read the job's record"
-    no_url = "the job was purged, or its batch has no callback URL any longer"
+    no_url = "the job was purged, or its batch or budget has no callback URL any longer"
     assert sorted(callback.last_error for callback in worker.undelivered()) == [no_url, unreadable, unreadable]
 
 

@@ -49,7 +49,7 @@ def test_a_budget_without_limits_is_none(command: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("account",), "give --day, --month, --hard or --soft"),
+        (("account",), "give --day, --month, --hard, --soft or --callback-url"),
         (("account", "--day", "many"), "no number of credits"),
         (("account", "--day", "0.5"), "whole number"),
         (("account", "--day", "-1"), "at least 0"),

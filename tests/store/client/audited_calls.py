@@ -126,6 +126,14 @@ CHANGES: dict[str, list[Case]] = {
         Case(queued, lambda queue, _: queue.pause(batch="b"), {"batch": "b"}, UNNAMED),
     ],
     "resume": [Case(paused, lambda queue, _: queue.resume(), {"details": {}}, WHOLE)],
+    "set_budget_callback": [
+        Case(
+            _nothing,
+            lambda queue, _: queue.set_budget_callback("account", "https://a.example/x?key=1"),
+            {"details": {"owner": "account", "url": "a.example"}},
+            WHOLE,
+        ),
+    ],
     "set_budget": [
         Case(
             _nothing,

@@ -159,6 +159,7 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
 DEFAULTED = {
     *("on_reject", "wait_s", "span_s", "buckets", "max_in_flight", "stop_after", "stop_min"),
     *("submit_rate", "min_balance", "since", "actor", "may_resubmit", "overlap_s"),
+    *("day", "month", "hard"),
 }
 
 

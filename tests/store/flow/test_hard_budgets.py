@@ -7,7 +7,7 @@ from redis import Redis
 
 from tests.store.flow.test_limits import lost, process_all, songs
 from tests.store.life import NOW, assert_consistent
-from tests.support.jobs import voice, voice_with_song
+from tests.support.jobs import URL, voice, voice_with_song
 from voicequeue import BudgetExceededError, State, VoiceQueue
 from voicequeue.client.queue import in_namespace
 from voicequeue.domain.budgets import period_ends
@@ -91,6 +91,20 @@ def test_a_shared_voice_is_counted_once(store: JobStore) -> None:
     assert [outcome.is_new for outcome in outcomes(store, voice(key="small"))] == [False]
 
 
+def test_a_refused_job_does_not_take_the_name_of_a_voice(store: JobStore, redis: Redis, prefix: str) -> None:
+    """The name stays free for another recording; one that jobs of the same call use stays theirs."""
+    store.flow_control.set_budget("account", day=18, hard=True)
+    ana = voice_with_song(key="a", voice="ana", batch="b")
+    other = voice(key="b", voice="ana", batch="b", audio_url=f"{URL}?2")
+    assert [outcome.is_new for outcome in outcomes(store, ana)] == [False]
+    assert [outcome.is_new for outcome in outcomes(store, other)] == [True]
+    store.flow_control.set_budget("account", day=24)
+    first, second = (voice_with_song(key=key, voice="eva", batch="b") for key in ("c", "d"))
+    assert [outcome.is_new for outcome in outcomes(store, first, second)] == [True, False]
+    assert outcomes(store, voice(key="e", voice="eva", batch="b", audio_url=f"{URL}?2")) == [EnqueueOutcome.OTHER_VOICE]
+    assert_consistent(redis, prefix)
+
+
 def test_a_namespace_and_an_api_key_refuse_only_their_own_jobs(store: JobStore) -> None:
     """The hard budget of one owner never refuses another's job."""
     shop, news = store.in_namespace("shop"), store.in_namespace("news")
@@ -107,14 +121,14 @@ def test_a_namespace_does_not_learn_the_figures_of_the_account(queue: VoiceQueue
     shop = in_namespace(queue, "shop")
     queue.set_budget("account", day=1_234, hard=True)
     queue.set_budget("namespace/shop", day=5, hard=True)
-    with pytest.raises(BudgetExceededError, match=r"namespace shop for this day .*\(5 of 5 credits left\)") as own:
+    with pytest.raises(BudgetExceededError, match=r"namespace shop for this day .*\(5 of 5 credits remaining\)") as own:
         shop.enqueue(voice_with_song())
     queue.set_budget("account", day=7)
     with pytest.raises(BudgetExceededError) as foreign:
         shop.enqueue(voice_with_song())
-    assert (own.value.limit, own.value.left) == (5, 5)
-    assert (foreign.value.owner, foreign.value.limit, foreign.value.left) == ("account", None, None)
-    assert "left)" not in str(foreign.value)
+    assert (own.value.limit, own.value.remaining) == (5, 5)
+    assert (foreign.value.owner, foreign.value.limit, foreign.value.remaining) == ("account", None, None)
+    assert "remaining)" not in str(foreign.value)
 
 
 def test_a_batch_reports_each_refused_item(queue: VoiceQueue) -> None:
@@ -123,3 +137,15 @@ def test_a_batch_reports_each_refused_item(queue: VoiceQueue) -> None:
     summary = queue.enqueue_many(voice_with_song(key=f"key-{number}") for number in range(5))
     assert (summary.new, summary.rejected, summary.credits) == (2, 3, 38)
     assert {type(rejection.error) for rejection in summary.rejections} == {BudgetExceededError}
+
+
+def test_a_preview_refuses_what_enqueueing_would_refuse(queue: VoiceQueue) -> None:
+    """`ingest --dry-run` says beforehand how many rows the budget pays; it takes nothing from it."""
+    queue.set_budget("account", day=91, hard=True)
+    queue.enqueue(voice_with_song(key="key-0"))
+    separate = [voice_with_song(key=f"key-{number}") for number in range(3)]
+    jobs = [*separate, *(voice_with_song(key=f"shared-{number}", reuse=True) for number in range(3))]
+    for _ in range(2):
+        previews = [type(preview.error) for preview in queue.preview(jobs)]
+    assert previews == [type(item.error) for item in queue.enqueue_list(jobs)]
+    assert previews == [type(None)] * 5 + [BudgetExceededError]

@@ -40,7 +40,7 @@ ERRORS = [
     InvalidJobError([Problem("song.title", "is too long"), Problem("", "is odd")]),
     InvalidAudioError("too_short", "5.0 s long; more than 10 s are required"),
     KeyConflictError("order-7", "abcdefgh"),
-    BudgetExceededError("namespace/shop", "day", 19, limit=500, left=12, resets_at=1_760_054_400),
+    BudgetExceededError("namespace/shop", "day", 19, limit=500, remaining=12, resets_at=1_760_054_400),
     ErasedError(),
     JobNotFoundError("abcdefgh"),
     BatchNotFoundError("spring"),

@@ -97,7 +97,9 @@
 --   limits         hash    limits set at run time: in_flight, submit_rate, min_balance
 --   budget:<owner> hash    day, month: credits that the owner (account, namespace/<name>, key/<name>) may spend in a period
 --                          (UTC); max_in_flight: its jobs in flight (of an API key in Redis a copy of what its record
---                          says); hard: 1 = new jobs over it are refused
+--                          says); hard: 1 = new jobs over it are refused; callback_url, callback_source: as of a batch
+--   budgets:reported hash  "<owner> <period>": the end of the period, the limit, and the percentage of its use that was
+--                          reported last; seq: number of callbacks about budgets
 --   budgets        set     owners that have a budget
 --   poll_durations:<kind> list "over within": durations of the latest orders of a stage and model
 --   poll_kinds     set     those kinds
@@ -119,7 +121,7 @@
 --   balances       list    JSON: balances reported by upstream, with our spending and orders at that time
 --
 -- Callbacks
---   callback:<id>  hash    subject (job:<id> or batch:<name>), seq (its order there), type, at, snapshot (JSON: the record
+--   callback:<id>  hash    subject (job:<id>, batch:<name> or budget:<owner>), seq (its order there), type, at, snapshot (JSON: the record
 --                          at that time), batch; later attempts, reason, since (time of a manual redelivery). Deleted when
 --                          delivered
 --   callbacks:order:<subject> zset pending ids; score = seq. Only the first is due, the others wait for it

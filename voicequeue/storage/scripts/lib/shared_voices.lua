@@ -28,6 +28,11 @@ local function is_other_recording(voice, url)
   return redis.call('HGET', voice_key(voice), 'recording') ~= url
 end
 
+-- Forget a name that `is_other_recording` has given, and that no job uses.
+local function forget_unused_name(voice)
+  if is_named(voice) and redis.call('HGET', voice_key(voice), 'jobs') == '0' then redis.call('DEL', voice_key(voice)) end
+end
+
 -- Give the job a voice that another job has created.
 local function use_voice(id, created, now)
   local job_key = key('job:' .. id)
