@@ -72,9 +72,12 @@ PAGE: list[Case] = [
 ]
 
 #: Routes that enqueue jobs, which name their source, routes that change nothing of the queue, the callback secret,
-#: which has its test in test_web_callback_secrets.py, and the pages of API keys, which have theirs in
-#: test_web_page_keys.py.
+#: which has its test in test_web_callback_secrets.py, and the pages of API keys and erasures, which have theirs in
+#: test_web_page_keys.py, test_web_erasure.py and test_web_page_erasure.py.
 OTHERS = {
+    ("POST", "/v1/erase"),
+    ("POST", "/erase/plan"),
+    ("POST", "/erase/execute"),
     ("POST", "/keys/new"),
     ("POST", "/key/{name}"),
     ("POST", "/key/{name}/rotate"),

@@ -132,8 +132,9 @@ def requests_of(
 
 
 def outcome(answer: Any) -> tuple[int, str]:
-    """Return the status and text of a response, without times and random tokens."""
+    """Return the status and text of a response, without times, random tokens and hashes with a random key."""
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z|\b1\d{12}-\d+\b|\b1\d{9}(\.\d+)?\b", "TIME", answer.text)
+    text = re.sub(r"\b[0-9a-f]{40}\b", "HASH", text)
     return answer.status_code, re.sub(r'"(token|next|secret|cursor)":"[^"]*"|"id":"[a-z2-7]{16}"', "", text)
 
 

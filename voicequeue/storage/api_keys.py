@@ -8,6 +8,7 @@ from voicequeue.domain.api_keys import ApiKey, from_record
 from voicequeue.domain.budgets import budget_text
 from voicequeue.storage.budgets import require_complete_counters
 from voicequeue.storage.connection.keyspace import Keyspace
+from voicequeue.texts import replace_unencodable
 
 
 class ApiKeys:
@@ -35,7 +36,7 @@ class ApiKeys:
 
     def record(self, name: str) -> str:
         """Return the record of the key with this name, also of an expired or revoked one; '' if there is none."""
-        return cast(str | None, self._redis.hget(self._space.key("api_keys"), name)) or ""
+        return cast(str | None, self._redis.hget(self._space.key("api_keys"), replace_unencodable(name))) or ""
 
     def write(self, key: ApiKey, *, before: str) -> bool:
         """Store a key in place of the record `before`; return False if another change came first.

@@ -70,6 +70,7 @@ IMPERSONAL = {
             "namespaces",
             "owners",
             "budgets",
+            "budgets:reported",
             "id_secret",
             "callback_secrets",
             "api_keys",

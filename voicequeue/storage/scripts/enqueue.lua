@@ -11,10 +11,10 @@
 --          nil = the ids were derived from another secret, and nothing was written
 local FIELDS, KINDS, now = 9, 4, tonumber(ARGV[1])
 if not has_id_secret(ARGV[2]) then return nil end
-counted_from()
 local outcomes, count, by_batch, by_lane, sharing = {}, 0, {}, {}, {}
 
 local first = KINDS + FIELDS * tonumber(ARGV[3])
+if ARGV[first] then counted_from() end
 local stored_spec, written, is_erased = stored_specs(first), {}, erased_jobs()
 local lacks_consent, take_from_budgets = consent_policy(), budget_check(now)
 
