@@ -123,6 +123,12 @@ def undelivered(store: JobStore) -> None:
         store.callbacks.mark_undelivered(claim.id, NOW + 1, MARK, is_attempted=True)
 
 
+def copy_keys(redis: Redis, prefix: str, other: str) -> None:
+    """Copy a queue."""
+    for key in redis.scan_iter(f"{{{prefix}}}:*", count=1_000):
+        redis.copy(key, key.replace(prefix, other, 1))
+
+
 def named_jobs(redis: Redis, prefix: str) -> set[str]:
     """Return the ids that events, callbacks and entries of the audit log name."""
     everything = dump_keys(redis, prefix)
@@ -138,16 +144,18 @@ def test_an_erasure_that_stops_after_any_call_to_redis_is_completed(
     redis: Redis, valkey_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch, completed_by: str
 ) -> None:
     """The operator repeats it with the same token; the workers delete what names jobs that are gone."""
+    with VoiceQueue(valkey_url, prefix=prefix, namespace="*") as queue:
+        jobs = [job_in_state(queue._store, State.FAILED, of_person(key, batch)) for key, batch in JOBS]
+        other = job_with_song(queue._store, batch="spring", key="other")
+        undelivered(queue._store)
+        queue.on_behalf_of("cli:ana", reason=MARK).retry(jobs[0].id)
+        token = queue.plan_erasure(PERSON).token
     stops = 0
     for calls in count(1):
         case = f"{prefix}-{calls}"
+        copy_keys(redis, prefix, case)
         with VoiceQueue(valkey_url, prefix=case, namespace="*") as queue:
             store = queue._store
-            jobs = [job_in_state(store, State.FAILED, of_person(key, batch)) for key, batch in JOBS]
-            other = job_with_song(store, batch="spring", key="other")
-            undelivered(store)
-            queue.on_behalf_of("cli:ana", reason=MARK).retry(jobs[0].id)
-            token = queue.plan_erasure(PERSON).token
             with monkeypatch.context() as patch:
                 stop_after(calls, store, patch)
                 with suppress(Stopped):
