@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from itertools import count
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -32,6 +33,7 @@ from voicequeue.errors import ErasedError, InvalidJobError, PlanNotFoundError
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.erasure import REDACTED
 from voicequeue.storage.job_store import JobStore
+from voicequeue.storage.rejected_messages import JOB_MAX
 
 #: In every text of the person.
 MARK = "Zoë-🎤-zoe-obrien-O'Brien%2F[42]"
@@ -247,6 +249,29 @@ def test_a_plan_erases_once_and_in_its_namespace_only(queue: VoiceQueue) -> None
     own.enqueue(voice(metadata=PERSON))
     assert own.erase(plan.token) == certificate
     assert own.plan_erasure(PERSON).count == 1
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        {"metadata": {"subject": ["42"]}},
+        {"metadata": {"subject": {"id": 42}}},
+        {"metadata": {"person": {"subject": 42}}},
+        {"metadata": [["subject", "42"], ["note", MARK]]},
+        {"song": {"prompt": "la " * JOB_MAX}, "metadata": {"note": MARK, "subject": "42"}},
+        {"args": [{"song": {"prompt": "la " * JOB_MAX}, "metadata": {"note": MARK, "subject": 42}}], "kwargs": {}},
+        {"song": {"prompt": "la " * JOB_MAX}, "metadata": {"subject": "7"}, "key": MARK},
+    ],
+)
+def test_rejected_messages_are_found_by_metadata_of_any_shape(store: JobStore, queue: VoiceQueue, job: Any) -> None:
+    """Their shape may be why they were rejected; and a job that is too long is stored without its end."""
+    queue.enqueue(voice(key=MARK, metadata={"subject": "42"}))
+    store.rejected_messages.add(RejectedMessage(NOW, "m", "t", "no", job))
+    for other in ({"subject": "7", "age": "42"}, {"age": ["subject"], "subject": 4}, [["subject", "7"], ["age", "42"]]):
+        store.rejected_messages.add(RejectedMessage(NOW, "other", "t", "no", {"metadata": other}))
+
+    assert queue.erase(queue.plan_erasure({"subject": "42"}).token).rejected_messages == 1
+    assert {message.message_id for message in store.rejected_messages.latest()} == {"other"}
 
 
 def test_an_erasure_of_rejected_messages_only_is_in_the_audit_log(store: JobStore, queue: VoiceQueue) -> None:
