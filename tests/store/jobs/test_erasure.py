@@ -222,6 +222,19 @@ def test_an_erased_key_or_recording_is_not_ordered_again(store: JobStore, queue:
     assert queue.enqueue(again).state is State.QUEUED
 
 
+def test_an_erased_hash_is_allowed_again(queue: VoiceQueue) -> None:
+    """It is erased besides the URL of its recording, so it would refuse the job for ever."""
+    spec = of_person(audio_sha256="ab" * 32)
+    queue.enqueue(spec)
+    erase(queue)
+
+    assert queue.allow_erased(key=spec.key, audio_url=spec.audio_url) == 2
+    with pytest.raises(ErasedError, match="--allow-hash"):
+        queue.enqueue(spec)
+    assert queue.allow_erased(audio_sha256="AB" * 32) == 1
+    assert queue.enqueue(spec).state is State.QUEUED
+
+
 def test_an_erased_recording_does_not_replace_that_of_another_job(store: JobStore, queue: VoiceQueue) -> None:
     """Correcting the recording of a job is another way to order it."""
     erased = queue.enqueue(of_person())
