@@ -129,7 +129,7 @@ def test_a_change_after_a_lost_reply_has_one_entry(
 
 
 def test_the_log_says_that_a_limit_was_removed(queue: VoiceQueue) -> None:
-    """Otherwise it would not show that somebody may spend without a limit. Numbers and times are readable."""
+    """Otherwise it would not show that an owner may spend without a limit. Numbers and times are readable."""
     queue.set_budget("namespace/shop", day=500.0, month=9_000)
     queue.set_budget("namespace/shop", day=None)
     queue.set_limits(in_flight=None, submit_rate=2.5)

@@ -223,7 +223,7 @@ def test_an_erased_key_or_recording_is_not_ordered_again(store: JobStore, queue:
 
 
 def test_an_erased_hash_is_allowed_again(queue: VoiceQueue) -> None:
-    """It is erased besides the URL of its recording, so it would refuse the job for ever."""
+    """It is erased besides the URL of its recording, so it would refuse the job even after that."""
     spec = of_person(audio_sha256="ab" * 32)
     queue.enqueue(spec)
     erase(queue)
