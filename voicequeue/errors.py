@@ -228,7 +228,8 @@ class ErasedError(VoiceQueueError, ValueError):
     def __str__(self) -> str:
         return (
             "the key or the recording of this job was erased at the request of a person, and is not ordered again; "
-            "if the person agrees again, an operator runs `voicequeue erase --allow-key` or `--allow-recording`"
+            "if the person agrees again, an operator runs `voicequeue erase --allow-key`, `--allow-recording` or "
+            "`--allow-hash` in its namespace"
         )
 
 
@@ -308,7 +309,7 @@ class PlanNotFoundError(VoiceQueueError, LookupError):
     """No bulk plan of this action has this token, or it has expired."""
 
     def __str__(self) -> str:
-        return "no such plan: it has expired, or belongs to the other action; make a new one"
+        return "no such plan: it has expired, or was made for another action or namespace; make a new one"
 
 
 class InvalidCursorError(VoiceQueueError, ValueError):

@@ -12,7 +12,8 @@ from tests.store.life import CLIPS, NOW, dump_keys, fail_job, job_in_state, job_
 from tests.support.jobs import URL, voice
 from tests.support.rights import url_with_rights
 from tests.web.conftest import Build, Gateway, problem
-from voicequeue import FailureCode, State, VoiceQueue
+from voicequeue import FailureCode, Scope, State, VoiceQueue
+from voicequeue.client.queue import in_namespace
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import JobStore
 
@@ -58,6 +59,22 @@ def test_an_erased_key_or_recording_is_refused_with_410(gateway: Gateway, queue:
     [row, summary] = map(json.loads, answer.text.splitlines())
     assert (row["outcome"], summary["summary"]["rejected"]) == ("rejected", 1)
     assert "erased at the request of a person" in row["errors"][0]["message"]
+
+
+def test_a_key_with_admin_in_a_namespace_erases_there_and_manages_no_keys(gateway: Gateway, queue: VoiceQueue) -> None:
+    """Such a key is created as any other, and sees the jobs of its namespace only."""
+    secret = queue.create_api_key("dpo", [Scope.ADMIN], namespace="shop").secret
+    in_namespace(queue, "shop").enqueue(voice(key="theirs", **PERSON))
+    kept = queue.enqueue(voice(key="kept", **PERSON))
+    own = {"Authorization": f"Bearer {secret}"}
+
+    plan = gateway("POST", "/v1/erase", json=PERSON, headers=own).json()
+    assert plan["count"] == 1
+    assert gateway("POST", "/v1/erase", json={"token": plan["token"]}, headers=own).json()["certificate"]["count"] == 1
+    assert queue.get(kept.id) == kept
+    assert gateway("GET", "/v1/keys", headers=own).status_code == 403
+    new_key = {"name": "own", "scopes": ["admin"], "namespace": "*"}
+    assert gateway("POST", "/v1/keys", json=new_key, headers=own).status_code == 403
 
 
 def test_a_job_without_consent_is_refused_with_422(gateway: Gateway, store: JobStore) -> None:

@@ -21,7 +21,9 @@ from voicequeue.cli.terminal import (
     print_error,
     print_json,
 )
+from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.erasure import ErasureCertificate, ErasurePlan
+from voicequeue.domain.namespaces import ALL, DEFAULT
 
 
 def erase(
@@ -41,6 +43,9 @@ def erase(
     ] = None,
     allow_key: Annotated[str | None, option("KEY", help="Allow an erased key again; erase nothing.")] = None,
     allow_recording: Annotated[str | None, option("URL", help="Allow an erased recording again.")] = None,
+    allow_hash: Annotated[
+        str | None, option("SHA256", help="Allow an erased recording again whose jobs named its SHA-256.")
+    ] = None,
     reason: Reason = "",
     yes: Yes = False,
     as_json: AsJson = False,
@@ -51,11 +56,8 @@ def erase(
     certificate contains no text of the person.
     """
     with open_queue(reason=reason) as queue:
-        if allow_key is not None or allow_recording is not None:
-            count = queue.allow_erased(key=allow_key, audio_url=allow_recording)
-            print_json({"allowed": count}) if as_json else out.print(
-                f"{count} erased keys and recordings are allowed again"
-            )
+        if not allow_key is allow_recording is allow_hash is None:
+            _allow(queue, allow_key, allow_recording, allow_hash, as_json=as_json)
             return
         if token and (metadata or dry_run):
             raise typer.BadParameter("--token is given alone: its plan has the jobs already")
@@ -71,6 +73,16 @@ def erase(
     print_json(erased.as_dict()) if as_json else _print_certificate(erased)
     if plan is not None and not plan.is_complete:
         print_error("more jobs match than one plan takes; run the command again for the others")
+        raise typer.Exit(1)
+
+
+def _allow(queue: VoiceQueue, key: str | None, url: str | None, sha256: str | None, *, as_json: bool) -> None:
+    """Allow what was erased; fail if nothing was, because the namespace is probably another one."""
+    count = queue.allow_erased(key=key, audio_url=url, audio_sha256=sha256)
+    print_json({"allowed": count}) if as_json else out.print(f"allowed again: {count}")
+    if count == 0:
+        namespace = "the default namespace" if queue.namespace in (DEFAULT, ALL) else f"namespace {queue.namespace}"
+        print_error(f"nothing of this was erased in {namespace}; --namespace names another one")
         raise typer.Exit(1)
 
 

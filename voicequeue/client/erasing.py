@@ -20,6 +20,7 @@ from voicequeue.client.search import CHUNK, Filter
 from voicequeue.domain import transitions
 from voicequeue.domain.erasure import ErasureCertificate, ErasurePlan
 from voicequeue.domain.job import Job
+from voicequeue.domain.namespaces import qualify
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.states import State
@@ -72,12 +73,17 @@ class EraseMethods(ReadMethods):
             return _execute(self._store, token, self._actor.name, self._now())
 
     @audited
-    def allow_erased(self, *, key: str | None = None, audio_url: str | None = None) -> int:
-        """Allow an erased key or recording to be ordered again, and return how many were erased.
+    def allow_erased(
+        self, *, key: str | None = None, audio_url: str | None = None, audio_sha256: str | None = None
+    ) -> int:
+        """Allow an erased key or recording to be ordered again in the client's namespace; return how many were erased.
+
+        A client of all namespaces acts in the default one.
 
         Args:
             key: The idempotency key.
             audio_url: URL of the recording.
+            audio_sha256: SHA-256 of the recording, if its jobs named it: it is erased besides the URL.
         """
         amend(namespace=self._store.scope.target)
         names = []
@@ -86,6 +92,8 @@ class EraseMethods(ReadMethods):
             names += self._store.job_ids.look_up([spec])
         if audio_url is not None:
             names.append(VoiceJob(audio_url=audio_url).recording_voice(self._store.scope.target))
+        if audio_sha256 is not None:
+            names.append(qualify(self._store.scope.target, f"sha256-{audio_sha256.lower()}"))
         with translated_errors():
             return self._store.erasure.forget_tombstones(names)
 

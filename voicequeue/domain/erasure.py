@@ -174,6 +174,7 @@ class ErasureCertificate:
         """Return what remains elsewhere, as sentences."""
         lines = [
             f"Backups of Redis and of the archive made before {to_iso8601(self.at)}, until they are deleted.",
+            "Redis's own files: what was written before, until BGREWRITEAOF (BGSAVE without such a file) has run.",
             "Logs: ids of jobs and names of batches, until they are deleted.",
             "Files outside of the queue: tables of jobs, with their rejected rows and exports.",
             "Messages that no worker has received yet: refused when they arrive, if their key or recording was erased.",

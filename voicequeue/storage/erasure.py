@@ -341,15 +341,36 @@ class _Person:
     def _is_owner(self, job: Mapping[str, Any]) -> bool:
         own, key = job.get("metadata"), job.get("key")
         has_key = isinstance(key, str) and key in self.keys
-        return has_key or (
-            isinstance(own, dict) and all(str(own.get(name)) == text for name, text in self.metadata.items())
-        )
+        return has_key or all(_contains(own, name, text) for name, text in self.metadata.items())
 
     def _is_quoted_in(self, text: str) -> bool:
         """Return whether a job that is stored as its text, or the beginning of it, has the metadata or a URL."""
-        words = [word for pair in self.metadata.items() for word in pair]
-        has_all = all(any(form in text for form in _quoted(word)) for word in words)
-        return has_all or any(url in text for url in self.urls)
+        has_all = all(
+            any(form in text for form in _quoted(name))
+            and any(form in text for form in (*_quoted(value), f": {value},", f": {value}}}"))
+            for name, value in self.metadata.items()
+        )
+        has_key = any(f'"key": {form}' in text for key in self.keys for form in _quoted(key))
+        return has_all or has_key or any(url in text for url in self.urls)
+
+
+def _contains(metadata: Any, name: str, text: str) -> bool:
+    """Return whether metadata of any shape have this name and value: the shape may be why a message was rejected."""
+    if isinstance(metadata, dict):
+        own = text in _texts(metadata[name]) if name in metadata else False
+        return own or any(_contains(value, name, text) for value in metadata.values())
+    if isinstance(metadata, list):
+        return {name, text}.issubset(map(str, metadata)) or any(_contains(value, name, text) for value in metadata)
+    return False
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts and numbers in a value of JSON."""
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
+    else:
+        yield str(value)
 
 
 def _quoted(word: str) -> tuple[str, ...]:

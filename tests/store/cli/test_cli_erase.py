@@ -39,7 +39,7 @@ def test_the_certificate_and_the_ids_at_upstream_are_written(
 
     assert ended.code == 0, ended.err
     text = (working_folder / name).read_text(encoding="utf-8")
-    for part in ("cli:", "MusicAPI: 3 ids", "Backups", "hooks.example", "Messages", "T"):
+    for part in ("cli:", "MusicAPI: 3 ids", "Backups", "BGREWRITEAOF", "hooks.example", "Messages", "T"):
         assert part in text
     assert (json.loads(text)["count"] if name.endswith("json") else text.count("Certificate of erasure, 20")) == 1
     assert "ana" not in text.replace("manager", "")
@@ -89,6 +89,8 @@ def test_the_command_line_refuses_an_erased_recording_until_it_is_allowed(
     assert (ended.code, "--allow-recording" in ended.err) == (2, True)
     ended = command("ingest", "voices.csv", "--batch", "spring", "--json")
     assert ended.json()["reasons"] == {"erased": 1}
+    ended = command("erase", "--allow-recording", URL, "--namespace", "shop")
+    assert (ended.code, "nothing of this was erased in namespace shop; --namespace" in ended.err) == (1, True)
     assert command("erase", "--allow-recording", URL, "--json").json() == {"allowed": 1}
     assert command("enqueue", "--audio-url", URL).code == 0
 

@@ -35,6 +35,14 @@ def test_the_json_of_a_new_key(command: Command) -> None:
     assert (output["name"], output["scopes"]) == ("shop", ["operate"])
 
 
+def test_a_new_key_says_what_it_reaches_and_ends(command: Command) -> None:
+    """A key of all namespaces is an operator's, and the first one ends the local token."""
+    first = command("keys", "new", "shop", "--scope", "read").err
+    assert ("acts in all namespaces" in first, "no longer accept the local token" in first) == (True, True)
+    second = command("keys", "new", "web", "--namespace", "web", "--scope", "read").err
+    assert ("all namespaces" in second, "local token" in second) == (False, False)
+
+
 def test_a_changed_key_is_returned_as_json(command: Command) -> None:
     """As the list shows it, and without its secret, which only `new` and `rotate` print."""
     secret = command("keys", "new", "shop", "--scope", "read", "--json").json()["secret"]

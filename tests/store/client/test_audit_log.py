@@ -6,6 +6,7 @@ import inspect
 import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,16 @@ from tests.store.client.audited_calls import (
 from tests.store.life import dump_keys
 from tests.support.jobs import numbered_voices, voice
 from tests.support.losing import lossy_proxy
-from voicequeue import AuditEntry, Filter, InvalidCursorError, InvalidStateError, State, VoiceQueue
+from voicequeue import (
+    AuditEntry,
+    Filter,
+    InvalidCursorError,
+    InvalidStateError,
+    KeyLimits,
+    Scope,
+    State,
+    VoiceQueue,
+)
 from voicequeue.client import bulk_operations
 from voicequeue.client.audited import AUDITED
 from voicequeue.client.queue import without_actor
@@ -116,6 +126,27 @@ def test_a_change_after_a_lost_reply_has_one_entry(
         assert proxy.dropped == 1
 
     assert len(entries(queue)) == 1
+
+
+def test_the_log_says_that_a_limit_was_removed(queue: VoiceQueue) -> None:
+    """Otherwise it would not show that an owner may spend without a limit. Numbers and times are readable."""
+    queue.set_budget("namespace/shop", day=500.0, month=9_000)
+    queue.set_budget("namespace/shop", day=None)
+    queue.set_limits(in_flight=None, submit_rate=2.5)
+    queue.set_batch_limits("spring", max_credits=60)
+    queue.set_batch_limits("spring", max_credits=inf)
+    queue.create_api_key("app", [Scope.READ], namespace="app", limits=KeyLimits(requests_per_s=20.0, expires_at=4e9))
+    queue.create_api_key("other", [Scope.READ], namespace="app")
+
+    assert [entry.details for entry in reversed(entries(queue))] == [
+        {"owner": "namespace/shop", "day": 500, "month": 9_000},
+        {"owner": "namespace/shop", "day": "none"},
+        {"in_flight": "none", "submit_rate": "2.5"},
+        {"max_credits": 60},
+        {"max_credits": "none"},
+        {"key_name": "app", "scopes": "read", "limits": "requests_per_s=20, expires_at=2096-10-02T07:06:40.000Z"},
+        {"key_name": "other", "scopes": "read", "limits": "none"},
+    ]
 
 
 def test_a_call_that_changes_nothing_has_no_entry(queue: VoiceQueue, store: JobStore) -> None:

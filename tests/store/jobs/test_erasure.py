@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from itertools import count
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -32,6 +33,7 @@ from voicequeue.errors import ErasedError, InvalidJobError, PlanNotFoundError
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.erasure import REDACTED
 from voicequeue.storage.job_store import JobStore
+from voicequeue.storage.rejected_messages import JOB_MAX
 
 #: In every text of the person.
 MARK = "Zoë-🎤-zoe-obrien-O'Brien%2F[42]"
@@ -220,6 +222,19 @@ def test_an_erased_key_or_recording_is_not_ordered_again(store: JobStore, queue:
     assert queue.enqueue(again).state is State.QUEUED
 
 
+def test_an_erased_hash_is_allowed_again(queue: VoiceQueue) -> None:
+    """It is erased besides the URL of its recording, so it would refuse the job even after that."""
+    spec = of_person(audio_sha256="ab" * 32)
+    queue.enqueue(spec)
+    erase(queue)
+
+    assert queue.allow_erased(key=spec.key, audio_url=spec.audio_url) == 2
+    with pytest.raises(ErasedError, match="--allow-hash"):
+        queue.enqueue(spec)
+    assert queue.allow_erased(audio_sha256="AB" * 32) == 1
+    assert queue.enqueue(spec).state is State.QUEUED
+
+
 def test_an_erased_recording_does_not_replace_that_of_another_job(store: JobStore, queue: VoiceQueue) -> None:
     """Correcting the recording of a job is another way to order it."""
     erased = queue.enqueue(of_person())
@@ -247,6 +262,29 @@ def test_a_plan_erases_once_and_in_its_namespace_only(queue: VoiceQueue) -> None
     own.enqueue(voice(metadata=PERSON))
     assert own.erase(plan.token) == certificate
     assert own.plan_erasure(PERSON).count == 1
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        {"metadata": {"subject": ["42"]}},
+        {"metadata": {"subject": {"id": 42}}},
+        {"metadata": {"person": {"subject": 42}}},
+        {"metadata": [["subject", "42"], ["note", MARK]]},
+        {"song": {"prompt": "la " * JOB_MAX}, "metadata": {"note": MARK, "subject": "42"}},
+        {"args": [{"song": {"prompt": "la " * JOB_MAX}, "metadata": {"note": MARK, "subject": 42}}], "kwargs": {}},
+        {"song": {"prompt": "la " * JOB_MAX}, "metadata": {"subject": "7"}, "key": MARK},
+    ],
+)
+def test_rejected_messages_are_found_by_metadata_of_any_shape(store: JobStore, queue: VoiceQueue, job: Any) -> None:
+    """Their shape may be why they were rejected; and a job that is too long is stored without its end."""
+    queue.enqueue(voice(key=MARK, metadata={"subject": "42"}))
+    store.rejected_messages.add(RejectedMessage(NOW, "m", "t", "no", job))
+    for other in ({"subject": "7", "age": "42"}, {"age": ["subject"], "subject": 4}, [["subject", "7"], ["age", "42"]]):
+        store.rejected_messages.add(RejectedMessage(NOW, "other", "t", "no", {"metadata": other}))
+
+    assert queue.erase(queue.plan_erasure({"subject": "42"}).token).rejected_messages == 1
+    assert {message.message_id for message in store.rejected_messages.latest()} == {"other"}
 
 
 def test_an_erasure_of_rejected_messages_only_is_in_the_audit_log(store: JobStore, queue: VoiceQueue) -> None:

@@ -101,7 +101,7 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
 
 async def _check_operator(request: Request) -> None:
     """Refuse a key of one namespace, before its body is read. Raises NotOperatorError."""
-    require_operator(request, "api_keys")
+    require_operator(request, "managing API keys")
 
 
 def _shown(created: NewApiKey, status: int) -> JSONResponse:
