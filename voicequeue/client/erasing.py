@@ -216,5 +216,6 @@ def _callback_hosts(jobs: Sequence[Job]) -> set[str]:
 
 
 def _upstream_ids(jobs: Sequence[Job]) -> set[str]:
-    personas = {job.persona_id for job in jobs if job.persona_id}
+    # A voice that a job only named may be used by others, and was not made from the person's recording for it.
+    personas = {job.persona_id for job in jobs if job.persona_id and not job.spec.persona_id}
     return personas | {task for job in jobs for task in job.charged_task_ids.values() if task}

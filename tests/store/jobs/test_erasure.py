@@ -23,7 +23,7 @@ from tests.store.life import (
     job_with_song,
 )
 from tests.store.outbox.callback_steps import claim_due
-from tests.support.jobs import voice
+from tests.support.jobs import SONG, voice
 from voicequeue import FailureCode, RejectedMessage, State, VoiceJob, VoiceQueue
 from voicequeue.client.queue import in_namespace
 from voicequeue.diagnostics.check_result import Level
@@ -175,6 +175,16 @@ def test_an_erasure_that_stops_after_any_call_to_redis_is_completed(
                 assert get_job(store, other.id) == other
             assert audit(redis, case) == []
     assert stops > 10
+
+
+def test_a_voice_that_a_job_only_named_is_not_to_be_erased_upstream(store: JobStore, queue: VoiceQueue) -> None:
+    """Others may use it."""
+    job_in_state(store, State.SUCCEEDED, VoiceJob(persona_id="house-voice", song=SONG, metadata=PERSON))
+
+    certificate = queue.erase(queue.plan_erasure(PERSON).token)
+
+    assert len(certificate.jobs) == 1
+    assert "house-voice" not in certificate.upstream_ids
 
 
 def test_callbacks_messages_checks_and_the_audit_log_forget_the_person(
