@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from math import isfinite
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from voicequeue.domain.job import to_iso8601
@@ -24,6 +23,9 @@ REQUESTS_MAX, REQUESTS_MIN, PATTERN_MAX = 10_000.0, 0.001, 200
 
 #: The first number that is too large for credits or jobs.
 AMOUNT_MAX = 2**53
+
+#: The first time that is too late: the end of the year 9999 (Unix seconds).
+TIME_MAX = 253_402_300_800.0
 
 
 class Scope(StrEnum):
@@ -87,7 +89,7 @@ class KeyLimits:
             pattern is None or 1 <= len(pattern) <= PATTERN_MAX,
             f"must be 1 to {PATTERN_MAX} characters, such as shop-*",
         )
-        require_that("expires_at", expiry is None or (isfinite(expiry) and expiry > 0), "must be a time")
+        require_that("expires_at", expiry is None or 0 < expiry < TIME_MAX, "must be a time before the year 10000")
         for name in ("max_in_flight", "budget_day", "budget_month"):
             value = getattr(self, name)
             require_that(name, value is None or 0 <= value < AMOUNT_MAX, "must be a whole number of at least 0")
@@ -217,8 +219,27 @@ class ApiKey:
         )
 
 
-def from_record(name: str, text: str, last_used_at: float | None = None) -> ApiKey:
-    """Return the key that is stored under this name. Scopes of later releases are left out."""
+def from_record(name: str, text: str, last_used_at: float | None = None) -> ApiKey | None:
+    """Return the key that is stored under this name; None if the record cannot be read, as if there was none.
+
+    A later release may have written it, or it is damaged. Scopes of later releases are left out.
+    """
+    try:
+        key = _parse(name, text, last_used_at)
+        key.limits.check()
+        return key if _is_plausible(key) else None
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def _is_plausible(key: ApiKey) -> bool:
+    """Return whether the fields of a record have their types, so that no use of the key fails later."""
+    texts = (key.digest, key.previous_digest, key.namespace, key.limits.batch_pattern or "")
+    times = [key.previous_until, *(at for at in (key.created_at, key.revoked_at) if at is not None)]
+    return all(isinstance(text, str) for text in texts) and all(0 <= at < TIME_MAX for at in times)
+
+
+def _parse(name: str, text: str, last_used_at: float | None) -> ApiKey:
     record: Mapping[str, Any] = json.loads(text)
     priority = record.get("max_priority")
     return ApiKey(

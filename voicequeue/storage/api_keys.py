@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import cast
 
-from voicequeue.domain.api_keys import ApiKey, from_record
+from voicequeue.domain.api_keys import TIME_MAX, ApiKey, from_record
 from voicequeue.domain.budgets import budget_text
 from voicequeue.storage.budgets import require_complete_counters
 from voicequeue.storage.connection.keyspace import Keyspace
+from voicequeue.texts import parse_float
 
 
 class ApiKeys:
@@ -24,13 +25,14 @@ class ApiKeys:
     def list_all(self) -> list[ApiKey]:
         """Return all keys by name, also expired and revoked ones.
 
-        A record that cannot be read (a later release wrote it) is left out: its key is refused, others are not.
+        A record that cannot be read (a later release wrote it, or it is damaged) is left out: its key is refused, others
+        are not.
         """
         with self._redis.pipeline() as pipe:
             pipe.hgetall(self._space.key("api_keys"))
             pipe.hgetall(self._space.key("api_keys:last_used"))
             records, used = pipe.execute()
-        keys = (_key(name, records[name], _time(used.get(name))) for name in sorted(records))
+        keys = (from_record(name, records[name], _time(used.get(name))) for name in sorted(records))
         return [key for key in keys if key is not None]
 
     def record(self, name: str) -> str:
@@ -58,12 +60,7 @@ class ApiKeys:
         self._redis.hset(self._space.key("api_keys:last_used"), name, f"{now:.3f}")
 
 
-def _key(name: str, record: str, last_used_at: float | None) -> ApiKey | None:
-    try:
-        return from_record(name, record, last_used_at)
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return None
-
-
 def _time(text: str | None) -> float | None:
-    return None if text is None else float(text)
+    """Return the time; None if there is none, or it cannot be read."""
+    at = parse_float(text or "")
+    return at if at is not None and 0 <= at < TIME_MAX else None
