@@ -134,7 +134,6 @@ def test_an_invalid_form_is_shown_again_with_what_is_wrong(gateway: Gateway, que
         ({"name": "all"}, "VOICEQUEUE_API_KEYS"),
         ({"name": "a b"}, "Name: must be 1 to 64"),
         ({"namespace": "a/b"}, "namespace"),
-        ({"namespace": "app", "scope_admin": "on"}, "Scopes: admin is for operators"),
         ({"requests_per_s": "many"}, "Requests per second: must be a number, or empty; not 'many'"),
         ({"requests_per_s": "0"}, "Requests per second:"),
         ({"expires_on": "1 May"}, "must be a date such as 2030-03-01, or empty; not '1 May'"),

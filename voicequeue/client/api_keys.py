@@ -9,7 +9,6 @@ from voicequeue.auth.api_keys import generate_key, generate_secret, hash_key
 from voicequeue.client.audited import audited
 from voicequeue.client.reading import ReadMethods
 from voicequeue.domain.api_keys import ApiKey, KeyLimitChanges, KeyLimits, Scope, from_record, require_that
-from voicequeue.domain.namespaces import ALL
 from voicequeue.errors import ApiKeyNotFoundError, InvalidJobError, Problem
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.recorded_change import amend
@@ -71,7 +70,6 @@ class ApiKeyMethods(ReadMethods):
         except ValueError as error:
             raise InvalidJobError([Problem("", str(error))]) from None
         key = replace(generated, limits=limits, created_at=self._now())
-        _check_admin(key)
         amend(namespace=key.namespace, details=_details(key))
         with translated_errors():
             is_new = self._store.api_keys.write(key, before="")
@@ -155,20 +153,11 @@ class ApiKeyMethods(ReadMethods):
                 if before is None or before.revoked_at is not None:
                     raise ApiKeyNotFoundError(key_name)
                 key = change(before)
-                _check_admin(key)
                 amend(namespace=key.namespace, details=_details(key))
                 if self._store.api_keys.write(key, before=record):
                     break
             self._store.sessions.end_all(key_name)
         return key
-
-
-def _check_admin(key: ApiKey) -> None:
-    require_that(
-        "scopes",
-        Scope.ADMIN not in key.scopes or key.namespace == ALL,
-        "admin is for operators only: the key needs the namespace *",
-    )
 
 
 def _details(key: ApiKey) -> dict[str, str]:
