@@ -25,8 +25,8 @@ class ApiKeys:
     def list_all(self) -> list[ApiKey]:
         """Return all keys by name, also expired and revoked ones.
 
-        A record that cannot be read (a later release wrote it, or it is damaged) is left out: its key is refused, others
-        are not.
+        A record that cannot be read is left out, because a later release wrote it or it is damaged: its key is refused,
+        others are not.
         """
         with self._redis.pipeline() as pipe:
             pipe.hgetall(self._space.key("api_keys"))
