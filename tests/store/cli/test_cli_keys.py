@@ -60,6 +60,23 @@ def test_a_key_has_a_budget_and_a_limit_of_jobs_in_flight(command: Command) -> N
     assert command("keys", "edit", "shop", "--max-in-flight", "-1").code == 2
 
 
+def test_an_edit_without_options_is_wrong_usage(command: Command) -> None:
+    """It would change nothing, and end the logins of the key."""
+    command("keys", "new", "shop", "--scope", "read")
+
+    ended = command("keys", "edit", "shop", "--reason", "a try")
+
+    assert (ended.code, "nothing to change" in ended.err) == (2, True)
+    assert [entry["action"] for entry in command("audit-log", "--json").json()] == ["create_api_key"]
+
+
+def test_a_key_of_the_environment_is_not_printed_as_if_it_had_limits(command: Command) -> None:
+    """Its line has no place for them."""
+    ended = command("keys", "new", "shop", "--scope", "enqueue", "--print-only", "--budget-day", "60")
+
+    assert (ended.code, ended.out, "no limits" in ended.err) == (2, "", True)
+
+
 @pytest.mark.parametrize("arguments", [["shop"], ["a b", "--scope", "read"], ["shop", "--scope", "all"]])
 def test_an_invalid_key_is_wrong_usage(command: Command, arguments: list[str]) -> None:
     """An invalid name, or no scope."""
