@@ -144,6 +144,23 @@ def test_requests_beyond_the_rate_wait(keys: ApiKeys) -> None:
     assert keys.count_requests("other", 2.0, 1000.0, at_most=9) == (2, 0)
 
 
+def test_a_second_rotation_keeps_the_secret_in_use_for_its_overlap(operator: VoiceQueue) -> None:
+    """The caller may not have received the secret of the first; a shorter overlap ends all of them earlier."""
+    secrets = [operator.create_api_key("shop", [Scope.READ], namespace="shop").secret]
+    for overlap in (60, 3600, 600):
+        rotated = operator.rotate_api_key("shop", overlap=overlap)
+        secrets.append(rotated.secret)
+
+    [key] = operator.api_keys()
+    now = key.previous_until - 600
+    for seconds, accepted in (
+        (30, [True, True, True, True]),
+        (300, [False, True, True, True]),
+        (900, [False, False, False, True]),
+    ):
+        assert [key.accepts(hash_key(secret), now + seconds) for secret in secrets] == accepted
+
+
 @pytest.mark.parametrize(("requests_per_s", "now"), [(50.0, 1000.0), (0.001, 100.0)], ids=["edited", "clock set back"])
 def test_no_request_waits_longer_than_the_rate_demands(keys: ApiKeys, requests_per_s: float, now: float) -> None:
     """After an edit that makes a slow key faster, and after Redis's clock was set back."""
@@ -253,7 +270,12 @@ def damaged(**fields: object) -> str:
         *("", "{", "[]", "{}", '{"scopes": ["read"], "digest": "", "max_priority": "later"}'),
         *(damaged(digest=None), damaged(previous_digest=[1]), damaged(previous_until=None), damaged(namespace=7)),
         *(damaged(created_at=1e300), damaged(revoked_at="never"), damaged(expires_at="2030"), damaged(expires_at=1e15)),
-        *(damaged(requests_per_s="many"), damaged(batch_pattern=["a"]), damaged(budget_day="500")),
+        *(
+            damaged(requests_per_s="many"),
+            damaged(batch_pattern=["a"]),
+            damaged(budget_day="500"),
+            damaged(older=[["a"]]),
+        ),
     ],
 )
 def test_a_record_that_cannot_be_read_disables_its_own_key_only(

@@ -136,7 +136,7 @@ class KeyRegistry:
 
     def _index(self, keys: Sequence[ApiKey]) -> None:
         current = [key for key in keys if key.revoked_at is None]
-        by_digest = {key.previous_digest: key for key in current if key.previous_digest}
+        by_digest = {digest: key for key in current for digest, _ in key.replaced()}
         self._by_digest = by_digest | {key.digest: key for key in current}
         self._by_name = {key.name: key for key in current}
         self._advance.clear()  # limits may have changed

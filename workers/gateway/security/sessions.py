@@ -129,7 +129,7 @@ class SessionManager:
 
     def _is_proven(self, session: Session, key: ApiKey, now: float) -> bool:
         """Return whether a gateway of this queue began the session for this key, as it is configured now."""
-        previous = [replace(key, digest=key.previous_digest)] if now < key.previous_until else []
+        previous = [replace(key, digest=digest) for digest, until in key.replaced() if now < until]
         proofs = [
             _prove(secret, version, session.id, session.since)
             for secret in self._secrets
