@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import cast
 
 from voicequeue.domain.api_keys import TIME_MAX, ApiKey, from_record
@@ -9,6 +10,8 @@ from voicequeue.domain.budgets import budget_text
 from voicequeue.storage.budgets import require_complete_counters
 from voicequeue.storage.connection.keyspace import Keyspace
 from voicequeue.texts import parse_float
+
+log = logging.getLogger("voicequeue")
 
 
 class ApiKeys:
@@ -26,14 +29,16 @@ class ApiKeys:
         """Return all keys by name, also expired and revoked ones.
 
         A record that cannot be read is left out, because a later release wrote it or it is damaged: its key is refused,
-        others are not.
+        others are not, and its name is logged.
         """
         with self._redis.pipeline() as pipe:
             pipe.hgetall(self._space.key("api_keys"))
             pipe.hgetall(self._space.key("api_keys:last_used"))
             records, used = pipe.execute()
-        keys = (from_record(name, records[name], _time(used.get(name))) for name in sorted(records))
-        return [key for key in keys if key is not None]
+        keys = {name: from_record(name, records[name], _time(used.get(name))) for name in sorted(records)}
+        if unreadable := [name for name, key in keys.items() if key is None]:
+            log.warning("API keys whose records cannot be read are refused: %s", ", ".join(map(repr, unreadable)))
+        return [key for key in keys.values() if key is not None]
 
     def record(self, name: str) -> str:
         """Return the record of the key with this name, also of an expired or revoked one; '' if there is none."""

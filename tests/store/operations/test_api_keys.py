@@ -279,7 +279,12 @@ def damaged(**fields: object) -> str:
     ],
 )
 def test_a_record_that_cannot_be_read_disables_its_own_key_only(
-    operator: VoiceQueue, keys: ApiKeys, redis: Redis, prefix: str, record: str
+    operator: VoiceQueue,
+    keys: ApiKeys,
+    redis: Redis,
+    prefix: str,
+    record: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A later release may have written it, with a limit that this one cannot keep."""
     secret = operator.create_api_key("shop", [Scope.READ], namespace="shop").secret
@@ -288,6 +293,7 @@ def test_a_record_that_cannot_be_read_disables_its_own_key_only(
 
     assert [key.as_dict()["last_used_at"] for key in operator.api_keys()] == [None]
     assert KeyRegistry(keys, Time(), monotonic=Time()).find_by_secret(secret)
+    assert "cannot be read are refused: 'newer'" in caplog.text
     assert in_namespace(operator, "shop").budgets() == []
     with pytest.raises(ApiKeyNotFoundError):
         operator.revoke_api_key("newer")
