@@ -139,6 +139,9 @@ def rotate(
     with open_queue(reason=reason) as queue:
         created = queue.rotate_api_key(name, overlap=0.0 if now else overlap)
     _show_secret(created.key, created.secret, as_json=as_json)
+    if not as_json:
+        until = "for 10 seconds at most" if now else f"until {format_time(created.key.previous_until)}"
+        print_error(f"They accept the old secret {until}.")
 
 
 @app.command()
