@@ -182,7 +182,7 @@ class ApiKey:
     def rotated(self, digest: str, *, now: float, until: float) -> ApiKey:
         """Return the key with another secret; those before are accepted until a time, if none of them ends earlier.
 
-        Whoever rotates may never have received the last secret, and its holder then uses one before it.
+        The response with the last secret may have been lost, and the holder of the key then uses one before it.
 
         Raises:
             InvalidStateError: Too many secrets are valid.

@@ -177,7 +177,7 @@ def test_a_gateway_counts_some_requests_in_advance(operator: VoiceQueue, keys: A
     limits = KeyLimits(requests_per_s=50)
     key = operator.create_api_key("shop", [Scope.READ], namespace="shop", limits=limits).key
     registries = [KeyRegistry(keys, lambda: 1000.0, monotonic=Time()) for _ in range(2)]
-    admitted = asked = 0
+    admitted = counted = 0
     for registry in registries:
         registry.refresh()
     for number in range(120):
@@ -185,11 +185,11 @@ def test_a_gateway_counts_some_requests_in_advance(operator: VoiceQueue, keys: A
         if registry.counts_without_redis(key):
             admitted += 1
         else:
-            asked += 1
+            counted += 1
             admitted += registry.count(key) == 0
 
     assert admitted == 50
-    assert asked - (120 - admitted) == 10
+    assert counted - (120 - admitted) == 10
 
 
 def test_limits_of_jobs_name_the_field() -> None:

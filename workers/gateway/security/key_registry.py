@@ -18,10 +18,10 @@ from voicequeue.storage.connection.errors import translated_errors
 #: Seconds after which a request reads whether the keys have changed; and for which they are valid without an answer.
 REFRESH_S, KEYS_VALID_S = 2.0, 8.0
 
-#: A process counts the requests of so many seconds in advance: Redis is asked at most ten times a second for each key.
+#: Time (seconds) whose requests a process counts in advance: it asks Redis at most ten times a second for each key.
 ADVANCE_S = 0.1
 
-#: Requests that were counted in advance are forgotten after so many seconds.
+#: Requests that were counted in advance are forgotten after this time (seconds).
 ADVANCE_VALID_S = 1.0
 
 #: Seconds between two writes of the time when a key was last used.
@@ -97,10 +97,10 @@ class KeyRegistry:
         if key.limits.requests_per_s is None:
             return True
         with self._counting:
-            left, until = self._advance.get(key.name, (0, 0.0))
-            if left < 1 or now >= until:
+            remaining, until = self._advance.get(key.name, (0, 0.0))
+            if remaining < 1 or now >= until:
                 return False
-            self._advance[key.name] = (left - 1, until)
+            self._advance[key.name] = (remaining - 1, until)
             return True
 
     def count(self, key: ApiKey) -> float:
@@ -119,8 +119,8 @@ class KeyRegistry:
             )
         if counted > 1:
             with self._counting:
-                left, until = self._advance.get(key.name, (0, 0.0))
-                kept = left if now < until else 0
+                remaining, until = self._advance.get(key.name, (0, 0.0))
+                kept = remaining if now < until else 0
                 self._advance[key.name] = (kept + counted - 1, now + ADVANCE_VALID_S)
         return wait_s
 
