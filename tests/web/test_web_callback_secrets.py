@@ -36,6 +36,18 @@ def test_a_key_creates_and_replaces_its_own_callback_secret(
     assert first.json()["secret"] not in str(entries)
 
 
+def test_a_key_of_the_environment_replaces_no_secret_of_another_namespace(
+    build_gateway: Build, store: JobStore, queue: VoiceQueue
+) -> None:
+    """A key in Redis may have its name, and signs its callbacks with the secret of this name."""
+    gateway = build_gateway(secret=SecretStr(COMMON))
+    queue.create_api_key("enqueue", [Scope.ENQUEUE], namespace="shop")
+
+    problem(gateway("POST", "/v1/callback-secret", key="enqueue"), 409, "conflict")
+
+    assert store.callback_secrets.get("enqueue") is None
+
+
 def test_the_change_is_in_the_audit_log_of_the_keys_namespace(build_gateway: Build, queue: VoiceQueue) -> None:
     """An operator of the namespace sees it, whether the key is in Redis or in the environment, and no other does."""
     key, configured = generate_key("configured", [Scope.ENQUEUE], "shop")

@@ -87,6 +87,19 @@ def test_open_event_streams_end_with_their_key(
         assert any(b"job_id" in line for line in lines[2])
 
 
+def test_a_login_with_a_replaced_secret_ends_with_it(gateway: Gateway, queue: VoiceQueue, shop: NewApiKey) -> None:
+    """Even if it was made during the overlap, in which both secrets are accepted."""
+    rotated = queue.rotate_api_key("shop", overlap=2)
+    cookies = [log_in(gateway, secret).cookies for secret in (shop.secret, rotated.secret)]
+
+    def statuses() -> list[int]:
+        pages = (requests.get(f"{gateway.url}/", cookies=of, allow_redirects=False, timeout=10) for of in cookies)
+        return [page.status_code for page in pages]
+
+    assert statuses() == [200, 200]
+    eventually(lambda: statuses() == [303, 200])
+
+
 class Connection:
     """A connection for a request whose body is sent piece by piece."""
 

@@ -70,6 +70,8 @@ def new(
 ) -> None:
     """Create a key and print it once. Redis and gateways have its hash only."""
     if print_only:
+        if KeyLimits(rate, priority, batches, expires_in, max_in_flight, budget_day, budget_month) != KeyLimits():
+            raise typer.BadParameter("a key of the environment has no limits; leave out --print-only to store the key")
         _print_new(name, scope, namespace, as_json=as_json)
         return
     if name in _configured_names():
@@ -121,6 +123,8 @@ def edit(
     with open_queue(reason=reason) as queue:
         expires_at = None if expires_in is None else queue.status().at + expires_in
         limits = KeyLimits(rate, priority, batches, expires_at, max_in_flight, budget_day, budget_month)
+        if not (scope or no_limits or limits.as_changes()):
+            raise typer.BadParameter("nothing to change; give --scope, a limit or --no-limits")
         key = queue.edit_api_key(name, scopes=scope or None, limits=limits if no_limits else limits.as_changes())
     _show_changed(key, f"Changed {name}. Gateways apply it within 10 seconds.", as_json=as_json)
 
@@ -140,6 +144,9 @@ def rotate(
     with open_queue(reason=reason) as queue:
         created = queue.rotate_api_key(name, overlap=0.0 if now else overlap)
     _show_secret(created.key, created.secret, as_json=as_json)
+    if not as_json:
+        until = "for 10 seconds at most" if now else f"until {format_time(created.key.previous_until)}"
+        print_error(f"They accept the old secret {until}.")
 
 
 @app.command()

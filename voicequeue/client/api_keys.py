@@ -117,19 +117,22 @@ class ApiKeyMethods(ReadMethods):
 
         Args:
             key_name: Name of the key.
-            overlap: Seconds for which the secret before is accepted, too. That of an earlier rotation ends now.
+            overlap: Seconds for which the secrets before are accepted, too, unless their own overlap ends earlier.
 
         Raises:
             ApiKeyNotFoundError: There is no such key in Redis, or it is revoked.
             InvalidJobError: `overlap` is negative, or above 90 days.
+            InvalidStateError: Five secrets of the key are accepted.
             NotOperatorError: The client is limited to one namespace.
         """
         require_that("overlap", 0 <= overlap <= OVERLAP_MAX_S, "must be 0 seconds to 90 days")
-        secret, until = generate_secret(), self._now() + overlap
+        secret, now = generate_secret(), self._now()
         digest = hash_key(secret)
-        return NewApiKey(
-            self._change_key("rotate_api_key", key_name, lambda key: key.rotated(digest, until=until)), secret
-        )
+
+        def rotated(key: ApiKey) -> ApiKey:
+            return key.rotated(digest, now=now, until=now + overlap)
+
+        return NewApiKey(self._change_key("rotate_api_key", key_name, rotated), secret)
 
     @audited
     def revoke_api_key(self, key_name: str) -> ApiKey:

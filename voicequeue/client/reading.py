@@ -349,7 +349,8 @@ class ReadMethods:
     def _namespace_of_key(self, key_name: str) -> str:
         """Return the namespace of an API key in Redis; `*` if there is none of this name."""
         record = self._store.api_keys.record(key_name)
-        return from_record(key_name, record).namespace if record else ALL
+        key = from_record(key_name, record) if record else None
+        return ALL if key is None else key.namespace
 
     def _now(self) -> float:
         """Return the time of the queue (Unix seconds)."""

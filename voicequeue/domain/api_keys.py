@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from math import isfinite
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.namespaces import ALL
 from voicequeue.domain.spec import Priority
-from voicequeue.errors import InvalidJobError, Problem
+from voicequeue.errors import InvalidJobError, InvalidStateError, Problem
 
 if TYPE_CHECKING:
     from voicequeue.domain import operator_schemas
@@ -24,6 +23,12 @@ REQUESTS_MAX, REQUESTS_MIN, PATTERN_MAX = 10_000.0, 0.001, 200
 
 #: The first number that is too large for credits or jobs.
 AMOUNT_MAX = 2**53
+
+#: Secrets of a key that are accepted at once: the current one, and replaced ones in their overlap.
+SECRETS_MAX = 5
+
+#: The first time that is too late: the end of the year 9999 (Unix seconds).
+TIME_MAX = 253_402_300_800.0
 
 
 class Scope(StrEnum):
@@ -87,7 +92,7 @@ class KeyLimits:
             pattern is None or 1 <= len(pattern) <= PATTERN_MAX,
             f"must be 1 to {PATTERN_MAX} characters, such as shop-*",
         )
-        require_that("expires_at", expiry is None or (isfinite(expiry) and expiry > 0), "must be a time")
+        require_that("expires_at", expiry is None or 0 < expiry < TIME_MAX, "must be a time before the year 10000")
         for name in ("max_in_flight", "budget_day", "budget_month"):
             value = getattr(self, name)
             require_that(name, value is None or 0 <= value < AMOUNT_MAX, "must be a whole number of at least 0")
@@ -129,6 +134,7 @@ class ApiKey:
         created_at: Time when it was created (Unix seconds); None for a key of the environment.
         previous_digest: Hash of the secret before the last rotation; accepted until `previous_until`.
         previous_until: Time from which the secret before is refused (Unix seconds).
+        older: Hashes of the secrets before that one, and until when each is accepted: none longer than that one.
         revoked_at: Time when it was revoked (Unix seconds).
         last_used_at: Time of its last request, about a minute exact (Unix seconds).
     """
@@ -143,6 +149,7 @@ class ApiKey:
     previous_until: float = 0.0
     revoked_at: float | None = None
     last_used_at: float | None = None
+    older: tuple[tuple[str, float], ...] = ()
 
     def as_setting(self) -> str:
         """Return the key's entry for the setting."""
@@ -157,8 +164,12 @@ class ApiKey:
         """Return whether it is active, and a secret with this hash is its own or, during a rotation, was."""
         if not self.is_active(now):
             return False
-        is_previous = hmac.compare_digest(self.previous_digest, digest) and now < self.previous_until
-        return hmac.compare_digest(self.digest, digest) or is_previous
+        valid = (self.digest, *(replaced for replaced, until in self.replaced() if now < until))
+        return any(hmac.compare_digest(one, digest) for one in valid)
+
+    def replaced(self) -> tuple[tuple[str, float], ...]:
+        """Return the hashes of replaced secrets, the latest first, and until when each is accepted."""
+        return ((self.previous_digest, self.previous_until), *self.older) if self.previous_digest else ()
 
     def has_same_rights(self, other: ApiKey) -> bool:
         """Return whether another key, such as an earlier version of this one, permits the same requests and jobs."""
@@ -168,11 +179,24 @@ class ApiKey:
         )
         return mine == others
 
-    def rotated(self, digest: str, *, until: float) -> ApiKey:
-        """Return the key with another secret; the one before is accepted until a time."""
+    def rotated(self, digest: str, *, now: float, until: float) -> ApiKey:
+        """Return the key with another secret; those before are accepted until a time, if none of them ends earlier.
+
+        The response with the last secret may have been lost, and the holder of the key then uses one before it.
+
+        Raises:
+            InvalidStateError: Too many secrets are valid.
+        """
         if self.digest == digest:
             return self  # the reply of this change was lost
-        return replace(self, digest=digest, previous_digest=self.digest, previous_until=until)
+        capped = ((replaced, min(until, its_until)) for replaced, its_until in self.replaced())
+        older = tuple((replaced, its_until) for replaced, its_until in capped if its_until > now)
+        if len(older) + 2 > SECRETS_MAX:
+            raise InvalidStateError(
+                f"{SECRETS_MAX} secrets of the API key {self.name} are accepted: rotate it without overlap (`--now`) "
+                f"to end them, or wait until {to_iso8601(min(its_until for _, its_until in older))}"
+            )
+        return replace(self, digest=digest, previous_digest=self.digest, previous_until=until, older=older)
 
     def as_dict(self) -> operator_schemas.ApiKey:
         """Return the JSON representation, which has no hash."""
@@ -212,13 +236,34 @@ class ApiKey:
                 "created_at": self.created_at,
                 "previous_digest": self.previous_digest,
                 "previous_until": self.previous_until,
+                "older": self.older,
                 "revoked_at": self.revoked_at,
             }
         )
 
 
-def from_record(name: str, text: str, last_used_at: float | None = None) -> ApiKey:
-    """Return the key that is stored under this name. Scopes of later releases are left out."""
+def from_record(name: str, text: str, last_used_at: float | None = None) -> ApiKey | None:
+    """Return the key that is stored under this name; None if the record cannot be read, as if there was none.
+
+    A later release may have written it, or it is damaged. Scopes of later releases are left out.
+    """
+    try:
+        key = _parse(name, text, last_used_at)
+        key.limits.check()
+        return key if _is_plausible(key) else None
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def _is_plausible(key: ApiKey) -> bool:
+    """Return whether the fields of a record have their types, so that no use of the key fails later."""
+    replaced = [(key.previous_digest, key.previous_until), *key.older]
+    texts = (key.digest, key.namespace, key.limits.batch_pattern or "", *(digest for digest, _ in replaced))
+    times = [*(until for _, until in replaced), *(at for at in (key.created_at, key.revoked_at) if at is not None)]
+    return all(isinstance(text, str) for text in texts) and all(0 <= at < TIME_MAX for at in times)
+
+
+def _parse(name: str, text: str, last_used_at: float | None) -> ApiKey:
     record: Mapping[str, Any] = json.loads(text)
     priority = record.get("max_priority")
     return ApiKey(
@@ -240,6 +285,7 @@ def from_record(name: str, text: str, last_used_at: float | None = None) -> ApiK
         record.get("previous_until", 0.0),
         record.get("revoked_at"),
         last_used_at,
+        tuple((digest, until) for digest, until in record.get("older", ())),
     )
 
 

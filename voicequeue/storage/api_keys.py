@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import cast
 
-from voicequeue.domain.api_keys import ApiKey, from_record
+from voicequeue.domain.api_keys import TIME_MAX, ApiKey, from_record
 from voicequeue.domain.budgets import budget_text
 from voicequeue.storage.budgets import require_complete_counters
 from voicequeue.storage.connection.keyspace import Keyspace
-from voicequeue.texts import replace_unencodable
+from voicequeue.texts import parse_float, replace_unencodable
+
+log = logging.getLogger("voicequeue")
 
 
 class ApiKeys:
@@ -25,14 +28,17 @@ class ApiKeys:
     def list_all(self) -> list[ApiKey]:
         """Return all keys by name, also expired and revoked ones.
 
-        A record that cannot be read (a later release wrote it) is left out: its key is refused, others are not.
+        A record that cannot be read is left out, because a later release wrote it or it is damaged: its key is refused,
+        others are not, and its name is logged.
         """
         with self._redis.pipeline() as pipe:
             pipe.hgetall(self._space.key("api_keys"))
             pipe.hgetall(self._space.key("api_keys:last_used"))
             records, used = pipe.execute()
-        keys = (_key(name, records[name], _time(used.get(name))) for name in sorted(records))
-        return [key for key in keys if key is not None]
+        keys = {name: from_record(name, records[name], _time(used.get(name))) for name in sorted(records)}
+        if unreadable := [name for name, key in keys.items() if key is None]:
+            log.warning("API keys whose records cannot be read are refused: %s", ", ".join(map(repr, unreadable)))
+        return [key for key in keys.values() if key is not None]
 
     def record(self, name: str) -> str:
         """Return the record of the key with this name, also of an expired or revoked one; '' if there is none."""
@@ -59,12 +65,7 @@ class ApiKeys:
         self._redis.hset(self._space.key("api_keys:last_used"), name, f"{now:.3f}")
 
 
-def _key(name: str, record: str, last_used_at: float | None) -> ApiKey | None:
-    try:
-        return from_record(name, record, last_used_at)
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return None
-
-
 def _time(text: str | None) -> float | None:
-    return None if text is None else float(text)
+    """Return the time; None if there is none, or it cannot be read."""
+    at = parse_float(text or "")
+    return at if at is not None and 0 <= at < TIME_MAX else None

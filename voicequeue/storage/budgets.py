@@ -122,4 +122,5 @@ def _owners(space: Keyspace) -> list[str]:
 def key_names(space: Keyspace) -> list[str]:
     """Return the names of the API keys in Redis that belong to the namespace in scope, also of revoked ones."""
     records = cast(dict[str, str], space.redis.hgetall(space.key("api_keys")))
-    return [name for name, text in records.items() if from_record(name, text).namespace == space.scope.namespace]
+    keys = (from_record(name, text) for name, text in records.items())
+    return [key.name for key in keys if key is not None and key.namespace == space.scope.namespace]

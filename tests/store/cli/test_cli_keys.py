@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.store.conftest import Command
+from voicequeue import VoiceQueue
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope
 from voicequeue.auth.callback_secrets import SecretCipher, root_marks
+from voicequeue.cli.terminal import format_time
 from voicequeue.storage.heartbeats import CALLBACK_ROOTS
 from voicequeue.storage.job_store import JobStore
 
@@ -66,6 +68,35 @@ def test_a_key_has_a_budget_and_a_limit_of_jobs_in_flight(command: Command) -> N
     edited = command("keys", "edit", "shop", "--budget-day", "80", "--no-limits", "--json").json()
     assert [edited[name] for name in ("max_in_flight", "budget_day", "budget_month")] == [None, 80, None]
     assert command("keys", "edit", "shop", "--max-in-flight", "-1").code == 2
+
+
+def test_an_edit_without_options_is_wrong_usage(command: Command) -> None:
+    """It would change nothing, and end the logins of the key."""
+    command("keys", "new", "shop", "--scope", "read")
+
+    ended = command("keys", "edit", "shop", "--reason", "a try")
+
+    assert (ended.code, "nothing to change" in ended.err) == (2, True)
+    assert [entry["action"] for entry in command("audit-log", "--json").json()] == ["create_api_key"]
+
+
+def test_a_rotation_says_how_long_the_old_secret_is_accepted(command: Command, valkey_url: str, prefix: str) -> None:
+    """The secret alone is on standard output."""
+    queue = VoiceQueue(valkey_url, prefix=prefix, namespace="*")
+    command("keys", "new", "shop", "--scope", "read")
+
+    ended = command("keys", "rotate", "shop", "--overlap", "1h")
+    [key] = queue.api_keys()
+    assert f"accept the old secret until {format_time(key.previous_until)}." in ended.err
+    assert len(ended.out.splitlines()) == 1
+    assert "for 10 seconds at most" in command("keys", "rotate", "shop", "--now").err
+
+
+def test_a_key_of_the_environment_is_not_printed_as_if_it_had_limits(command: Command) -> None:
+    """Its line has no place for them."""
+    ended = command("keys", "new", "shop", "--scope", "enqueue", "--print-only", "--budget-day", "60")
+
+    assert (ended.code, ended.out, "no limits" in ended.err) == (2, "", True)
 
 
 @pytest.mark.parametrize("arguments", [["shop"], ["a b", "--scope", "read"], ["shop", "--scope", "all"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 from unittest.mock import Mock
 
@@ -20,6 +21,7 @@ from voicequeue import (
     VoiceQueue,
 )
 from voicequeue.auth.api_keys import hash_key
+from voicequeue.client.queue import in_namespace
 from voicequeue.domain.api_keys import KeyLimitChanges
 from voicequeue.errors import StoreUnavailableError
 from voicequeue.storage.api_keys import ApiKeys
@@ -71,7 +73,7 @@ def test_no_secret_is_stored(operator: VoiceQueue, redis: Redis) -> None:
     assert [entry.action for entry in operator.audit_log().items] == ["rotate_api_key", "create_api_key"]
 
 
-def test_keys_are_for_operators(valkey_url: str, prefix: str, operator: VoiceQueue) -> None:
+def test_keys_are_for_operators(valkey_url: str, prefix: str) -> None:
     """A client of one namespace creates none."""
     with pytest.raises(NotOperatorError):
         VoiceQueue(valkey_url, prefix=prefix).create_api_key("shop", [Scope.READ], namespace="*")
@@ -89,6 +91,26 @@ def test_a_gateway_refuses_a_revoked_key_within_ten_seconds(operator: VoiceQueue
 
     assert registry.find_by_secret(secret) is None
     assert registry.find_by_name("shop") is None
+
+
+def test_a_gateway_notices_changes_after_redis_has_lost_others(
+    operator: VoiceQueue, keys: ApiKeys, redis: Redis, prefix: str
+) -> None:
+    """As many changes were made since as were lost, for example with a backup or a replica."""
+    monotonic = Time()
+    registry = KeyRegistry(keys, Time(), monotonic=monotonic)
+    secret = operator.create_api_key("shop", [Scope.READ], namespace="shop").secret
+    names = [f"{{{prefix}}}:api_keys", f"{{{prefix}}}:api_keys:version"]
+    backup = [redis.dump(name) or b"" for name in names]
+    operator.create_api_key("lost", [Scope.READ], namespace="shop")
+    assert registry.find_by_secret(secret)
+
+    for name, value in zip(names, backup, strict=True):
+        redis.restore(name, 0, value, replace=True)
+    operator.revoke_api_key("shop")
+    monotonic.now += key_registry.REFRESH_S
+
+    assert registry.find_by_secret(secret) is None
 
 
 def test_keys_that_cannot_be_confirmed_are_refused(
@@ -120,6 +142,34 @@ def test_requests_beyond_the_rate_wait(keys: ApiKeys) -> None:
     assert counts == [(1, 0), (1, 0), (0, pytest.approx(0.5))]
     assert keys.count_requests("shop", 2.0, 1000.6) == (1, 0)
     assert keys.count_requests("other", 2.0, 1000.0, at_most=9) == (2, 0)
+
+
+def test_a_second_rotation_keeps_the_secret_in_use_for_its_overlap(operator: VoiceQueue) -> None:
+    """The caller may not have received the secret of the first; a shorter overlap ends all of them earlier."""
+    secrets = [operator.create_api_key("shop", [Scope.READ], namespace="shop").secret]
+    for overlap in (60, 3600, 600):
+        rotated = operator.rotate_api_key("shop", overlap=overlap)
+        secrets.append(rotated.secret)
+
+    [key] = operator.api_keys()
+    now = key.previous_until - 600
+    for seconds, accepted in (
+        (30, [True, True, True, True]),
+        (300, [False, True, True, True]),
+        (900, [False, False, False, True]),
+    ):
+        assert [key.accepts(hash_key(secret), now + seconds) for secret in secrets] == accepted
+
+
+@pytest.mark.parametrize(("requests_per_s", "now"), [(50.0, 1000.0), (0.001, 100.0)], ids=["edited", "clock set back"])
+def test_no_request_waits_longer_than_the_rate_demands(keys: ApiKeys, requests_per_s: float, now: float) -> None:
+    """After an edit that makes a slow key faster, and after Redis's clock was set back."""
+    assert keys.count_requests("shop", 0.001, 1000.0) == (1, 0)
+
+    counted, wait_s = keys.count_requests("shop", requests_per_s, now)
+
+    assert counted == 0
+    assert wait_s == pytest.approx(1 / requests_per_s)
 
 
 def test_a_gateway_counts_some_requests_in_advance(operator: VoiceQueue, keys: ApiKeys) -> None:
@@ -208,13 +258,42 @@ def test_the_old_secret_remains_if_the_reply_of_its_rotation_is_lost(
     assert [key.accepts(hash_key(secret), key.previous_until - 1) for secret in (old, rotated.secret)] == [True, True]
 
 
-@pytest.mark.parametrize("record", ["", "{", "[]", "{}", '{"scopes": ["read"], "digest": "", "max_priority": "later"}'])
+def damaged(**fields: object) -> str:
+    """Return the record of a key that has other values in these fields."""
+    key = ApiKey("newer", frozenset({Scope.READ}), "a" * 64, "shop")
+    return json.dumps({**json.loads(key.to_record()), **fields})
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        *("", "{", "[]", "{}", '{"scopes": ["read"], "digest": "", "max_priority": "later"}'),
+        *(damaged(digest=None), damaged(previous_digest=[1]), damaged(previous_until=None), damaged(namespace=7)),
+        *(damaged(created_at=1e300), damaged(revoked_at="never"), damaged(expires_at="2030"), damaged(expires_at=1e15)),
+        *(
+            damaged(requests_per_s="many"),
+            damaged(batch_pattern=["a"]),
+            damaged(budget_day="500"),
+            damaged(older=[["a"]]),
+        ),
+    ],
+)
 def test_a_record_that_cannot_be_read_disables_its_own_key_only(
-    operator: VoiceQueue, keys: ApiKeys, redis: Redis, prefix: str, record: str
+    operator: VoiceQueue,
+    keys: ApiKeys,
+    redis: Redis,
+    prefix: str,
+    record: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A later release may have written it, with a limit that this one cannot keep."""
     secret = operator.create_api_key("shop", [Scope.READ], namespace="shop").secret
     redis.hset(f"{{{prefix}}}:api_keys", "newer", record)
+    redis.hset(f"{{{prefix}}}:api_keys:last_used", "shop", "yesterday")
 
-    assert [key.name for key in operator.api_keys()] == ["shop"]
+    assert [key.as_dict()["last_used_at"] for key in operator.api_keys()] == [None]
     assert KeyRegistry(keys, Time(), monotonic=Time()).find_by_secret(secret)
+    assert "cannot be read are refused: 'newer'" in caplog.text
+    assert in_namespace(operator, "shop").budgets() == []
+    with pytest.raises(ApiKeyNotFoundError):
+        operator.revoke_api_key("newer")

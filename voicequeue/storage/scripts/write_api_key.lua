@@ -8,7 +8,9 @@ local current = redis.call('HGET', key('api_keys'), name) or ''
 if current == after then return 1 end -- the script runs again: its reply was lost
 if current ~= before then return 0 end
 redis.call('HSET', key('api_keys'), name, after)
-redis.call('INCR', key('api_keys:version'))
+-- A version does not occur twice, also after Redis has lost changes: a gateway may have read them.
+local version = key('api_keys:version')
+redis.call('SET', version, redis.sha1hex((redis.call('GET', version) or '') .. name .. after))
 set_fields(key('budget:key/' .. name), ARGV, 4)
 list_budget('key/' .. name)
 return 1

@@ -53,11 +53,26 @@ def router(queue: VoiceQueue, access: AccessControl, root_secrets: Sequence[str]
         caller = request.state.caller
         key = await run_in_threadpool(access.find_by_name, caller)
         namespace = ALL if key is None else key.namespace
+        if access.is_configured(caller):
+            await run_in_threadpool(_require_no_other, operator, caller, namespace)
         secret = await run_in_threadpool(_set, operator, caller, root_secrets, overlap_s, namespace)
         document: schemas.CallbackSecret = {"name": caller, "secret": secret}
         return JSONResponse(document, status_code=201, headers={"Cache-Control": "no-store"})
 
     return routes
+
+
+def _require_no_other(queue: VoiceQueue, key_name: str, namespace: str) -> None:
+    """Refuse if a key in Redis has the name and another namespace: both would sign with one secret.
+
+    Raises ProblemError.
+    """
+    if any(key.name == key_name and key.namespace != namespace for key in queue.api_keys()):
+        raise ProblemError(
+            409,
+            f"A key in Redis has the name {key_name} too, and another namespace. Callback secrets belong to names: "
+            "give one of the two keys another name.",
+        )
 
 
 def _set(queue: VoiceQueue, key_name: str, root_secrets: Sequence[str], overlap_s: int, namespace: str) -> str:

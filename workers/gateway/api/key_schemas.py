@@ -96,4 +96,4 @@ class Rotation(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     overlap_s: Annotated[float, Field(ge=0, le=OVERLAP_MAX_S)] = OVERLAP_S
-    """Seconds for which the secret before is accepted, too."""
+    """Seconds for which the secrets before are accepted, too, unless their own overlap ends earlier."""

@@ -78,7 +78,7 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
         "/v1/keys/{name}/rotate",
         responses={
             200: response_of(key_schemas.NewKey, "The key and its new secret."),
-            **problems(400, 401, 403, 404, 408, 413, 415, 422, 503),
+            **problems(400, 401, 403, 404, 408, 409, 413, 415, 422, 503),
         },
         openapi_extra=json_body("Rotation", {"An hour": {"overlap_s": 3600}}),
     )

@@ -18,9 +18,11 @@ from voicequeue.storage.connection.errors import translated_errors
 #: Seconds after which a request reads whether the keys have changed; and for which they are valid without an answer.
 REFRESH_S, KEYS_VALID_S = 2.0, 8.0
 
-#: Seconds whose requests a process counts in advance, so that it asks Redis ten times a second at most for each key;
-#: and for which they may be sent.
-ADVANCE_S, ADVANCE_VALID_S = 0.1, 1.0
+#: Time (seconds) whose requests a process counts in advance: it asks Redis at most ten times a second for each key.
+ADVANCE_S = 0.1
+
+#: Requests that were counted in advance are forgotten after this time (seconds).
+ADVANCE_VALID_S = 1.0
 
 #: Seconds between two writes of the time when a key was last used.
 NOTE_S = 60.0
@@ -134,7 +136,7 @@ class KeyRegistry:
 
     def _index(self, keys: Sequence[ApiKey]) -> None:
         current = [key for key in keys if key.revoked_at is None]
-        by_digest = {key.previous_digest: key for key in current if key.previous_digest}
+        by_digest = {digest: key for key in current for digest, _ in key.replaced()}
         self._by_digest = by_digest | {key.digest: key for key in current}
         self._by_name = {key.name: key for key in current}
         self._advance.clear()  # limits may have changed

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from voicequeue.auth import signatures
-from voicequeue.auth.api_keys import ApiKey, Scope
+from voicequeue.auth.api_keys import ApiKey, Scope, hash_key
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.sessions import SESSION_S, Session
@@ -75,7 +75,7 @@ class SessionManager:
                 return None
             self._store.login_attempts.succeeded(address)
             self._access.count(key)
-            return self._create(key, previous_token)
+            return self._create(key, secret, previous_token)
 
     def log_in_with_link(self, secret: str, *, previous_token: str) -> str | None:
         """Return the token of a new session for the local token, the only key that a link may carry; else None."""
@@ -83,7 +83,7 @@ class SessionManager:
         if key is None:
             return None
         with translated_errors():
-            return self._create(key, previous_token)
+            return self._create(key, secret, previous_token)
 
     def user_of(self, token: str) -> SessionUser | None:
         """Return the user of a session; None if it has ended or its key is no longer configured, or differently."""
@@ -92,7 +92,7 @@ class SessionManager:
             if session is None:
                 return None
             key = self._access.find_by_name(session.name)
-            if key is not None and self._is_proven(session, key) and session.age_s(now) <= SESSION_S:
+            if key is not None and self._is_proven(session, key, now) and session.age_s(now) <= SESSION_S:
                 return SessionUser(key, signatures.derive(token, "form"), session.id)
             if session.age_s(now) > NEW_SESSION_S:
                 self._store.sessions.end(session.id, session.name)
@@ -120,15 +120,21 @@ class SessionManager:
         with translated_errors():
             return self._store.sessions.take_notice(user.session_id)
 
-    def _create(self, key: ApiKey, before: str) -> str:
+    def _create(self, key: ApiKey, secret: str, before: str) -> str:
         if previous := self._store.sessions.find(before):
             self._store.sessions.end(previous.id, previous.name)
-        prove = partial(_prove, self._secrets[0], key)
+        # With the hash of the secret that was sent: the sessions of a replaced secret end with it.
+        prove = partial(_prove, self._secrets[0], replace(key, digest=hash_key(secret)))
         return self._store.sessions.create(key.name, prove, self._store.clock())
 
-    def _is_proven(self, session: Session, key: ApiKey) -> bool:
+    def _is_proven(self, session: Session, key: ApiKey, now: float) -> bool:
         """Return whether a gateway of this queue began the session for this key, as it is configured now."""
-        proofs = [_prove(secret, key, session.id, session.since) for secret in self._secrets]
+        previous = [replace(key, digest=digest) for digest, until in key.replaced() if now < until]
+        proofs = [
+            _prove(secret, version, session.id, session.since)
+            for secret in self._secrets
+            for version in (key, *previous)
+        ]
         return any(signatures.equals_constant_time(proof, session.proof) for proof in proofs)
 
 

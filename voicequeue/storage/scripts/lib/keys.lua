@@ -159,7 +159,7 @@
 --   sessions:<name> zset   sessions of the API key of that name; score = since
 --   api_keys       hash    by name, JSON: an API key that was created at run time, without its secret (domain/api_keys.py);
 --                          a revoked one stays, so that its name is not given again
---   api_keys:version string number of changes of `api_keys`, by which gateways notice them
+--   api_keys:version string hash of all changes of `api_keys`, by which gateways notice them
 --   api_keys:last_used hash by name: time of the last request, about a minute exact
 --   api_keys:rate:<name> string time until which the key has used its requests (GCRA); expires then
 --   failed_logins  zset    addresses with failed logins; score = time of the last attempt
