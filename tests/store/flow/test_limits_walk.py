@@ -39,8 +39,8 @@ MISTAKES = {
         "account",
     ),
     "API keys are not limited": (
-        "local holds, name = {}, api_key_of(source)",
-        "local holds, name = {}, nil",
+        "local name = api_key_of(source)\n    return name",
+        "local name = nil\n    return name",
         "key/app",
     ),
     "jobs in flight are not counted": ("add_to_counter(counters, 'in_flight', slots)", "", "namespace/shop"),

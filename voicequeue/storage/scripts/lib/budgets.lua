@@ -31,18 +31,21 @@ local function add_to_periods(job, credits, day)
 end
 
 local batch_settings = {} -- by batch
-local usage_of, budget_of, lane_holds, key_holds, limit_holds
+local usage_of, budget_of, owner_holds, lane_holds, key_holds, limit_holds
 do
-  -- Return what the jobs of an owner use: slots; credits that upstream may still charge, of jobs in flight, of unsure and of
+  -- Return what the jobs of an owner use, read again after it has changed: slots; credits that upstream may still charge, of jobs in flight, of unsure and of
   -- lost orders; credits spent in all (not of the account), today and this month.
   local USED = { 'admitted', 'charging', 'pending', 'in_flight', 'reserved', 'unsettled', 'purged.unsettled', 'credits' }
   function usage_of(owner, now)
-    flush_counters()
     local counters = owner == 'account' and 'counters' or owner:gsub('/', ':', 1)
+    if usages[counters] then return usages[counters] end
+    flush_counters()
     local day, month = spent_fields(day_of(now))
     local used = redis.call('HMGET', key(counters), day, month, unpack(USED))
     local function n(i) return tonumber(used[i] or 0) end
-    return { day = n(1), month = n(2), in_flight = n(3) + n(4) + n(5) + n(6), reserved = n(7) + n(8) - n(9), credits = n(10) }
+    usages[counters] =
+      { day = n(1), month = n(2), in_flight = n(3) + n(4) + n(5) + n(6), reserved = n(7) + n(8) - n(9), credits = n(10) }
+    return usages[counters]
   end
 
   -- The limits of credits: their name and how they are reported.
@@ -102,8 +105,14 @@ do
     return budgets[owner]
   end
 
-  -- Return the limits that do not allow this many more slots and credits to jobs of a lane: of their batch, of the account
-  -- and of their namespace.
+  -- Return the limits of an owner that do not allow this many more slots and credits.
+  function owner_holds(owner, slots, cost, now)
+    local holds = {}
+    add_holds(holds, owner, budget_of(owner), slots, cost, now)
+    return holds
+  end
+
+  -- Return those of a lane: of its batch, of the account and of its namespace.
   function lane_holds(batch, slots, cost, now)
     local holds = {}
     add_batch_holds(holds, batch, slots, cost, now)
@@ -115,9 +124,8 @@ do
 
   -- Return those of the API key that enqueued a job.
   function key_holds(source, slots, cost, now)
-    local holds, name = {}, api_key_of(source)
-    if name then add_holds(holds, 'key/' .. name, budget_of('key/' .. name), slots, cost, now) end
-    return holds
+    local name = api_key_of(source)
+    return name and owner_holds('key/' .. name, slots, cost, now) or {}
   end
 
   -- Return those of all owners of a job.
@@ -128,7 +136,7 @@ do
   end
 end
 
--- The most jobs that are passed over because their API key has reached a limit, before a lane waits for them.
+-- The most jobs that one admission passes over because their API key has reached a limit; the next one continues there.
 local PASSED_OVER_MAX = 1000
 
 -- Return a predicate for jobs to skip, and a function that makes it skip those of an API key that cost as much or more.
@@ -144,6 +152,13 @@ local function skips_held_keys(is_skipped)
     return true, passed_over > PASSED_OVER_MAX
   end
   return is_held, function(source, cost) held_from[source] = cost end
+end
+
+-- Return whether an owner allows no job, not even the cheapest order. For an admission, which only adds to what is used.
+local held_owners = {}
+local function is_owner_held(owner, now)
+  held_owners[owner] = held_owners[owner] or #owner_holds(owner, 1, PRICE_MIN, now) > 0
+  return held_owners[owner]
 end
 
 -- Return the next job of a lane that its API key allows: its id, stage and cost; nil if there is none, or the limits of

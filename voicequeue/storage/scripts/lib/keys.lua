@@ -58,6 +58,7 @@
 --   lanes:<rank>   zset    batches with such a lane; score = turn order
 --   backlog        hash    queued_credits: what queued and waiting jobs will spend
 --   wake           list    one element while there may be a job to admit
+--   admit_stops    string  JSON, if the last admission passed over too many lanes or jobs: where the next one continues
 --
 -- Voices
 --   voice:<voice>  hash    a voice by its recording (url-…, sha256-…) or its name in a batch (named-…): creator (the
@@ -193,7 +194,11 @@ end
 -- Increments of counters, collected and written when the script ends or reads a counter.
 local increments = {}
 
+-- What owners use, by the name of their counters, as read by this script (lib/budgets.lua).
+local usages = {}
+
 local function add_to_counter(name, field, amount)
+  usages[name] = nil
   increments[name] = increments[name] or {}
   increments[name][field] = (increments[name][field] or 0) + amount
 end
@@ -247,6 +252,7 @@ end
 
 -- Upstream's price of each stage in credits; the same as in voicequeue/domain/stage.py.
 local PRICE = { voice = 4, music = 15 }
+local PRICE_MIN = PRICE.voice
 
 -- Return the cost of a job from this stage to its end.
 local function cost_from_stage(stage, next_stage)
