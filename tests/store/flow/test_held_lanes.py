@@ -77,9 +77,7 @@ def test_lanes_of_a_held_owner_are_passed_over_without_a_look(
 
 
 @pytest.mark.parametrize("owner", ["account", "namespace/", "key/app"])
-def test_lanes_that_give_no_job_are_visited_in_portions(
-    store: JobStore, redis: Redis, prefix: str, owner: str
-) -> None:
+def test_lanes_that_give_no_job_are_visited_in_portions(store: JobStore, redis: Redis, prefix: str, owner: str) -> None:
     """What remains pays no job of 1,200 lanes, but that of the last one; it starts at the third admission."""
     store.flow_control.set_budget(owner, day=4)
     with_lanes(store, (f"b{number}" for number in range(1_200)))
