@@ -60,33 +60,18 @@ local function leave_lane(rank, batch, id)
   if redis.call('EXISTS', lane_key(rank, batch)) == 0 then redis.call('ZREM', key('lanes:' .. rank), batch or '') end
 end
 
--- Where the last admission stopped, because it passed over too many lanes or jobs: `lanes` by priority, `jobs` by lane. The
--- next one continues there, so that no job hides those behind it. Read once.
-local starts
-local function admission_starts()
-  local text = not starts and redis.call('GET', key('admit_stops'))
-  if text then redis.call('DEL', key('admit_stops')) end
-  starts = starts or (text and cjson.decode(text)) or { lanes = {}, jobs = {} }
-  return starts
-end
-
-local function keep_stops(stops)
-  if next(stops.lanes) or next(stops.jobs) then redis.call('SET', key('admit_stops'), cjson.encode(stops)) end
-end
-
 -- lane_heads: return a function that returns the first job of a lane (or the last, with `from_end`) that is of a
 -- stage that is not paused and that is not skipped; called again, the next one, if the caller has removed the first
--- from the lane. With `stops` it continues where the last admission ended the lane, and from the front if it skips no job
+-- from the lane. With `starts` it continues where the last admission ended the lane, and from the front if it skips no job
 -- there; where too many jobs are skipped, it ends the lane and writes its position to `stops`.
 local PAGE = 50
-local function lane_heads(paused, is_skipped, from_end, stops)
+local function lane_heads(paused, is_skipped, from_end, starts, stops)
   local low, high = paused.music and '0' or '-inf', paused.voice and '(0' or '+inf'
   local command, skipped = from_end and 'ZREVRANGEBYSCORE' or 'ZRANGEBYSCORE', {}
   if from_end then low, high = high, low end
-  local function start_of(lane) return stops and admission_starts().jobs[lane] end
   return function(rank, batch)
     local lane = lane_key(rank, batch)
-    local position, ids, is_over = skipped[lane] or start_of(lane) or 0, nil, false
+    local position, ids, is_over = skipped[lane] or (starts and starts()[lane]) or 0, nil, false
     repeat
       local count = position > 0 and PAGE or 1 -- jobs are rarely skipped
       ids = redis.call(command, lane, low, high, 'LIMIT', position, count)
@@ -101,41 +86,9 @@ local function lane_heads(paused, is_skipped, from_end, stops)
         skipped[lane] = position
       end
       is_over = #ids < count
-      if is_over and not skipped[lane] and start_of(lane) then
-        position, is_over, starts.jobs[lane] = 0, false, nil
+      if is_over and not skipped[lane] and starts and starts()[lane] then
+        position, is_over, starts()[lane] = 0, false, nil
       end
     until is_over
-  end
-end
-
--- The most lanes of one priority in which an admission looks for a job in vain.
-local LANES_IN_VAIN_MAX = 500
-
--- Call `visit` with each lane of a priority, in turn, while `is_needed` returns true. It returns whether the lane gave a job
--- (and has the last turn now), and whether that was known without a look into the lane. Continues where the last
--- admission ended, up to the last lane and then from the first; where too many lanes give none, it ends and writes its
--- position to `stops`.
-local function visit_lanes(rank, stops, is_needed, visit)
-  local position, in_vain, p = 0, 0, 1
-  local function page_from(start) return redis.call('ZRANGE', key('lanes:' .. rank), start, start + PAGE - 1) end
-  local page = is_needed() and page_from(0) or {}
-  if page[1] and admission_starts().lanes[rank] then
-    position = starts.lanes[rank]
-    page = page_from(position)
-  end
-  while is_needed() do
-    if not page[p] and p > 1 then page, p = page_from(position), 1 end
-    if not page[p] then
-      if not (starts and starts.lanes[rank]) then return end
-      position, starts.lanes[rank] = 0, nil
-      page, p = page_from(0), 1
-    elseif in_vain == LANES_IN_VAIN_MAX then
-      stops[rank] = position
-      return
-    else
-      local has_given, was_known = visit(page[p])
-      p = p + 1
-      if not has_given then position, in_vain = position + 1, in_vain + (was_known and 0 or 1) end
-    end
   end
 end

@@ -9,7 +9,7 @@
 --   namespaces     zset    every namespace but the default one that ever had a job or rejected message; score = since when
 --   namespace:<name> hash  also of the default one, which has the name '': credits, reserved, queued_credits, purged.credits
 --                          and failed.<code>, as in batch:<name>; in_flight: jobs with a slot; day.<n>, month.<yyyymm> and
---                          purged.day.<n>, as in `counters`; of any but the default one also callbacks.delivered,
+--                          purged.day.<n>, lost.day.<n> and lost.month.<yyyymm>, as in `counters`; of any but the default one also callbacks.delivered,
 --                          archive.files and archive.jobs
 --   key:<name>     hash    the same of jobs that were enqueued with the API key of that name
 --   owners         zset    namespace/<name> and key/<name> that ever had a job; score = since when
@@ -110,7 +110,8 @@
 -- Credits
 --   counters       hash    <stage>.charges, <stage>.credits: permanent; day.<n>, month.<yyyymm>: credits of orders that were
 --                          submitted then (UTC; n since 1970, 400 days are kept); purged.day.<n>: those of purged jobs,
---                          included in day.<n>; days_from: first day of which the counters of owners are complete; corrected.credits: what repairs added;
+--                          included in day.<n>; lost.day.<n>,
+--                          lost.month.<yyyymm>: cost of lost orders of removed jobs that were submitted then; days_from: first day of which the counters of owners are complete; corrected.credits: what repairs added;
 --                          corrections: number of repairs; reserved: credits reserved for jobs in flight and unsure
 --                          jobs; unsettled: cost of lost orders that were given up or resubmitted; failed.<code>:
 --                          number of failed jobs; lane_turn: last turn given to a lane; callbacks.delivered;
