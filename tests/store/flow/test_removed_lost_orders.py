@@ -42,7 +42,7 @@ def test_a_removed_job_with_a_lost_order_gives_no_credits_back_in_its_period(
     store: JobStore, redis: Redis, prefix: str, way: str, owner: str, period: str, later_s: float
 ) -> None:
     """Upstream may have charged it: with another order the budget would be passed."""
-    store.flow_control.set_budget(owner, **{period: 7})
+    store.flow_control.set_budget(owner, **{period: 7})  # type: ignore[arg-type]
     lose_and_remove(store, way)
     assert [budget.remaining for budget in store.budgets(NOW + 3)] == [3]
     assert start(store, "next", NOW + 3) is None

@@ -39,8 +39,7 @@ local function may_admit() return free > 0 and not shortage and not is_over end
 
 local function admit_all(refused_too, is_reversed)
   local is_skipped, skip_key = skips_held_keys(skips_refused(now, refused_too))
-  local starts = not from_end and function() return admission_starts().jobs end
-  local head_of = lane_heads(paused, is_skipped, from_end, starts, not from_end and stops.jobs)
+  local head_of = lane_heads(paused, is_skipped, from_end, not from_end and admission_starts, stops.jobs)
   for n = 0, 2 do
     local rank = is_reversed and 2 - n or n
     visit_lanes(tostring(rank), stops.lanes, may_admit, function(batch)

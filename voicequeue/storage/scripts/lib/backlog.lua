@@ -71,7 +71,7 @@ local function lane_heads(paused, is_skipped, from_end, starts, stops)
   if from_end then low, high = high, low end
   return function(rank, batch)
     local lane = lane_key(rank, batch)
-    local position, ids, is_over = skipped[lane] or (starts and starts()[lane]) or 0, nil, false
+    local position, ids, is_over = skipped[lane] or (starts and starts().jobs[lane]) or 0, nil, false
     repeat
       local count = position > 0 and PAGE or 1 -- jobs are rarely skipped
       ids = redis.call(command, lane, low, high, 'LIMIT', position, count)
@@ -79,15 +79,15 @@ local function lane_heads(paused, is_skipped, from_end, starts, stops)
         local is_resting, ends_lane = is_skipped(id)
         if not is_resting then return id end
         if ends_lane then
-          if stops and position > 0 then stops[lane] = position end
+          if starts and position > 0 then stops[lane] = position end
           return nil
         end
         position = position + 1
         skipped[lane] = position
       end
       is_over = #ids < count
-      if is_over and not skipped[lane] and starts and starts()[lane] then
-        position, is_over, starts()[lane] = 0, false, nil
+      if is_over and not skipped[lane] and starts and starts().jobs[lane] then
+        position, is_over, starts().jobs[lane] = 0, false, nil
       end
     until is_over
   end
