@@ -40,19 +40,19 @@ def with_lanes(store: JobStore, names: Iterable[str]) -> None:
     enqueue_jobs(store, *[voice_with_song(key=name, batch=name) for name in names], source="http:app")
 
 
-@pytest.mark.parametrize("held", [1_000, 1_001, 2_500])
+@pytest.mark.parametrize("ahead", [1_000, 1_001, 2_500])
 def test_jobs_of_a_held_key_do_not_hide_those_behind_them(
-    store: JobStore, redis: Redis, prefix: str, held: int
+    store: JobStore, redis: Redis, prefix: str, ahead: int
 ) -> None:
     """An admission passes over 1,000 of them, and the next one continues there."""
     store.flow_control.set_budget("key/app", day=0)
-    enqueue_jobs(store, *voices(held, "app", "b"), source="http:app")
+    enqueue_jobs(store, *voices(ahead, "app", "b"), source="http:app")
     others = enqueue_jobs(store, *voices(10, "web", "b"), now=NOW + 1, source="http:web")
-    started = [job_id for _ in range(held // 1_001 + 1) for job_id in admit(store)]
+    started = [job_id for _ in range(ahead // 1_001 + 1) for job_id in admit(store)]
     assert sorted(started) == sorted(others)
 
     store.flow_control.set_budget("key/app", day=None)
-    assert sum(len(admit(store)) for _ in range(4)) == held
+    assert sum(len(admit(store)) for _ in range(4)) == ahead
     assert_consistent(redis, prefix)
     assert audit(redis, prefix) == []
 
