@@ -65,7 +65,7 @@ def test_a_job_over_a_hard_budget_is_402_with_what_remains(gateway: Gateway, que
     assert budget == {"owner": "namespace/", "period": "day", "price": 19, "limit": 30, "remaining": 11}
     assert (repeated.status_code, repeated.json()["id"]) == (200, first.json()["id"])
     line = json.loads(rows.text.splitlines()[0])
-    assert line["outcome"] == "rejected"
+    assert (line["outcome"], line["code"]) == ("rejected", "budget_exceeded")
     assert line["errors"] == [{"field": "", "message": refused.json()["detail"]}]
 
 

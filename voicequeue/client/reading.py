@@ -240,6 +240,9 @@ class ReadMethods:
             unsettled = sum(states[state] for state in ACTIVE)
             counts = store.counts(batch)
             holds = store.job_holds([lane.head_id for lane in backlog], now)
+            seconds_left = unsettled * 60 / pace if pace else None
+            if seconds_left is not None and any(it.lasts_beyond(now + seconds_left) for of in holds for it in of):
+                seconds_left = None
             return Status(
                 states=states,
                 gate=store.flow_control.gate(now),
@@ -257,7 +260,7 @@ class ReadMethods:
                 callbacks=store.callbacks.counts(now - HEARTBEAT_TIMEOUT_S) if batch is None else CallbackCounts(),
                 archive=store.archive.counts(now - HEARTBEAT_TIMEOUT_S) if batch is None else ArchiveCounts(),
                 jobs_per_minute=pace,
-                seconds_left=unsettled * 60 / pace if pace else None,
+                seconds_left=seconds_left,
                 at=now,
                 namespace=store.scope.namespace,
             )

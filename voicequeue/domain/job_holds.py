@@ -34,6 +34,17 @@ class JobHoldReason(StrEnum):
     VOICE = "voice"
 
 
+#: Reasons that end at their time, or when an operator ends them, however fast jobs are processed.
+_LASTING = frozenset(
+    (
+        JobHoldReason.BATCH_PAUSED,
+        JobHoldReason.BATCH_STOPPED,
+        JobHoldReason.BATCH_CREDITS,
+        JobHoldReason.BUDGET_DAY,
+        JobHoldReason.BUDGET_MONTH,
+    )
+)
+
 #: States in which a job may have holds.
 HOLDABLE = frozenset((State.QUEUED, State.WAITING))
 
@@ -75,6 +86,10 @@ class JobHold:
     def is_passed(self) -> bool:
         """True if jobs behind this one in its lane may be admitted before it."""
         return self.owner.partition("/")[0] in ("key", "job")
+
+    def lasts_beyond(self, at: float) -> bool:
+        """Return whether it holds its job until later than this time, or until an operator ends it."""
+        return self.reason in _LASTING and (self.until is None or self.until > at)
 
     @property
     def detail(self) -> str:

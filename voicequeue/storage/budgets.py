@@ -76,13 +76,16 @@ def read_budgets(space: Keyspace, now: float) -> list[Budget]:
     pipeline = space.redis.pipeline(transaction=True)
     for owner in owners:
         pipeline.hmget(space.key(f"budget:{owner}"), [*fields, "hard"])
-        pipeline.hmget(space.key(counters_of(owner)), [*fields.values(), "reserved", "unsettled", "purged.unsettled"])
+        lost = [f"lost.{field}" for field in fields.values()]
+        amounts_read = [*fields.values(), *lost, "reserved", "unsettled", "purged.unsettled"]
+        pipeline.hmget(space.key(counters_of(owner)), amounts_read)
     replies = cast(list[list[Any]], pipeline.execute())
     budgets = []
     for owner, limits, amounts in zip(owners, replies[::2], replies[1::2], strict=True):
-        *spent, reserved, unsettled, purged = (int(amount or 0) for amount in amounts)
+        *by_period, reserved, unsettled, purged = (int(amount or 0) for amount in amounts)
+        spent, lost_then = by_period[: len(fields)], by_period[len(fields) :]
         *periods, hard = limits
-        for period, limit, credits in zip(fields, periods, spent, strict=True):
+        for period, limit, credits, lost_credits in zip(fields, periods, spent, lost_then, strict=True):
             if limit:
                 budgets.append(
                     Budget(
@@ -90,7 +93,7 @@ def read_budgets(space: Keyspace, now: float) -> list[Budget]:
                         period,
                         int(limit),
                         credits,
-                        reserved + unsettled - purged,
+                        reserved + unsettled - purged + lost_credits,
                         ends[period],
                         is_hard=hard == "1",
                     )

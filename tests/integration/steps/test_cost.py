@@ -64,7 +64,7 @@ COMMANDS: Mapping[str, int] = {
 #: Commands that these scripts execute.
 INSIDE: Mapping[str, int] = {
     "enqueue": 116,
-    "admit": 1_323,
+    "admit": 1_324,
     "claim_submit": 1_698,
     "apply_transitions": 4_504,
     "claim_poll": 600,

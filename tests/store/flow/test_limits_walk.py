@@ -21,7 +21,7 @@ MISTAKES = {
         "add_to_owners(job, 'reserved', 0)",
         "batch/shop/spring",
     ),
-    "lost orders of the account are not counted": ("n(7) + n(8) - n(9)", "n(7)", "account"),
+    "lost orders of the account are not counted": ("n(9) + n(10) - n(11)", "n(9)", "account"),
     "the day is not limited": ("{ 'day', 'budget_day', \"today's budget of %s is reached\" },", "", "namespace/"),
     "the month is not limited": (
         "{ 'month', 'budget_month', \"this month's budget of %s is reached\" },",
@@ -39,8 +39,8 @@ MISTAKES = {
         "account",
     ),
     "API keys are not limited": (
-        "local holds, name = {}, api_key_of(source)",
-        "local holds, name = {}, nil",
+        "local name = api_key_of(source)\n    return name",
+        "local name = nil\n    return name",
         "key/app",
     ),
     "jobs in flight are not counted": ("add_to_counter(counters, 'in_flight', slots)", "", "namespace/shop"),

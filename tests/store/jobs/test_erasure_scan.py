@@ -61,6 +61,7 @@ IMPERSONAL = {
             "wake",
             "flow",
             "budget:<owner>",
+            "budgets:reported",
         ),
         *("poll_durations:<kind>", "poll_kinds", "poll_schedules", "counters", "account", "balances", "metrics"),
         *("rejected_messages:bytes", "settings", "limits"),
@@ -84,6 +85,7 @@ IMPERSONAL = {
     "what replaces the person": {"tombstones"},
     "filled only while an erasure is interrupted (test_erasure.py)": {"erased_traces", "voices:decided"},
     "expires after a minute": {"session:<id>:notice"},
+    "deleted by each erasure": {"admit_stops"},
     "subjects of requests that were just sent; emptied by the next response": {"unanswered:<reason>"},
 }
 

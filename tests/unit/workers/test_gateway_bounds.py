@@ -138,10 +138,11 @@ def test_a_blocked_writer_ends_when_the_client_disconnects() -> None:
 def test_the_spool_has_room_for_the_outcomes_of_100_000_rows() -> None:
     """A client may send all rows before it reads a line."""
     accepted = '{"line": 100000, "outcome": "new", "id": "k5v2yj3q7m6xw4ra"}\n'
-    wrong = '{"line": 100000, "outcome": "rejected", "errors": [{"field": "song.prompt", "message": "%s"}]}\n'
+    wrong = '{"line": 100000, "outcome": "rejected", "code": "invalid", "errors": [%s]}\n'
+    error = '{"field": "song.prompt", "message": "%s"}' % ("m" * 200)
 
     assert 100_000 * len(accepted) < SPOOL_MAX_BYTES
-    assert 100_000 * len(wrong % ("m" * 200)) < SPOOL_MAX_BYTES
+    assert 100_000 * len(wrong % error) < SPOOL_MAX_BYTES
 
 
 # ── rows ──────────────────────────────────────────────────────────────────────────────────────────

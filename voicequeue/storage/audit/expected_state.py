@@ -115,10 +115,10 @@ def _queued_credits(record: Record) -> int:
 
 
 #: Fields of these hashes that are no sums over the existing jobs: settings, the sample of a batch, which counts
-#: outcomes of retried and purged jobs, too, and what was ever delivered and archived.
+#: outcomes of retried and purged jobs, too, what was ever delivered and archived, and lost orders of removed jobs.
 _NO_SUM = re.compile(
     r"paused|max_credits|max_in_flight|stop_after|stop_min|stopped|callback_url|callback_source|settled_count|sample\..+"
-    r"|callbacks\..+|archive\..+"
+    r"|callbacks\..+|archive\..+|lost\..+"
 ).fullmatch
 
 

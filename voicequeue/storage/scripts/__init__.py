@@ -38,6 +38,7 @@ PARTS = (
     "cancellation",
     "shared_voices",
     "hard_budgets",
+    "admission",
     "stop_loss",
     "batches",
     "removal",

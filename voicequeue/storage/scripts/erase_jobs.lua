@@ -4,6 +4,7 @@
 -- RETURNS  for each id 1 = erased, 2 = marked, 0 = no such job
 local now = ARGV[1]
 redis.call('HSETNX', key('tombstones'), 'secret', ARGV[2])
+redis.call('DEL', key('admit_stops')) -- may name a batch
 local secret = redis.call('HGET', key('tombstones'), 'secret')
 
 local outcomes = {}

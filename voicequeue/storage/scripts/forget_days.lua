@@ -10,7 +10,7 @@ if from and from < first then redis.call('HSET', key('counters'), 'days_from', f
 
 local fields = {}
 for day = first - MISSED_MAX, first - 1 do
-  fields[#fields + 1], fields[#fields + 2] = 'day.' .. day, 'purged.day.' .. day
+  for _, field in ipairs({ 'day.', 'purged.day.', 'lost.day.' }) do fields[#fields + 1] = field .. day end
 end
 local owners = redis.call('ZRANGE', key('owners'), position, position + ARGV[3] - 1)
 if position == 0 then redis.call('HDEL', key('counters'), unpack(fields)) end

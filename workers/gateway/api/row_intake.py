@@ -195,7 +195,8 @@ class RowIntake:
         if entry.error is not None:
             problem = problems.from_exception(entry.error)
             errors = problem.get("errors") or [{"field": "", "message": problem["detail"]}]
-            return json.dumps({"line": line, "outcome": "rejected", "errors": errors}) + "\n"
+            rejected = {"line": line, "outcome": "rejected", "code": problem["code"], "errors": errors}
+            return json.dumps(rejected) + "\n"
         if not self._reports_all:
             return ""
         further = f', "further_job_ids": {json.dumps(entry.job_ids[1:])}' if entry.job_ids[1:] else ""

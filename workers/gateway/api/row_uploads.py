@@ -54,8 +54,8 @@ _ROWS = {
 }
 _OUTCOMES = (
     '{"line": 1, "outcome": "new", "id": "k5v2yj3q7m6xw4ra"}\n'
-    '{"line": 2, "outcome": "rejected", "errors": [{"field": "audio_url", "message": "must be an http:// or '
-    'https:// URL"}]}\n'
+    '{"line": 2, "outcome": "rejected", "code": "invalid", "errors": [{"field": "audio_url", '
+    '"message": "must be an http:// or https:// URL"}]}\n'
     '{"summary": {"complete": true, "new": 1, "existing": 0, "rejected": 1, "credits": 4}}\n'
 )
 

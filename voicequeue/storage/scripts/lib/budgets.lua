@@ -31,18 +31,22 @@ local function add_to_periods(job, credits, day)
 end
 
 local batch_settings = {} -- by batch
-local usage_of, budget_of, lane_holds, key_holds, limit_holds
+local usage_of, budget_of, owner_holds, lane_holds, key_holds, limit_holds
 do
-  -- Return what the jobs of an owner use: slots; credits that upstream may still charge, of jobs in flight, of unsure and of
-  -- lost orders; credits spent in all (not of the account), today and this month.
+  -- Return what the jobs of an owner use, read again after it has changed: slots; credits that upstream may still charge, of jobs in flight, of unsure and of
+  -- lost orders; credits spent in all (not of the account), today and this month, with what lost orders of removed jobs may
+  -- have spent then.
   local USED = { 'admitted', 'charging', 'pending', 'in_flight', 'reserved', 'unsettled', 'purged.unsettled', 'credits' }
   function usage_of(owner, now)
-    flush_counters()
     local counters = owner == 'account' and 'counters' or owner:gsub('/', ':', 1)
+    if usages[counters] then return usages[counters] end
+    flush_counters()
     local day, month = spent_fields(day_of(now))
-    local used = redis.call('HMGET', key(counters), day, month, unpack(USED))
+    local used = redis.call('HMGET', key(counters), day, month, 'lost.' .. day, 'lost.' .. month, unpack(USED))
     local function n(i) return tonumber(used[i] or 0) end
-    return { day = n(1), month = n(2), in_flight = n(3) + n(4) + n(5) + n(6), reserved = n(7) + n(8) - n(9), credits = n(10) }
+    usages[counters] = { day = n(1) + n(3), month = n(2) + n(4), in_flight = n(5) + n(6) + n(7) + n(8),
+      reserved = n(9) + n(10) - n(11), credits = n(12) }
+    return usages[counters]
   end
 
   -- The limits of credits: their name and how they are reported.
@@ -102,8 +106,14 @@ do
     return budgets[owner]
   end
 
-  -- Return the limits that do not allow this many more slots and credits to jobs of a lane: of their batch, of the account
-  -- and of their namespace.
+  -- Return the limits of an owner that do not allow this many more slots and credits.
+  function owner_holds(owner, slots, cost, now)
+    local holds = {}
+    add_holds(holds, owner, budget_of(owner), slots, cost, now)
+    return holds
+  end
+
+  -- Return those of a lane: of its batch, of the account and of its namespace.
   function lane_holds(batch, slots, cost, now)
     local holds = {}
     add_batch_holds(holds, batch, slots, cost, now)
@@ -115,9 +125,8 @@ do
 
   -- Return those of the API key that enqueued a job.
   function key_holds(source, slots, cost, now)
-    local holds, name = {}, api_key_of(source)
-    if name then add_holds(holds, 'key/' .. name, budget_of('key/' .. name), slots, cost, now) end
-    return holds
+    local name = api_key_of(source)
+    return name and owner_holds('key/' .. name, slots, cost, now) or {}
   end
 
   -- Return those of all owners of a job.
@@ -125,38 +134,6 @@ do
     local holds = lane_holds(job.batch, slots, cost, now)
     for _, hold in ipairs(key_holds(job.source, slots, cost, now)) do holds[#holds + 1] = hold end
     return holds
-  end
-end
-
--- The most jobs that are passed over because their API key has reached a limit, before a lane waits for them.
-local PASSED_OVER_MAX = 1000
-
--- Return a predicate for jobs to skip, and a function that makes it skip those of an API key that cost as much or more.
-local function skips_held_keys(is_skipped)
-  local held_from, passed_over = {}, 0
-  local function is_held(id)
-    local resting, ends_lane = is_skipped(id)
-    if resting or not next(held_from) then return resting, ends_lane end
-    local job = redis.call('HMGET', key('job:' .. id), 'stage', 'next_stage', 'source')
-    local least = held_from[job[3]]
-    if not least or cost_from_stage(job[1], job[2]) < least then return false end
-    passed_over = passed_over + 1
-    return true, passed_over > PASSED_OVER_MAX
-  end
-  return is_held, function(source, cost) held_from[source] = cost end
-end
-
--- Return the next job of a lane that its API key allows: its id, stage and cost; nil if there is none, or the limits of
--- the lane do not allow it.
-local function next_allowed(rank, batch, head_of, skip_key, now)
-  local id = head_of(rank, batch)
-  while id do
-    local job = redis.call('HMGET', key('job:' .. id), 'stage', 'next_stage', 'source')
-    local cost = cost_from_stage(job[1], job[2])
-    if #lane_holds(batch, 1, cost, now) > 0 then return nil end
-    if #key_holds(job[3], 1, cost, now) == 0 then return id, job[1], cost end
-    skip_key(job[3], cost)
-    id = head_of(rank, batch)
   end
 end
 
@@ -174,6 +151,17 @@ local function add_to_purged_days(job, by_day)
   for day, credits in pairs(by_day) do
     for _, counters in ipairs(day >= first and { 'counters', unpack(owners_of(job)) } or {}) do
       add_to_counter(counters, 'purged.day.' .. day, credits)
+    end
+  end
+end
+
+-- Keep the cost of lost orders of a job that is removed, by day, in the budgets of its owners.
+local function add_lost_of_removed(job, by_day)
+  for day, credits in pairs(by_day) do
+    local day_field, month_field = spent_fields(day)
+    for _, counters in ipairs({ 'counters', unpack(spenders_of(job)) }) do
+      add_to_counter(counters, 'lost.' .. day_field, credits)
+      add_to_counter(counters, 'lost.' .. month_field, credits)
     end
   end
 end

@@ -9,7 +9,7 @@
 --   namespaces     zset    every namespace but the default one that ever had a job or rejected message; score = since when
 --   namespace:<name> hash  also of the default one, which has the name '': credits, reserved, queued_credits, purged.credits
 --                          and failed.<code>, as in batch:<name>; in_flight: jobs with a slot; day.<n>, month.<yyyymm> and
---                          purged.day.<n>, as in `counters`; of any but the default one also callbacks.delivered,
+--                          purged.day.<n>, lost.day.<n> and lost.month.<yyyymm>, as in `counters`; of any but the default one also callbacks.delivered,
 --                          archive.files and archive.jobs
 --   key:<name>     hash    the same of jobs that were enqueued with the API key of that name
 --   owners         zset    namespace/<name> and key/<name> that ever had a job; score = since when
@@ -58,6 +58,7 @@
 --   lanes:<rank>   zset    batches with such a lane; score = turn order
 --   backlog        hash    queued_credits: what queued and waiting jobs will spend
 --   wake           list    one element while there may be a job to admit
+--   admit_stops    string  JSON, if the last admission passed over too many lanes or jobs: where the next one continues
 --
 -- Voices
 --   voice:<voice>  hash    a voice by its recording (url-…, sha256-…) or its name in a batch (named-…): creator (the
@@ -109,7 +110,8 @@
 -- Credits
 --   counters       hash    <stage>.charges, <stage>.credits: permanent; day.<n>, month.<yyyymm>: credits of orders that were
 --                          submitted then (UTC; n since 1970, 400 days are kept); purged.day.<n>: those of purged jobs,
---                          included in day.<n>; days_from: first day of which the counters of owners are complete; corrected.credits: what repairs added;
+--                          included in day.<n>; lost.day.<n>,
+--                          lost.month.<yyyymm>: cost of lost orders of removed jobs that were submitted then; days_from: first day of which the counters of owners are complete; corrected.credits: what repairs added;
 --                          corrections: number of repairs; reserved: credits reserved for jobs in flight and unsure
 --                          jobs; unsettled: cost of lost orders that were given up or resubmitted; failed.<code>:
 --                          number of failed jobs; lane_turn: last turn given to a lane; callbacks.delivered;
@@ -193,7 +195,11 @@ end
 -- Increments of counters, collected and written when the script ends or reads a counter.
 local increments = {}
 
+-- What owners use, by the name of their counters, as read by this script (lib/budgets.lua).
+local usages = {}
+
 local function add_to_counter(name, field, amount)
+  usages[name] = nil
   increments[name] = increments[name] or {}
   increments[name][field] = (increments[name][field] or 0) + amount
 end
@@ -247,6 +253,7 @@ end
 
 -- Upstream's price of each stage in credits; the same as in voicequeue/domain/stage.py.
 local PRICE = { voice = 4, music = 15 }
+local PRICE_MIN = PRICE.voice
 
 -- Return the cost of a job from this stage to its end.
 local function cost_from_stage(stage, next_stage)

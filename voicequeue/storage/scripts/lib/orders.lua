@@ -53,6 +53,17 @@ local function unsettled_credits(job)
   return credits
 end
 
+-- Return by day the cost of those orders that were submitted on it; of an earlier release's the day is unknown.
+local function unsettled_by_day(job)
+  local orders, by_day = cjson.decode(job.orders or '{}'), {}
+  local submissions = cjson.decode(job.submissions or '{}')
+  for attempt in pairs(cjson.decode(job.lost_orders or '{}')) do
+    local day, credits = unpack(not orders[attempt] and submissions[attempt] or {})
+    if day then by_day[day] = (by_day[day] or 0) + credits end
+  end
+  return by_day
+end
+
 -- Count an order of a job, by its attempt. Returns the new fields `orders`, `credits` and `submissions`; nil if it was
 -- counted before.
 local function count_order(job, order, now)
