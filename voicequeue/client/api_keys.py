@@ -73,6 +73,9 @@ class ApiKeyMethods(ReadMethods):
         key = replace(generated, limits=limits, created_at=self._now())
         amend(namespace=key.namespace, details=_details(key))
         with translated_errors():
+            dropped = self._store.api_keys.dropped_limits(key)
+            problem = f"key/{key_name} has a budget already: set {', '.join(dropped)}, or remove that budget first"
+            require_that("name", not dropped, problem)
             is_new = self._store.api_keys.write(key, before="")
         require_that("name", is_new, f"{key_name!r} was given before; a name of a key is given once")
         return NewApiKey(key, secret)

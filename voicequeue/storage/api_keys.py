@@ -55,6 +55,12 @@ class ApiKeys:
         fields = [text for limit, value in limits.items() for text in (limit, budget_text(limit, value))]
         return bool(self._space.run_change("write_api_key", key.name, before, key.to_record(), *fields))
 
+    def dropped_limits(self, key: ApiKey) -> list[str]:
+        """Return the limits of the budget that the owner of this name has already and that the key does not set."""
+        limits = key.limits.budget()
+        stored = self._redis.hmget(self._space.key(f"budget:key/{key.name}"), list(limits))
+        return [name for name, text in zip(limits, stored, strict=True) if text and limits[name] is None]
+
     def count_requests(self, name: str, requests_per_s: float, now: float, *, at_most: int = 1) -> tuple[int, float]:
         """Count up to `at_most` requests; return how many, and the seconds to wait if the key has used its requests."""
         count, wait = self._space.run_script("count_request", name, requests_per_s, at_most, f"{now:.6f}")

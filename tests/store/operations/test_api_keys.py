@@ -79,6 +79,17 @@ def test_keys_are_for_operators(valkey_url: str, prefix: str) -> None:
         VoiceQueue(valkey_url, prefix=prefix).create_api_key("shop", [Scope.READ], namespace="*")
 
 
+def test_a_new_key_does_not_remove_the_budget_of_its_name(operator: VoiceQueue) -> None:
+    """A key of the environment may have had it; the new key sets each of its limits, or is refused."""
+    operator.set_budget("key/shop", day=5)
+
+    with pytest.raises(InvalidJobError, match="key/shop has a budget already: set day, or remove that budget first"):
+        operator.create_api_key("shop", [Scope.READ], namespace="shop")
+    operator.create_api_key("shop", [Scope.READ], namespace="shop", limits=KeyLimits(budget_day=7))
+
+    assert [(budget.owner, budget.limit) for budget in operator.budgets()] == [("key/shop", 7)]
+
+
 def test_a_gateway_refuses_a_revoked_key_within_ten_seconds(operator: VoiceQueue, keys: ApiKeys) -> None:
     """Another one made the change."""
     monotonic = Time()
