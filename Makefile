@@ -69,7 +69,7 @@ check: $(READY)  ## Run the linter, the format check and the type checker
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## Measure the enqueue rate, CPU per job and memory; PARTS="polling pacing preflight growth flight_ours processes peers flight" for the rest
+bench: $(READY)  ## Measure the enqueue rate, CPU per job and memory; PARTS="polling pacing keys preflight growth flight_ours processes peers flight" for the rest
 	@$(BIN)/python -m benchmarks $(PARTS)
 
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-header

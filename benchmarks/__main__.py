@@ -18,6 +18,7 @@ from benchmarks import (
     growth,
     in_flight,
     ingesting,
+    keys,
     pacing,
     paging,
     pipeline,
@@ -43,6 +44,7 @@ LONG: Mapping[str, Callable[[argparse.Namespace], Iterator[Table]]] = {
     "flight_ours": lambda options: in_flight.tables(options.up_to),
     "processes": lambda _: processes.tables(),
     "steady": lambda _: steady.tables(),
+    "keys": lambda _: keys.tables(),
     "stop_loss": lambda _: stop_loss.tables(),
 }
 NAMED_ONLY = ("preflight", "peers", "flight")

@@ -5,9 +5,6 @@ The descriptions are the tables of docs/configuration.md (`make docs`).
 
 from __future__ import annotations
 
-import re
-from base64 import b64decode
-from ipaddress import ip_network
 from math import inf
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -15,53 +12,19 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from config.setting_checks import (
+    check_buckets,
+    check_callback_secrets,
+    check_hosts_and_networks,
+    check_secret,
+    check_storage,
+)
 from voicequeue.auth.signatures import parse_secrets
 from voicequeue.domain.gate import SUBMIT_RATE_MIN
 from voicequeue.storage.connection.redis_url import validate_redis_url
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-
-
-def _check_callback_secrets(secrets: SecretStr) -> SecretStr:
-    for secret in secrets.get_secret_value().split():
-        before, _, encoded = secret.partition("whsec_")
-        try:
-            size = len(b64decode(encoded, validate=True))
-        except ValueError:
-            size = 0
-        if before or not 24 <= size <= 64:
-            raise ValueError("must be whsec_ followed by 24 to 64 bytes in base64; separate several with spaces")
-    return secrets
-
-
-def _check_secret(secret: SecretStr) -> SecretStr:
-    parse_secrets(secret.get_secret_value())
-    return secret
-
-
-def _check_hosts_and_networks(entries: str) -> str:
-    for entry in entries.replace(",", " ").split():
-        try:
-            ip_network(entry.strip("[]"), strict=False)
-        except ValueError:
-            if set(entry) & set("/:@%*[]"):
-                raise ValueError("must be host names, addresses or networks such as 10.1.0.0/16") from None
-    return entries
-
-
-def _check_buckets(entries: str) -> str:
-    for entry in entries.replace(",", " ").split():
-        if not re.fullmatch(r"(s3://)?[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/]+)*/?", entry):
-            raise ValueError("must be buckets or folders in them, such as recordings or archive/voices")
-    return entries
-
-
-def _check_storage(location: SecretStr) -> SecretStr:
-    text = location.get_secret_value()
-    if any(character.isspace() for character in text) or "::" in text or ".." in text.split("/"):
-        raise ValueError("must be a folder, or an fsspec URL such as s3://bucket/songs")
-    return location
 
 
 class SettingGroup(BaseSettings):
@@ -132,7 +95,7 @@ class GatewaySettings(SettingGroup):
         pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
         description="URL at which MusicAPI reaches the gateway. Unset: no webhooks; results arrive by polling alone.",
     )
-    secret: Annotated[SecretStr, AfterValidator(_check_secret)] = Field(
+    secret: Annotated[SecretStr, AfterValidator(check_secret)] = Field(
         SecretStr(""),
         description="Random text of at least 32 characters (`openssl rand -hex 32`) that signs webhook URLs, and "
         "callbacks unless `VOICEQUEUE_CALLBACK_SECRET` is set, and proves logins to the page. Required with "
@@ -219,7 +182,7 @@ class JobSettings(SettingGroup):
         description="Default of `reuse` for jobs that do not set it: [share the voice](voices.md) with other jobs of "
         "the same recording, earlier ones included.",
     )
-    signed_buckets: Annotated[str, AfterValidator(_check_buckets)] = Field(
+    signed_buckets: Annotated[str, AfterValidator(check_buckets)] = Field(
         "",
         description="Buckets, or folders in them (`recordings, archive/voices`), separated by commas or spaces, for "
         "whose objects workers may [sign links](operations.md#recordings-on-s3) that MusicAPI fetches. Unset: jobs "
@@ -318,13 +281,13 @@ class CallbackSettings(SettingGroup):
 
     title = "Callbacks"
 
-    callback_secret: Annotated[SecretStr, AfterValidator(_check_callback_secrets)] = Field(
+    callback_secret: Annotated[SecretStr, AfterValidator(check_callback_secrets)] = Field(
         SecretStr(""),
         description="Root secret for signing [callbacks](callbacks.md#the-secret): `whsec_` followed by 24 to 64 bytes "
         "in base64. The secret of each receiver is derived from it. Separate several with spaces to rotate: each one "
         "signs. Unset: derived from `VOICEQUEUE_SECRET`.",
     )
-    callback_allowed_hosts: Annotated[str, AfterValidator(_check_hosts_and_networks)] = Field(
+    callback_allowed_hosts: Annotated[str, AfterValidator(check_hosts_and_networks)] = Field(
         "",
         description="Hosts, addresses and networks, separated by commas or spaces, that callbacks may be sent to "
         "[although they are not public](callbacks.md#where-callbacks-may-go).",
@@ -352,13 +315,13 @@ class ArchiveSettings(SettingGroup):
 
     title = "Archive"
 
-    archive_url: Annotated[SecretStr, AfterValidator(_check_storage)] = Field(
+    archive_url: Annotated[SecretStr, AfterValidator(check_storage)] = Field(
         SecretStr(""),
         description="Where finished songs and covers are [stored](archive.md): a folder, or an "
         "[fsspec](https://filesystem-spec.readthedocs.io) URL such as `s3://bucket/songs` (which may hold "
         "credentials). The same for every process. Unset: nothing is archived.",
     )
-    audio_allowed_hosts: Annotated[str, AfterValidator(_check_hosts_and_networks)] = Field(
+    audio_allowed_hosts: Annotated[str, AfterValidator(check_hosts_and_networks)] = Field(
         "",
         description="Hosts, addresses and networks (`10.1.0.0/16`), separated by commas or spaces, from which songs "
         "are [archived](archive.md) and recordings are [checked](bulk.md#preflight) and ingested although they "

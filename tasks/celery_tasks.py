@@ -21,7 +21,7 @@ from tasks.enqueue import ENQUEUE_TASK, HiddenArguments, MessageRejected, enqueu
 from tasks.poll import poll_orders
 from tasks.submit import submit_orders
 from voicequeue.domain.stage import Stage
-from voicequeue.errors import ErasedError, InvalidJobError, KeyConflictError
+from voicequeue.errors import BudgetExceededError, ErasedError, InvalidJobError, KeyConflictError
 
 #: Submit tasks are never redelivered after a crash: maintenance reconciles their jobs from the records.
 SUBMIT: dict[str, Any] = {"acks_late": False, "reject_on_worker_lost": False, "retry_on_worker_lost": False}
@@ -101,7 +101,7 @@ def _register_intake(app: Celery, services: Callable[[], TaskContext]) -> None:
             time.sleep(REQUEUE_DELAY_S)
             raise Reject(f"Redis refuses: {type(error).__name__}", requeue=True) from None
         # Celery logs the text of the error and sends it in an event, with that of the traceback.
-        except (InvalidJobError, KeyConflictError, ErasedError) as error:
+        except (InvalidJobError, KeyConflictError, ErasedError, BudgetExceededError) as error:
             raise MessageRejected(safe_reason(error)) from None
         except Exception as error:
             raise RuntimeError(safe_reason(error)).with_traceback(error.__traceback__) from None

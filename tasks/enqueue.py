@@ -16,7 +16,7 @@ from voicequeue.client.results import EnqueueItemResult, item_result
 from voicequeue.domain.namespaces import DEFAULT, namespace_name
 from voicequeue.domain.source import Source
 from voicequeue.domain.spec import VoiceJob, parse_spec
-from voicequeue.errors import ErasedError, InvalidJobError, KeyConflictError, Problem, check_field
+from voicequeue.errors import BudgetExceededError, ErasedError, InvalidJobError, KeyConflictError, Problem, check_field
 from voicequeue.storage.job_ids import StaleIdsError
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.rejected_messages import RejectedMessage
@@ -65,7 +65,7 @@ class MessageRejected(Exception):
 
 def safe_reason(error: Exception) -> str:
     """Return why a message was rejected, without quoting it: the text of an unexpected error may contain the job."""
-    if isinstance(error, ErasedError):
+    if isinstance(error, ErasedError | BudgetExceededError):
         return str(error)
     if isinstance(error, InvalidJobError | KeyConflictError):
         return error.redacted()
@@ -79,7 +79,8 @@ def enqueue_or_reject(
 
     The job, or the rejected message, belongs to the namespace that the message names.
 
-    Raises InvalidJobError, KeyConflictError; RedisError where neither could be written.
+    Raises InvalidJobError, KeyConflictError, ErasedError, BudgetExceededError; RedisError where neither could be
+    written.
     """
     content: Any = {"args": list(args), "kwargs": dict(named)}
     namespace = DEFAULT
@@ -128,7 +129,8 @@ def namespace_argument(named: Mapping[str, Any]) -> str:
 def enqueue_message(
     store: JobStore, job: Mapping[str, Any], *, namespace: str = DEFAULT, message_id: str, now: float
 ) -> str:
-    """Enqueue the job of a message in a namespace and return its id. Raises InvalidJobError, KeyConflictError.
+    """Enqueue the job of a message in a namespace and return its id. Raises InvalidJobError, KeyConflictError,
+    ErasedError, BudgetExceededError.
 
     A message may be delivered twice, so a job without a key gets one from the message id.
     """

@@ -81,9 +81,14 @@ def valkey_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def prefix() -> str:
-    """Return a key prefix that no other test uses."""
-    return f"test{next(_numbers)}"
+def prefix(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Yield a key prefix that no other test uses; afterwards delete its keys, which scans of later tests would read."""
+    name = f"test{next(_numbers)}"
+    yield name
+    if "valkey_url" in request.fixturenames:
+        with connect(request.getfixturevalue("valkey_url")) as client:
+            if keys := list(client.scan_iter(f"{{{name}[-}}]*", count=10_000)):
+                client.unlink(*keys)
 
 
 @pytest.fixture

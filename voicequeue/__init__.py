@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from voicequeue.client.search import Filter, Page
     from voicequeue.domain.api_keys import ApiKey, KeyLimits, Scope
     from voicequeue.domain.balance import Balance, BalanceWindow, UncountedSpending
+    from voicequeue.domain.budgets import Budget
     from voicequeue.domain.charge_review import ChargeReview
     from voicequeue.domain.clip import ArchivedFile, Clip
     from voicequeue.domain.gate import Account, Gate, Hold, Limits
     from voicequeue.domain.job import Charge, Event, Failure, Job, TimelineEntry, charges
+    from voicequeue.domain.job_holds import BacklogHold, JobHold, JobHoldReason
     from voicequeue.domain.song import Song
     from voicequeue.domain.spec import Priority, VoiceJob
+    from voicequeue.domain.spending import Spending, SpendingGroup
     from voicequeue.domain.stage import Stage
     from voicequeue.domain.states import ArchiveState, FailureCode, State
     from voicequeue.domain.status import ArchiveCounts, BacklogLane, Batch, CallbackCounts, RefusedJob, Status
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from voicequeue.errors import (
         ApiKeyNotFoundError,
         BatchNotFoundError,
+        BudgetExceededError,
         ErasedError,
         InvalidAudioError,
         InvalidCursorError,
@@ -68,12 +72,15 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "client.search": ("Filter", "Page"),
     "domain.api_keys": ("ApiKey", "KeyLimits", "Scope"),
     "domain.balance": ("Balance", "BalanceWindow", "UncountedSpending"),
+    "domain.budgets": ("Budget",),
     "domain.charge_review": ("ChargeReview",),
     "domain.clip": ("ArchivedFile", "Clip"),
     "domain.gate": ("Account", "Gate", "Hold", "Limits"),
     "domain.job": ("Charge", "Event", "Failure", "Job", "TimelineEntry", "charges"),
+    "domain.job_holds": ("BacklogHold", "JobHold", "JobHoldReason"),
     "domain.song": ("Song",),
     "domain.spec": ("Priority", "VoiceJob"),
+    "domain.spending": ("Spending", "SpendingGroup"),
     "domain.stage": ("Stage",),
     "domain.states": ("ArchiveState", "FailureCode", "State"),
     "domain.status": ("ArchiveCounts", "BacklogLane", "Batch", "CallbackCounts", "RefusedJob", "Status"),
@@ -81,6 +88,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "errors": (
         "ApiKeyNotFoundError",
         "BatchNotFoundError",
+        "BudgetExceededError",
         "InvalidAudioError",
         "InvalidCursorError",
         "InvalidJobError",
@@ -118,12 +126,15 @@ __all__ = [
     "ArchivedFile",
     "AsyncVoiceQueue",
     "AuditEntry",
+    "BacklogHold",
     "BacklogLane",
     "Balance",
     "BalanceWindow",
     "Batch",
     "BatchNotFoundError",
     "BatchStop",
+    "Budget",
+    "BudgetExceededError",
     "BulkAction",
     "BulkPlan",
     "BulkResult",
@@ -149,6 +160,8 @@ __all__ = [
     "InvalidJobError",
     "InvalidStateError",
     "Job",
+    "JobHold",
+    "JobHoldReason",
     "JobNotFoundError",
     "KeyConflictError",
     "KeyLimits",
@@ -165,6 +178,8 @@ __all__ = [
     "Rejection",
     "Scope",
     "Song",
+    "Spending",
+    "SpendingGroup",
     "Stage",
     "State",
     "Status",

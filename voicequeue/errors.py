@@ -5,8 +5,10 @@
      ├── InvalidAudioError      (also a ValueError)   the recording cannot be used
      ├── KeyConflictError       (also a ValueError)   the idempotency key belongs to a job with other content
      ├── ErasedError            (also a ValueError)   the key or the recording belongs to an erased person
+     ├── BudgetExceededError                          a hard budget does not allow the price of the job
      ├── JobNotFoundError       (also a LookupError)  no job has this id
      ├── BatchNotFoundError     (also a LookupError)  no job is in this batch
+     ├── ApiKeyNotFoundError    (also a LookupError)  no API key has this name, or it is revoked
      ├── PlanNotFoundError      (also a LookupError)  the token of the bulk plan is unknown or expired
      ├── InvalidCursorError     (also a ValueError)   the cursor is not one of this list
      ├── InvalidStateError                            the state of the job does not allow the action
@@ -21,10 +23,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from voicequeue.texts import find_unencodable, replace_unencodable
+from voicequeue.texts import find_unencodable, owner_text, replace_unencodable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -225,8 +228,48 @@ class ErasedError(VoiceQueueError, ValueError):
     def __str__(self) -> str:
         return (
             "the key or the recording of this job was erased at the request of a person, and is not ordered again; "
-            "if the person agrees again, an operator runs `voicequeue erase --allow-key` or `--allow-recording`"
+            "if the person agrees again, an operator runs `voicequeue erase --allow-key`, `--allow-recording` or "
+            "`--allow-hash` in its namespace"
         )
+
+
+class BudgetExceededError(VoiceQueueError):
+    """A hard budget does not allow the price of a new job. Nothing was enqueued.
+
+    Attributes:
+        owner: Owner of the budget: `account`, `namespace/NAME` or `key/NAME`.
+        period: Period of the budget, `day` or `month` (UTC).
+        price: Price of the job, in credits.
+        limit: The budget, in credits; None for that of the account, unless an operator enqueues.
+        remaining: Credits for new jobs, after what was spent, is reserved, and is queued; None as `limit`.
+        resets_at: Time when the next period begins (Unix seconds).
+    """
+
+    def __init__(
+        self, owner: str, period: str, price: int, *, limit: int | None, remaining: int | None, resets_at: float
+    ) -> None:
+        super().__init__(owner, period, price)
+        self.owner, self.period, self.price = owner, period, price
+        self.limit, self.remaining, self.resets_at = limit, remaining, resets_at
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _budget_error, (self.owner, self.period, self.price, self.limit, self.remaining, self.resets_at)
+
+    def __str__(self) -> str:
+        figures = "" if self.remaining is None else f" ({self.remaining:,} of {self.limit:,} credits remaining)"
+        reset = datetime.fromtimestamp(self.resets_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        is_too_small = self.limit is not None and self.price > self.limit
+        end = "an operator has to raise it" if is_too_small else f"it resets at {reset}, or an operator raises it"
+        return (
+            f"the budget of {owner_text(self.owner)} for this {self.period} does not allow {self.price} more credits"
+            f"{figures}: what was spent, is reserved, and is queued counts; {end}"
+        )
+
+
+def _budget_error(
+    owner: str, period: str, price: int, limit: int | None, remaining: int | None, resets_at: float
+) -> BudgetExceededError:
+    return BudgetExceededError(owner, period, price, limit=limit, remaining=remaining, resets_at=resets_at)
 
 
 class JobNotFoundError(VoiceQueueError, LookupError):
@@ -266,7 +309,7 @@ class PlanNotFoundError(VoiceQueueError, LookupError):
     """No bulk plan of this action has this token, or it has expired."""
 
     def __str__(self) -> str:
-        return "no such plan: it has expired, or belongs to the other action; make a new one"
+        return "no such plan: it has expired, or was made for another action or namespace; make a new one"
 
 
 class InvalidCursorError(VoiceQueueError, ValueError):
@@ -277,7 +320,7 @@ class InvalidCursorError(VoiceQueueError, ValueError):
 
 
 class InvalidStateError(VoiceQueueError):
-    """The state of the job does not allow the action."""
+    """The state of the job, or of the queue, does not allow the action."""
 
 
 class NotOperatorError(VoiceQueueError):

@@ -142,3 +142,13 @@ def parse_float(text: str) -> float | None:
         return None
     number = float(text)
     return number if math.isfinite(number) else None
+
+
+def owner_text(owner: str) -> str:
+    """Return an owner in words, such as `namespace shop`."""
+    kind, _, name = owner.partition("/")
+    if kind == "account":
+        return "the account"
+    if kind == "namespace" and not name:
+        return "the default namespace"
+    return f"{'API key' if kind == 'key' else kind} {name}"

@@ -158,6 +158,7 @@ class DispatcherStep(BackgroundStep):
                 run_safely(maintenance.publish_policy)
             if upkeep.is_due():
                 run_safely(maintenance.reconcile)
+                run_safely(maintenance.report_budgets)
                 run_safely(maintenance.purge)
                 run_safely(maintenance.erase)
                 run_safely(maintenance.trim_audit_log)

@@ -78,6 +78,14 @@ class Maintenance:
             reason = batch.stop.reason if batch.stop else ""
             log.warning("batch stopped", extra={"batch": batch.qualified_name, "reason": reason})
 
+    def report_budgets(self) -> None:
+        """Log budgets of which 80 or 100 percent is used, once in their period, and write their callbacks."""
+        services = self._services
+        for budget in services.store.flow_control.report_budgets(services.clock()):
+            figures = {"limit": budget.limit, "remaining": budget.remaining}
+            labels = {"owner": budget.owner, "period": budget.period, "percent": budget.level}
+            log.warning("budget used", extra={**labels, **figures})
+
     # ── the balance ────────────────────────────────────────────────────────────────────────────
 
     def refresh_balance(self) -> None:
@@ -163,6 +171,7 @@ class Maintenance:
         for _ in self._purge:
             if time.monotonic() > deadline:
                 return
+        self._services.store.flow_control.forget_days(self._services.clock())
         if self._retention_s < inf:
             self._purge = self._services.store.purge(self._services.clock(), retention_s=self._retention_s)
 

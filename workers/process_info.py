@@ -9,9 +9,10 @@ from importlib.metadata import version
 from typing import Any
 
 from config.settings import Settings
-from voicequeue.auth import signatures
+from voicequeue.auth.callback_secrets import root_marks
+from voicequeue.auth.signatures import mark
 from voicequeue.storage.connection.redis_url import masked
-from voicequeue.storage.heartbeats import ROTATION_MARK
+from voicequeue.storage.heartbeats import CALLBACK_ROOTS, ROTATION_MARK
 from workers.dependencies import callback_secrets
 
 _STARTED = time.time()
@@ -50,8 +51,9 @@ def process_facts(configured: Settings, kind: str) -> Mapping[str, Any]:
         "celery": version("celery"),
         "python": platform.python_version(),
         "started": _STARTED,
-        "marks": {name: mark for name, mark in _marks(configured).items() if name in REPORTED_SETTINGS[kind]},
+        "marks": {name: text for name, text in _marks(configured).items() if name in REPORTED_SETTINGS[kind]},
         **_old_secret(configured, kind),
+        **({CALLBACK_ROOTS: root_marks(callback_secrets(configured))} if kind == "callbacks" else {}),
     }
 
 
@@ -60,12 +62,11 @@ def _old_secret(configured: Settings, kind: str) -> dict[str, str]:
     _, *old = configured.secrets or ("",)
     if not old or "VOICEQUEUE_SECRET" not in REPORTED_SETTINGS[kind]:
         return {}
-    return {ROTATION_MARK: _mark(old[0], "VOICEQUEUE_SECRET", old[0])}
+    return {ROTATION_MARK: mark(old[0], "VOICEQUEUE_SECRET", old[0])}
 
 
 def _marks(configured: Settings) -> dict[str, str]:
-    """Return a mark per setting that shows only whether two values are equal. A reader of Redis could guess secrets by
-    trial, so only long random ones are used as keys of a mark."""
+    """Return a mark per setting. Only long random secrets are used as keys."""
     secret, callback_secret = configured.signing_secret, " ".join(callback_secrets(configured))
     public = {
         "MUSICAPI_BASE_URL": masked(configured.musicapi_base_url),
@@ -77,13 +78,9 @@ def _marks(configured: Settings) -> dict[str, str]:
         "VOICEQUEUE_REUSE_VOICES": str(configured.reuse_voices),
         "VOICEQUEUE_UNSURE_POLICY": configured.unsure_policy,
     }
-    marks = {name: _mark("", name, value) for name, value in public.items()}
-    marks["VOICEQUEUE_SECRET"] = _mark(secret, "VOICEQUEUE_SECRET", secret)
-    marks["VOICEQUEUE_CALLBACK_SECRET"] = _mark(callback_secret, "VOICEQUEUE_CALLBACK_SECRET", callback_secret)
+    marks = {name: mark("", name, value) for name, value in public.items()}
+    marks["VOICEQUEUE_SECRET"] = mark(secret, "VOICEQUEUE_SECRET", secret)
+    marks["VOICEQUEUE_CALLBACK_SECRET"] = mark(callback_secret, "VOICEQUEUE_CALLBACK_SECRET", callback_secret)
     if secret:
-        marks["MUSICAPI_KEY"] = _mark(secret, "MUSICAPI_KEY", configured.musicapi_key.get_secret_value())
+        marks["MUSICAPI_KEY"] = mark(secret, "MUSICAPI_KEY", configured.musicapi_key.get_secret_value())
     return marks
-
-
-def _mark(key: str, name: str, value: str) -> str:
-    return signatures.derive(key, "mark", name, value)[:12]

@@ -91,7 +91,7 @@ class ArchiveStorage:
         return "/".join([self.url, *path])
 
     def remove_folder(self, *path: str) -> None:
-        """Delete a folder with all its files; nothing if there is none.
+        """Delete a folder with all its files, and the folders above that are empty then; nothing if there is none.
 
         Raises ArchiveStorageError, and ValueError if a folder is not `safe_name`.
         """
@@ -101,6 +101,15 @@ class ArchiveStorage:
         with _storage_errors():
             if self.filesystem.exists(folder):
                 self.filesystem.rm(folder, recursive=True)
+            if not _OBJECT_STORES & set(_protocols(self.filesystem)):
+                for depth in range(len(path) - 1, 0, -1):
+                    self._remove_empty("/".join([self.root.rstrip("/"), *path[:depth]]))
+
+    def _remove_empty(self, folder: str) -> None:
+        """Remove a folder if it is empty: its name may be that of a batch of one person."""
+        if self.filesystem.exists(folder) and not self.filesystem.ls(folder):
+            with suppress(OSError):  # another worker has just put a file there
+                self.filesystem.rmdir(folder)
 
     def _put_and_rename(self, file: Path, to: str) -> None:
         folder, _, name = to.rpartition("/")

@@ -1,6 +1,6 @@
 """The step behind `callback.deliver`: one attempt for each callback of a chunk that is due.
 
-Each host has a lane of its own, so a slow receiver delays no other receiver of the chunk.
+Each host has a lane of its own for each namespace, so a slow receiver delays no other receiver of the chunk.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tasks.callbacks.host_limiter import HostLimiter
 from tasks.callbacks.sender import Delivered, PermanentFailure, Sender, SendResult, TemporaryFailure
 from tasks.callbacks.signing import CallbackSigner, NotSignableError
 from voicequeue.domain import timeouts
+from voicequeue.domain.namespaces import namespace_of
 from voicequeue.net.http_types import Target, UrlNotAllowed
 from voicequeue.storage.callbacks import CallbackClaim, CallbackOutbox, UndeliverableError
 from voicequeue.storage.connection.clock import Clock
@@ -60,7 +61,9 @@ def deliver(services: CallbackServices, ids: Sequence[str]) -> None:
         except (UrlNotAllowed, UndeliverableError) as error:
             _give_up(services, claim, str(error), tried=False)
         else:
-            lanes.setdefault(f"{target.host}:{target.port}", []).append((claim, target))
+            # A lane for each namespace: one that makes a host fail does not delay the callbacks of others to it.
+            lane = f"{namespace_of(claim.batch)}/{target.host}:{target.port}"
+            lanes.setdefault(lane, []).append((claim, target))
     list(services.threads.map(partial(_deliver_lane, services, deadline), lanes, lanes.values()))
 
 

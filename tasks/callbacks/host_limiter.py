@@ -18,12 +18,16 @@ SLOW_S = 1.0
 #: Postponed callbacks are due after this time (seconds) at the earliest, with at least this time between two of them.
 _MIN_DELAY_S, _MIN_GAP_S = 0.05, 0.005
 
+#: As many namespaces may use all of their slots for slow hosts at once. Most threads are then busy, but not all.
+_NAMESPACES = 3
+
 #: Above this number of hosts, idle hosts that are not paused are removed.
 _HOSTS_MAX = 1_000
 
 
 @dataclass(slots=True)
 class _Host:
+    namespace: str = ""
     in_flight: int = 0
     failures: int = 0
     took_s: float = 0.0
@@ -38,10 +42,11 @@ class _Host:
 class HostLimiter:
     """The limits of all hosts. Safe to share between threads; `now` is in seconds.
 
-    At most `max_concurrent` callbacks are in flight to one host, and `max_concurrent_slow` to all slow and failing
-    hosts together. After `failure_threshold` failed attempts in a row a host is paused for `pause_s` seconds, then gets
-    one callback at a time until an attempt succeeds. A callback to a busy host that is not slow waits up to `wait_s`
-    seconds for a slot.
+    A host is named `NAMESPACE/HOST`: each namespace has its own count of it. At most `max_concurrent` callbacks are
+    in flight to one host, `max_concurrent_slow` to all slow and failing hosts of one namespace together, and three
+    times as many to those of all namespaces. After `failure_threshold` failed attempts in a row a host is paused
+    for `pause_s` seconds, then gets one callback at a time until an attempt succeeds. A callback to a busy host
+    that is not slow waits up to `wait_s` seconds for a slot.
     """
 
     def __init__(
@@ -64,7 +69,7 @@ class HostLimiter:
     def try_acquire(self, name: str, now: float) -> float | None:
         """Acquire a slot of the host: return None (then call `release`), or the time when the callback is due again."""
         with self._changed:
-            host = self._hosts.setdefault(name, _Host())
+            host = self._hosts.setdefault(name, _Host(name.rpartition("/")[0]))
             self._changed.wait_for(lambda: host.is_slow or self._has_slot(host, now), self._wait_s)
             host = self._hosts.setdefault(name, host)  # another thread may have removed it while this one waited
             if not self._has_slot(host, now):
@@ -87,14 +92,16 @@ class HostLimiter:
             self._changed.notify_all()
 
     def _has_slot(self, host: _Host, now: float) -> bool:
-        if host.is_slow and self._slow_in_flight() >= self._slow_at_once:
+        if host.is_slow and not self._has_slow_slot(host.namespace):
             return False
         if host.failures >= self._failures:
             return now >= host.paused_until and not host.in_flight
         return host.in_flight < self._at_once
 
-    def _slow_in_flight(self) -> int:
-        return sum(host.in_flight for host in self._hosts.values() if host.is_slow)
+    def _has_slow_slot(self, namespace: str) -> bool:
+        slow = [host for host in self._hosts.values() if host.is_slow]
+        own = sum(host.in_flight for host in slow if host.namespace == namespace)
+        return own < self._slow_at_once and sum(host.in_flight for host in slow) < _NAMESPACES * self._slow_at_once
 
     def _postpone(self, host: _Host, now: float) -> float:
         """Return when the host is likely to have a slot for the next callback in turn; beyond the limit, start over."""

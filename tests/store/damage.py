@@ -8,10 +8,14 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from tests.store.life import enqueue_jobs, job_in_state
+from tests.store.life import NOW, enqueue_jobs, job_in_state
 from tests.support.jobs import voice, voice_with_song
 from voicequeue import State
+from voicequeue.domain.budgets import spent_fields
 from voicequeue.storage.job_store import JobStore
+
+#: The counters of what was spent on the day and in the month of `NOW`.
+TODAY, MONTH = spent_fields(NOW).values()
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ def consistent_store(redis: Redis, store: JobStore, prefix: str) -> Damaged:
     jobs = {state: job_in_state(store, state, voice_with_song(batch="b", key=state)).id for state in states}
     jobs[State.CANCELLED] = job_in_state(store, State.CANCELLED, voice(batch="b", key="cancelled")).id
     [jobs[State.QUEUED]] = enqueue_jobs(store, voice(batch="b", key="queued"))
-    enqueue_jobs(store, voice(key="alone"))
+    enqueue_jobs(store, voice(key="alone"), source="http:app")
     [_, jobs[State.WAITING]] = enqueue_jobs(
         store, *(voice_with_song(batch="b", key=key, reuse=True) for key in ("creator", "waits"))
     )
@@ -108,6 +112,24 @@ def listed_as_stopped(store: Damaged) -> str:
     """List a batch among the stopped ones that is none."""
     store.redis.zadd(store.key("batches:stopped"), {"calm": 1})
     return "batches:stopped: batch calm does not belong there"
+
+
+def budget_not_listed(store: Damaged) -> str:
+    """Set a budget without listing its owner."""
+    store.redis.hset(store.key("budget:account"), "day", 500)
+    return "budgets: account is missing"
+
+
+def owner_not_listed(store: Damaged) -> str:
+    """Remove an API key from the owners of jobs."""
+    assert store.redis.zrem(store.key("owners"), "key/app") == 1
+    return "owners: key/app is missing"
+
+
+def listed_without_budget(store: Damaged) -> str:
+    """List an owner among those with a budget that has none."""
+    store.redis.sadd(store.key("budgets"), "namespace/calm")
+    return "budgets: namespace/calm does not belong there"
 
 
 def shared_voice(store: Damaged) -> str:
@@ -191,4 +213,19 @@ DAMAGES: dict[str, Callable[[Damaged], str]] = {
     "an empty batch is listed": listed,
     "a stopped batch is not listed": not_listed_as_stopped,
     "a batch is listed as stopped": listed_as_stopped,
+    "an API key has more jobs in flight": counted(
+        "key:app", "in_flight", 1, "key app: counts {found} in_flight, the records say {right}"
+    ),
+    "the default namespace has reserved less": counted(
+        "namespace:", "reserved", -1, "namespace : counts {found} reserved, the records say {right}"
+    ),
+    "an API key has spent more today": counted(
+        "key:app", TODAY, 15, f"key app: counts {{found}} {TODAY}, the records say {{right}}"
+    ),
+    "the account has spent less this month": counted(
+        "counters", MONTH, -4, f"counters: counts {{found}} {MONTH}, the records say {{right}}"
+    ),
+    "an owner is not listed": owner_not_listed,
+    "a budget is not listed": budget_not_listed,
+    "an owner without a budget is listed": listed_without_budget,
 }

@@ -10,6 +10,14 @@ from typing import Any, cast
 
 from redis import Redis
 
+from tests.store.spending import (
+    counted_periods,
+    queued_credits,
+    reserved_credits,
+    spenders,
+    spent_periods,
+    unsettled_credits,
+)
 from tests.support.jobs import voice_with_song
 from voicequeue import Clip, Failure, FailureCode, Job, Stage, State, VoiceJob
 from voicequeue.domain import serialization, transitions
@@ -17,6 +25,7 @@ from voicequeue.domain.claims import ChargedOrder, StalledJob, SubmitClaim, Subm
 from voicequeue.domain.gate import HoldEffect, HoldReason, Refusal
 from voicequeue.domain.job import Transition
 from voicequeue.domain.namespaces import index_of, namespace_of, split
+from voicequeue.domain.source import Source
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.states import IN_FLIGHT, MAY_HAVE_LATE_RESULT, SETTLED
 from voicequeue.storage.job_queries import SONG_SCORE_OFFSET
@@ -28,10 +37,10 @@ NOW = 1_760_000_000.0
 REACHABLE = [state for state in State if state is not State.WAITING]
 
 
-def enqueue_jobs(store: JobStore, *specs: VoiceJob, now: float = NOW) -> list[str]:
+def enqueue_jobs(store: JobStore, *specs: VoiceJob, now: float = NOW, source: str = Source.LIBRARY) -> list[str]:
     """Enqueue jobs in one call and return their ids."""
     pairs = [(spec.job_id(namespace=store.scope.target), spec) for spec in specs]
-    store.enqueue(pairs, now)
+    store.enqueue(pairs, now, source=source)
     return [job_id for job_id, _ in pairs]
 
 
@@ -206,6 +215,9 @@ class IndexSnapshot:
     batch_credits: Counter[str]
     batch_reserved: Counter[str]
     batch_queued: Counter[str]
+    slots: Counter[str]
+    periods: Counter[tuple[str, str]]
+    unsettled: int
     credits: int
     reserved: int
     queued: int
@@ -223,6 +235,7 @@ def expected_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
     credits: Counter[str] = Counter()
     reserved: Counter[str] = Counter()
     queued: Counter[str] = Counter()
+    slots: Counter[str] = Counter()
     for job_id, record in records.items():
         namespace, batch = split(record.get("batch", ""))
         states.setdefault(index_of(record["state"], namespace), set()).add(job_id)
@@ -235,8 +248,8 @@ def expected_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
         if batch:
             batches.setdefault(record["batch"], Counter())[record["state"]] += 1
             members.setdefault(record["batch"], set()).add(job_id)
-        owners = ([record["batch"]] if batch else []) + ([f"namespace:{namespace}"] if namespace else [])
-        for owner in owners:
+        slots.update(dict.fromkeys(spenders(record), record["state"] in IN_FLIGHT))
+        for owner in ([record["batch"]] if batch else []) + spenders(record):
             credits[owner] += int(record.get("credits", 0))
             reserved[owner] += reserved_credits(record) + unsettled_credits(record)
             queued[owner] += queued_credits(record)
@@ -254,6 +267,9 @@ def expected_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
         batch_credits=+credits,
         batch_reserved=+reserved,
         batch_queued=+queued,
+        slots=+slots,
+        periods=sum((spent_periods(record) for record in records.values()), Counter()),
+        unsettled=sum(map(unsettled_credits, records.values())),
         credits=spent,
         reserved=sum(map(reserved_credits, records.values())),
         queued=sum(map(queued_credits, records.values())),
@@ -272,29 +288,6 @@ def all_records(keys: dict[str, Any], prefix: str) -> dict[str, dict[str, str]]:
     return {key.removeprefix(root): record for key, record in keys.items() if key.startswith(root)}
 
 
-def reserved_credits(record: dict[str, str]) -> int:
-    """Return the credits reserved for a job: what it may still spend in flight or unsure."""
-    begun = list(Stage)[list(Stage).index(Stage(record["stage"])) :]
-    stages = begun if "next_stage" in record else begun[:1]
-    ordered = stages[:1] if "cancelling" in record else stages
-    still = {State.ADMITTED: stages, State.CHARGING: ordered, State.UNSURE: ordered, State.PENDING: stages[1:]}
-    return sum(PRICES[stage] for stage in still.get(State(record["state"]), []))
-
-
-def queued_credits(record: dict[str, str]) -> int:
-    """Return the credits that a queued or waiting job will spend; the voice is counted for the job that creates it."""
-    begun = list(Stage)[list(Stage).index(Stage(record["stage"])) :]
-    stages = begun if "next_stage" in record else begun[:1]
-    still = {State.QUEUED: stages, State.WAITING: stages[1:]}
-    return sum(PRICES[stage] for stage in still.get(State(record["state"]), []))
-
-
-def unsettled_credits(record: dict[str, str]) -> int:
-    """Return the cost of a job's lost orders that were given up or resubmitted and never reported."""
-    lost, orders = (json.loads(record.get(field, "{}")) for field in ("lost_orders", "orders"))
-    return sum(PRICES[Stage(stage)] for attempt, stage in lost.items() if attempt not in orders)
-
-
 def actual_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
     """Return the actual sorted sets, batch hashes and counters."""
     root = f"{{{prefix}}}:"
@@ -307,7 +300,9 @@ def actual_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
         listed = set(keys.get(root + index_of("batches", namespace), ()))
         assert listed == {batch for batch in counted if namespace_of(batch) == namespace}
     owners = counted | {
-        key.removeprefix(root): Counter(record) for key, record in keys.items() if key.startswith(f"{root}namespace:")
+        key.removeprefix(root): Counter(record)
+        for key, record in keys.items()
+        if key.startswith((f"{root}namespace:", f"{root}key:"))
     }
     counters = {name: int(value) for name, value in keys.get(f"{root}counters", {}).items()}
     states = {
@@ -332,6 +327,9 @@ def actual_indexes(keys: dict[str, Any], prefix: str) -> IndexSnapshot:
         ),
         batch_reserved=+Counter({name: int(counts["reserved"]) for name, counts in owners.items()}),
         batch_queued=+Counter({name: int(counts["queued_credits"]) for name, counts in owners.items()}),
+        slots=+Counter({name: int(counts["in_flight"]) for name, counts in owners.items()}),
+        periods=counted_periods({**owners, "counters": counters}),
+        unsettled=counters.get("unsettled", 0) - counters.get("purged.unsettled", 0),
         credits=sum(counters.get(f"{stage}.credits", 0) for stage in (*Stage, "corrected"))
         - counters.get("purged.credits", 0),
         reserved=counters.get("reserved", 0),

@@ -12,6 +12,18 @@ import yaml
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
 
+#: The variables that compose requires in .env: those of `make secrets`, and the key of the account.
+REQUIRED = {
+    "FLOWER_BASIC_AUTH",
+    "MUSICAPI_KEY",
+    "VALKEY_APP_PASSWORD",
+    "VALKEY_FLOWER_PASSWORD",
+    "VALKEY_GATEWAY_PASSWORD",
+    "VALKEY_WORKER_PASSWORD",
+    "VOICEQUEUE_CALLBACK_SECRET",
+    "VOICEQUEUE_SECRET",
+}
+
 #: `$$`, `${NAME}`, `${NAME:-default}` and `${NAME:?error}`.
 _VARIABLE = re.compile(r"\$\$|\$\{(\w+)(?::([-?])([^}]*))?\}")
 

@@ -30,6 +30,8 @@ from tests.skewed_clock import SkewedClock
 from tests.support.callback_receiver import CallbackReceiver, expected
 from tests.support.refusing import CODES, rejecting_writes
 from tests.tools.torture_setup import (
+    BUDGET,
+    BUDGETED,
     ENV,
     LIMIT,
     LIMITED,
@@ -37,7 +39,8 @@ from tests.tools.torture_setup import (
     REFUSED,
     dials,
     differences,
-    spent_by_limited,
+    songs_of,
+    spent_by,
     without_faults,
 )
 from voicequeue import FailureCode, InvalidStateError, Song, State, StoreUnavailableError, VoiceJob, VoiceQueue
@@ -95,11 +98,10 @@ class Torture:
         with VoiceQueue(self.redis_url, namespace="*") as queue:
             queue.set_batch_callback("torture", f"{self.receiver.server.url}/batch")
             queue.set_batch_limits(LIMITED, max_credits=LIMIT)
-            queue.enqueue_many(
-                {"audio_url": f"https://recordings.example/{LIMITED}-{number}.wav", "batch": LIMITED,
-                 "song": {"prompt": "la la", "title": f"Limited {number}"}, "key": f"{LIMITED}-{number}"}
-                for number in range(60)
-            )  # fmt: skip
+            queue.enqueue_many(songs_of(LIMITED))
+            queue.set_budget(f"namespace/{BUDGETED}", day=BUDGET, month=BUDGET)
+        with VoiceQueue(self.redis_url, namespace=BUDGETED) as app:
+            app.enqueue_many(songs_of(BUDGETED, batches=3))
 
     def start_redis(self) -> str:
         """Start the Redis of the run; return its URL."""
@@ -322,8 +324,9 @@ class Torture:
         findings += [f"job {job_id} is unsure without a reason" for job_id, reason in reasons.items() if not reason]
         failed = (job for job in jobs if job.failure and job.failure.code is not FailureCode.ABANDONED)
         findings += [f"job {job.id} failed: {job.failure}" for job in failed]
-        if (spent := spent_by_limited(ledger)) > LIMIT:
-            findings.append(f"{spent} credits were spent by the batch with a limit of {LIMIT}")
+        for owner, limit in {LIMITED: LIMIT, BUDGETED: BUDGET}.items():
+            if (spent := spent_by(owner, ledger)) > limit:
+                findings.append(f"{spent} credits were spent by {owner} with a limit of {limit}")
         if len(jobs) != self.enqueued:
             findings.append(f"{self.enqueued} jobs were enqueued, {len(jobs)} are there")
         self.states = Counter(str(job.state) for job in jobs)

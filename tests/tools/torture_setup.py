@@ -51,6 +51,10 @@ REFUSALS = (
 #: A batch with a credit limit, and the limit.
 LIMITED, LIMIT = "limited", 400
 
+#: A namespace with a budget, which all of its batches share, and the budget: of the month, too, because a run may end
+#: on the next day.
+BUDGETED, BUDGET = "budgeted", 300
+
 
 def dials(seed: int, *, webhooks: bool) -> dict[str, object]:
     """Return the simulator's dials: every response shape, and each fault now and then."""
@@ -103,9 +107,20 @@ def differences(jobs: Iterable[Job], ledger: dict[str, Any]) -> Iterator[str]:
             yield f"jobs {ids}: {booked} credits in their records, {spent} in the ledger"
 
 
-def spent_by_limited(ledger: dict[str, Any]) -> int:
-    """Return the credits charged for the limited batch: its recordings, and the songs of their voices."""
-    voices = [charge for charge in ledger["charges"] if f"/{LIMITED}-" in charge["subject"]]
+def songs_of(owner: str, *, batches: int = 1) -> Iterator[dict[str, Any]]:
+    """Yield the jobs of an owner whose credits are limited."""
+    for number in range(60):
+        yield {
+            "audio_url": f"https://recordings.example/{owner}-{number}.wav",
+            "batch": owner if batches == 1 else f"{owner}-{number % batches}",
+            "song": {"prompt": "la la", "title": f"{owner} {number}"},
+            "key": f"{owner}-{number}",
+        }
+
+
+def spent_by(owner: str, ledger: dict[str, Any]) -> int:
+    """Return the credits charged for the jobs of an owner: its recordings, and the songs of their voices."""
+    voices = [charge for charge in ledger["charges"] if f"/{owner}-" in charge["subject"]]
     personas = {derived_uuid(charge["task_id"], "persona") for charge in voices}
     songs = [charge for charge in ledger["charges"] if charge["subject"] in personas]
     return sum(charge["credits"] for charge in (*voices, *songs))

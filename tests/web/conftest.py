@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import requests
 from fastapi import FastAPI
+from playwright.sync_api import Browser, BrowserContext, Page
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from config.settings import Settings
 from tests.conftest import eventually
 from tests.support.rights import url_with_rights
+from tests.web.browsing import Window
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope as KeyScope
 from workers import local_token
@@ -142,6 +144,28 @@ def keyless(build_gateway: Build, token_file: Path) -> Gateway:
 def local(keyless: Gateway) -> Gateway:
     """Return a gateway without configured keys, logged in with its local token."""
     return keyless.logged_in()
+
+
+@pytest.fixture
+def window(browser: Browser) -> Iterator[Window]:
+    """Return a function that opens windows, each with its own cookies."""
+    contexts: list[BrowserContext] = []
+    errors: list[str] = []
+
+    def opened(url: str, **options: Any) -> Page:
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(10_000)
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("dialog", lambda dialog: errors.append(dialog.message))
+        page.goto(url)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert errors == []
 
 
 def app_of(gateway: Gateway) -> FastAPI:

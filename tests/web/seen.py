@@ -36,7 +36,10 @@ class ParsedPage(HTMLParser):
                 }
             )
         elif tag == "input" and self.forms and "name" in attributes:
-            self.forms[-1]["fields"][attributes["name"]] = attributes.get("value") or ""
+            if attributes.get("type") != "checkbox":
+                self.forms[-1]["fields"][attributes["name"]] = attributes.get("value") or ""
+            elif "checked" in attributes:
+                self.forms[-1]["fields"][attributes["name"]] = attributes.get("value") or "on"
         elif tag == "button" and self.forms:
             self._button = attributes
 

@@ -32,6 +32,7 @@ ROUTES = [
     ("PATCH", "/v1/keys/b", Scope.ADMIN),
     ("POST", "/v1/keys/b/rotate", Scope.ADMIN),
     ("POST", "/v1/keys/b/revoke", Scope.ADMIN),
+    ("POST", "/v1/erase", Scope.ADMIN),
     ("POST", "/v1/jobs", Scope.ENQUEUE),
     ("POST", "/v1/batches/b/jobs", Scope.ENQUEUE),
     ("PATCH", "/v1/batches/b", Scope.ENQUEUE),
@@ -51,6 +52,9 @@ ROUTES = [
     ("POST", "/v1/pause", Scope.OPERATE),
     ("POST", "/v1/resume", Scope.OPERATE),
     ("GET", "/v1/audit-log", Scope.OPERATE),
+    ("GET", "/v1/budgets", Scope.READ),
+    ("PUT", "/v1/budgets/account", Scope.OPERATE),
+    ("GET", "/v1/spend", Scope.READ),
 ]
 EVERY_ROUTE = pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
 
@@ -58,7 +62,7 @@ EVERY_ROUTE = pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
 def test_every_route_is_tested(gateway: Gateway) -> None:
     """A new route must be added to ROUTES."""
     described = {
-        (method.upper(), path.replace("{job_id}", "x").replace("{name}", "b"))
+        (method.upper(), path.replace("{job_id}", "x").replace("{name}", "b").replace("{owner}", "account"))
         for path, methods in app_of(gateway).openapi()["paths"].items()
         for method in methods
         if path.startswith("/v1") or path == "/metrics"

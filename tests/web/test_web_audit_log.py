@@ -35,6 +35,11 @@ def undelivered(store: JobStore) -> str:
     return job.id
 
 
+def with_key(store: JobStore) -> None:
+    """Store an API key `b`."""
+    store.api_keys.write(api_keys.generate_key("b", [Scope.READ])[1], before="")
+
+
 Case = tuple[str, str, Callable[[JobStore], Any], str, dict[str, Any]]
 
 #: Each route that changes something: method, path, what the store needs, the recorded action, and the body.
@@ -46,6 +51,11 @@ API: list[Case] = [
     ("POST", "/v1/pause", nothing, "pause", {}),
     ("POST", "/v1/resume", paused, "resume", {}),
     ("PATCH", "/v1/batches/{name}", nothing, "set_batch_limits", {"max_credits": 5}),
+    ("POST", "/v1/keys", nothing, "create_api_key", {"name": "shop", "scopes": ["read"]}),
+    ("PATCH", "/v1/keys/{name}", with_key, "edit_api_key", {"requests_per_s": 5}),
+    ("POST", "/v1/keys/{name}/rotate", with_key, "rotate_api_key", {}),
+    ("POST", "/v1/keys/{name}/revoke", with_key, "revoke_api_key", {}),
+    ("PUT", "/v1/budgets/{owner:path}", nothing, "set_budget", {"day": 5}),
 ]
 
 #: Each form of the page that changes something.
@@ -61,9 +71,17 @@ PAGE: list[Case] = [
     ("POST", "/do/batch", queued, "set_batch_limits", {"batch": "b", "max_credits": "5"}),
 ]
 
-#: Routes that enqueue jobs, which name their source, routes that change nothing of the queue, and the callback secret,
-#: which has its test in test_web_callback_secrets.py.
+#: Routes that enqueue jobs, which name their source, routes that change nothing of the queue, the callback secret,
+#: which has its test in test_web_callback_secrets.py, and the pages of API keys and erasures, which have theirs in
+#: test_web_page_keys.py, test_web_erasure.py and test_web_page_erasure.py.
 OTHERS = {
+    ("POST", "/v1/erase"),
+    ("POST", "/erase/plan"),
+    ("POST", "/erase/execute"),
+    ("POST", "/keys/new"),
+    ("POST", "/key/{name}"),
+    ("POST", "/key/{name}/rotate"),
+    ("POST", "/key/{name}/revoke"),
     ("POST", "/v1/callback-secret"),
     ("POST", "/v1/jobs"),
     ("POST", "/v1/batches/{name}/jobs"),
@@ -105,6 +123,7 @@ def test_a_change_by_a_route_names_the_key_and_the_address(
 ) -> None:
     """It also has the reason in the query."""
     gateway.stage.client = ("203.0.113.7", 9)
+    path = path.replace("{owner:path}", "account")
     url = path.format(job_id=prepare(store), name="b") + "?reason=asked"
 
     answer = gateway(method, url, json=body)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.conftest import eventually
-from tests.node import MISSING, MODULES
 from tests.security.surface import site
 from tests.store.life import (
     NOW,
@@ -24,37 +22,13 @@ from tests.store.life import (
     job_with_song,
 )
 from tests.support.jobs import voice_with_song
+from tests.web.browsing import Window, serious_violations
 from tests.web.conftest import KEYS, Build, Gateway
 from voicequeue import Clip, FailureCode, Song, Stage, State
 from voicequeue.domain import serialization
 from voicequeue.storage.job_store import JobStore
 
 EVIL = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>"
-
-#: Opens a browser window. Errors and dialogs in it fail the test.
-Window = Callable[..., Page]
-
-
-@pytest.fixture
-def window(browser: Browser) -> Iterator[Window]:
-    """Return a function that opens windows, each with its own cookies."""
-    contexts: list[BrowserContext] = []
-    errors: list[str] = []
-
-    def opened(url: str, **options: Any) -> Page:
-        contexts.append(browser.new_context(**options))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(10_000)
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("dialog", lambda dialog: errors.append(dialog.message))
-        page.goto(url)
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert errors == []
 
 
 @pytest.fixture
@@ -192,19 +166,10 @@ def test_no_page_is_wider_than_a_phone(local: Gateway, everything: dict[str, str
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_is_accessible(local: Gateway, everything: dict[str, str], window: Window, scheme: str) -> None:
     """axe finds no serious violation: contrast, names, order, keyboard."""
-    script = MODULES / "axe-core" / "axe.min.js"
-    if not script.is_file():
-        pytest.fail(MISSING)
     page = window(local.link(), color_scheme=scheme)
-    violations = {}
     for path in everything.values():
         page.goto(local.url + path)
-        page.evaluate(script.read_text(encoding="utf-8"))
-        for violation in page.evaluate("axe.run().then((result) => result.violations)"):
-            if violation["impact"] in ("serious", "critical"):
-                violations[path, violation["id"]] = [node["html"] for node in violation["nodes"]]
-
-    assert violations == {}
+        assert serious_violations(page) == {}, path
 
 
 def test_text_from_others_never_runs(local: Gateway, store: JobStore, window: Window) -> None:

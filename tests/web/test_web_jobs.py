@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -44,6 +45,28 @@ def test_the_same_key_and_content_is_the_same_job(gateway: Gateway, queue: Voice
     assert answers[0].json() == answers[1].json()
     assert queue.enqueue(voice_with_song(key="order-7")).id == answers[0].json()["id"]
     assert queue.status().states[State.QUEUED] == 1
+
+
+def test_a_job_over_a_hard_budget_is_402_with_what_remains(gateway: Gateway, queue: VoiceQueue) -> None:
+    """The response names the budget and its reset; an existing job is returned as before; a row has the reason."""
+    first = gateway.post("/v1/jobs", {**ORDER, "key": "first"})
+    queue.set_budget("namespace/", day=30, hard=True)
+
+    refused = gateway.post("/v1/jobs", {**ORDER, "key": "second"})
+    repeated = gateway.post("/v1/jobs", {**ORDER, "key": "first"})
+    rows = gateway(
+        "POST", "/v1/batches/b/jobs", data=json.dumps(ORDER), headers={"Content-Type": "application/x-ndjson"}
+    )
+
+    assert problem(refused, 402, "budget_exceeded") == {}
+    budget = refused.json()["budget"]
+    assert "Retry-After" not in refused.headers
+    assert budget.pop("resets_at").endswith("T00:00:00.000Z")
+    assert budget == {"owner": "namespace/", "period": "day", "price": 19, "limit": 30, "remaining": 11}
+    assert (repeated.status_code, repeated.json()["id"]) == (200, first.json()["id"])
+    line = json.loads(rows.text.splitlines()[0])
+    assert (line["outcome"], line["code"]) == ("rejected", "budget_exceeded")
+    assert line["errors"] == [{"field": "", "message": refused.json()["detail"]}]
 
 
 def test_the_same_key_with_other_content_is_a_conflict_that_names_the_job(gateway: Gateway) -> None:
@@ -114,7 +137,7 @@ def test_a_job_is_returned_with_its_timeline(gateway: Gateway, store: JobStore, 
 
     details = gateway.get(f"/v1/jobs/{job.id}")
 
-    assert details == {**job.as_dict(), "timeline": [entry.as_dict() for entry in queue.timeline(job.id)]}
+    assert details == {**job.as_dict(), "holds": [], "timeline": [entry.as_dict() for entry in queue.timeline(job.id)]}
     assert len(details["clips"]) == 2
 
 
@@ -132,6 +155,21 @@ def test_an_etag_is_valid_until_the_next_transition(gateway: Gateway, store: Job
     assert [(response.status_code, response.content) for response in same] == [(304, b"")] * 4
     assert changed.status_code == 200
     assert changed.headers["ETag"] != tag
+
+
+def test_a_queued_job_names_its_holds_and_the_etag_changes_with_them(gateway: Gateway, store: JobStore) -> None:
+    """A client that polls with `If-None-Match` learns that a budget holds its job, and that it no longer does."""
+    path = f"/v1/jobs/{job_in_state(store, State.QUEUED).id}"
+    free = gateway("GET", path)
+    store.flow_control.set_budget("account", day=18, month=None)
+    held_job = gateway("GET", path, headers={"If-None-Match": free.headers["ETag"]})
+    store.flow_control.set_budget("account", day=None, month=None)
+    freed = gateway("GET", path, headers={"If-None-Match": held_job.headers["ETag"]})
+
+    assert [(hold["reason"], hold["owner"], hold["until"]) for hold in held_job.json()["holds"]] == [
+        ("budget_day", "account", None)
+    ]
+    assert (freed.status_code, freed.json()["holds"]) == (200, [])
 
 
 def test_an_etag_changes_when_a_charge_is_confirmed_later(gateway: Gateway, store: JobStore) -> None:

@@ -32,6 +32,16 @@ EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
 # ── what it shows ─────────────────────────────────────────────────────────────────────────────────
 
 
+def test_the_pages_say_what_holds_a_job(local: Gateway, store: JobStore) -> None:
+    """The page of the job names the limit, and every page the number of jobs that it holds."""
+    store.set_batch_limits("spring", max_credits=3)
+    [job_id] = enqueue_jobs(store, voice_with_song(batch="spring"))
+
+    sentence = "the credit limit of batch spring is reached, until it is raised"
+    assert f"Held {sentence}" in get_page(local, f"/job/{job_id}").text
+    assert f"1 queued jobs wait: {sentence}" in get_page(local, "/").text
+
+
 def test_the_list_shows_jobs_and_the_summary(local: Gateway, store: JobStore) -> None:
     """The list links to each job."""
     job = fail_job(

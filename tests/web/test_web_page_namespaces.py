@@ -27,6 +27,9 @@ from voicequeue.storage.job_store import JobStore
 
 KEY, _UNLIMITED = generate_key("intruder", Scope)
 
+#: Name of the owner's API key.
+APP = "app-of-the-owner"
+
 #: Routes of the API and of files; the login and the logout; the endless stream, whose source has a test for the API.
 EXCEPT = re.compile(r"/(v1|hooks|static|docs|openapi\.json|metrics|healthz|readyz|login|logout|live)\b.*")
 
@@ -43,6 +46,7 @@ def values(owned: Owned) -> dict[str, list[str]]:
         "state": ["failed", "unsure"],
         "code": ["refused"],
         "action": ["cancel"],
+        "by": ["day", "month", "namespace", "key", "batch", "namespace,day"],
     }
 
 
@@ -59,11 +63,22 @@ def forms(owned: Owned) -> dict[str, list[dict[str, str]]]:
         "/job/{job_id}/redeliver": [{}],
         "/do/plan": [{**batch, "action": action} for batch in ({}, *batches) for action in ("cancel", "retry")],
         "/do/execute": plans,
+        "/erase/plan": [{"metadata": "of=the owner"}],
+        "/erase/execute": [{"plan": token} for token in owned.tokens],
         "/do/pause": [{}, {"stage": "voice"}, *batches],
         "/do/resume": [{}, {"stage": "voice"}, *batches],
         "/do/limits": [{"in_flight": "1"}],
         "/do/batch": [{**batch, "max_credits": "1"} for batch in batches],
+        "/keys/new": [{"name": "own", "namespace": owned.namespace, "scope_read": "on"}],
+        "/key/{name}": [{"scope_admin": "on"}],
+        "/key/{name}/rotate": [{"overlap_s": "0"}],
+        "/key/{name}/revoke": [{}],
     }
+
+
+def identifiers(owned: Owned) -> dict[str, list[str]]:
+    """Return by placeholder in a path what it may name, of what is owned."""
+    return {"{job_id}": [job.id for job in owned.jobs], "{name}": [APP], "": [""]}
 
 
 def requests_of(app: Any, owned: Owned) -> Iterator[tuple[str, str, dict[str, str]]]:
@@ -75,7 +90,8 @@ def requests_of(app: Any, owned: Owned) -> Iterator[tuple[str, str, dict[str, st
             continue
         for action in ("cancel", "retry") if "{action}" in path else ("",):
             named = path.replace("{action}", action)
-            paths = [named.replace("{job_id}", job.id) for job in owned.jobs] if "{job_id}" in named else [named]
+            [placeholder] = re.findall(r"{\w+}", named) or [""]
+            paths = [named.replace(placeholder, value) for value in identifiers(owned)[placeholder]]
             fields: list[dict[str, str]] = [{}]
             method = "POST" if "POST" in (context.methods or ()) else "GET"
             if method == "POST":
@@ -135,6 +151,8 @@ def test_no_page_shows_or_changes_what_another_namespace_owns(
     shared = app_of(gateway)
     with VoiceQueue(valkey_url, prefix=prefix, namespace=owner) as owning:
         owned = populate(JobStore(redis, prefix, namespace=owner), owning)
+    with VoiceQueue(valkey_url, prefix=prefix, namespace="*") as operating:
+        key = operating.create_api_key(APP, [Scope.READ], namespace=owner).key
     before = owned.footprint(redis, prefix)
     intruding, lonely = Person(gateway, shared), Person(gateway, alone)
     count = 0
@@ -145,3 +163,5 @@ def test_no_page_shows_or_changes_what_another_namespace_owns(
         assert owned.footprint(redis, prefix) == before, request
         count += 1
     assert count > 100
+    with VoiceQueue(valkey_url, prefix=prefix, namespace="*") as operating:
+        assert operating.api_keys() == [key]

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import secrets
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from voicequeue.auth.signatures import callback_secret, derive, parse_secrets
+from voicequeue.auth.signatures import callback_secret, derive, mark, parse_secrets
 from voicequeue.domain.callback_secrets import StoredSecret, UnreadableSecretError
 
 if TYPE_CHECKING:
@@ -34,6 +34,18 @@ def roots(callback_setting: str, common_setting: str) -> tuple[str, ...]:
     Raises ValueError if the latter is invalid.
     """
     return tuple(callback_setting.split()) or tuple(map(callback_secret, parse_secrets(common_setting)))
+
+
+def root_marks(root_secrets: Iterable[str]) -> list[str]:
+    """Return a mark of each root secret, by which processes compare them without showing them."""
+    return [mark(root, "root secret of callbacks", root) for root in root_secrets]
+
+
+def common_roots(root_secrets: Sequence[str], marks: Iterable[Collection[str] | None]) -> list[str]:
+    """Return those of the root secrets that all processes with these marks have; None is a process without marks."""
+    others = [of_process for of_process in marks if of_process is not None]
+    own = zip(root_secrets, root_marks(root_secrets), strict=True)
+    return [root for root, own_mark in own if all(own_mark in of_process for of_process in others)]
 
 
 class SecretCipher:

@@ -69,6 +69,14 @@ def derive(secret: str, *parts: str) -> str:
     return hmac.new(secret.encode(), text.encode(errors="surrogatepass"), sha256).hexdigest()
 
 
+def mark(key: str, name: str, value: str) -> str:
+    """Return a mark of a value that shows only whether two values are equal.
+
+    A reader of Redis could guess secrets by trial, so only long random ones are used as `key`.
+    """
+    return derive(key, "mark", name, value)[:12]
+
+
 def webhook_token(secret: str, job_id: str, stage: str, attempt: int) -> str:
     """Return the token in the webhook URL of one order."""
     return derive(secret, "webhook token", job_id, stage, str(attempt))[:40]

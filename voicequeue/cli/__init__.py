@@ -40,6 +40,16 @@ COMMANDS = {
         LazyCommand("resume", "pause", "Resume what is paused, and retry now what is on hold."),
         LazyCommand("limits", "limits", "Show the limits, or set them for all workers at once."),
         LazyCommand("credits", "limits", "Show the account: balance, reserved, spent and unexplained credits."),
+        LazyCommand(
+            "budget",
+            "budget",
+            "List or set what the account, namespaces and API keys may spend.",
+            attribute="app",
+            has_namespace=False,
+        ),
+        LazyCommand(
+            "spend", "spend", "Show the credits that were charged, by namespace, API key, batch, day or month."
+        ),
     ),
     "Callbacks, archive and messages": (
         LazyCommand("callbacks", "callbacks", "List callbacks that are pending or undelivered, or redeliver them."),

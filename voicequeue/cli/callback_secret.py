@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated
 
 import typer
 
+from voicequeue.auth.api_keys import parse_keys
 from voicequeue.auth.callback_secrets import new_secret
 from voicequeue.cli.callbacks import root_secrets
 from voicequeue.cli.terminal import AsJson, Reason, argument, flag, open_queue, option, out, print_error, print_json
+from voicequeue.client.callback_secrets import shared_roots
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.callback_secrets import OVERLAP_DEFAULT_S
 
@@ -52,8 +55,8 @@ def _seconds(overlap: str | None) -> float:
 
 
 def _create(queue: VoiceQueue, name: str, overlap_s: float | None, *, as_json: bool) -> None:
-    secret, token = new_secret(root_secrets(), name)
-    queue.set_callback_secret(name, token, overlap_s=overlap_s)
+    secret, token = new_secret(shared_roots(queue, root_secrets()), name)
+    queue.set_callback_secret(name, token, overlap_s=overlap_s, namespace=_configured_namespace(name))
     if as_json:
         print_json({"name": name, "secret": secret})
         return
@@ -61,8 +64,17 @@ def _create(queue: VoiceQueue, name: str, overlap_s: float | None, *, as_json: b
     typer.echo(secret)
 
 
+def _configured_namespace(name: str) -> str | None:
+    """Return the namespace of a key of VOICEQUEUE_API_KEYS, as far as this environment has that setting."""
+    try:
+        keys = parse_keys(os.environ.get("VOICEQUEUE_API_KEYS") or "")
+    except ValueError:
+        return None
+    return next((key.namespace for key in keys if key.name == name), None)
+
+
 def _remove(queue: VoiceQueue, name: str, *, as_json: bool) -> None:
-    is_removed = queue.remove_callback_secret(name)
+    is_removed = queue.remove_callback_secret(name, namespace=_configured_namespace(name))
     if as_json:
         print_json({"name": name, "removed": is_removed})
     else:

@@ -21,8 +21,9 @@ from voicequeue.cli.terminal import (
     print_error,
     print_json,
 )
+from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.erasure import ErasureCertificate, ErasurePlan
-from voicequeue.domain.job import to_iso8601
+from voicequeue.domain.namespaces import ALL, DEFAULT
 
 
 def erase(
@@ -30,12 +31,21 @@ def erase(
         list[str] | None, option("NAME=VALUE", "--metadata", help="Erase the jobs with this metadata; repeatable.")
     ] = None,
     dry_run: Annotated[bool, flag("--dry-run", help="Print what would be erased; change nothing.")] = False,
-    certificate: Annotated[Path | None, option("FILE", help="Write the certificate as JSON.")] = None,
+    token: Annotated[
+        str | None,
+        option("TOKEN", help="Erase what an earlier dry run printed, or print the certificate again, for a day."),
+    ] = None,
+    certificate: Annotated[
+        Path | None, option("FILE", help="Write the certificate as text, or as JSON if FILE ends in .json.")
+    ] = None,
     upstream: Annotated[
         Path | None, option("FILE", help="Write the voices and tasks to be erased by MusicAPI, one per line.")
     ] = None,
     allow_key: Annotated[str | None, option("KEY", help="Allow an erased key again; erase nothing.")] = None,
     allow_recording: Annotated[str | None, option("URL", help="Allow an erased recording again.")] = None,
+    allow_hash: Annotated[
+        str | None, option("SHA256", help="Allow an erased recording again whose jobs named its SHA-256.")
+    ] = None,
     reason: Reason = "",
     yes: Yes = False,
     as_json: AsJson = False,
@@ -46,23 +56,33 @@ def erase(
     certificate contains no text of the person.
     """
     with open_queue(reason=reason) as queue:
-        if allow_key is not None or allow_recording is not None:
-            count = queue.allow_erased(key=allow_key, audio_url=allow_recording)
-            out.print(f"{count} erased keys and recordings are allowed again")
+        if not allow_key is allow_recording is allow_hash is None:
+            _allow(queue, allow_key, allow_recording, allow_hash, as_json=as_json)
             return
-        plan = queue.plan_erasure(_pairs(metadata or []))
-        if dry_run:
+        if token and (metadata or dry_run):
+            raise typer.BadParameter("--token is given alone: its plan has the jobs already")
+        plan = None if token else queue.plan_erasure(_pairs(metadata or []))
+        if plan is not None and (dry_run or not as_json):
             print_json(plan.as_dict()) if as_json else _print_plan(plan)
+        if dry_run:
             return
-        if not as_json:
-            _print_plan(plan)
         if not yes:
             typer.confirm("erase all of this? It cannot be undone", abort=True, err=True)
-        erased = queue.erase(plan.token)
+        erased = queue.erase(token or ("" if plan is None else plan.token))
     _write(erased, certificate, upstream)
     print_json(erased.as_dict()) if as_json else _print_certificate(erased)
-    if not plan.is_complete:
+    if plan is not None and not plan.is_complete:
         print_error("more jobs match than one plan takes; run the command again for the others")
+        raise typer.Exit(1)
+
+
+def _allow(queue: VoiceQueue, key: str | None, url: str | None, sha256: str | None, *, as_json: bool) -> None:
+    """Allow what was erased; fail if nothing was, because the namespace is probably another one."""
+    count = queue.allow_erased(key=key, audio_url=url, audio_sha256=sha256)
+    print_json({"allowed": count}) if as_json else out.print(f"allowed again: {count}")
+    if count == 0:
+        namespace = "the default namespace" if queue.namespace in (DEFAULT, ALL) else f"namespace {queue.namespace}"
+        print_error(f"nothing of this was erased in {namespace}; --namespace names another one")
         raise typer.Exit(1)
 
 
@@ -74,34 +94,24 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 
 
 def _print_plan(plan: ErasurePlan) -> None:
-    states = ", ".join(f"{count:,} {state}" for state, count in sorted(plan.jobs_by_state.items()))
-    out.print(f"{plan.count:,} jobs ({states or 'none'}), {plan.songs:,} songs, {plan.archived_files:,} archived files")
-    out.print(
-        f"{plan.personas:,} voices, {plan.callbacks:,} stored callbacks, {plan.rejected_messages:,} rejected messages"
-    )
-    if plan.sharing_jobs:
-        out.print(f"{plan.sharing_jobs:,} jobs of others share a voice with them, and lose it for later orders")
-    if plan.credits_in_flight:
-        out.print(f"{plan.credits_in_flight:,} credits of orders in flight, whose results are not kept")
-    if plan.uncertain:
-        out.print(f"{plan.uncertain:,} jobs are charging or unsure; erased once the outcome of their order is known")
+    for sentence in plan.sentences():
+        out.print(sentence)
+    out.print(f"token: {plan.token}")
 
 
 def _print_certificate(erased: ErasureCertificate) -> None:
-    out.print(f"erased at {to_iso8601(erased.at)} by {escape_untrusted(erased.actor)}: {len(erased.jobs):,} jobs")
-    out.print(
-        f"also {erased.callbacks:,} callbacks, {erased.rejected_messages:,} rejected messages, {erased.events:,} "
-        f"events; {erased.audit_entries:,} entries of the audit log no longer name them"
-    )
-    out.print("What remains elsewhere:")
-    for line in erased.remains():
-        out.print(f"  {escape_untrusted(line)}")
+    for line in erased.as_text().splitlines():
+        out.print(escape_untrusted(line))
 
 
 def _write(erased: ErasureCertificate, certificate: Path | None, upstream: Path | None) -> None:
     if certificate is not None:
         with open_for_writing(certificate) as file:
-            file.write(json.dumps(erased.as_dict(), ensure_ascii=False, indent=2) + "\n")
+            file.write(
+                json.dumps(erased.as_dict(), ensure_ascii=False, indent=2) + "\n"
+                if certificate.suffix.lower() == ".json"
+                else erased.as_text()
+            )
     if upstream is not None:
         with open_for_writing(upstream) as file:
             file.writelines(f"{upstream_id}\n" for upstream_id in erased.upstream_ids)

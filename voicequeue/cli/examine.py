@@ -10,9 +10,10 @@ from typing import Protocol, cast
 
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
+from voicequeue.auth.callback_secrets import roots
 from voicequeue.cli.terminal import CommandSetupError, escape_untrusted, out, print_json
 from voicequeue.client.queue import DEFAULT_URL
-from voicequeue.diagnostics import checkup, shared_database
+from voicequeue.diagnostics import checkup, shared_database, stored_secrets
 from voicequeue.diagnostics.check_result import CheckResult, Level
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
@@ -80,6 +81,7 @@ def _results() -> Iterator[CheckResult]:
             store = JobStore(redis, prefix)
             facts = checkup.inspect(redis, store)
             database = shared_database.inspect(redis, prefix)
+            secrets = list(stored_secrets.check(store, _callback_roots()))
     except (NoPermissionError, AuthenticationError) as error:
         yield _of_rights(error)
         return
@@ -93,6 +95,16 @@ def _results() -> Iterator[CheckResult]:
         facts = _with_shell(checks, facts)
     yield from checkup.results(facts)
     yield from shared_database.results(database)
+    yield from secrets
+
+
+def _callback_roots() -> tuple[str, ...]:
+    """Return the root secrets of callbacks of this shell; none if VOICEQUEUE_SECRET is invalid, which is reported."""
+    environment = os.environ
+    try:
+        return roots(environment.get("VOICEQUEUE_CALLBACK_SECRET", ""), environment.get("VOICEQUEUE_SECRET", ""))
+    except ValueError:
+        return ()
 
 
 def _of_rights(error: RedisError) -> CheckResult:

@@ -87,18 +87,24 @@ def job(job_id: JobId, as_json: AsJson = False) -> None:
     with open_queue() as source:
         job = source.get(job_id)
         timeline = source.timeline(job_id)
-        voice_job_id = source.voice_creator(job)
+        holds = source.job_holds(job_id)
         callback = source.callback(job.callback_id) if job.callback_id else None
     if as_json:
         delivery = {"id": job.callback_id, "delivered": callback is None} if job.callback_id else None
         entries = [entry.as_dict() for entry in timeline]
         print_json(
-            {**job.as_dict(), "upstream_response": job.unreadable_response, "callback": delivery, "timeline": entries}
+            {
+                **job.as_dict(),
+                "holds": [hold.as_dict() for hold in holds],
+                "upstream_response": job.unreadable_response,
+                "callback": delivery,
+                "timeline": entries,
+            }
         )
         return
     print_job(job, as_json=False)
-    if voice_job_id is not None:
-        out.print(f"  {'waits for':<10} the voice that job {escape_untrusted(voice_job_id)} creates", soft_wrap=True)
+    for hold in holds:
+        out.print(f"  {'held':<10} {escape_untrusted(hold.detail)}", soft_wrap=True)
     if job.callback_id:
         out.print(f"  {'callback':<10} {job.callback_id} {_delivery(callback)}", soft_wrap=True)
     out.print()

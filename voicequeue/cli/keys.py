@@ -38,6 +38,11 @@ Expiry = Annotated[
     float | None,
     typer.Option("--expires-in", parser=parse_duration, metavar="DURATION", help="Refuse it after this time: 90d."),
 ]
+Slots = Annotated[int | None, option("N", "--max-in-flight", help="Number of its jobs that may be in flight.")]
+DayBudget = Annotated[int | None, option("CREDITS", "--budget-day", help="Credits that it may spend in a day (UTC).")]
+MonthBudget = Annotated[
+    int | None, option("CREDITS", "--budget-month", help="Credits that it may spend in a month (UTC).")
+]
 
 
 @app.callback()
@@ -54,6 +59,9 @@ def new(
     priority: HighestPriority = None,
     batches: Pattern = None,
     expires_in: Expiry = None,
+    max_in_flight: Slots = None,
+    budget_day: DayBudget = None,
+    budget_month: MonthBudget = None,
     print_only: Annotated[
         bool, flag("--print-only", help="Do not store it; print the line for VOICEQUEUE_API_KEYS.")
     ] = False,
@@ -62,15 +70,22 @@ def new(
 ) -> None:
     """Create a key and print it once. Redis and gateways have its hash only."""
     if print_only:
+        if KeyLimits(rate, priority, batches, expires_in, max_in_flight, budget_day, budget_month) != KeyLimits():
+            raise typer.BadParameter("a key of the environment has no limits; leave out --print-only to store the key")
         _print_new(name, scope, namespace, as_json=as_json)
         return
     if name in _configured_names():
         raise typer.BadParameter(f"{name!r} is a key of VOICEQUEUE_API_KEYS; choose another name")
     with open_queue(reason=reason) as queue:
         expires_at = None if expires_in is None else queue.status().at + expires_in
-        limits = KeyLimits(rate, priority, batches, expires_at)
+        limits = KeyLimits(rate, priority, batches, expires_at, max_in_flight, budget_day, budget_month)
         created = queue.create_api_key(name, scope, namespace=namespace, limits=limits)
+        is_only_one = [key.name for key in queue.api_keys() if key.revoked_at is None] == [name]
     _show_secret(created.key, created.secret, as_json=as_json)
+    if namespace == ALL:
+        print_error("It acts in all namespaces, as an operator. For one app, create a key with --namespace.")
+    if is_only_one and not _configured_names():
+        print_error("It is the only key that is not revoked: gateways no longer accept the local token of `make up`.")
 
 
 @app.command("list")
@@ -97,22 +112,21 @@ def edit(
     priority: HighestPriority = None,
     batches: Pattern = None,
     expires_in: Expiry = None,
+    max_in_flight: Slots = None,
+    budget_day: DayBudget = None,
+    budget_month: MonthBudget = None,
     no_limits: Annotated[bool, flag("--no-limits", help="Remove the limits that are not given.")] = False,
     reason: Reason = "",
+    as_json: AsJson = False,
 ) -> None:
     """Change the scopes and limits of a key, and end its logins."""
     with open_queue(reason=reason) as queue:
-        key = next((key for key in queue.api_keys() if key.name == name), None)
-        before = KeyLimits() if key is None or no_limits else key.limits
-        expires_at = before.expires_at if expires_in is None else queue.status().at + expires_in
-        limits = KeyLimits(
-            before.requests_per_s if rate is None else rate,
-            priority or before.max_priority,
-            batches or before.batch_pattern,
-            expires_at,
-        )
-        queue.edit_api_key(name, scopes=scope or None, limits=limits)
-    print_error(f"Changed {name}. Gateways apply it within 10 seconds.")
+        expires_at = None if expires_in is None else queue.status().at + expires_in
+        limits = KeyLimits(rate, priority, batches, expires_at, max_in_flight, budget_day, budget_month)
+        if not (scope or no_limits or limits.as_changes()):
+            raise typer.BadParameter("nothing to change; give --scope, a limit or --no-limits")
+        key = queue.edit_api_key(name, scopes=scope or None, limits=limits if no_limits else limits.as_changes())
+    _show_changed(key, f"Changed {name}. Gateways apply it within 10 seconds.", as_json=as_json)
 
 
 @app.command()
@@ -130,14 +144,24 @@ def rotate(
     with open_queue(reason=reason) as queue:
         created = queue.rotate_api_key(name, overlap=0.0 if now else overlap)
     _show_secret(created.key, created.secret, as_json=as_json)
+    if not as_json:
+        until = "for 10 seconds at most" if now else f"until {format_time(created.key.previous_until)}"
+        print_error(f"They accept the old secret {until}.")
 
 
 @app.command()
-def revoke(name: Name, reason: Reason = "") -> None:
+def revoke(name: Name, reason: Reason = "", as_json: AsJson = False) -> None:
     """Revoke a key permanently, and end its logins."""
     with open_queue(reason=reason) as queue:
-        queue.revoke_api_key(name)
-    print_error(f"Revoked {name}. Gateways refuse it within 10 seconds. Its jobs remain.")
+        key = queue.revoke_api_key(name)
+    _show_changed(key, f"Revoked {name}. Gateways refuse it within 10 seconds. Its jobs remain.", as_json=as_json)
+
+
+def _show_changed(key: ApiKey, message: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(key.as_dict())
+    else:
+        print_error(message)
 
 
 def _configured_names() -> set[str]:

@@ -19,11 +19,12 @@ from voicequeue.cli.terminal import (
     print_json,
 )
 from voicequeue.domain.gate import Account, Hold
+from voicequeue.domain.job_holds import BacklogHold
 from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, RefusedJob, Status, by_priority
 from voicequeue.domain.stop_loss import failures_text
 
-#: Refused jobs and stopped batches that are listed; the others are counted.
-REFUSED_SHOWN, STOPPED_SHOWN = 5, 5
+#: Refused jobs, stopped batches and holds of the backlog that are listed; the others are counted.
+REFUSED_SHOWN, STOPPED_SHOWN, HOLDS_SHOWN = 5, 5, 5
 
 
 def status(batch: BatchOption = None, as_json: AsJson = False) -> None:
@@ -58,6 +59,7 @@ def print_status(status: Status, batch: str | None) -> None:
     for priority, lanes in by_priority(status.backlog):
         oldest = format_duration(status.at - min(lane.oldest_at for lane in lanes))
         out.print(f"backlog    {priority} {sum(lane.count for lane in lanes):,}, oldest waiting {oldest}")
+    _print_holds(status.backlog_holds)
     remaining = f", about {format_duration(status.seconds_left)} left" if status.seconds_left else ""
     spent = f"{status.credits:,} spent {'by this batch' if batch else 'in total'}"
     in_flight = f"{status.in_flight:,} of {status.in_flight_limit:,}"
@@ -83,6 +85,14 @@ def _print_stopped(batches: Sequence[Batch]) -> None:
         out.print(f"stopped    [red]batch {escape_untrusted(batch.qualified_name)}[/]: {reason}", soft_wrap=True)
     if len(batches) > STOPPED_SHOWN:
         out.print(f"stopped    {len(batches) - STOPPED_SHOWN:,} more batches, see: voicequeue status --json")
+
+
+def _print_holds(holds: Sequence[BacklogHold]) -> None:
+    """Print why queued jobs are not admitted although the gate is open."""
+    for entry in holds[:HOLDS_SHOWN]:
+        out.print(f"held       [yellow]{entry.jobs:,} jobs[/]: {escape_untrusted(entry.hold.detail)}", soft_wrap=True)
+    if len(holds) > HOLDS_SHOWN:
+        out.print(f"held       {len(holds) - HOLDS_SHOWN:,} more reasons, see: voicequeue status --json")
 
 
 def _print_refused(jobs: Sequence[RefusedJob]) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from voicequeue.auth.api_keys import generate_key, generate_secret, hash_key
-from voicequeue.client.audited import audited
+from voicequeue.client.audited import NO_LIMIT, audited
 from voicequeue.client.reading import ReadMethods
-from voicequeue.domain.api_keys import ApiKey, KeyLimits, Scope, from_record, require_that
-from voicequeue.domain.namespaces import ALL
+from voicequeue.domain.api_keys import ApiKey, KeyLimitChanges, KeyLimits, Scope, from_record, require_that
+from voicequeue.domain.job import to_iso8601
 from voicequeue.errors import ApiKeyNotFoundError, InvalidJobError, Problem
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.recorded_change import amend
@@ -60,6 +60,7 @@ class ApiKeyMethods(ReadMethods):
 
         Raises:
             InvalidJobError: An argument is invalid, or the name was given before.
+            InvalidStateError: It has a budget, and jobs of an earlier release are not counted for their owners yet.
             NotOperatorError: The client is limited to one namespace.
         """
         self._require_operator("create_api_key")
@@ -70,36 +71,46 @@ class ApiKeyMethods(ReadMethods):
         except ValueError as error:
             raise InvalidJobError([Problem("", str(error))]) from None
         key = replace(generated, limits=limits, created_at=self._now())
-        _check_admin(key)
-        amend(details=_details(key))
+        amend(namespace=key.namespace, details=_details(key))
         with translated_errors():
+            dropped = self._store.api_keys.dropped_limits(key)
+            problem = f"key/{key_name} has a budget already: set {', '.join(dropped)}, or remove that budget first"
+            require_that("name", not dropped, problem)
             is_new = self._store.api_keys.write(key, before="")
         require_that("name", is_new, f"{key_name!r} was given before; a name of a key is given once")
         return NewApiKey(key, secret)
 
     @audited
     def edit_api_key(
-        self, key_name: str, *, scopes: Iterable[Scope] | None = None, limits: KeyLimits | None = None
+        self,
+        key_name: str,
+        *,
+        scopes: Iterable[Scope] | None = None,
+        limits: KeyLimits | KeyLimitChanges | None = None,
     ) -> ApiKey:
         """Change the scopes and limits of an API key within 10 seconds, end its logins, and return it.
+
+        Changes of several callers at once are all made: each changes what it names.
 
         Args:
             key_name: Name of the key.
             scopes: What it may do. None leaves this as it is.
-            limits: All of its limits. None leaves them as they are.
+            limits: Limits to change, by name, such as `{"requests_per_s": 5}`; or all of its limits, as `KeyLimits`.
+                None leaves them as they are.
 
         Raises:
+            InvalidStateError: As for `create_api_key`.
             ApiKeyNotFoundError: There is no such key in Redis, or it is revoked.
             InvalidJobError: An argument is invalid.
             NotOperatorError: The client is limited to one namespace.
         """
-        if limits is not None:
-            limits.check()
         new_scopes = None if scopes is None else frozenset(scopes)
         require_that("scopes", new_scopes is None or bool(new_scopes), f"must be of {', '.join(Scope)}")
 
         def edited(key: ApiKey) -> ApiKey:
-            return replace(key, scopes=new_scopes or key.scopes, limits=limits or key.limits)
+            changed = limits if isinstance(limits, KeyLimits) else replace(key.limits, **(limits or {}))
+            changed.check()
+            return replace(key, scopes=new_scopes or key.scopes, limits=changed)
 
         return self._change_key("edit_api_key", key_name, edited)
 
@@ -109,19 +120,22 @@ class ApiKeyMethods(ReadMethods):
 
         Args:
             key_name: Name of the key.
-            overlap: Seconds for which the secret before is accepted, too. That of an earlier rotation ends now.
+            overlap: Seconds for which the secrets before are accepted, too, unless their own overlap ends earlier.
 
         Raises:
             ApiKeyNotFoundError: There is no such key in Redis, or it is revoked.
             InvalidJobError: `overlap` is negative, or above 90 days.
+            InvalidStateError: Five secrets of the key are accepted.
             NotOperatorError: The client is limited to one namespace.
         """
         require_that("overlap", 0 <= overlap <= OVERLAP_MAX_S, "must be 0 seconds to 90 days")
-        secret, until = generate_secret(), self._now() + overlap
+        secret, now = generate_secret(), self._now()
         digest = hash_key(secret)
-        return NewApiKey(
-            self._change_key("rotate_api_key", key_name, lambda key: key.rotated(digest, until=until)), secret
-        )
+
+        def rotated(key: ApiKey) -> ApiKey:
+            return key.rotated(digest, now=now, until=now + overlap)
+
+        return NewApiKey(self._change_key("rotate_api_key", key_name, rotated), secret)
 
     @audited
     def revoke_api_key(self, key_name: str) -> ApiKey:
@@ -146,35 +160,27 @@ class ApiKeyMethods(ReadMethods):
                 if before is None or before.revoked_at is not None:
                     raise ApiKeyNotFoundError(key_name)
                 key = change(before)
-                _check_admin(key)
-                amend(details=_details(key))
+                amend(namespace=key.namespace, details=_details(key))
                 if self._store.api_keys.write(key, before=record):
                     break
             self._store.sessions.end_all(key_name)
         return key
 
 
-def _check_admin(key: ApiKey) -> None:
-    require_that(
-        "scopes",
-        Scope.ADMIN not in key.scopes or key.namespace == ALL,
-        "admin is for operators only: the key needs the namespace *",
-    )
-
-
 def _details(key: ApiKey) -> dict[str, str]:
     """Return what the audit log keeps of a key."""
     limits = key.limits
-    return {
-        "scopes": "+".join(scope for scope in Scope if scope in key.scopes),
-        "limits": ", ".join(
-            f"{name}={value}"
-            for name, value in (
-                ("requests_per_s", limits.requests_per_s),
-                ("max_priority", limits.max_priority),
-                ("batch_pattern", limits.batch_pattern),
-                ("expires_at", limits.expires_at),
-            )
-            if value is not None
-        ),
-    }
+    set_limits = ", ".join(
+        f"{name}={value}"
+        for name, value in (
+            ("requests_per_s", limits.requests_per_s and f"{limits.requests_per_s:.12g}"),
+            ("max_priority", limits.max_priority),
+            ("batch_pattern", limits.batch_pattern),
+            ("expires_at", to_iso8601(limits.expires_at)),
+            ("max_in_flight", limits.max_in_flight),
+            ("budget_day", limits.budget_day),
+            ("budget_month", limits.budget_month),
+        )
+        if value is not None
+    )
+    return {"scopes": "+".join(scope for scope in Scope if scope in key.scopes), "limits": set_limits or NO_LIMIT}

@@ -172,11 +172,13 @@ class AsyncVoiceQueue:
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 
+    namespaces = offload(VoiceQueue.namespaces)
     get = offload(VoiceQueue.get)
     timeline = offload(VoiceQueue.timeline)
     jobs = offload_iterator(VoiceQueue.jobs)
     search = offload(VoiceQueue.search)
     voice_creator = offload(VoiceQueue.voice_creator)
+    job_holds = offload(VoiceQueue.job_holds)
     batch = offload(VoiceQueue.batch)
     batches = offload(VoiceQueue.batches)
     list_batches = offload(VoiceQueue.list_batches)
@@ -277,6 +279,9 @@ class AsyncVoiceQueue:
     limits = offload(VoiceQueue.limits)
     set_limits = offload(VoiceQueue.set_limits)
     set_budget = offload(VoiceQueue.set_budget)
+    set_budget_callback = offload(VoiceQueue.set_budget_callback)
+    budgets = offload(VoiceQueue.budgets)
+    spending = offload(VoiceQueue.spending)
     set_batch_limits = offload(VoiceQueue.set_batch_limits)
     set_batch_callback = offload(VoiceQueue.set_batch_callback)
     set_callback_secret = offload(VoiceQueue.set_callback_secret)

@@ -10,10 +10,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import wraps
+from math import inf
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from voicequeue.client.search import Filter
+from voicequeue.client.unchanged import UNCHANGED
 from voicequeue.domain.namespaces import named_in
 from voicequeue.storage.connection.recorded_change import Actor, Change, current_change, recorded
 from voicequeue.texts import replace_unencodable
@@ -33,10 +35,15 @@ T = TypeVar("T")
 S = TypeVar("S", bound=_Actor)
 
 #: Parameters that are not details: they have a field of their own, or are secret.
-_NOT_DETAILS = frozenset(("self", "job_id", "batch", "name", "reason", "token", "key", "action", "may_resubmit"))
+_NOT_DETAILS = frozenset(
+    ("self", "namespace", "job_id", "batch", "name", "reason", "token", "key", "audio_sha256", "action", "may_resubmit")
+)
 
 #: The longest text of an argument and of a reason in the audit log.
 _TEXT_MAX = 200
+
+#: The value of a limit that was removed.
+NO_LIMIT = "none"
 
 #: Marks of audited methods, for tests.
 AUDITED = "is_audited"
@@ -48,12 +55,14 @@ def audited(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P
     Within another audited method it is a part of that change. Raises RuntimeError if the queue has no actor.
     """
     signature = inspect.signature(method)
+    removable = [name for name, parameter in signature.parameters.items() if parameter.default is UNCHANGED]
 
     @wraps(method)
     def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         if current_change() is not None:
             return method(self, *args, **kwargs)
         arguments = signature.bind(self, *args, **kwargs).arguments
+        arguments |= {name: NO_LIMIT for name in removable if name in arguments and arguments[name] is None}
         with recorded(_change(self._actor, self.namespace, method.__name__, arguments)):
             return method(self, *args, **kwargs)
 
@@ -84,7 +93,7 @@ def _detail(value: Any) -> Any:
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
-        return str(value)
+        return NO_LIMIT if value == inf else int(value) if value.is_integer() else str(value)
     if isinstance(value, str):
         return _host(value) if "//" in value else _shortened(value)
     return None

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any
 
 from voicequeue.client import cancelling, search
@@ -21,7 +22,7 @@ from voicequeue.domain.namespaces import named_in
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.states import State
 from voicequeue.errors import PlanNotFoundError
-from voicequeue.storage.connection.recorded_change import amend
+from voicequeue.storage.connection.recorded_change import amend, begin_part, current_change
 from voicequeue.storage.job_store import JobStore
 
 #: Jobs in one plan, at most.
@@ -97,12 +98,15 @@ def create_plan(
 ) -> BulkPlan:
     """Store the list of jobs that match the filter and allow the action."""
     jobs = _changeable(store, action, job_filter)
-    entries: list[tuple[bool, str]] = []
+    entries: list[tuple[str, bool, str]] = []
     totals: Counter[str] = Counter()
+    parts: dict[str, Counter[str]] = {}
     for job in islice(jobs, MAX_JOBS):
         goes_first = _goes_first(action, job, now, resubmit=resubmit)
-        entries.append((goes_first, f"{job.id} {job.version}"))
-        totals.update(_totals(action, job, resubmit=resubmit))
+        entries.append((job.namespace, not goes_first, f"{job.id} {job.version} {job.namespace}"))
+        changes = _totals(action, job, resubmit=resubmit)
+        totals.update(changes)
+        parts.setdefault(job.namespace, Counter()).update({"count": 1, **changes})
     plan = BulkPlan(
         token=secrets.token_urlsafe(16),
         action=action,
@@ -115,10 +119,10 @@ def create_plan(
         expires_at=now + TOKEN_TTL_S,
         is_complete=next(jobs, None) is None,
     )
-    entries.sort(key=lambda entry: not entry[0])
+    entries.sort(key=lambda entry: entry[:2])
     own = {"namespace": store.scope.namespace, "batch": job_filter.batch, "filter": filter_details(job_filter)}
-    header = json.dumps(asdict(plan) | own)
-    store.indexes.store_plan(plan.token, [header, *(line for _, line in entries)], ttl_s=TOKEN_TTL_S)
+    header = json.dumps(asdict(plan) | own | {"parts": parts})
+    store.indexes.store_plan(plan.token, [header, *(line for *_, line in entries)], ttl_s=TOKEN_TTL_S)
     return plan
 
 
@@ -134,10 +138,10 @@ def execute_plan(
     is_own = store.scope.is_all or plan.get("namespace") == store.scope.namespace
     if plan.get("action") != action or not is_own or (plan["resubmit"] and not may_resubmit):
         raise PlanNotFoundError
-    _record(action, plan)
     changed = marked = 0
-    while page := list(islice(lines, CHUNK)):
-        versions = {job_id: int(version) for job_id, version in map(str.split, page)}
+    for namespace, page in _pages(lines):
+        _record(action, plan, namespace)
+        versions = {job_id: int(version) for job_id, version, _ in page}
         jobs = [job for job in store.get(list(versions)) if job]
         if action is BulkAction.CANCEL:
             cancelled = cancelling.cancel(store, [job for job in jobs if transitions.can_be_cancelled(job)], now)
@@ -150,12 +154,22 @@ def execute_plan(
     return BulkResult(action, plan["count"], changed, marked)
 
 
-def _record(action: BulkAction, plan: dict[str, Any]) -> None:
-    """Describe the plan in the audit log: the jobs and the credits that the actor agreed to."""
-    details = plan.get("filter", {}) | ({"resubmit": True} if plan["resubmit"] else {})
-    credits = plan["max_credits"] if action is BulkAction.RETRY else None
-    namespace, batch = named_in(plan["namespace"], plan["batch"] or "")
-    amend(action=action, namespace=namespace, batch=batch, jobs=plan["count"], credits=credits, details=details)
+def _pages(lines: Iterator[str]) -> Iterator[tuple[str, list[list[str]]]]:
+    """Yield pages of the jobs of a plan, each of one namespace: id, version and namespace."""
+    for namespace, own in groupby((line.split(" ") for line in lines), key=itemgetter(2)):
+        while page := list(islice(own, CHUNK)):
+            yield namespace, page
+
+
+def _record(action: BulkAction, plan: dict[str, Any], namespace: str) -> None:
+    """Describe the plan in the audit log of a namespace: its jobs and the credits that the actor agreed to."""
+    change, part = current_change(), plan["parts"][namespace]
+    if change is not None and change.namespace != namespace:
+        begin_part((), namespace=namespace)
+    details = plan["filter"] | ({"resubmit": True} if plan["resubmit"] else {})
+    credits = part["max_credits"] if action is BulkAction.RETRY else None
+    batch = named_in(plan["namespace"], plan["batch"] or "")[1]
+    amend(action=action, batch=batch, jobs=part["count"], credits=credits, details=details)
 
 
 def _changeable(store: JobStore, action: BulkAction, job_filter: Filter) -> Iterator[Job]:

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from enum import Enum
-
 from voicequeue.client.audited import audited
 from voicequeue.client.reading import ReadMethods
+from voicequeue.client.unchanged import UNCHANGED, Unchanged
 from voicequeue.domain.api_keys import KeyLimits
+from voicequeue.domain.budgets import namespace_of_owner
 from voicequeue.domain.gate import Limits
+from voicequeue.domain.namespaces import named_in
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.stop_loss import BatchLimitChanges
 from voicequeue.errors import InvalidJobError, check_field
 from voicequeue.storage.connection.errors import translated_errors
+from voicequeue.storage.connection.recorded_change import amend
 from voicequeue.texts import require_encodable
-
-
-class Unchanged(Enum):
-    """The default of parameters for which None has a meaning."""
-
-    UNCHANGED = "unchanged"
-
-    def __repr__(self) -> str:
-        return self.name
-
-
-UNCHANGED = Unchanged.UNCHANGED
 
 
 class ControlMethods(ReadMethods):
@@ -130,24 +120,67 @@ class ControlMethods(ReadMethods):
             return self._store.flow_control.limits()
 
     @audited
-    def set_budget(self, owner: str, *, day: float | None = None, month: float | None = None) -> bool:
-        """Set what an owner may spend, effective at once, and return whether that changed anything.
+    def set_budget(
+        self,
+        owner: str,
+        *,
+        day: float | Unchanged | None = UNCHANGED,
+        month: float | Unchanged | None = UNCHANGED,
+        max_in_flight: float | Unchanged | None = UNCHANGED,
+        hard: bool | Unchanged = UNCHANGED,
+    ) -> bool:
+        """Set what an owner may spend and have in flight, effective at once, and return whether that changed anything.
 
         Credits of jobs in flight, of unsure and of lost orders count as spent. At the limit, jobs wait in the backlog
-        until the next day or month (UTC).
+        until the next day or month (UTC). What is not given stays as it is.
 
         Args:
-            owner: `account`, or `namespace/NAME` for a namespace other than the default one.
+            owner: `account`, `namespace/NAME` (`namespace/`: the default one), or `key/NAME` for an API key of the
+                gateway's environment; an API key in Redis has its budget as its limits.
             day: Maximum number of credits in a day; None: no limit.
             month: Maximum number of credits in a month; None: no limit.
+            max_in_flight: Maximum number of jobs in flight; None: no limit.
+            hard: True refuses new jobs (`BudgetExceededError`) that the rest of the day's or month's budget does not
+                allow, after what is queued; False enqueues them, and they wait. It can be set for every API key.
 
         Raises:
             NotOperatorError: The client is limited to one namespace.
             ValueError: `owner` is unknown, or a number is out of range.
+            InvalidStateError: Jobs of an earlier release are not counted for their owners yet.
         """
         self._require_operator("set_budget")
+        limits = {"day": day, "month": month, "max_in_flight": max_in_flight}
         with translated_errors():
-            return self._store.flow_control.set_budget(owner, day=day, month=month)
+            is_key = owner.startswith("key/")
+            amend(namespace=self._namespace_of_key(owner[4:]) if is_key else namespace_of_owner(owner))
+            return self._store.flow_control.set_budget(
+                owner,
+                hard=None if hard is UNCHANGED else bool(hard),
+                **{name: limit for name, limit in limits.items() if limit is not UNCHANGED},
+            )
+
+    @audited
+    def set_budget_callback(self, owner: str, url: str | None) -> bool:
+        """Set the URL that receives a callback when 80 and 100 percent of an owner's budget are used or reserved.
+
+        Once in each day or month for each limit. At 100, what remains pays no voice with a song.
+
+        Args:
+            owner: `account`, `namespace/NAME` (`namespace/`: the default one), or `key/NAME`, whose secret then signs
+                the callbacks.
+            url: An `http://` or `https://` URL of at most 2,048 characters. None sends no more callbacks.
+
+        Returns:
+            True if that changed anything.
+
+        Raises:
+            NotOperatorError: The client is limited to one namespace.
+            ValueError: `owner` is unknown, or the URL is invalid.
+        """
+        self._require_operator("set_budget_callback")
+        amend(namespace=namespace_of_owner(owner))
+        with translated_errors():
+            return self._store.flow_control.set_budget_callback(owner, url, source=self._source)
 
     @audited
     def set_batch_limits(
@@ -215,7 +248,8 @@ class ControlMethods(ReadMethods):
 
     def _require_batch_allowed(self, name: str) -> None:
         """Raise InvalidJobError if the limits of the API key do not allow this batch."""
-        if problem := self._key_limits.problem_of_batch(name):
+        # A caller in one namespace may write it before the name, where it is no part of the name.
+        if problem := self._key_limits.problem_of_batch(named_in(self.namespace, name)[1]):
             raise InvalidJobError([problem])
 
 

@@ -9,9 +9,9 @@ from itertools import islice
 
 from voicequeue.domain import transitions
 from voicequeue.domain.job import Job
-from voicequeue.domain.spec import is_named_voice, recording_url
+from voicequeue.domain.spec import VoiceJob, is_named_voice, recording_url
 from voicequeue.domain.states import State
-from voicequeue.errors import InvalidStateError, check_field
+from voicequeue.errors import ErasedError, InvalidStateError, check_field
 from voicequeue.ingest.links import LinkChecker
 from voicequeue.net.address_policy import AddressPolicy
 from voicequeue.storage.job_store import JobStore
@@ -30,10 +30,13 @@ def correct_recording(
     """Give a failed job another recording, and with it all jobs that share its voice by name.
 
     Return False if one of them has changed meanwhile: then read the job and call again. `allowed_hosts`: the hosts
-    whose links are not judged; None: as the environment names them. Raises InvalidJobError, InvalidStateError.
+    whose links are not judged; None: as the environment names them. Raises InvalidJobError, InvalidStateError,
+    ErasedError.
     """
     url = check_field("audio_url", partial(_usable_url, allowed_hosts, now), audio_url.strip())
     transitions.require_correctable(job)
+    if True in store.erasure.are_erased([VoiceJob(audio_url=url).recording_voice(job.namespace)]):
+        raise ErasedError
     if job.spec.audio_url == url:
         return True
     jobs = [job, *(other for other in _sharing_by_name(store, job) if other.spec.audio_url != url)]

@@ -9,13 +9,13 @@ from typing import Any
 from voicequeue.client.reading import ReadMethods
 from voicequeue.client.results import EnqueueItemResult, EnqueueResult, EnqueueSummary, Rejection, item_result
 from voicequeue.domain.api_keys import KeyLimits
-from voicequeue.domain.claims import EnqueueOutcome
 from voicequeue.domain.job import Job
 from voicequeue.domain.portions import split_into_portions, weight
 from voicequeue.domain.spec import VoiceJob, parse_spec
 from voicequeue.domain.states import State
 from voicequeue.errors import InvalidJobError, without_traceback
 from voicequeue.storage.connection.errors import translated_errors
+from voicequeue.storage.enqueue_call import EnqueueReply
 from voicequeue.storage.job_ids import StaleIdsError
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.preview import EnqueuePreview
@@ -42,6 +42,7 @@ class EnqueueMethods(ReadMethods):
             InvalidJobError: A field is missing or invalid, or the named voice is used for another recording in the
                 batch. The error names each field.
             KeyConflictError: The key belongs to a job with other content.
+            BudgetExceededError: A hard budget does not allow its price.
         """
         return self.get(self._enqueue_one(job).job_id)
 
@@ -55,6 +56,7 @@ class EnqueueMethods(ReadMethods):
             InvalidJobError: A field is missing or invalid, or the named voice is used for another recording in the
                 batch. The error names each field.
             KeyConflictError: The key belongs to a job with other content.
+            BudgetExceededError: A hard budget does not allow its price.
         """
         entry = self._enqueue_one(job)
         enqueued = self.get(entry.job_id)
@@ -193,7 +195,7 @@ class _Chunk:
             for item in self._items
         ]
 
-    def _outcomes(self) -> list[EnqueueOutcome]:
+    def _outcomes(self) -> list[EnqueueReply]:
         if self._call is None:
             return []
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 from voicequeue.client.audited import audited
 from voicequeue.client.reading import ReadMethods, paged
@@ -15,6 +16,7 @@ from voicequeue.storage.callbacks import Callback
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.recorded_change import begin_part
 from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
+from voicequeue.storage.outbox import Outbox
 from voicequeue.storage.rejected_messages import MESSAGES_MAX, RejectedMessage
 
 
@@ -53,7 +55,7 @@ class OutboxMethods(ReadMethods):
         Args:
             callback_ids: Ids of the callbacks, read lazily. Ids of delivered and unknown callbacks are skipped.
         """
-        return self._sum_pages(callback_ids, self._store.callbacks.redeliver)
+        return self._sum_pages(callback_ids, self._store.callbacks, self._store.callbacks.redeliver)
 
     # ── archive ────────────────────────────────────────────────────────────────────────────────
 
@@ -80,7 +82,7 @@ class OutboxMethods(ReadMethods):
         Args:
             job_ids: Ids of the jobs, read lazily. Jobs that are unknown, have no songs or are archived are skipped.
         """
-        return self._sum_pages(job_ids, self._store.archive.retry)
+        return self._sum_pages(job_ids, self._store.archive, self._store.archive.retry)
 
     @audited
     def backfill_archive(self, batch: str | None = None) -> int:
@@ -95,13 +97,16 @@ class OutboxMethods(ReadMethods):
         jobs = (job for state in SETTLED for job in self.jobs(state=state, batch=batch))
         return self.retry_archive(job.id for job in jobs if job.clips and job.archive is None)
 
-    def _sum_pages(self, ids: Iterable[str], change: Callable[[Sequence[str], float], Sequence[bool]]) -> int:
-        """Apply a change to ids, a page at a time; return to how many it applied."""
+    def _sum_pages(
+        self, ids: Iterable[str], outbox: Outbox[Any], change: Callable[[Sequence[str], float], Sequence[bool]]
+    ) -> int:
+        """Apply a change to ids, a page and a namespace at a time; return to how many it applied."""
         remaining, count = iter(ids), 0
         while page := list(islice(remaining, PORTION_JOBS_MAX)):
-            begin_part(page)
             with translated_errors():
-                count += sum(change(page, self._now()))
+                for namespace, part in outbox.by_namespace(page).items():
+                    begin_part(part, namespace=namespace)
+                    count += sum(change(part, self._now()))
         return count
 
     # ── rejected messages ──────────────────────────────────────────────────────────────────────

@@ -14,6 +14,7 @@ from voicequeue.client.enqueueing import EnqueueMethods
 from voicequeue.client.erasing import EraseMethods
 from voicequeue.client.events import EventMethods
 from voicequeue.client.outboxes import OutboxMethods
+from voicequeue.client.spending import SpendingMethods
 from voicequeue.domain.api_keys import KeyLimits
 from voicequeue.domain.namespaces import DEFAULT
 from voicequeue.domain.source import Source
@@ -38,6 +39,7 @@ class VoiceQueue(
     ApiKeyMethods,
     ChangeMethods,
     EraseMethods,
+    SpendingMethods,
 ):
     """A client of the queue in one Redis database.
 

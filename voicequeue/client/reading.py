@@ -9,8 +9,10 @@ from typing import TypeVar
 from voicequeue.client import search
 from voicequeue.client.audited import audited
 from voicequeue.client.search import Filter, Page
+from voicequeue.domain.api_keys import from_record
 from voicequeue.domain.balance import Balance
 from voicequeue.domain.job import Job, TimelineEntry
+from voicequeue.domain.job_holds import JobHold, JobHoldReason, count_by_hold, gate_holds
 from voicequeue.domain.namespaces import ALL, named_in
 from voicequeue.domain.portions import PORTION_JOBS_MAX
 from voicequeue.domain.states import ACTIVE, State
@@ -47,6 +49,14 @@ class ReadMethods:
     def namespace(self) -> str:
         """The namespace of this client; `*` for all."""
         return self._store.scope.namespace
+
+    def namespaces(self) -> list[str]:
+        """Return the names of the namespaces in which anything was enqueued, and the default one, '', first.
+
+        A client in one namespace gets its own only.
+        """
+        with translated_errors():
+            return self._store.namespaces()
 
     # ── jobs ───────────────────────────────────────────────────────────────────────────────────
 
@@ -145,6 +155,28 @@ class ReadMethods:
         with translated_errors():
             return self._store.personas.creator_of(job.shared_voice)
 
+    def job_holds(self, job_id: str) -> list[JobHold]:
+        """Return why a queued or waiting job is not submitted now, as admission decides it at this moment.
+
+        An empty list: the job is in another state, or nothing holds it but its turn.
+
+        Args:
+            job_id: Id of the job.
+
+        Raises:
+            JobNotFoundError: No job has this id.
+        """
+        job = self.get(job_id)
+        if job.state is State.WAITING:
+            creator = self.voice_creator(job)
+            return [] if creator is None else [JobHold(JobHoldReason.VOICE, f"job/{creator}")]
+        if job.state is not State.QUEUED:
+            return []
+        now = self._now()
+        with translated_errors():
+            [own] = self._store.job_holds([job.id], now)
+            return gate_holds(self._store.flow_control.gate(now).holds, job.stage) + own
+
     # ── batches ────────────────────────────────────────────────────────────────────────────────
 
     def batch(self, name: str) -> Batch:
@@ -207,6 +239,10 @@ class ReadMethods:
             pace = store.count_succeeded(now - RATE_WINDOW_S) * 60 / RATE_WINDOW_S
             unsettled = sum(states[state] for state in ACTIVE)
             counts = store.counts(batch)
+            holds = store.job_holds([lane.head_id for lane in backlog], now)
+            seconds_left = unsettled * 60 / pace if pace else None
+            if seconds_left is not None and any(it.lasts_beyond(now + seconds_left) for of in holds for it in of):
+                seconds_left = None
             return Status(
                 states=states,
                 gate=store.flow_control.gate(now),
@@ -216,6 +252,7 @@ class ReadMethods:
                 workers=len(store.heartbeats["worker"].alive(now)),
                 account=store.flow_control.account(now),
                 backlog=tuple(backlog),
+                backlog_holds=tuple(count_by_hold(holds, [lane.count for lane in backlog])),
                 failures=failures_by_code(counts),
                 refused_jobs=tuple(store.flow_control.refused_jobs(batch)),
                 stopped_batches=tuple(store.stopped_batches()) if batch is None else (),
@@ -223,7 +260,7 @@ class ReadMethods:
                 callbacks=store.callbacks.counts(now - HEARTBEAT_TIMEOUT_S) if batch is None else CallbackCounts(),
                 archive=store.archive.counts(now - HEARTBEAT_TIMEOUT_S) if batch is None else ArchiveCounts(),
                 jobs_per_minute=pace,
-                seconds_left=unsettled * 60 / pace if pace else None,
+                seconds_left=seconds_left,
                 at=now,
                 namespace=store.scope.namespace,
             )
@@ -311,6 +348,12 @@ class ReadMethods:
         """
         with translated_errors():
             return self._store.personas.forget(persona_id) > 0
+
+    def _namespace_of_key(self, key_name: str) -> str:
+        """Return the namespace of an API key in Redis; `*` if there is none of this name."""
+        record = self._store.api_keys.record(key_name)
+        key = from_record(key_name, record) if record else None
+        return ALL if key is None else key.namespace
 
     def _now(self) -> float:
         """Return the time of the queue (Unix seconds)."""

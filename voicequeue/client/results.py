@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from voicequeue.domain.claims import EnqueueOutcome
+from voicequeue.domain.claims import BudgetRefusal, EnqueueOutcome
 from voicequeue.domain.job import Job
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.domain.stage import PRICES, Stage
-from voicequeue.errors import CONSENT_REQUIRED, ErasedError, InvalidJobError, KeyConflictError, Problem, VoiceQueueError
+from voicequeue.errors import (
+    CONSENT_REQUIRED,
+    BudgetExceededError,
+    ErasedError,
+    InvalidJobError,
+    KeyConflictError,
+    Problem,
+    VoiceQueueError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +75,7 @@ class EnqueueItemResult:
     job_ids: tuple[str, ...] = ()
     new_count: int = 0
     credits: int = 0
-    error: InvalidJobError | KeyConflictError | ErasedError | None = None
+    error: InvalidJobError | KeyConflictError | ErasedError | BudgetExceededError | None = None
 
     @property
     def job_id(self) -> str:
@@ -75,7 +83,9 @@ class EnqueueItemResult:
         return self.job_ids[0]
 
 
-def item_result(jobs: Sequence[tuple[str, VoiceJob]], outcomes: Sequence[EnqueueOutcome]) -> EnqueueItemResult:
+def item_result(
+    jobs: Sequence[tuple[str, VoiceJob]], outcomes: Sequence[EnqueueOutcome | BudgetRefusal]
+) -> EnqueueItemResult:
     """Return the result of an item, given its jobs with their ids and the outcome that the store returned for each."""
     if len(jobs) == 1 and outcomes[0] is EnqueueOutcome.NEW:  # the common case
         [(job_id, spec)] = jobs
@@ -89,15 +99,24 @@ def item_result(jobs: Sequence[tuple[str, VoiceJob]], outcomes: Sequence[Enqueue
     )
 
 
-def _price(spec: VoiceJob, outcome: EnqueueOutcome) -> int:
+def _price(spec: VoiceJob, outcome: EnqueueOutcome | BudgetRefusal) -> int:
     if not outcome.is_new:
         return 0
     return spec.credits - (PRICES[Stage.VOICE] if outcome is EnqueueOutcome.SHARES_VOICE else 0)
 
 
 def _error(
-    job_id: str, spec: VoiceJob, outcome: EnqueueOutcome
-) -> InvalidJobError | KeyConflictError | ErasedError | None:
+    job_id: str, spec: VoiceJob, outcome: EnqueueOutcome | BudgetRefusal
+) -> InvalidJobError | KeyConflictError | ErasedError | BudgetExceededError | None:
+    if isinstance(outcome, BudgetRefusal):
+        return BudgetExceededError(
+            outcome.owner,
+            outcome.period,
+            outcome.price,
+            limit=outcome.limit,
+            remaining=outcome.remaining,
+            resets_at=outcome.resets_at,
+        )
     if outcome is EnqueueOutcome.CONFLICT:
         return KeyConflictError(spec.key or "", job_id)
     if outcome is EnqueueOutcome.OTHER_VOICE:
@@ -116,7 +135,7 @@ class EnqueueResult:
     Attributes:
         job: The job; of an item with several songs, the one that creates the voice.
         is_new: Whether it was enqueued now; false if a job with its key and content existed.
-        position: Position in the backlog at this moment, from 1; None if the job is not queued.
+        position: Position among the queued jobs of the namespace at this moment, from 1; None if the job is not queued.
         credits: Price of the item, with all its songs.
         further_job_ids: Ids of the item's other jobs, which share the voice.
     """

@@ -38,6 +38,9 @@ OLD_SECRET_MAX_DAYS = 7
 #: The most messages in one queue that are not reported.
 MESSAGES_MAX = 1_000
 
+#: How long the workers may take to complete an erasure (seconds); unsure jobs have to be settled first.
+ERASURE_MAX_S = 86_400
+
 #: The most refused jobs that are listed by their id.
 REFUSED_LISTED = 5
 
@@ -59,6 +62,8 @@ class Facts:
     callbacks: CallbackCounts = field(default_factory=CallbackCounts)
     archive: ArchiveCounts = field(default_factory=ArchiveCounts)
     rejects: int = 0
+    #: Jobs whose erasure was requested more than a day ago and is not complete.
+    late_erasures: int = 0
     refused_jobs: Sequence[RefusedJob] = ()
     message_counts: Mapping[str, int] = field(default_factory=dict)
     #: By mark of an old value of VOICEQUEUE_SECRET: seconds since a process first reported it.
@@ -86,6 +91,7 @@ def inspect(redis: Redis, store: JobStore) -> Facts:
         callbacks=store.callbacks.counts(now - HEARTBEAT_TIMEOUT_S),
         archive=store.archive.counts(now - HEARTBEAT_TIMEOUT_S),
         rejects=store.rejected_messages.count(),
+        late_erasures=store.erasure.count_unfinished(now - ERASURE_MAX_S),
         refused_jobs=store.flow_control.refused_jobs(),
         message_counts=store.count_messages(
             [queue for queue in QUEUE_NAMES if queue not in {key.queue for key in wrong_types}]
@@ -254,6 +260,7 @@ def _work(facts: Facts) -> Iterator[CheckResult]:
         (facts.states.get(State.UNSURE, 0), Level.WARNING, "jobs may have been charged", "voicequeue review"),
         (facts.callbacks.undelivered, Level.WARNING, "callbacks are undelivered", "voicequeue callbacks"),
         (facts.archive.failed, Level.WARNING, "jobs' songs could not be archived", "voicequeue archive"),
+        (facts.late_erasures, Level.WARNING, "jobs are not erased after a day", "docs/erasure.md#when-it-does-not-end"),
         (facts.rejects, Level.NOTE, "messages were rejected", "voicequeue rejects"),
     ):
         if count:

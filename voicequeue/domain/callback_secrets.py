@@ -16,6 +16,10 @@ class UnreadableSecretError(Exception):
     """A stored secret cannot be decrypted with the root secrets at hand."""
 
 
+class DamagedSecretError(UnreadableSecretError):
+    """A stored secret whose record is damaged; no root secret helps."""
+
+
 @dataclass(frozen=True, slots=True)
 class OldSecret:
     """A replaced secret, encrypted; it signs `until` then (Unix seconds)."""
@@ -43,7 +47,7 @@ class StoredSecret:
             old = tuple(OldSecret(str(token), float(until)) for token, until in fields["old"])
             return cls(str(fields["token"]), float(fields["since"]), old)
         except (ValueError, LookupError, TypeError):
-            raise UnreadableSecretError("its record is damaged") from None
+            raise DamagedSecretError("its record is damaged") from None
 
     def as_text(self) -> str:
         """Return the stored form."""

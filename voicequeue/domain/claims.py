@@ -54,6 +54,23 @@ class EnqueueOutcome(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetRefusal:
+    """The outcome of a job that was not enqueued: the hard budget of `owner` for a `period` does not allow its price.
+
+    `price`, `limit` and `remaining` are in credits; the last two None if the caller may not know them.
+    `resets_at` is in Unix seconds.
+    """
+
+    owner: str
+    period: str
+    price: int
+    limit: int | None
+    remaining: int | None
+    resets_at: float
+    is_new: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SubmitClaim:
     """Permission to send one POST; the state `charging` was recorded for it.
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from voicequeue.domain.job import to_iso8601
+
+if TYPE_CHECKING:
+    from voicequeue.domain import operator_schemas
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +23,8 @@ class ErasurePlan:
         archived_files: Number of their archived files; each song also has a description.
         personas: Number of voices that upstream created for them.
         callbacks: Callbacks that are pending or undelivered.
-        rejected_messages: Rejected messages that contain the metadata.
-        sharing_jobs: Jobs of others that share a voice with them; they lose it for later orders.
+        rejected_messages: Rejected messages with the metadata, or the key or recording of one of the jobs.
+        sharing_jobs: Jobs of others that have the recording of one of the jobs; they lose its voice for later orders.
         uncertain: Jobs that are `charging` or `unsure`; they are erased once the outcome of their order is known.
         credits_in_flight: Credits of orders that were or may have been charged and have not delivered.
         expires_at: When the token expires (Unix seconds).
@@ -46,10 +49,47 @@ class ErasurePlan:
         """Number of jobs."""
         return sum(self.jobs_by_state.values())
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> operator_schemas.ErasurePlan:
         """Return the JSON representation."""
-        fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("expires_at", "is_complete")}
-        return {**fields, "count": self.count, "expires_at": to_iso8601(self.expires_at), "complete": self.is_complete}
+        return {
+            "token": self.token,
+            "count": self.count,
+            "jobs_by_state": dict(self.jobs_by_state),
+            "songs": self.songs,
+            "archived_files": self.archived_files,
+            "personas": self.personas,
+            "callbacks": self.callbacks,
+            "rejected_messages": self.rejected_messages,
+            "sharing_jobs": self.sharing_jobs,
+            "uncertain": self.uncertain,
+            "credits_in_flight": self.credits_in_flight,
+            "expires_at": to_iso8601(self.expires_at),
+            "complete": self.is_complete,
+        }
+
+    def sentences(self) -> tuple[str, ...]:
+        """Return what the erasure concerns, for people."""
+        states = ", ".join(f"{count:,} {state}" for state, count in sorted(self.jobs_by_state.items()))
+        lines = [
+            f"{_some(self.count, 'job')} ({states or 'none'}), {_some(self.songs, 'song')}, "
+            f"{_some(self.archived_files, 'archived file')}",
+            f"{_some(self.personas, 'voice')}, {_some(self.callbacks, 'stored callback')}, "
+            f"{_some(self.rejected_messages, 'rejected message')}",
+        ]
+        if self.sharing_jobs:
+            lines.append(
+                f"{_some(self.sharing_jobs, 'job')} of others with the same recording: not erased, but without its "
+                "voice for later orders"
+            )
+        if self.credits_in_flight:
+            lines.append(f"{_some(self.credits_in_flight, 'credit')} of orders in flight, whose results are not kept")
+        if self.uncertain:
+            lines.append(
+                f"{_some(self.uncertain, 'job')} charging or unsure: erased once the outcome of the order is known"
+            )
+        if not self.is_complete:
+            lines.append("More jobs match than one plan takes; repeat the erasure for the others")
+        return tuple(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +98,15 @@ class ErasureCertificate:
 
     Attributes:
         at: When it was erased (Unix seconds).
-        actor: Who erased it.
-        namespace: In which namespace; `*`: in all.
+        actor: The person or program that erased it.
+        namespace: Namespace of the jobs; `*`: in all.
         jobs: Keyed hashes of the ids of erased jobs.
         pending: Number of jobs that are erased once the outcome of their order is known.
         callbacks: Number of deleted callbacks that were still stored.
         rejected_messages: Number of deleted messages.
         events: Number of deleted events.
         audit_entries: Number of entries of the audit log that no longer name a job.
+        audit_entries_left: Number of those that a worker replaces, because the gateway may only append to the log.
         archived_files: Number of archived files that an archive worker deletes.
         callback_hosts: Hosts that may have received callbacks.
         upstream_ids: Personas and tasks at upstream, for a request to erase them there. Not part of the certificate.
@@ -80,27 +121,82 @@ class ErasureCertificate:
     rejected_messages: int = 0
     events: int = 0
     audit_entries: int = 0
+    audit_entries_left: int = 0
     archived_files: int = 0
     callback_hosts: tuple[str, ...] = ()
     upstream_ids: tuple[str, ...] = field(default=(), repr=False)
 
-    def as_dict(self) -> dict[str, Any]:
+    @classmethod
+    def from_stored(cls, fields: Mapping[str, Any]) -> ErasureCertificate:
+        """Return the certificate with these fields, read from JSON."""
+        values: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in fields.items()}
+        return cls(**values)
+
+    def as_dict(self) -> operator_schemas.ErasureCertificate:
         """Return the JSON representation, without the ids at upstream."""
-        fields = {name: getattr(self, name) for name in self.__slots__ if name != "upstream_ids"}
-        remains = list(self.remains())
-        return {**fields, "at": to_iso8601(self.at), "count": len(self.jobs), "remains": remains}
+        return {
+            "at": to_iso8601(self.at),
+            "actor": self.actor,
+            "namespace": self.namespace,
+            "count": len(self.jobs),
+            "jobs": list(self.jobs),
+            "pending": self.pending,
+            "callbacks": self.callbacks,
+            "rejected_messages": self.rejected_messages,
+            "events": self.events,
+            "audit_entries": self.audit_entries,
+            "audit_entries_left": self.audit_entries_left,
+            "archived_files": self.archived_files,
+            "callback_hosts": list(self.callback_hosts),
+            "remains": list(self.remains()),
+        }
+
+    def as_text(self) -> str:
+        """Return the certificate as text, without the ids at upstream."""
+        scope = {"": "in the default namespace", "*": "in all namespaces"}.get(
+            self.namespace, f"in the namespace {self.namespace}"
+        )
+        lines = [
+            f"Certificate of erasure, {to_iso8601(self.at)}",
+            f"Erased by {self.actor} {scope}:",
+            f"  {_some(len(self.jobs), 'job')}, with timeline and {_some(self.events, 'event')}",
+            f"  {_some(self.callbacks, 'stored callback')}",
+            f"  {_some(self.rejected_messages, 'rejected message')}",
+            f"  names in the audit log: {self.audit_entries:,}",
+            "What remains elsewhere:",
+            *(f"  {line}" for line in self.remains()),
+            "Keyed hashes of the jobs:",
+            *(f"  {tombstone}" for tombstone in self.jobs),
+        ]
+        return "\n".join(lines) + "\n"
 
     def remains(self) -> tuple[str, ...]:
         """Return what remains elsewhere, as sentences."""
         lines = [
-            f"MusicAPI: {len(self.upstream_ids)} voices and tasks, to be erased there on request.",
             f"Backups of Redis and of the archive made before {to_iso8601(self.at)}, until they are deleted.",
-            "Logs of workers and of the gateway: ids of jobs and names of batches, until they are deleted.",
+            "Redis's own files: what was written before, until BGREWRITEAOF (BGSAVE without such a file) has run.",
+            "Logs: ids of jobs and names of batches, until they are deleted.",
+            "Files outside of the queue: tables of jobs, with their rejected rows and exports.",
+            "Messages that no worker has received yet: refused when they arrive, if their key or recording was erased.",
+            "Archived songs of jobs whose records were purged before.",
         ]
+        if self.upstream_ids:
+            ids = _some(len(self.upstream_ids), "id")
+            lines.insert(0, f"MusicAPI: {ids} of voices and tasks, to be erased there on request.")
         if self.callback_hosts:
             lines.append(f"Receivers of callbacks: {', '.join(self.callback_hosts)}.")
+        if self.audit_entries_left:
+            lines.append(f"Names in the audit log: {self.audit_entries_left:,}, until a worker has removed them.")
         if self.archived_files:
-            lines.append(f"Archive: {self.archived_files} files, until an archive worker has deleted them.")
+            files = _some(self.archived_files, "file")
+            lines.append(f"Archive: {files}, until an archive worker has deleted them.")
         if self.pending:
-            lines.append(f"{self.pending} jobs whose order may be charged; erased once its outcome is known.")
+            lines.append(
+                f"{_some(self.pending, 'job')} whose order may be charged: erased once its outcome is known. What "
+                "MusicAPI creates for it is not listed."
+            )
         return tuple(lines)
+
+
+def _some(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -116,6 +116,117 @@ class AuditEntry(Schema):
     """The reason that the actor gave."""
 
 
+class Budget(Schema):
+    """The credits that an owner may spend in the current day or month (UTC)."""
+
+    owner: str
+    """`account` (all jobs), `namespace/NAME` (`namespace/` is the default one), or `key/NAME`, an API key."""
+    period: str
+    """`day` or `month`."""
+    limit: int
+    """Maximum number of credits."""
+    spent: int
+    """Credits that were charged."""
+    reserved: int
+    """Credits that jobs in flight will spend, and that unsure and lost orders may have spent."""
+    remaining: int
+    """Credits that other orders may spend."""
+    resets_at: Timestamp
+    """When the next period begins."""
+    hard: bool
+    """True if new jobs over the budget are refused; otherwise they wait."""
+
+
+class BudgetUsed(Budget):
+    """The data of a callback about a budget whose use has come to a level."""
+
+    namespace: str
+    """Namespace of the owner; `*` for the account and an API key."""
+    percent: int
+    """80, or 100: what remains pays no voice with a song."""
+
+
+class Spending(Schema):
+    """Credits that were charged; a column is null if the report is not grouped by it."""
+
+    namespace: str | None
+    """Name of the namespace; empty for the default one."""
+    key: str | None
+    """Name of the API key; empty for all that no key is known for."""
+    batch: str | None
+    """Name of the batch; empty for jobs without a batch, and batches whose jobs were all purged."""
+    day: str | None
+    """Day (UTC), such as `2026-03-01`; empty for what was not counted by day."""
+    month: str | None
+    """Month (UTC), such as `2026-03`; empty for what was not counted by month."""
+    credits: int
+    """Number of credits."""
+
+
+class ErasurePlan(Schema):
+    """The jobs and data that an erasure concerns. Nothing has changed yet."""
+
+    token: str
+    """Executes the plan."""
+    count: int
+    """Number of jobs."""
+    jobs_by_state: dict[str, int]
+    """Number of jobs by state."""
+    songs: int
+    """Number of their songs."""
+    archived_files: int
+    """Number of their archived files; each song also has a description."""
+    personas: int
+    """Number of voices that MusicAPI created for them."""
+    callbacks: int
+    """Number of stored callbacks."""
+    rejected_messages: int
+    """Number of rejected messages that name the person."""
+    sharing_jobs: int
+    """Jobs of others with the same recording. They stay; those that have no voice yet pay for a new one."""
+    uncertain: int
+    """Jobs that are `charging` or `unsure`; they are erased once the outcome of their order is known."""
+    credits_in_flight: int
+    """Credits of orders that were or may have been charged and have not delivered."""
+    expires_at: Timestamp
+    """When the token expires."""
+    complete: bool
+    """False if more jobs match than one plan takes."""
+
+
+class ErasureCertificate(Schema):
+    """A record of what was erased, and what remains elsewhere."""
+
+    at: Timestamp
+    """When it was erased."""
+    actor: str
+    """Who erased it: `key:NAME`, `page:NAME`, `cli:USER@HOST` or `library:APP`."""
+    namespace: str
+    """Namespace of the jobs; empty for the default one, `*` for all."""
+    count: int
+    """Number of erased jobs."""
+    jobs: list[str]
+    """Keyed hashes of the ids of erased jobs."""
+    pending: int
+    """Jobs that are erased once the outcome of their order is known."""
+    callbacks: int
+    """Number of deleted callbacks."""
+    rejected_messages: int
+    """Number of deleted messages."""
+    events: int
+    """Number of deleted events."""
+    audit_entries: int
+    """Entries of the audit log that no longer name a job."""
+    audit_entries_left: int
+    """Entries that a worker replaces soon, because the gateway may only append to the log."""
+    archived_files: int
+    """Archived files that an archive worker deletes."""
+    callback_hosts: list[str]
+    """Hosts that may have received callbacks."""
+    remains: list[str]
+    """What remains elsewhere, as sentences."""
+
+
 class Check(Schema):
     """The result of one check of `voicequeue doctor`."""
 
@@ -146,6 +257,12 @@ class ApiKey(Schema):
     """Pattern that the batches of its jobs match."""
     expires_at: Timestamp | None
     """When it expires."""
+    max_in_flight: int | None
+    """Number of its jobs that may be in flight."""
+    budget_day: int | None
+    """Credits that its jobs may spend in a day (UTC)."""
+    budget_month: int | None
+    """Credits that its jobs may spend in a month (UTC)."""
     created_at: Timestamp | None
     """When it was created."""
     rotating_until: Timestamp | None

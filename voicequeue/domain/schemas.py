@@ -273,6 +273,27 @@ class Gate(Schema):
     """Why nothing is charged."""
 
 
+class JobHold(Schema):
+    """A reason why a queued or waiting job is not submitted now."""
+
+    reason: str
+    """`batch_paused`, `batch_stopped`, `batch_in_flight`, `batch_credits`, `budget_in_flight`, `budget_day`,
+    `budget_month`, `refused`, `recording`, `voice`, or the reason of a hold of the gate."""
+    owner: str
+    """Whose limit it is: `account`, `namespace/NAME`, `key/NAME`, `batch/NAME`, `job/ID`, or `gate`."""
+    until: Timestamp | None
+    """When it ends at the latest; null if that is unknown, or if someone has to end it."""
+    detail: str
+    """The reason as a sentence."""
+
+
+class BacklogHold(JobHold):
+    """A reason why queued jobs are not admitted, although the gate is open."""
+
+    jobs: int
+    """Number of queued jobs that it holds; of a hold of an API key or of one job, only those at the head of a lane."""
+
+
 class Backlog(Schema):
     """The queued jobs of one priority."""
 
@@ -334,10 +355,13 @@ class Status(Schema):
     """Jobs that may be in flight now; adjusted automatically."""
     backlog: list[Backlog]
     """Queued jobs by priority."""
+    backlog_holds: list[BacklogHold]
+    """Why queued jobs are not admitted although the gate is open; the reason of the most jobs first."""
     jobs_per_minute: float
     """Jobs succeeded per minute, over the last five minutes."""
     seconds_left: float | None
-    """Estimated seconds until all jobs have settled; null if no job succeeded recently."""
+    """Estimated seconds until all jobs have settled; null if no job succeeded recently, or a limit or a
+    pause holds the first jobs of a lane for longer."""
     credits: int
     """Credits spent by these jobs."""
     balance: int | None

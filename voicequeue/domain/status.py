@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from voicequeue.domain.gate import Account, Gate, Hold
 from voicequeue.domain.job import to_iso8601
+from voicequeue.domain.job_holds import BacklogHold
 from voicequeue.domain.namespaces import ALL, qualify
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import Stage
@@ -30,6 +31,7 @@ class BacklogLane:
         oldest_at: Time when the oldest of them was enqueued (Unix seconds).
         with_voice: Number of them that have their voice.
         namespace: Namespace of the jobs; empty for the default one.
+        head_id: Id of the next of them to be admitted.
     """
 
     priority: Priority
@@ -38,6 +40,7 @@ class BacklogLane:
     oldest_at: float
     with_voice: int = 0
     namespace: str = ""
+    head_id: str = field(default="", compare=False)
 
     @property
     def qualified_batch(self) -> str:
@@ -200,9 +203,11 @@ class Status:
         workers: Number of workers with a recent heartbeat.
         account: The account by our count.
         backlog: Queued jobs by priority and batch.
+        backlog_holds: Why queued jobs are not admitted although the gate is open, with their number.
         failures: Number of failed jobs by failure code.
         jobs_per_minute: Number of jobs of the whole queue that recently succeeded per minute.
-        seconds_left: Time to settle all jobs at that rate, in seconds; None if unknown.
+        seconds_left: Time to settle all jobs at that rate, in seconds; None if unknown, or if a limit or a pause holds
+            jobs for longer.
         rejected_messages: Number of stored messages that did not become a job; 0 for a batch.
         callbacks: Number of callbacks by state; 0 for a batch.
         archive: Number of jobs by archiving state; 0 for a batch.
@@ -224,6 +229,7 @@ class Status:
     failures: dict[str, int]
     jobs_per_minute: float
     seconds_left: float | None
+    backlog_holds: tuple[BacklogHold, ...] = ()
     rejected_messages: int = 0
     callbacks: CallbackCounts = CallbackCounts()
     archive: ArchiveCounts = ArchiveCounts()
@@ -242,6 +248,7 @@ class Status:
             "in_flight": self.in_flight,
             "in_flight_limit": self.in_flight_limit,
             "backlog": [_backlog_dict(priority, lines) for priority, lines in by_priority(self.backlog)],
+            "backlog_holds": [hold.as_dict() for hold in self.backlog_holds],
             "jobs_per_minute": self.jobs_per_minute,
             "seconds_left": self.seconds_left,
             "credits": self.credits,

@@ -55,12 +55,19 @@ def json_cell(value: Any) -> str:
     return text if guard(text) == text else text.replace(";", r"\u003b").replace("|", r"\u007c")
 
 
+def _cell(value: object) -> object:
+    """Return a value as a cell; a number needs no guard, and would become a text by it."""
+    if value is None or isinstance(value, int | float):
+        return value
+    return guard(escape_controls(str(value)))
+
+
 def csv_lines(rows: Iterable[Sequence[object]]) -> Iterator[str]:
     """Yield rows as lines of CSV that a spreadsheet program evaluates no part of; None is an empty cell."""
     line = StringIO()
     writer = csv.writer(line)
     for row in rows:
-        writer.writerow(["" if cell is None else guard(escape_controls(str(cell))) for cell in row])
+        writer.writerow([_cell(value) for value in row])
         yield line.getvalue()
         line.seek(0)
         line.truncate()

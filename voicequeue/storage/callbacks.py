@@ -109,14 +109,14 @@ class CallbackClaim:
 
     @property
     def job_id(self) -> str | None:
-        """The job that it reports; None for a batch."""
+        """The job that it reports; None for a batch or a budget."""
         return _job_id(self.subject)
 
     def url(self) -> str:
         """Return the receiver's URL. Raises UndeliverableError."""
         url = self._job_url() if self.job_id is not None and self.spec_or_url else self.spec_or_url
         if not url:
-            raise UndeliverableError("the job was purged, or its batch has no callback URL any longer")
+            raise UndeliverableError("the job was purged, or its batch or budget has no callback URL any longer")
         return url
 
     def _job_url(self) -> str | None:
@@ -125,7 +125,7 @@ class CallbackClaim:
 
     def source(self) -> str:
         """Return how the job arrived, or who set the URL of the batch; empty if unknown."""
-        field = "callback_source" if self.job_id is None else "source"
+        field = "callback_source" if self.subject.startswith("batch:") else "source"
         with _readable():
             return str(json.loads(self.snapshot).get(field, ""))
 
@@ -137,6 +137,8 @@ class CallbackClaim:
 
     def _data(self) -> Mapping[str, object]:
         record: dict[str, str] = {name: str(value) for name, value in json.loads(self.snapshot).items()}
+        if self.subject.startswith("budget:"):
+            return json.loads(self.snapshot)  # type: ignore[no-any-return]  # what scripts/report_budgets.lua has written
         if self.job_id is None:
             return {**serialization.parse_batch(self.batch, record).as_dict(), "source": record.get("callback_source")}
         return serialization.parse_job(self.job_id, {**record, "spec": self.spec_or_url, "batch": self.batch}).as_dict()

@@ -9,7 +9,8 @@ from typing import cast
 from voicequeue.domain.stage import Stage
 from voicequeue.storage.connection.keyspace import Keyspace
 
-_SPENT = tuple(f"{name}.credits" for name in (*Stage, "corrected"))
+#: Fields of the counters of all jobs that hold what was ever spent.
+SPENT = tuple(f"{name}.credits" for name in (*Stage, "corrected"))
 
 
 def read_counters(space: Keyspace, batch: str | None = None) -> Counter[str]:
@@ -25,7 +26,7 @@ def read_counters(space: Keyspace, batch: str | None = None) -> Counter[str]:
     namespaces = [] if scope.is_all else cast(list[str], space.redis.zrange(space.key("namespaces"), 0, -1))
     queue, backlog, *others = _read(space, ["counters", "backlog", *(f"namespace:{name}" for name in namespaces)])
     counts = _numbers(queue)
-    counts["credits"] = sum(counts[name] for name in _SPENT)
+    counts["credits"] = sum(counts[name] for name in SPENT)
     counts["queued_credits"] = int(backlog.get("queued_credits", 0))
     for other in others:  # the default namespace has what no other has
         counts.subtract(_numbers(other))
@@ -46,7 +47,7 @@ def _read(space: Keyspace, names: list[str]) -> list[Mapping[str, str]]:
 
 
 def _numbers(record: Mapping[str, str]) -> Counter[str]:
-    names = {"credits", "reserved", "queued_credits", "callbacks.delivered", "archive.files", "archive.jobs", *_SPENT}
+    names = {"credits", "reserved", "queued_credits", "callbacks.delivered", "archive.files", "archive.jobs", *SPENT}
     return Counter(
         {name: int(value) for name, value in record.items() if name in names or name.startswith(("failed.", "day."))}
     )

@@ -10,11 +10,18 @@ from hashlib import sha1
 from itertools import chain, islice
 from typing import Any, cast
 
+from redis.exceptions import ResponseError
+
 from voicequeue.domain.job import Job
-from voicequeue.domain.namespaces import index_of, qualify
+from voicequeue.domain.namespaces import DEFAULT, index_of, named_in, namespace_of, qualify
+from voicequeue.domain.states import State
 from voicequeue.storage.connection.keyspace import Keyspace
+from voicequeue.storage.indexes import JobIndexes
 
 _PAGE = 500
+
+#: The action of a plan to erase.
+ERASE = "erase"
 
 #: The text that replaces a name in the audit log.
 REDACTED = "(erased)"
@@ -29,6 +36,7 @@ class Erased:
     callbacks: int = 0
     events: int = 0
     audit_entries: int = 0
+    audit_entries_left: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,7 @@ class Erasure:
     def __init__(self, keyspace: Keyspace) -> None:
         self._space = keyspace
         self._redis = keyspace.redis
+        self._indexes = JobIndexes(keyspace)
 
     # ── jobs ───────────────────────────────────────────────────────────────────────────────────
 
@@ -62,12 +71,21 @@ class Erasure:
         pending = tuple(job_id for job_id, outcome in outcomes.items() if outcome == 2)
         if pending:
             callbacks -= len(self.callback_ids(pending))
-        events, audit_entries = self._forget_traces()
-        return Erased(tuple(sorted(outcomes.keys() - set(pending))), pending, callbacks, events, audit_entries)
+        events, audit_entries, remaining = self._forget_traces(now)
+        return Erased(
+            tuple(sorted(outcomes.keys() - set(pending))), pending, callbacks, events, audit_entries, remaining
+        )
 
     def due(self) -> list[str]:
         """Return ids of marked jobs, the earliest first."""
         return cast(list[str], self._redis.zrange(self._space.key("erasing"), 0, -1))
+
+    def count_unfinished(self, before: float) -> int:
+        """Return how many jobs were marked, or had files to delete, before this time, and still are."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for name in ("erasing", "erased_files"):
+                pipe.zcount(self._space.key(name), "-inf", before)
+            return sum(cast(list[int], pipe.execute()))
 
     def callback_ids(self, job_ids: Collection[str]) -> list[str]:
         """Return the ids of the stored callbacks of jobs."""
@@ -79,43 +97,86 @@ class Erasure:
         return sorted(callback_ids)
 
     def count_sharing(self, jobs: Collection[Job]) -> int:
-        """Return how many other jobs have one of these jobs' named voices, or wait for one of their voices."""
-        named: dict[str, int] = {}
-        waiting: set[str] = set()
-        ids = {job.id for job in jobs}
-        for voice in _voices(jobs):
-            members = cast(list[str], self._redis.zrange(self._space.key(f"waiting:{voice}"), 0, -1))
-            waiting.update(set(members) - ids)
-            sharing = cast(str | None, self._redis.hget(self._space.key(f"voice:{voice}"), "jobs"))
-            own = sum(job.spec.shared_voice(namespace=job.namespace) == voice for job in jobs)
-            named[voice] = max(0, int(sharing or 0) - own)
-        return max(len(waiting), sum(named.values()))
+        """Return how many other jobs name one of these jobs' recordings, by its URL or hash. All jobs are examined."""
+        own_ids, recordings = {job.id for job in jobs}, self._recordings(jobs)
+        sharing: set[str] = set()
+        for start in range(0, len(recordings), _PAGE):
+            criteria = {"recordings": recordings[start : start + _PAGE]}
+            for index in self._job_indexes():
+                sharing.update(self._matching(index, criteria))
+        return len(sharing - own_ids)
+
+    def _recordings(self, jobs: Collection[Job]) -> list[str]:
+        """Return the ids of the voices of these jobs' recordings, by URL and by hash."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job in jobs:
+                pipe.hget(self._space.key(f"job:{job.id}"), "sha256")
+            hashes = cast(list[str | None], pipe.execute())
+        by_url = {job.spec.recording_voice(job.namespace) for job in jobs}
+        by_hash = {qualify(job.namespace, f"sha256-{it}") for job, it in zip(jobs, hashes, strict=True) if it}
+        return sorted(by_url - {""} | by_hash)
+
+    def _job_indexes(self) -> Iterator[str]:
+        """Yield the indexes that together have every job in scope."""
+        for priority, lane in self._indexes.lanes():
+            yield f"lane:{priority.rank}:{lane}"
+        for namespace in self._space.namespaces():
+            yield from (index_of(f"state:{state}", namespace) for state in State if state is not State.QUEUED)
+
+    def _matching(self, index: str, criteria: Mapping[str, Any]) -> Iterator[str]:
+        last, examined = None, _PAGE
+        while examined == _PAGE:
+            examined, last, members = self._indexes.filter_page(index, last, _PAGE, criteria)
+            yield from (job_id for job_id, _ in members)
 
     # ── what names them ────────────────────────────────────────────────────────────────────────
 
-    def _forget_traces(self) -> tuple[int, int]:
-        """Delete what names erased jobs; return the numbers of events and of entries of the audit log."""
+    def _forget_traces(self, now: float) -> tuple[int, int, int]:
+        """Delete what names erased jobs; return the numbers of events, of replaced entries of the audit log, and of
+        those that a worker replaces later, because this process may not."""
         key = self._space.key("erased_traces")
         traces = list(cast(set[str], self._redis.smembers(key)))
         if not traces:
-            return 0, 0
+            return 0, 0, 0
         jobs = [json.loads(trace) for trace in traces]
         job_ids, batches = {job["id"] for job in jobs}, {job["batch"] for job in jobs} - {""}
         ended = {batch for batch in batches if not self._has_jobs(batch)}
         for callback_id in self.callback_ids(job_ids):
             self._delete_callback(callback_id)
+        self._erase_voices(job_ids, {job["recording"] for job in jobs} - {""}, now)
         for batch in ended:
             self._delete_batch_callbacks(batch)
 
         def is_theirs(fields: Mapping[str, str]) -> bool:
             return fields.get("id") in job_ids or fields.get("batch") in ended
 
+        self._delete_plans(job_ids, ended)
         events = self._delete_entries("events", is_theirs)
         self._delete_entries("purged", lambda fields: fields.get("batch") in ended)
-        audit_entries = self._redact_audit_log(job_ids, ended)
-        for start in range(0, len(traces), _PAGE):
+        audit_entries, remaining = self._redact_audit_log(job_ids, ended)
+        for start in range(0, len(traces), _PAGE) if not remaining else ():
             self._redis.srem(key, *traces[start : start + _PAGE])
-        return events, audit_entries
+        return events, audit_entries, remaining
+
+    def _erase_voices(self, job_ids: Collection[str], recordings: Collection[str], now: float) -> None:
+        """Erase voices that erased jobs created, and those of their recordings under a hash or a name.
+
+        All voices are scanned: a copy may have any hash or name.
+        """
+        root = self._space.key("voice:")
+        keys = cast(Iterator[str], self._redis.scan_iter(match=f"{root}*", count=_PAGE))
+        while page := [key.removeprefix(root) for key in islice(keys, _PAGE)]:
+            with self._redis.pipeline(transaction=False) as pipe:
+                for voice in page:
+                    pipe.hmget(f"{root}{voice}", "job", "audio_url")
+                records = cast(list[list[str | None]], pipe.execute())
+            theirs = [
+                voice
+                for voice, (job_id, url) in zip(page, records, strict=True)
+                if job_id in job_ids or (url and qualify(namespace_of(voice), f"url-{_sha1(url)}") in recordings)
+            ]
+            if theirs:
+                self._space.run_script("erase_voices", f"{now:.6f}", *theirs)
 
     def _has_jobs(self, batch: str) -> bool:
         return bool(self._redis.exists(self._space.key(f"batch:{batch}:jobs")))
@@ -134,6 +195,15 @@ class Erasure:
             if callback_id.startswith(start):
                 self._delete_callback(callback_id)
 
+    def _delete_plans(self, job_ids: Collection[str], batches: Collection[str]) -> None:
+        """Delete plans of bulk changes that name these jobs or batches. Plans of erasures contain ids only."""
+        for key in self._redis.scan_iter(match=self._space.key("bulk_plan:*"), count=_PAGE):
+            header, *lines = cast(list[str], self._redis.lrange(key, 0, -1)) or ["{}"]
+            plan = json.loads(header)
+            is_theirs = _names_batch(plan, batches) or any(line.partition(" ")[0] in job_ids for line in lines)
+            if is_theirs and plan.get("action") != ERASE:
+                self._redis.delete(key)
+
     def _stream(self, name: str) -> Iterator[tuple[str, dict[str, str]]]:
         start = "-"
         while page := cast(
@@ -148,40 +218,48 @@ class Erasure:
             self._redis.xdel(self._space.key(name), *entry_ids[start : start + _PAGE])
         return len(entry_ids)
 
-    def _redact_audit_log(self, job_ids: Collection[str], batches: Collection[str]) -> int:
-        """Replace the entries that name these jobs or batches: who did what and when stays."""
+    def _redact_audit_log(self, job_ids: Collection[str], batches: Collection[str]) -> tuple[int, int]:
+        """Replace the entries that name these jobs or batches: who did what and when stays.
+
+        Return how many were replaced, and how many this process may not replace: the gateway only appends to the log.
+        """
+        replacements = [
+            (entry_id, _redacted(entry_id, fields))
+            for entry_id, fields in self._stream("audit_log")
+            if _names_batch(fields, batches)
+            or fields.get("job_id") in job_ids
+            or any(job_id in fields.get("details", "") for job_id in job_ids)
+        ]
         count = 0
-        for entry_id, fields in list(self._stream("audit_log")):
-            batch = qualify(fields.get("namespace", "").replace("*", ""), fields.get("batch", ""))
-            has_id = fields.get("job_id") in job_ids or any(it in fields.get("details", "") for it in job_ids)
-            if not has_id and not (fields.get("batch") and {batch, fields["batch"]} & set(batches)):
-                continue
-            kept = {name: REDACTED if name in ("job_id", "batch", "reason") else text for name, text in fields.items()}
-            kept.pop("details", None)
-            kept["at"] = fields.get("at", entry_id)
-            count += int(self._space.run_script("redact_audit_entry", entry_id, *chain.from_iterable(kept.items())))
-        return count
+        for number, (entry_id, fields) in enumerate(replacements):
+            try:
+                count += int(
+                    self._space.run_script("redact_audit_entry", entry_id, *chain.from_iterable(fields.items()))
+                )
+            except ResponseError as error:
+                if "permission" not in str(error):
+                    raise
+                return count, len(replacements) - number
+        return count, 0
 
     # ── rejected messages ──────────────────────────────────────────────────────────────────────
 
-    def rejected_lines(self, metadata: Mapping[str, str], urls: Collection[str]) -> list[tuple[str, str]]:
-        """Return (namespace, line) of the rejected messages with these metadata, or one of these recordings."""
-        return [
-            (namespace, line)
-            for namespace in self._space.namespaces()
-            for line in cast(
-                list[str], self._redis.lrange(self._space.key(index_of("rejected_messages", namespace)), 0, -1)
-            )
-            if _names_person(json.loads(line), metadata, urls)
-        ]
+    def rejected(self, metadata: Mapping[str, str], jobs: Collection[Job]) -> dict[str, list[str]]:
+        """Return by namespace the hashes of rejected messages with these metadata, or the key or recording of a job."""
+        urls = {job.spec.audio_url for job in jobs if job.spec.audio_url}
+        hashes: dict[str, list[str]] = {}
+        for namespace in self._space.namespaces():
+            keys = {job.spec.key for job in jobs if job.spec.key and job.namespace == namespace}
+            person = _Person(metadata, frozenset(urls), frozenset(keys))
+            index = self._space.key(index_of("rejected_messages", namespace))
+            lines = cast(list[str], self._redis.lrange(index, 0, -1))
+            hashes[namespace] = [_sha1(line) for line in lines if person.is_named_in(json.loads(line)["job"])]
+        return {namespace: of_messages for namespace, of_messages in hashes.items() if of_messages}
 
-    def delete_rejected(self, lines: Sequence[tuple[str, str]]) -> None:
-        """Delete rejected messages by their lines."""
-        for namespace, line in lines:
-            with self._redis.pipeline() as pipe:
-                pipe.lrem(self._space.key(index_of("rejected_messages", namespace)), 1, line)
-                pipe.decrby(self._space.key(index_of("rejected_messages:bytes", namespace)), len(line.encode()))
-                pipe.execute()
+    def delete_rejected(self, hashes: Mapping[str, Sequence[str]]) -> None:
+        """Delete rejected messages by namespace and hash."""
+        for namespace, of_messages in hashes.items():
+            self._space.run_change("delete_rejected_messages", namespace, *of_messages)
 
     # ── tombstones, plans, files, consent ──────────────────────────────────────────────────────
 
@@ -201,10 +279,6 @@ class Erasure:
         """Delete the tombstones of ids or recordings; return how many there were."""
         hashes = self.tombstones(names)
         return int(self._space.run_change("forget_tombstones", *hashes)) if hashes else 0
-
-    def delete_plan(self, token: str) -> None:
-        """Delete an executed plan, which holds the metadata of the person."""
-        self._redis.delete(self._space.key(f"bulk_plan:{token}"))
 
     def files_due(self, now: float, *, at_most: int = 100) -> list[ErasedFiles]:
         """Return jobs whose archived files are to be deleted now."""
@@ -232,27 +306,73 @@ class Erasure:
         return bool(self._redis.exists(self._space.key("consent_required")))
 
 
-def _voices(jobs: Collection[Job]) -> set[str]:
-    voices = {job.spec.shared_voice(namespace=job.namespace) for job in jobs}
-    voices |= {job.spec.shared_voice(reuse=True, namespace=job.namespace) for job in jobs}
-    voices |= {job.spec.recording_voice(job.namespace) for job in jobs}
-    return voices - {""}
+def _redacted(entry_id: str, fields: Mapping[str, str]) -> dict[str, str]:
+    """Return the fields of an entry of the audit log without job, batch, reason and details."""
+    kept = {name: REDACTED if name in ("job_id", "batch", "reason") else text for name, text in fields.items()}
+    kept.pop("details", None)
+    return {**kept, "at": fields.get("at", entry_id)}
+
+
+def _names_batch(fields: Mapping[str, Any], batches: Collection[str]) -> bool:
+    """Return whether the `batch` that an entry or plan names, in its `namespace`, is one of these."""
+    return qualify(*named_in(fields.get("namespace") or DEFAULT, fields.get("batch") or "")) in batches
 
 
 def _sha1(text: str) -> str:
     return sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def _names_person(value: Any, metadata: Mapping[str, str], urls: Collection[str]) -> bool:
-    """Return whether a value of JSON contains an object with these metadata, or one of these URLs."""
-    if isinstance(value, dict):
-        own = value.get("metadata")
-        if isinstance(own, dict) and all(str(own.get(name)) == text for name, text in metadata.items()):
-            return True
-        return any(_names_person(part, metadata, urls) for part in value.values())
-    if isinstance(value, list):
-        return any(_names_person(part, metadata, urls) for part in value)
-    if isinstance(value, str):  # a job may be stored as the beginning of its text
-        has_all = all(json.dumps(it) in value for pair in metadata.items() for it in pair)
-        return has_all or any(url in value for url in urls)
+@dataclass(frozen=True, slots=True)
+class _Person:
+    """The texts by which a message names a person: metadata, URLs of recordings, and keys of jobs."""
+
+    metadata: Mapping[str, str]
+    urls: frozenset[str]
+    keys: frozenset[str]
+
+    def is_named_in(self, value: Any) -> bool:
+        """Return whether a value of JSON contains an object with these metadata or a key, or one of the URLs."""
+        if isinstance(value, dict):
+            return self._is_owner(value) or any(map(self.is_named_in, value.values()))
+        if isinstance(value, list):
+            return any(map(self.is_named_in, value))
+        return isinstance(value, str) and self._is_quoted_in(value)
+
+    def _is_owner(self, job: Mapping[str, Any]) -> bool:
+        own, key = job.get("metadata"), job.get("key")
+        has_key = isinstance(key, str) and key in self.keys
+        return has_key or all(_contains(own, name, text) for name, text in self.metadata.items())
+
+    def _is_quoted_in(self, text: str) -> bool:
+        """Return whether a job that is stored as its text, or the beginning of it, has the metadata or a URL."""
+        has_all = all(
+            any(form in text for form in _quoted(name))
+            and any(form in text for form in (*_quoted(value), f": {value},", f": {value}}}"))
+            for name, value in self.metadata.items()
+        )
+        has_key = any(f'"key": {form}' in text for key in self.keys for form in _quoted(key))
+        return has_all or has_key or any(url in text for url in self.urls)
+
+
+def _contains(metadata: Any, name: str, text: str) -> bool:
+    """Return whether metadata of any shape have this name and value: the shape may be why a message was rejected."""
+    if isinstance(metadata, dict):
+        own = text in _texts(metadata[name]) if name in metadata else False
+        return own or any(_contains(value, name, text) for value in metadata.values())
+    if isinstance(metadata, list):
+        return {name, text}.issubset(map(str, metadata)) or any(_contains(value, name, text) for value in metadata)
     return False
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts and numbers in a value of JSON."""
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
+    else:
+        yield str(value)
+
+
+def _quoted(word: str) -> tuple[str, ...]:
+    """Return a text as JSON and Python quote it."""
+    return json.dumps(word), json.dumps(word, ensure_ascii=False), repr(word)

@@ -11,10 +11,11 @@ from typing import Any, cast
 
 from voicequeue.domain import serialization
 from voicequeue.domain.balance import Balance, UncountedSpending
-from voicequeue.domain.budgets import budget_owner, budget_text
+from voicequeue.domain.budgets import Budget
 from voicequeue.domain.gate import SUBMIT_RATE_MIN, Account, Gate, Hold, HoldEffect, HoldReason, Limits
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.status import RefusedJob
+from voicequeue.storage.budgets import forget_days, report_budgets, write_budget, write_budget_callback
 from voicequeue.storage.connection.keyspace import Keyspace
 from voicequeue.storage.counters import read_counters
 
@@ -156,12 +157,25 @@ class FlowControl:
         fields = ((name, _limit_text(name, value) or "") for name, value in limits.items())
         self._space.run_change("set_fields", "limits", *chain.from_iterable(fields))
 
-    def set_budget(self, owner: str, *, day: float | None, month: float | None) -> bool:
-        """Set the credits that an owner may spend in a day and in a month (UTC), effective at once; None: unlimited.
-        Return whether that changed anything. Raises ValueError."""
-        name = f"budget:{budget_owner(owner)}"
-        fields = ("day", budget_text("day", day), "month", budget_text("month", month))
-        return bool(self._space.run_change("set_fields", name, *fields))
+    def set_budget(self, owner: str, *, hard: bool | None = None, **limits: float | None) -> bool:
+        """Set what an owner may spend in a `day` and in a `month` (UTC), in credits, and how many of its jobs may be in
+        flight (`max_in_flight`), effective at once; None: unlimited. With `hard`, new jobs over the budget are refused.
+        Return whether that changed anything. Raises ValueError and InvalidStateError."""
+        return write_budget(self._space, owner, hard=hard, **limits)
+
+    def set_budget_callback(self, owner: str, url: str | None, *, source: str) -> bool:
+        """Set the URL that is notified of the use of an owner's budget (None: no URL) and who set it. Return whether
+        that changed anything. Raises ValueError."""
+        return write_budget_callback(self._space, owner, url, source=source)
+
+    def report_budgets(self, now: float) -> list[Budget]:
+        """Write the callbacks of budgets that have come to a level of use; return these budgets, each once for each
+        level in its period and in all processes."""
+        return report_budgets(self._space, now)
+
+    def forget_days(self, now: float) -> None:
+        """Delete what owners spent on days that are no longer kept (`DAYS_KEPT`)."""
+        forget_days(self._space, now)
 
     def publish_settings(self) -> None:
         """Publish the limits in this worker's settings."""

@@ -18,6 +18,9 @@ HEARTBEAT_TIMEOUT_S = 15.0
 #: The fact of a process that accepts an old value of VOICEQUEUE_SECRET: a mark of that value.
 ROTATION_MARK = "old_secret"
 
+#: The fact of a process `callbacks`: marks of the root secrets that decrypt the callback secrets of API keys.
+CALLBACK_ROOTS = "callback_roots"
+
 #: The keys of the heartbeats, by kind of process.
 KINDS: Mapping[str, str] = {
     "worker": "heartbeats",

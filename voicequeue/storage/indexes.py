@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
+
+from redis.exceptions import ResponseError
 
 from voicequeue.domain.namespaces import index_of
 from voicequeue.domain.spec import Priority
@@ -64,13 +67,16 @@ class JobIndexes:
         return [lane for lane in lanes if scope.contains(lane[1])]
 
     def position_in_backlog(self, job_id: str, priority: Priority, batch: str) -> int | None:
-        """Return how many queued jobs are currently admitted before this one; None if it is not queued. `batch` is
-        named with its namespace."""
+        """Return how many queued jobs in scope are currently admitted before this one; None if it is not queued.
+
+        `batch` is named with its namespace.
+        """
         lanes = [
             (lane_priority, name)
             for lane_priority in Priority
             if lane_priority.rank <= priority.rank
             for name in self._lane_names(lane_priority)
+            if self._space.scope.contains(name)
         ]
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.zrank(self._lane_key(priority, batch), job_id)
@@ -110,6 +116,20 @@ class JobIndexes:
             for start in range(0, len(lines), _PAGE):
                 pipe.rpush(key, *lines[start : start + _PAGE])
                 pipe.expire(key, ttl_s)
+            pipe.execute()
+
+    def replace_header(self, token: str, line: str) -> None:
+        """Replace the first line of a plan, if it has not expired."""
+        with suppress(ResponseError):
+            self._redis.lset(self._space.key(f"bulk_plan:{token}"), 0, line)
+
+    def finish_plan(self, token: str, line: str, *, ttl_s: int) -> None:
+        """Replace the lines of a plan by this one, and keep it for `ttl_s` seconds."""
+        key = self._space.key(f"bulk_plan:{token}")
+        with self._redis.pipeline() as pipe:
+            pipe.delete(key)
+            pipe.rpush(key, line)
+            pipe.expire(key, ttl_s)
             pipe.execute()
 
     def plan_lines(self, token: str) -> Iterator[str]:

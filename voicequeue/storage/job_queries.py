@@ -8,15 +8,21 @@ from itertools import islice
 from typing import Any, cast
 
 from voicequeue.domain import serialization
+from voicequeue.domain.budgets import Budget
 from voicequeue.domain.job import Event, Job, TimelineEntry
+from voicequeue.domain.job_holds import JobHold
 from voicequeue.domain.namespaces import index_of, namespace_of, split
 from voicequeue.domain.spec import Priority
+from voicequeue.domain.spending import Spending, SpendingQuery
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import IN_FLIGHT, SETTLED, State
 from voicequeue.domain.status import BacklogLane, Batch
+from voicequeue.storage.budgets import read_budgets
 from voicequeue.storage.connection.key_types import WrongType, wrong_types
 from voicequeue.storage.connection.keyspace import Keyspace
 from voicequeue.storage.counters import failures_by_code, read_counters
+from voicequeue.storage.job_holds import read_job_holds
+from voicequeue.storage.monitoring.spending import read_spending
 from voicequeue.storage.monitoring.throughput import TimeBucket, throughput
 from voicequeue.texts import replace_unencodable
 
@@ -117,10 +123,14 @@ class JobQueries:
             replies = iter(pipe.execute())
         sizes = zip(lanes, zip(*[replies] * 4, strict=True), strict=True)
         return [
-            _lane(lane, count, songs, [score for _, score in (*head, *voices)])
+            _lane(lane, count, songs, head[0][0], [score for _, score in (*head, *voices)])
             for lane, (count, songs, head, voices) in sizes
             if head
         ]
+
+    def job_holds(self, job_ids: Sequence[str], now: float) -> list[list[JobHold]]:
+        """Return the holds of each job, besides those of the gate; [] for a job that is not queued."""
+        return read_job_holds(self._space, job_ids, now)
 
     def _lane_names(self, priority: Priority) -> list[str]:
         """Return the batches in scope with queued jobs of this priority, in turn order."""
@@ -201,6 +211,14 @@ class JobQueries:
         """Return how many jobs finished in each interval, and how long they took."""
         return throughput(self._space, now, span_s=span_s, buckets=buckets)
 
+    def budgets(self, now: float) -> list[Budget]:
+        """Return the budgets of the owners in scope."""
+        return read_budgets(self._space, now)
+
+    def spending(self, query: SpendingQuery) -> list[Spending]:
+        """Return the rows of a report of spending."""
+        return read_spending(self._space, query)
+
     def namespaces(self) -> list[str]:
         """Return the namespaces in scope that may have jobs; '' is the default one."""
         return self._space.namespaces()
@@ -269,11 +287,11 @@ class JobQueries:
         return list(wrong_types(self._redis, self._space, queues))
 
 
-def _lane(lane: tuple[Priority, str], count: int, songs: int, scores: Sequence[float]) -> BacklogLane:
+def _lane(lane: tuple[Priority, str], count: int, songs: int, head_id: str, scores: Sequence[float]) -> BacklogLane:
     priority, qualified = lane
     namespace, batch = split(qualified)
     oldest_at = min(score % SONG_SCORE_OFFSET for score in scores)
-    return BacklogLane(priority, batch or None, count, oldest_at, songs, namespace)
+    return BacklogLane(priority, batch or None, count, oldest_at, songs, namespace, head_id)
 
 
 def _integer(value: str | None) -> int:

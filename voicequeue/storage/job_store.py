@@ -7,7 +7,7 @@ Python decides which transitions are legal (`voicequeue.domain.states`); the Lua
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, product
 from typing import cast
 
@@ -32,7 +32,7 @@ from voicequeue.domain.spec import VoiceJob, qualified_batch_name
 from voicequeue.domain.stage import PRICES, Stage
 from voicequeue.domain.states import SETTLED, State
 from voicequeue.domain.stop_loss import limit_text
-from voicequeue.storage import script_replies, scripts
+from voicequeue.storage import script_replies
 from voicequeue.storage.api_keys import ApiKeys
 from voicequeue.storage.archive import ArchiveOutbox
 from voicequeue.storage.callback_secrets import CallbackSecrets
@@ -41,11 +41,12 @@ from voicequeue.storage.connection.clock import RedisClock
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX, Keyspace, rows
 from voicequeue.storage.connection.retry import failed_attempts
 from voicequeue.storage.coordination import Coordination
+from voicequeue.storage.enqueue_call import EnqueueCall, EnqueueReply
 from voicequeue.storage.erasure import Erasure
 from voicequeue.storage.flow_control import FlowControl
 from voicequeue.storage.heartbeats import KINDS, Heartbeats
 from voicequeue.storage.indexes import JobIndexes
-from voicequeue.storage.job_ids import JobIds, StaleIdsError
+from voicequeue.storage.job_ids import JobIds
 from voicequeue.storage.job_queries import JobQueries
 from voicequeue.storage.login_attempts import LoginAttempts
 from voicequeue.storage.monitoring.audit_log import AuditLog
@@ -63,29 +64,8 @@ CLOCK_TOLERANCE_S = 0.05
 
 _PAGE = 500
 
-#: Stores of other scopes that are kept for the next request in one of them.
+#: Stores of other scopes that are kept for the next request: building one takes longer than some requests do.
 SCOPES_MAX = 1_000
-
-
-class EnqueueCall:
-    """A running call that enqueues jobs."""
-
-    def __init__(
-        self, call: scripts.ScriptCall, after_retry: Callable[[list[EnqueueOutcome]], list[EnqueueOutcome]]
-    ) -> None:
-        self._call, self._after_retry = call, after_retry
-
-    def send(self) -> None:
-        """Send the call to Redis."""
-        self._call.send()
-
-    def outcomes(self) -> list[EnqueueOutcome]:
-        """Wait for the reply and return the outcome of each job. Raises StaleIdsError."""
-        codes = self._call.result()
-        if codes is None:
-            raise StaleIdsError
-        outcomes = [EnqueueOutcome(code) for code in codes]
-        return self._after_retry(outcomes) if self._call.may_have_run_twice() else outcomes
 
 
 class JobStore(JobQueries):
@@ -136,10 +116,7 @@ class JobStore(JobQueries):
         self._scoped: dict[str, JobStore] = {}
 
     def in_namespace(self, namespace: str) -> JobStore:
-        """Return the store of the same queue with another scope. Raises ValueError for an invalid name.
-
-        Stores are kept for the next request: building one takes longer than some requests do.
-        """
+        """Return the store of the same queue with another scope. Raises ValueError for an invalid name."""
         if namespace == self.scope.namespace:
             return self
         if (store := self._scoped.get(namespace)) is None:
@@ -175,7 +152,7 @@ class JobStore(JobQueries):
 
     def enqueue(
         self, jobs: Sequence[tuple[str, VoiceJob]], now: float, *, source: str = Source.LIBRARY, fingerprint: str = ""
-    ) -> list[EnqueueOutcome]:
+    ) -> list[EnqueueReply]:
         """Write (id, job) pairs to the backlog, in order; an existing job is left unchanged.
 
         A job written by this call is NEW, also if the first reply of Redis was lost. `fingerprint` is that of the
@@ -197,10 +174,10 @@ class JobStore(JobQueries):
             "enqueue", f"{now:.6f}", fingerprint, len(kinds), *chain.from_iterable(kinds), *arguments
         )
 
-        def after_retry(outcomes: list[EnqueueOutcome]) -> list[EnqueueOutcome]:
+        def after_retry(outcomes: list[EnqueueReply]) -> list[EnqueueReply]:
             return self._outcomes_after_retry(jobs, outcomes, now)
 
-        return EnqueueCall(call, after_retry)
+        return EnqueueCall(call, now, after_retry, shows_account=self.scope.is_all)
 
     def _kind(self, spec: VoiceJob) -> tuple[str | int | float, ...]:
         """Return the arguments of scripts/enqueue.lua that many jobs share: all but id, content and source."""
@@ -215,8 +192,8 @@ class JobStore(JobQueries):
         return (spec.priority.rank, batch, first, next_stage, start_within_s, shared_voice, recording, sha256)
 
     def _outcomes_after_retry(
-        self, jobs: Sequence[tuple[str, VoiceJob]], outcomes: list[EnqueueOutcome], now: float
-    ) -> list[EnqueueOutcome]:
+        self, jobs: Sequence[tuple[str, VoiceJob]], outcomes: list[EnqueueReply], now: float
+    ) -> list[EnqueueReply]:
         """Correct the outcomes of a retried call: jobs created at its very time were created by its first attempt."""
         # If a job occurs twice in one call, only its first occurrence can be new.
         positions = {job_id: position for position, (job_id, _) in reversed(list(enumerate(jobs)))}
@@ -377,9 +354,8 @@ class JobStore(JobQueries):
         if not jobs:
             return []
         versions = [argument for job in jobs for argument in (job.id, job.version)]
-        return [
-            bool(is_marked) for is_marked in self._space.run_change("request_cancellation", f"{now:.6f}", *versions)
-        ]
+        marks = self._space.run_change("request_cancellation", f"{now:.6f}", *versions)
+        return [bool(is_marked) for is_marked in marks]
 
     def set_batch_limits(self, name: str, **limits: float | None) -> bool:
         """Pause a batch, end its pause or its stop (`paused`), or set its limits: `max_credits`, `max_in_flight`,

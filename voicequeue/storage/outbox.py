@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
+from voicequeue.domain.namespaces import namespace_of
 from voicequeue.storage.connection.keyspace import Keyspace
 from voicequeue.storage.counters import read_counters
 from voicequeue.texts import replace_unencodable
@@ -88,16 +89,24 @@ class Outbox(ABC, Generic[Entry]):
         """Return the entry from the reply to `_read` and its scores; None if it is out of scope, or neither pending nor
         failed."""
 
-    def _owned(self, ids: Sequence[str]) -> list[str]:
-        """Return those of the ids that are in scope."""
+    def by_namespace(self, ids: Sequence[str]) -> dict[str, list[str]]:
+        """Return those of the ids that are in scope, by their namespace. Unknown ones are in the default one."""
         ids = list(map(replace_unencodable, ids))
-        if self._space.scope.is_all:
-            return ids
         with self._redis.pipeline(transaction=False) as pipe:
             for entry_id in ids:
                 self._read_owner(pipe, entry_id)
             owners = pipe.execute()
-        return [entry_id for entry_id, owner in zip(ids, owners, strict=True) if self._space.scope.contains(owner)]
+        parts: dict[str, list[str]] = {}
+        for entry_id, owner in zip(ids, owners, strict=True):
+            if self._space.scope.contains(owner):
+                parts.setdefault(namespace_of(owner), []).append(entry_id)
+        return parts
+
+    def _owned(self, ids: Sequence[str]) -> list[str]:
+        """Return those of the ids that are in scope."""
+        if self._space.scope.is_all:
+            return list(map(replace_unencodable, ids))
+        return self.by_namespace(ids).get(self._space.scope.namespace, [])
 
     def _owned_scores(self, key: str) -> list[float]:
         """Return the scores of the entries of an index that are in scope."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING, cast
 
 from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.namespaces import namespace_of
 from voicequeue.storage.connection.keyspace import Keyspace
+from voicequeue.storage.connection.recorded_change import begin_part
 
 if TYPE_CHECKING:
     from voicequeue.domain import operator_schemas
@@ -74,19 +75,23 @@ class Personas:
 
         All voices are scanned: by content or name a voice may have an older persona than by the listed URL.
         """
-        root, count = self._space.key("voice:"), 0
+        count = 0
+        for namespace, voices in groupby(sorted(self._having(persona_id), key=namespace_of), key=namespace_of):
+            begin_part((), namespace=namespace)
+            count += sum(self._space.run_change("forget_persona", voice, persona_id) for voice in voices)
+        return count
+
+    def _having(self, persona_id: str) -> Iterator[str]:
+        """Yield the voices in scope that have this persona."""
+        root = self._space.key("voice:")
         keys = cast(Iterator[str], self._redis.scan_iter(match=f"{root}*", count=_PAGE))
         while page := list(islice(keys, _PAGE)):
             with self._redis.pipeline(transaction=False) as pipe:
                 for key in page:
                     pipe.hget(key, "persona_id")
                 persona_ids = pipe.execute()
-            voices = [
-                key.removeprefix(root) for key, current in zip(page, persona_ids, strict=True) if current == persona_id
-            ]
-            owned = filter(self._space.scope.contains, voices)
-            count += sum(self._space.run_change("forget_persona", voice, persona_id) for voice in owned)
-        return count
+            having = (key for key, current in zip(page, persona_ids, strict=True) if current == persona_id)
+            yield from filter(self._space.scope.contains, (key.removeprefix(root) for key in having))
 
     def creator_of(self, voice: str) -> str | None:
         """Return the id of the job that creates a shared voice; None if no job in scope does."""

@@ -6,18 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 
+from voicequeue.domain.budgets import ACCOUNT, period_ends
 from voicequeue.domain.namespaces import qualify
 from voicequeue.domain.spec import VoiceJob, is_named_voice
 from voicequeue.domain.stage import PRICES, Stage
 from voicequeue.errors import (
     CONSENT_REQUIRED,
+    BudgetExceededError,
     ErasedError,
     InvalidJobError,
     KeyConflictError,
     Problem,
     VoiceQueueError,
 )
-from voicequeue.storage.connection.keyspace import Keyspace
+from voicequeue.storage.connection.clock import RedisClock
+from voicequeue.storage.connection.keyspace import Keyspace, rows
 from voicequeue.storage.erasure import Erasure
 from voicequeue.storage.job_ids import JobIds
 
@@ -65,6 +68,7 @@ class EnqueuePreviewer:
         self._contents: dict[str, int] = {}  # by job id: the hash of the content of each new job
         self._recordings: dict[str, str] = {}  # by named voice
         self._voices: set[str] = set()  # voices that new jobs create
+        self._budgets: list[_HardBudget] | None = None
 
     def preview(self, specs: Sequence[VoiceJob]) -> list[EnqueuePreview]:
         """Return the outcome of each job, in the same order."""
@@ -82,6 +86,8 @@ class EnqueuePreviewer:
 
     def _refusals(self, specs: Sequence[VoiceJob], job_ids: Sequence[str]) -> list[VoiceQueueError | None]:
         """Return why new jobs are refused: they were erased, or name no consent though the queue requires it."""
+        if not specs:
+            return []
         names = [(job_id, *self._recordings_of(spec)) for spec, job_id in zip(specs, job_ids, strict=True)]
         erased = iter(self._erasure.are_erased([name for own in names for name in own]))
         is_erased = [True in [next(erased) for _ in own] for own in names]
@@ -136,8 +142,51 @@ class EnqueuePreviewer:
             return EnqueuePreview() if is_same else EnqueuePreview(error=KeyConflictError(spec.key or "", job_id))
         self._contents[job_id] = hash(content)
         has_voice = bool(shared_voice) and (stored.has_voice or shared_voice in self._voices)
+        credits = spec.credits - has_voice * PRICES[Stage.VOICE]
+        if error := self._take_from_budgets(credits):
+            del self._contents[job_id]
+            return EnqueuePreview(error=error)
         self._voices |= {shared_voice} if shared_voice else set()
-        return EnqueuePreview(is_new=True, credits=spec.credits - has_voice * PRICES[Stage.VOICE])
+        return EnqueuePreview(is_new=True, credits=credits)
+
+    def _take_from_budgets(self, credits: int) -> BudgetExceededError | None:
+        """Take the price of a new job from the hard budgets of the account and the namespace, or return the error."""
+        if self._budgets is None:
+            self._budgets = _read_hard_budgets(self._space, qualify(self._namespace, ""))
+        for budget in self._budgets:
+            if credits > budget.remaining:
+                return budget.error(credits, shows_figures=self._space.scope.is_all or budget.owner != ACCOUNT)
+        for budget in self._budgets:
+            budget.remaining -= credits
+        return None
+
+
+@dataclass(slots=True)
+class _HardBudget:
+    """A hard budget, and what it leaves for new jobs."""
+
+    owner: str
+    period: str
+    limit: int
+    remaining: int
+    resets_at: float
+
+    def error(self, price: int, *, shows_figures: bool) -> BudgetExceededError:
+        """Return the error of a job that it does not allow."""
+        limit, remaining = (self.limit, max(0, self.remaining)) if shows_figures else (None, None)
+        return BudgetExceededError(
+            self.owner, self.period, price, limit=limit, remaining=remaining, resets_at=self.resets_at
+        )
+
+
+def _read_hard_budgets(space: Keyspace, batch: str) -> list[_HardBudget]:
+    now = RedisClock(space.redis)()
+    ends = period_ends(now)
+    flat = space.run_script("read_hard_budgets", f"{now:.6f}", batch, "")
+    return [
+        _HardBudget(owner, period, int(limit), int(remaining), ends[period])
+        for owner, period, limit, remaining in rows(flat, 4)
+    ]
 
 
 def _stored(

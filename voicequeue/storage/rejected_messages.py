@@ -24,6 +24,9 @@ JOB_MAX = 16_000
 _TEXT_MAX = 2_000
 _NAME_MAX = 200
 
+#: Fields of a job that are stored also if the job is too long.
+_IDENTIFYING = ("key", "metadata", "audio_url")
+
 
 @dataclass(frozen=True, slots=True)
 class RejectedMessage:
@@ -132,11 +135,20 @@ def _bounded(job: Any) -> Any:
         return _cut(job, JOB_MAX)
     try:
         text = json.dumps(job, allow_nan=False)
+        return job if len(text) <= JOB_MAX else _cut(json.dumps(_identified_first(job)), JOB_MAX)
     except (TypeError, ValueError):
         return _cut(_represented(job), JOB_MAX)
     except RecursionError:
         return "(nested too deeply)"
-    return job if len(text) <= JOB_MAX else _cut(text, JOB_MAX)
+
+
+def _identified_first(value: Any) -> Any:
+    """Return the value with the fields that say whose job it is before all others, because the rest may be cut: an
+    erasure finds the message by them."""
+    if isinstance(value, dict):
+        first = {name: value[name] for name in _IDENTIFYING if name in value}
+        return {name: _identified_first(part) for name, part in {**first, **value}.items()}
+    return [_identified_first(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _represented(job: Any) -> str:

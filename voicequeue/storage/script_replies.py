@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from voicequeue.domain import serialization
-from voicequeue.domain.claims import EnqueueOutcome, PollClaim, PollReschedule, StalledJob, SubmitClaim, SubmitDeferred
+from voicequeue.domain.budgets import ACCOUNT, period_ends
+from voicequeue.domain.claims import (
+    BudgetRefusal,
+    EnqueueOutcome,
+    PollClaim,
+    PollReschedule,
+    StalledJob,
+    SubmitClaim,
+    SubmitDeferred,
+)
 from voicequeue.domain.job import Transition
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.domain.stage import Stage
@@ -65,6 +74,17 @@ def is_applied(move: Transition, record: Sequence[str | None], now: float) -> bo
     if_refused = {State.FAILED} if move.refused else set()
     alternatives = {*SHARED_VOICE_TRANSITIONS.get(move.to_state, ()), *CANCELLING_TRANSITIONS.get(move.state, ())}
     return is_updated_now and state in {move.to_state, *alternatives, *if_refused}
+
+
+def parse_enqueue_outcome(reply: Any, now: float, *, shows_account: bool) -> EnqueueOutcome | BudgetRefusal:
+    """Return the reply of scripts/enqueue.lua for one job. The figures of the account are for operators only."""
+    if not isinstance(reply, list):
+        return EnqueueOutcome(reply)
+    _, owner, period, limit, remaining, price = reply
+    shown, resets_at = shows_account or owner != ACCOUNT, period_ends(now)[period]
+    return BudgetRefusal(
+        owner, period, int(price), int(limit) if shown else None, int(remaining) if shown else None, resets_at
+    )
 
 
 def outcome_at_creation(spec: VoiceJob, stage: str, state: str) -> EnqueueOutcome:

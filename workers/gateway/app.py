@@ -11,6 +11,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
+from starlette.concurrency import run_in_threadpool
 
 from config.settings import Settings, SettingsError
 from tasks.celery_tasks import poll_name
@@ -32,6 +33,7 @@ from workers.gateway.api import (
     batches,
     callback_secrets,
     docs,
+    erasure,
     events,
     health,
     jobs,
@@ -39,6 +41,7 @@ from workers.gateway.api import (
     metrics,
     operations,
     row_uploads,
+    spending,
     status,
     webhooks,
 )
@@ -111,9 +114,11 @@ def _add_api(
     app.include_router(operations.router(queue, access))
     app.include_router(audit_log.router(queue, access))
     app.include_router(keys.router(queue, access))
+    app.include_router(erasure.router(queue, access))
     app.include_router(batches.router(queue, access))
     app.include_router(row_uploads.router(queue, access, bounds))
     app.include_router(status.router(queue, access, large))
+    app.include_router(spending.router(queue, access))
     app.include_router(events.router(queue, access, broadcaster))
 
 
@@ -143,8 +148,9 @@ def _lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(access.refresh)
         if access.local is not None:
-            usual = "VOICEQUEUE_API_KEYS is not set: only requests from this machine with the local token are accepted"
+            usual = "there is no API key: only requests from this machine with the local token are accepted"
             log.warning("%s (see docs/http.md)", access.local.closed_reason or usual)
         with queue:
             async with beating():

@@ -17,7 +17,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from voicequeue import InvalidJobError, Problem, VoiceJob
+from voicequeue import ErasedError, InvalidJobError, Problem, VoiceJob
 from voicequeue.domain import operator_schemas, song, spec
 from voicequeue.domain import schemas as domain_schemas
 from voicequeue.domain.schemas import Event
@@ -32,8 +32,10 @@ _REF = "#/components/schemas/{model}"
 _HIDDEN: tuple[type[Any], ...] = (
     VoiceJob,
     schemas.BatchSettings,
+    schemas.BudgetLimits,
     schemas.BulkRequest,
     schemas.BulkRetryRequest,
+    schemas.EraseRequest,
     schemas.RetryRequest,
     key_schemas.NewKeyRequest,
     key_schemas.KeyChanges,
@@ -51,6 +53,7 @@ TAGS = [
     {"name": "Jobs", "description": "Enqueue, list, cancel and retry jobs."},
     {"name": "Batches", "description": "Named sets of jobs."},
     {"name": "Queue", "description": "Status, pause and resume, rejected messages."},
+    {"name": "Spending", "description": "Budgets, and reports of the credits that were charged."},
     {"name": "Keys", "description": "API keys: create, edit, rotate and revoke."},
     {"name": "Events", "description": "State transitions as server-sent events."},
     {"name": "Monitoring", "description": "Health checks and Prometheus metrics."},
@@ -60,14 +63,16 @@ TAGS = [
 _EXAMPLES: Mapping[int, tuple[str, str, tuple[Problem, ...]]] = {
     400: ("The body is not valid JSON: Expecting value: line 1 column 1 (char 0).", "unreadable", ()),
     401: ("A valid API key is required.", "unauthorized", ()),
+    402: ("the budget of namespace shop for this day does not allow 19 more credits", "budget_exceeded", ()),
     403: ("The API key needs the scope enqueue.", "forbidden", ()),
     404: ("no job 'k5v2yj3q7m6xw4ra'", "job_not_found", ()),
     408: ("The body must arrive within 20 s.", "request_timeout", ()),
     409: ("only a failed job can be retried; job k5v2yj3q7m6xw4ra is succeeded", "invalid_state", ()),
+    410: (str(ErasedError()), "erased", ()),
     413: ("The body may have at most 262144 bytes.", "too_large", ()),
     415: ("The Content-Type must be application/json, without compression.", "unsupported_media_type", ()),
     422: (INVALID, "invalid", (Problem("song.title", "String should have at most 80 characters"),)),
-    429: ("This key has 4 of the 8 concurrent uploads; try again when one of them has ended.", "too_many_requests", ()),
+    429: ("This key may send 5 requests a second.", "too_many_requests", ()),
     503: ("Redis does not answer: ConnectionError, tried for 1 s", "store_unavailable", ()),
 }
 
@@ -131,6 +136,8 @@ def _schema(app: FastAPI) -> dict[str, Any]:
         _complete(schema["components"]["schemas"])
         for operation in (operation for methods in schema["paths"].values() for operation in methods.values()):
             # The summary is the first sentence of the description.
+            if "security" in operation:  # the key may have a limit of requests a second
+                operation["responses"] = dict(sorted({"429": _problem(429), **operation["responses"]}.items()))
             operation["summary"] = operation["description"].partition("\n")[0].partition(". ")[0].rstrip(".")
         app.openapi_schema = schema
     return app.openapi_schema

@@ -19,6 +19,7 @@ from starlette.routing import compile_path
 from voicequeue import (
     ApiKeyNotFoundError,
     BatchNotFoundError,
+    BudgetExceededError,
     ErasedError,
     InvalidCursorError,
     InvalidJobError,
@@ -31,7 +32,8 @@ from voicequeue import (
     StoreUnavailableError,
     VoiceQueueError,
 )
-from voicequeue.domain.schemas import Schema
+from voicequeue.domain.job import to_iso8601
+from voicequeue.domain.schemas import Schema, Timestamp
 from voicequeue.ingest.row import UnreadableFileError
 
 log = logging.getLogger("voicequeue.gateway")
@@ -53,6 +55,7 @@ _RAISED: Mapping[type[VoiceQueueError], tuple[int, str]] = {
     UnreadableFileError: (422, "unreadable"),
     KeyConflictError: (409, "key_conflict"),
     ErasedError: (410, "erased"),
+    BudgetExceededError: (402, "budget_exceeded"),
     InvalidStateError: (409, "invalid_state"),
     JobNotFoundError: (404, "job_not_found"),
     BatchNotFoundError: (404, "batch_not_found"),
@@ -75,6 +78,23 @@ class FieldError(Schema):
     """What is wrong, or what is allowed."""
 
 
+class BudgetProblem(Schema):
+    """The hard budget that does not allow the price of a job."""
+
+    owner: str
+    """Owner of the budget: `account`, `namespace/NAME` or `key/NAME`."""
+    period: str
+    """Period of the budget: `day` or `month` (UTC)."""
+    price: int
+    """Price of the job, in credits."""
+    limit: int | None
+    """The budget, in credits; null for that of the account."""
+    remaining: int | None
+    """Credits left for new jobs, after what was spent, is reserved, and is queued; null for the account."""
+    resets_at: Timestamp
+    """When the next period begins."""
+
+
 class ProblemDetails(Schema):
     """An error (RFC 9457)."""
 
@@ -92,6 +112,8 @@ class ProblemDetails(Schema):
     """The invalid fields."""
     job_id: NotRequired[str]
     """With `key_conflict`: id of the job that has the key."""
+    budget: NotRequired[BudgetProblem]
+    """With `budget_exceeded`: the budget."""
 
 
 class ProblemError(HTTPException):
@@ -128,7 +150,20 @@ def from_exception(error: VoiceQueueError | HTTPException) -> ProblemDetails:
     if isinstance(error, KeyConflictError):
         message = str(error).removeprefix("key: ")
         return {**problem(status, message, error_code, [Problem("key", message)]), "job_id": error.job_id}
+    if isinstance(error, BudgetExceededError):
+        return {**problem(status, str(error), error_code), "budget": _budget_problem(error)}
     return problem(status, str(error), error_code)
+
+
+def _budget_problem(error: BudgetExceededError) -> BudgetProblem:
+    return {
+        "owner": error.owner,
+        "period": error.period,
+        "price": error.price,
+        "limit": error.limit,
+        "remaining": error.remaining,
+        "resets_at": to_iso8601(error.resets_at),
+    }
 
 
 def problem(status: int, detail: str, code: str, errors: Iterable[Problem] = ()) -> ProblemDetails:
@@ -153,8 +188,15 @@ def default_code(status: int) -> str:
 
 def response(details: ProblemDetails, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return a response with a problem."""
-    retry_after = {"Retry-After": str(RETRY_AFTER_S)} if details["status"] in (429, 503) else {}
-    return JSONResponse(details, details["status"], {**retry_after, **(headers or {})}, media_type=MEDIA_TYPE)
+    headers = {**(headers or {}), **retry_after(details["status"], headers)}
+    return JSONResponse(details, details["status"], headers, media_type=MEDIA_TYPE)
+
+
+def retry_after(status: int, headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the header `Retry-After` of an error: its own, or the default if it may pass by itself."""
+    own = (headers or {}).get("Retry-After")
+    value = own or (str(RETRY_AFTER_S) if status in (429, 503) else None)
+    return {} if value is None else {"Retry-After": value}
 
 
 def install(app: FastAPI) -> None:

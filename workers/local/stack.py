@@ -220,8 +220,14 @@ class Stack:
         return Endpoint("web", "the gateway", url, (port,), partial(answers_http, f"{url}/healthz"))
 
     def gateway_token(self) -> str | None:
-        """Return the gateway's local token; None if it has API keys, which only their owners have."""
-        has_keys = self._settings.api_keys.get_secret_value() or self._env.get("VOICEQUEUE_API_KEYS")
+        """Return the gateway's local token; None if there are API keys, which only their owners have.
+
+        Raises StoreUnavailableError.
+        """
+        if self._settings.api_keys.get_secret_value() or self._env.get("VOICEQUEUE_API_KEYS"):
+            return None
+        with VoiceQueue(self._env["REDIS_URL"], prefix=self._settings.prefix, namespace=ALL) as queue:
+            has_keys = any(key.revoked_at is None for key in queue.api_keys())
         return None if has_keys else local_token.read(self._token_file)
 
     # ── Flower ────────────────────────────────────────────────────────────────────────────────────

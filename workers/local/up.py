@@ -121,7 +121,7 @@ def _welcome(at: Addresses, environment: Path) -> str:
     return (
         f"[bold green]voicequeue is up[/], {WORKERS} workers on {upstream}\n"
         f"  Flower  {at.flower}{_login()}\n"
-        f"  page    {at.page} (jobs and their songs)\n"
+        f"  page    {at.page} ({'jobs and their songs' if '?token=' in at.page else 'log in with an API key'})\n"
         f"  gateway {at.gateway} (the API; described at /docs)\n"
         f"  Redis   {masked(at.redis)}\n"
         f"  logs    {HOME / 'log'}\n"

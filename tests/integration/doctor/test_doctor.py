@@ -18,7 +18,9 @@ from tests.integration.rewriting import RewritingProxy
 from tests.store.life import accept_order, claim_admitted, enqueue_jobs, get_job, refuse_order
 from tests.support.jobs import voice
 from voicequeue.auth import signatures
+from voicequeue.auth.callback_secrets import new_secret
 from voicequeue.cli.examine import run_checks
+from voicequeue.domain.callback_secrets import StoredSecret
 from voicequeue.domain.states import State
 from voicequeue.storage.celery_queues import QUEUE_NAMES
 from workers.local.ports import free_port
@@ -154,6 +156,31 @@ def test_processes_with_fewer_secrets_are_not_reported_as_different(setup: Setup
 
     assert code == 1
     assert result["message"] == "VOICEQUEUE_CALLBACK_SECRET is not the same for callbacks-1 and callbacks-2"
+
+
+def test_callback_secrets_that_cannot_be_decrypted_are_reported(setup: Setup) -> None:
+    """Each with its API key and what to do; a shell with another root secret than `callbacks` checks none."""
+    lost, damaged = new_secret(["whsec_lost"], "lost")[1], "{"
+    kept = new_secret([signatures.callback_secret(SECRET)], "kept")[1]
+    records = {name: StoredSecret(token, 0.0).as_text() for name, token in (("lost", lost), ("kept", kept))}
+    for name, record in {**records, "damaged": damaged}.items():
+        setup.redis.hset("{voicequeue}:callback_secrets", name, record)
+
+    code, results = setup.results()
+
+    assert code == 1
+    assert [result["level"] for result in results] == ["error"] * 2
+    [of_damaged, of_lost] = results
+    assert "the API key damaged cannot be decrypted" in of_damaged["message"]
+    assert "keys callback-secret damaged --remove" in of_damaged["action"]
+    assert "the API key lost cannot be decrypted" in of_lost["message"]
+    assert "keys callback-secret lost --rotate --overlap 0s" in of_lost["action"]
+
+    setup.send_heartbeat("callbacks", "callbacks-1", callback_roots=["another"])
+    code, [result] = setup.results(strict=True)
+
+    assert (code, result["level"]) == (1, "warning")
+    assert "is not that of the process `callbacks`" in result["message"]
 
 
 def test_an_old_secret_that_is_still_accepted_is_reported(setup: Setup) -> None:

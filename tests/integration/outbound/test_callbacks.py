@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from redis import Redis
 from standardwebhooks import WebhookVerificationError
 
 from tasks.callbacks.delivery import deliver
@@ -30,6 +31,7 @@ from voicequeue.domain.status import CallbackCounts
 from voicequeue.net.address_policy import AddressPolicy
 from voicequeue.net.http_types import HttpTimeouts
 from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import JobStore
 from workers.callbacks import CALLBACKS_PER_MESSAGE, callback_dispatcher
 
 # ── signed requests ───────────────────────────────────────────────────────────────────────────────
@@ -47,7 +49,7 @@ def test_a_receiver_verifies_the_request_with_the_library_of_the_spec(worker: Ca
     assert request.headers["content-type"] == "application/json"
     assert request.headers["user-agent"].startswith("voicequeue/")
     assert request.headers["webhook-id"] == job.callback_id
-    assert request.headers["webhook-timestamp"] == str(int(worker.clock.now))
+    assert 0 <= int(request.headers["webhook-timestamp"]) - int(worker.clock.now) < 60
     payload = verified(request)
     assert (payload["type"], payload["data"]) == ("job.succeeded", job.as_dict())
     assert worker.counts() == CallbackCounts(delivered=1)
@@ -161,7 +163,7 @@ def test_undeliverable_callbacks_do_not_affect_others_of_their_chunk(
 
     assert ids(receiver) == [jobs[2].callback_id]
     unreadable = "this release cannot read the job's record"
-    no_url = "the job was purged, or its batch has no callback URL any longer"
+    no_url = "the job was purged, or its batch or budget has no callback URL any longer"
     assert sorted(callback.last_error for callback in worker.undelivered()) == [no_url, unreadable, unreadable]
 
 
@@ -207,6 +209,24 @@ def test_an_unreachable_host_is_not_tried_for_each_of_its_callbacks(worker: Call
     while worker.counts().pending:
         worker.run_when_due()
     assert worker.counts().delivered == 50
+
+
+def test_a_namespace_that_makes_a_host_fail_does_not_delay_the_callbacks_of_another(
+    worker: CallbackWorker, listen: Listen, redis: Redis, prefix: str
+) -> None:
+    """It may name any path at any host; the failures count for its own callbacks only."""
+    receiver = listen(lambda request: [answer("", status="503 Busy") if "/bad" in request.path else answer({})])
+    hostile, other = (JobStore(redis, prefix, namespace=name) for name in ("hostile", "shop"))
+    for number in range(6):
+        spec = voice(callback_url=f"{receiver.url}/bad", key=str(number))
+        job_in_state(hostile, State.SUCCEEDED, spec, worker.clock.now)
+    worker.run()
+
+    job_in_state(other, State.SUCCEEDED, voice(callback_url=f"{receiver.url}/good"), worker.clock.now)
+    worker.run()
+
+    assert receiver.requests[-1].path == "/good"
+    assert worker.counts().delivered == 1
 
 
 # ── logs ──────────────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ from tasks import decisions
 from tests.conftest import eventually
 from tests.integration.processes.worker_bench import SONG, WorkerBench, enqueue, worker_bench
 from tests.store.life import claim_submit, report_order
-from voicequeue import Stage, State, VoiceJob, VoiceQueue
+from voicequeue import InvalidJobError, Stage, State, VoiceJob, VoiceQueue
 from voicequeue.domain import transitions
 from voicequeue.domain.claims import SubmitClaim
 from voicequeue.domain.job import Transition
@@ -216,6 +216,15 @@ def test_a_marked_job_is_erased_when_it_has_settled(bench: WorkerBench, queue: V
     assert [job.id for job in queue.jobs()] == [first]
     assert bench.store.erasure.due() == [first]
     assert bench.store.erasure.are_erased([first, second]) == [False, True]
+
+
+def test_the_workers_publish_whether_a_consent_is_required(bench: WorkerBench, queue: VoiceQueue) -> None:
+    """The store then requires it from every interface, until workers without the setting have started."""
+    for requires_consent in (True, False):
+        bench.maintain(requires_consent=requires_consent).publish_policy()
+        assert bench.store.erasure.is_consent_required() is requires_consent
+        [preview] = queue.preview([VoiceJob(audio_url="https://a.example/a.wav")])
+        assert isinstance(preview.error, InvalidJobError) is requires_consent
 
 
 def test_a_purge_stops_at_its_time_limit_and_continues_in_the_next_run(

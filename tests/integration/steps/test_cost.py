@@ -63,10 +63,10 @@ COMMANDS: Mapping[str, int] = {
 }
 #: Commands that these scripts execute.
 INSIDE: Mapping[str, int] = {
-    "enqueue": 109,
-    "admit": 1_318,
-    "claim_submit": 1_670,
-    "apply_transitions": 4_435,
+    "enqueue": 116,
+    "admit": 1_324,
+    "claim_submit": 1_698,
+    "apply_transitions": 4_504,
     "claim_poll": 600,
 }
 #: Celery messages: one for each chunk and step.

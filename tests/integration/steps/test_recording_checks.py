@@ -5,83 +5,31 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
 from redis import Redis
 
 from tasks.recording_gate import RecordingGate
-from tasks.recordings import RecordingChecks
-from tests.integration.conftest import Bench, Build, voice
+from tests.integration.conftest import Build, voice
+from tests.integration.steps.recording_steps import (
+    GOOD,
+    HOST,
+    checking,
+    hanging,
+    ordered,
+    recording,
+    turn,
+    wait_until,
+)
 from tests.store.life import assert_consistent
 from tests.support.recordings import mp3, response, serving, wav
 from tests.support.scripted import Request, Script, ScriptedServer, answer
-from voicequeue import FailureCode, Limits, Song, Stage, State, VoiceJob
+from voicequeue import FailureCode, Song, Stage, State, VoiceJob
 from voicequeue.client.correcting import correct_recording
 from voicequeue.domain import transitions
 from voicequeue.domain.job import Transition
-from voicequeue.domain.timeouts import CheckTimeouts
-from voicequeue.ingest.preflight import RecordingRules
-from voicequeue.ingest.recording_head import HeadChecker
-from voicequeue.net.address_policy import AddressPolicy
-from voicequeue.net.http_types import HttpTimeouts
-from voicequeue.storage.job_store import JobStore
-
-HOST = "127.0.0.1"
-HERE = AddressPolicy.parse(HOST, setting="VOICEQUEUE_AUDIO_ALLOWED_HOSTS")
-TIMES = HttpTimeouts(connect_s=1, response_s=5, total_s=5)
-WINDOW_S = 100.0
-GOOD = response(wav(20))
-
-
-def checking(bench: Bench, **timeouts: float) -> Bench:
-    """Return the bench as a worker that checks recordings, with no outcome in its memory."""
-    store = bench.store
-    checks = RecordingChecks(
-        HeadChecker(RecordingRules(policy=HERE, timeouts=TIMES)),
-        store.recordings,
-        store.metrics,
-        sources=bench.services.sources,
-        clock=bench.clock,
-        timeouts=CheckTimeouts(**{"give_up_after_s": WINDOW_S, "hold_s": 3.0, **timeouts}),
-    )
-    return replace(bench, services=replace(bench.services, recordings=checks))
-
-
-@pytest.fixture
-def upstream() -> Iterator[ScriptedServer]:
-    """Return an upstream that accepts every order."""
-    with ScriptedServer(lambda request: [answer({"task_id": f"task of {request.json()['audio_url']}"})]) as server:
-        yield server
-
-
-def ordered(upstream: ScriptedServer) -> list[str]:
-    """Return the names of the recordings that were ordered."""
-    return sorted(request.json()["audio_url"].rpartition("/")[2] for request in upstream.requests)
-
-
-def recording(server: ScriptedServer, name: str, **fields: object) -> VoiceJob:
-    """Return a job for a recording of the server."""
-    return VoiceJob.model_validate({"audio_url": f"{server.url}/{name}", "key": f"{server.url}{name}", **fields})
-
-
-@contextmanager
-def hanging() -> Iterator[ScriptedServer]:
-    """Give a server of recordings that never answers."""
-    is_over = threading.Event()
-
-    def script(_: Request) -> Iterable[bytes]:
-        is_over.wait(30)
-        yield GOOD
-
-    with ScriptedServer(script) as server:
-        try:
-            yield server
-        finally:
-            is_over.set()
-
 
 FILES: dict[str, tuple[bytes, FailureCode | None, str]] = {
     "good.wav": (GOOD, None, ""),
@@ -266,14 +214,6 @@ def test_a_stopping_worker_leaves_the_jobs_that_it_checks(build: Build, upstream
     assert bench.states(job_ids) == [State.QUEUED]
 
 
-def turn(bench: Bench, seconds: float) -> int:
-    """Let time pass, admit jobs once and submit them; return how many there were."""
-    bench.clock.now += seconds
-    admitted = [job_id for job_ids in bench.admit().values() for job_id in job_ids]
-    bench.submit(Stage.VOICE, admitted)
-    return len(admitted)
-
-
 @pytest.mark.parametrize("is_corrected", [False, True])
 def test_a_retry_looks_at_the_recording_again(build: Build, upstream: ScriptedServer, is_corrected: bool) -> None:
     """The file was repaired at its URL a moment ago; the failure that all workers share is older than the retry."""
@@ -346,105 +286,3 @@ def test_a_server_that_names_a_delay_is_given_it(
         bench, spec = checking(build(upstream.url), backoff_max_s=90), recording(server, "a.wav")
         bench.submit(Stage.VOICE, bench.admitted(spec))
     assert bench.store.timeline(spec.job_id())[-1].reason.endswith(f"HTTP 429; checked again in {delay} s")
-
-
-# ── other jobs ─────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_host_that_hangs_does_not_delay_others_of_its_chunk(build: Build, upstream: ScriptedServer) -> None:
-    """The orders of the other host are sent while the first one is waited for."""
-    with hanging() as dead, serving({f"/{number}.wav": GOOD for number in range(8)}) as healthy:
-        bench = checking(build(upstream.url), hold_s=2)
-        specs = [recording(dead, f"{number}.wav") for number in range(20)]
-        specs += [recording(healthy, f"{number}.wav") for number in range(8)]
-        job_ids = bench.admitted(*specs)
-        started = time.monotonic()
-        thread = threading.Thread(target=bench.submit, args=(Stage.VOICE, job_ids))
-        thread.start()
-        wait_until(lambda: len(upstream.requests) == 8)
-        assert time.monotonic() - started < 1.5
-        thread.join(5)
-        assert not thread.is_alive()
-    assert set(bench.states(job_ids[:20])) == {State.QUEUED}
-    assert ordered(upstream) == [f"{number}.wav" for number in range(8)]
-
-
-def test_a_batch_of_a_dead_host_leaves_the_slots_to_others(
-    redis: Redis, prefix: str, build: Build, upstream: ScriptedServer
-) -> None:
-    """Four slots, and a thousand jobs of a host that hangs: the jobs of another batch are ordered in a few turns."""
-    with hanging() as dead, serving({f"/{number}.wav": GOOD for number in range(10)}) as healthy:
-        bench = checking(build(upstream.url), hold_s=0.1)
-        bench = replace(
-            bench,
-            services=replace(
-                bench.services, store=JobStore(redis, prefix, limits=Limits(in_flight=4, initial_in_flight=4))
-            ),
-        )
-        first = [recording(dead, f"{number}.wav", batch="dead") for number in range(1000)]
-        others = [recording(healthy, f"{number}.wav", batch="healthy") for number in range(10)]
-        bench.store.enqueue([(spec.job_id(), spec) for spec in (*first, *others)], bench.clock.now)
-        for _ in range(8):  # five without the dead host, which has half of the turns
-            bench.clock.now += 1
-            for job_ids in bench.admit().values():
-                bench.submit(Stage.VOICE, job_ids)
-            pending = [spec.job_id() for spec in others if bench.job(spec.job_id()).state is State.PENDING]
-            # Their voices are ready at once.
-            bench.store.apply_transitions(
-                [transitions.cancel(bench.job(job_id), bench.clock.now) for job_id in pending], bench.clock.now
-            )
-        assert len(upstream.requests) == 10
-    assert bench.store.count_in_flight() == 0
-    assert_consistent(redis, prefix)
-
-
-@pytest.mark.parametrize("jobs", [10, 71, 200])
-def test_after_its_first_late_check_a_host_holds_no_slot(
-    redis: Redis, prefix: str, build: Build, upstream: ScriptedServer, jobs: int
-) -> None:
-    """With ten slots, the first check of another host begins soon, however many jobs of a host that hangs precede."""
-    with hanging() as dead, serving({"/a.wav": GOOD}) as healthy:
-        bench = checking(build(upstream.url), hold_s=1)
-        limits = Limits(in_flight=10, initial_in_flight=10)
-        bench = replace(bench, services=replace(bench.services, store=JobStore(redis, prefix, limits=limits)))
-        specs = [*(recording(dead, f"{number}.wav") for number in range(jobs)), recording(healthy, "a.wav")]
-        for at, spec in enumerate(specs):
-            bench.store.enqueue([(spec.job_id(), spec)], bench.clock.now + at * 1e-3)
-        durations: list[float] = []
-        while not healthy.requests:
-            started = time.monotonic()
-            assert turn(bench, 0.01)
-            durations.append(time.monotonic() - started)
-            assert len(durations) <= jobs / 10 + 1
-        assert len([seconds for seconds in durations if seconds > 0.9]) == 1  # a slot is held for one second
-    assert_consistent(redis, prefix)
-
-
-def test_the_same_recording_at_another_url_is_tried_by_the_job_that_has_it(
-    build: Build, upstream: ScriptedServer, redis: Redis, prefix: str
-) -> None:
-    """A dead link of one job is not the failure of others that share its voice by content."""
-    with serving({"/there.wav": GOOD}) as server:
-        bench = checking(build(upstream.url))
-        sharing = {"reuse": True, "audio_sha256": "0" * 64}
-        absent, there = (recording(server, name, **sharing) for name in ("gone.wav", "there.wav"))
-        bench.submit(Stage.VOICE, bench.admitted(absent, there)[:1])
-        assert bench.states([absent.job_id(), there.job_id()]) == [State.FAILED, State.QUEUED]
-        for job_ids in bench.admit().values():
-            bench.submit(Stage.VOICE, job_ids)
-    assert bench.states([there.job_id()]) == [State.PENDING]
-    assert_consistent(redis, prefix)
-
-
-def test_checks_are_off_unless_configured(build: Build, upstream: ScriptedServer) -> None:
-    """Workers may have no access to the recordings."""
-    bench, spec = build(upstream.url), voice()
-    assert bench.submit(Stage.VOICE, bench.admitted(spec)).pending == [spec.job_id()]
-
-
-def wait_until(is_true: Callable[[], bool]) -> None:
-    """Wait up to ten seconds for a condition."""
-    deadline = time.monotonic() + 10
-    while not is_true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

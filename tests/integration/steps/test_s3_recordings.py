@@ -15,7 +15,7 @@ from s3fs import S3FileSystem
 
 from tasks.sources import RecordingSources
 from tests.integration.conftest import Bench, Build
-from tests.integration.steps.test_recording_checks import HERE, checking
+from tests.integration.steps.recording_steps import HERE, checking
 from tests.store.life import dump_keys
 from tests.support.recordings import wav
 from tests.support.scripted import Request, ScriptedServer, answer

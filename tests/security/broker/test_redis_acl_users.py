@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tests.support.composed import ROOT
 from tests.support.jobs import voice
 from tests.support.messages import INTAKE_KEY, NAME, plain_client
 from tests.support.rights import add_rules, rules
-from voicequeue import JobNotFoundError, StoreUnavailableError, VoiceQueue
+from voicequeue import JobNotFoundError, Scope, StoreUnavailableError, VoiceQueue
 from voicequeue.cli.examine import run_checks
 from voicequeue.diagnostics import shared_database
 from voicequeue.diagnostics.check_result import CheckResult
@@ -29,7 +30,8 @@ USERS = ("app", "worker", "gateway", "flower", "producer", "monitor")
 ROOT_KEY = "{voicequeue}:"
 
 #: What belongs to the gateway, and what only grows. Their keys need not exist yet.
-OF_THE_GATEWAY = {"session", "sessions", "failed_logins", "failed_logins:attempts", "api_keys", "api_keys:version"}
+KEYS = {"api_keys", "api_keys:version", "api_keys:last_used", "api_keys:rate"}
+OF_THE_GATEWAY = {"session", "sessions", "failed_logins", "failed_logins:attempts", *KEYS}
 TRAIL = "audit_log"
 
 
@@ -67,7 +69,7 @@ def names_of_keys() -> set[str]:
 
 def test_each_process_may_write_every_key_but_those_of_others(admin: Redis) -> None:
     """A new key of the queue is writable for workers and gateway, unless its name makes it the other's. They read
-    all of them."""
+    all of them, but workers no API key."""
     names = (names_of_keys() | OF_THE_GATEWAY) - {TRAIL}
     denied = {
         user: {name for name in names if not may(admin, user, "SET", f"{ROOT_KEY}{name}", "x")}
@@ -81,16 +83,21 @@ def test_each_process_may_write_every_key_but_those_of_others(admin: Redis) -> N
         "gateway": {f"celery:{queue}" for queue in QUEUE_NAMES},
     }
     for user in denied:
-        assert all(may(admin, user, "GET", f"{ROOT_KEY}{name}:x") for name in names), user
+        unread = {name for name in names if not may(admin, user, "GET", f"{ROOT_KEY}{name}:x")}
+        assert unread == (KEYS if user == "worker" else set()), user
         assert may(admin, user, "EVALSHA", "0" * 40, "1", ROOT_KEY), user
 
 
-@pytest.mark.parametrize("user", ["worker", "gateway"])
 @pytest.mark.parametrize(
-    "command", ["DEL KEY", "XDEL KEY 1-1", "XSETID KEY 9-9", "RENAME KEY {voicequeue}:x", "SET KEY x"]
+    ("user", "command"),
+    [
+        *product(("worker", "gateway"), ("DEL KEY", "XSETID KEY 9-9", "RENAME KEY {voicequeue}:x", "SET KEY x")),
+        ("gateway", "XDEL KEY 1-1"),
+    ],
 )
 def test_no_process_can_change_an_entry_of_the_audit_trail(url: Callable[[str], str], user: str, command: str) -> None:
-    """It appends entries, in scripts as well, and none before the last one. Maintenance trims the oldest."""
+    """It appends entries, in scripts as well, and none before the last one. Maintenance trims the oldest, and deletes
+    those that an erasure replaces; the gateway, which is exposed to the network, does neither."""
     key = f"{ROOT_KEY}{TRAIL}"
     words = command.replace("KEY", key).split()
     with Redis.from_url(url(user)) as redis:
@@ -114,6 +121,29 @@ def test_a_worker_can_make_neither_a_login_nor_an_api_key(url: Callable[[str], s
         with pytest.raises(ResponseError, match="permission"):
             sessions.create("ana", lambda *_: "proof", 1.0)
         assert queue.enqueue(voice()).id
+
+
+@pytest.mark.parametrize("user", ["worker", "producer", "flower", "monitor"])
+def test_only_the_gateway_and_operators_reach_api_keys(admin: Redis, url: Callable[[str], str], user: str) -> None:
+    """Others can neither read nor write them, also not in a script or under another name."""
+    with VoiceQueue(url("app"), namespace="*") as queue, VoiceQueue(url(user), namespace="*") as other:
+        key = queue.create_api_key("shop", [Scope.READ], namespace="shop").key
+        for refused in (
+            other.api_keys,
+            lambda: other.create_api_key("own", [Scope.ADMIN], namespace="*"),
+            lambda: other.edit_api_key("shop", scopes=[Scope.READ, Scope.ENQUEUE]),
+            lambda: other.rotate_api_key("shop"),
+            lambda: other.revoke_api_key("shop"),
+        ):
+            with pytest.raises(StoreUnavailableError, match=r"permission|can't access"):
+                refused()
+        assert queue.api_keys() == [key]
+    for name in KEYS:
+        for command in ("GET", "HGETALL", "TYPE", "DUMP", "DEL", "SET _ x", "HSET _ shop x", "COPY _ {voicequeue}:x"):
+            verb, *rest = command.replace("_ ", "").split()
+            assert not may(admin, user, verb, f"{ROOT_KEY}{name}", *rest), command
+    with VoiceQueue(url("gateway"), namespace="*") as queue:
+        assert queue.revoke_api_key("shop").revoked_at
 
 
 def test_the_gateway_can_take_no_message_of_a_worker(admin: Redis) -> None:
@@ -164,19 +194,28 @@ def test_a_producer_with_the_right_to_read_jobs_reads_those_whose_id_it_knows(
     admin: Redis, url: Callable[[str], str]
 ) -> None:
     """The selector in docs/security.md. A pattern cannot separate the jobs of one app from those of another: only their
-    ids protect them. The producer cannot search for ids, change a job, or read more than the record."""
+    ids protect them. The producer cannot derive the id of a job whose key it knows, search for ids, change a job, or
+    read more than the record."""
     [rule] = re.findall(r"`(\(%R.*?\))`", (ROOT / "docs" / "security.md").read_text(encoding="utf-8"))
     add_rules(admin, "reader", *rules("producer", "voicequeue"), rule)
     with VoiceQueue(url("app")) as queue:
-        job = queue.enqueue(voice())
+        spec = voice(key="order-17")
+        job = queue.enqueue(spec)
     with VoiceQueue(url("reader")) as queue:
         assert queue.get(job.id) == job
-        with pytest.raises(JobNotFoundError):
-            queue.get("aaaaaaaaaaaaaaaa")
+        for guessed in (spec.job_id(), spec.job_id(b"", "shop"), "aaaaaaaaaaaaaaaa"):
+            with pytest.raises(JobNotFoundError):
+                queue.get(guessed)
         for refused in (queue.status, lambda: queue.timeline(job.id), lambda: queue.cancel(job.id)):
             with pytest.raises(StoreUnavailableError, match="no permission"):
                 refused()
-    for command in ("SCAN 0", "HSET {voicequeue}:job:x a b", "TYPE {voicequeue}:job:x", "HGETALL {voicequeue}:batch:x"):
+    for command in (
+        "SCAN 0",
+        "GET {voicequeue}:id_secret",
+        "HSET {voicequeue}:job:x a b",
+        "TYPE {voicequeue}:job:x",
+        "HGETALL {voicequeue}:batch:x",
+    ):
         assert not may(admin, "reader", *command.split()), command
 
 

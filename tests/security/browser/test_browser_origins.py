@@ -86,7 +86,7 @@ def test_every_preflight_is_rejected(gateway: Gateway) -> None:
 def test_no_body_is_accepted_that_a_page_can_send_without_a_preflight(gateway: Gateway) -> None:
     """Every body of the API requires a content type that browsers send to other sites only after a preflight."""
     bodies = [
-        (method.upper(), path.format(name="x", job_id="x"), {*operation["requestBody"]["content"]})
+        (method.upper(), path.format(name="x", job_id="x", owner="account"), {*operation["requestBody"]["content"]})
         for path, methods in app_of(gateway).openapi()["paths"].items()
         for method, operation in methods.items()
         if "requestBody" in operation

@@ -22,6 +22,7 @@ from voicequeue.auth import api_keys, signatures
 from voicequeue.auth.api_keys import ApiKey, Scope
 from voicequeue.storage.job_store import JobStore
 from workers.gateway.page import views
+from workers.gateway.security import admission
 from workers.gateway.security.sessions import SessionManager
 
 SECRET = "what signs webhooks of 32 characters and more"
@@ -188,6 +189,7 @@ def test_the_event_stream_of_a_page_survives_an_outage(
     """While the session cannot be checked nothing is sent; afterwards everything is."""
     monkeypatch.setattr(views, "HEARTBEAT_S", 0.05)
     monkeypatch.setattr(views, "COALESCE_S", 0.05)
+    monkeypatch.setattr(admission, "RETRY_S", 0.05)
     person = PageUser(gateway, "read")
     with requests.get(f"{gateway.url}/live", cookies=person.session.cookies, stream=True, timeout=10) as stream:
         lines = stream.iter_lines()

@@ -18,6 +18,7 @@ from tests.store.life import NOW, apply_transition, dump_keys, job_in_state, job
 from tests.support.jobs import voice_with_song
 from tests.web.conftest import Gateway
 from voicequeue import Failure, FailureCode, Filter, InvalidJobError, Job, RejectedMessage, Stage, State, VoiceQueue
+from voicequeue.auth.api_keys import Scope
 from voicequeue.domain import serialization
 from voicequeue.errors import VoiceQueueError
 from voicequeue.storage.job_store import JobStore
@@ -117,6 +118,10 @@ _ARGUMENTS: dict[str, Any] = {
     "state": HALF,
     "filter": Filter(),
     "findings": [],
+    "scopes": [Scope.READ],
+    "namespace": HALF,
+    "owner": HALF,
+    "metadata": {"subject": HALF},
 }
 
 

@@ -72,7 +72,7 @@ def test_every_text_of_every_body_is_rejected_by_its_field(gateway: Gateway, red
     for method, path, operation in api.operations():
         for kind, body in operation.get("requestBody", {}).get("content", {}).items():
             for place in api.texts(body["schema"]) if kind == "application/json" else ():
-                sent = gateway(method, path.format(name="spring", job_id="x"), json=_holding(place))
+                sent = gateway(method, path.format(name="spring", job_id="x", owner="account"), json=_holding(place))
                 assert problem(sent, 422, "invalid")[_field(place)].startswith(HALF_ERROR), (path, place)
                 tried += 1
 
@@ -105,7 +105,7 @@ def test_every_text_parameter_is_rejected_by_its_name(gateway: Gateway, redis: R
     """In a query by its name; in a path it matches nothing, and a header cannot contain such bytes."""
     api, tried = Described(gateway), 0
     for method, path, operation in api.operations():
-        at = path.format(name="spring", job_id="nosuchjob")
+        at = path.format(name="spring", job_id="nosuchjob", owner="account")
         for name in (*api.parameters(operation, "query"), *operation.get("x-free-query", ())):
             sent = gateway(method, f"{at}?{name}{'x' * name.endswith('.')}={IN_A_URL}")
             messages = problem(sent, 422, "invalid")

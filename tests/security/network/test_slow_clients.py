@@ -150,7 +150,7 @@ def test_an_upload_without_pauses_ends_in_time(gateway: Gateway, monkeypatch: py
     monkeypatch.setattr(row_intake, "UPLOAD_TIMEOUT_S", 0.2)
 
     def rows() -> Iterator[bytes]:
-        for number in range(60):
+        for number in range(150):
             yield row(number)
             time.sleep(0.01)
 

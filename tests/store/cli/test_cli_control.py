@@ -359,6 +359,9 @@ def test_time_to_finish_counts_unsettled_jobs(queue: VoiceQueue, store: JobStore
 
     assert queue.status().seconds_left == pytest.approx(2 * 300)
 
+    queue.set_budget("account", day=0)
+    assert queue.status().seconds_left is None  # at midnight at the earliest
+
 
 def test_uncounted_credits_are_shown_everywhere(command: Command, store: JobStore, redis: Redis) -> None:
     """With the price that explains them; without one, another user of the account is a note only."""

@@ -75,6 +75,19 @@ def test_the_good_rows_of_a_bad_file_are_enqueued(command: Command, queue: Voice
     assert f"{voices}.rejected.csv" in ended.err
 
 
+def test_rows_over_a_hard_budget_are_rejected_and_can_be_ingested_later(
+    command: Command, queue: VoiceQueue, working_folder: Path
+) -> None:
+    """They are counted by their own name, the others are jobs, and the file of rejected rows is ingested as it is."""
+    file = write(working_folder / "voices.csv", "audio_url,key", *(f"https://a.example/{n}.wav,k{n}" for n in range(3)))
+    queue.set_budget("account", day=8, hard=True)
+
+    ended = command("ingest", file, "--batch", "spring", "--json").json()
+    assert (ended["new"], ended["reasons"]) == (2, {"budget_exceeded": 1})
+    queue.set_budget("account", hard=False)
+    assert command("ingest", ended["rejected_file"], "--batch", "spring", "--json").json()["new"] == 1
+
+
 def test_every_bad_row_is_explained_with_its_line(command: Command, voices: Path) -> None:
     """In FILE.rejected.csv, with its cells unchanged."""
     command("ingest", voices, "--batch", "spring")

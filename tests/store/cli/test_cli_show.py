@@ -66,6 +66,7 @@ def test_the_json_of_the_status(command: Command, store: JobStore) -> None:
         "in_flight": 1,
         "in_flight_limit": 10,
         "backlog": [{"priority": "normal", "count": 1, "oldest_at": to_iso8601(NOW)}],
+        "backlog_holds": [],
         "jobs_per_minute": 0.0,
         "seconds_left": None,
         "credits": 4,
@@ -167,7 +168,7 @@ def test_the_json_of_a_job(command: Command, store: JobStore) -> None:
     output = command("job", job.id, "--json").json()
 
     timeline = output.pop("timeline")
-    assert output == {**job.as_dict(), "upstream_response": None, "callback": None}
+    assert output == {**job.as_dict(), "holds": [], "upstream_response": None, "callback": None}
     assert [step["state"] for step in timeline] == [
         "queued", "admitted", "charging", "pending", "admitted", "charging", "pending", "succeeded",
     ]  # fmt: skip
@@ -179,6 +180,18 @@ def test_the_json_of_a_job(command: Command, store: JobStore) -> None:
         "attempt": 1,
         "task_id": f"task-voice-{job.id}",
     }
+
+
+def test_what_holds_a_job_is_shown(command: Command, store: JobStore) -> None:
+    """`job` and `status` name the limit; `status` also the number of jobs."""
+    store.set_batch_limits("b", max_credits=3)
+    job = job_in_state(store, State.QUEUED, voice(batch="b"))
+
+    sentence = "the credit limit of batch b is reached, until it is raised"
+    assert f"held       {sentence}" in command("job", job.id).out
+    assert f"held       1 jobs: {sentence}" in command("status").out
+    [hold] = command("job", job.id, "--json").json()["holds"]
+    assert command("status", "--json").json()["backlog_holds"] == [{**hold, "jobs": 1}]
 
 
 def test_a_job_is_shown_with_its_charges_and_songs(command: Command, store: JobStore) -> None:

@@ -85,7 +85,8 @@ def damaged(store: JobStore) -> None:
 
 
 def with_callback_secret(store: JobStore) -> None:
-    """Store a callback secret of the API key `shop`."""
+    """Store an API key of the name `shop`, and its callback secret."""
+    with_api_key(store)
     assert store.callback_secrets.put("shop", StoredSecret("gAAAA-encrypted", 0.0), None)
 
 
@@ -99,13 +100,18 @@ def _nothing(_: JobStore) -> None:
     return None
 
 
+#: The namespace of entries: of the store that a case prepares; of what an operator names without a namespace; all.
+OWN, UNNAMED, WHOLE = "shop", "", "*"
+
+
 @dataclass(frozen=True)
 class Case:
-    """A change: what the store needs, the call, and the parts of its entry that matter."""
+    """A change: what the store needs, the call, the parts of its entry that matter, and the namespace of the entry."""
 
     prepare: Callable[[JobStore], Any]
     call: Callable[[VoiceQueue, Any], object]
     entry: dict[str, Any]
+    namespace: str = OWN
 
 
 def executed(queue: VoiceQueue, action: str, **fields: Any) -> object:
@@ -116,34 +122,78 @@ def executed(queue: VoiceQueue, action: str, **fields: Any) -> object:
 #: Every public method that changes something besides enqueueing, by its name.
 CHANGES: dict[str, list[Case]] = {
     "pause": [
-        Case(_nothing, lambda queue, _: queue.pause(reason="an alarm"), {"reason": "an alarm", "jobs": None}),
-        Case(queued, lambda queue, _: queue.pause(batch="b"), {"batch": "b"}),
+        Case(_nothing, lambda queue, _: queue.pause(reason="an alarm"), {"reason": "an alarm", "jobs": None}, WHOLE),
+        Case(queued, lambda queue, _: queue.pause(batch="b"), {"batch": "b"}, UNNAMED),
     ],
-    "resume": [Case(paused, lambda queue, _: queue.resume(), {"details": {}})],
+    "resume": [Case(paused, lambda queue, _: queue.resume(), {"details": {}}, WHOLE)],
+    "set_budget_callback": [
+        Case(
+            _nothing,
+            lambda queue, _: queue.set_budget_callback("account", "https://a.example/x?key=1"),
+            {"details": {"owner": "account", "url": "a.example"}},
+            WHOLE,
+        ),
+    ],
     "set_budget": [
         Case(
             _nothing,
             lambda queue, _: queue.set_budget("account", day=500),
             {"details": {"owner": "account", "day": 500}},
-        )
+            WHOLE,
+        ),
+        Case(
+            _nothing,
+            lambda queue, _: queue.set_budget("namespace/shop", month=500),
+            {"details": {"owner": "namespace/shop", "month": 500}},
+        ),
+        Case(
+            _nothing,
+            lambda queue, _: queue.set_budget("namespace/", max_in_flight=5),
+            {"details": {"owner": "namespace/", "max_in_flight": 5}},
+            UNNAMED,
+        ),
+        Case(
+            with_api_key,
+            lambda queue, _: queue.set_budget("key/shop", hard=True),
+            {"details": {"owner": "key/shop", "hard": True}},
+        ),
     ],
-    "set_limits": [Case(_nothing, lambda queue, _: queue.set_limits(in_flight=7), {"details": {"in_flight": 7}})],
+    "set_limits": [
+        Case(_nothing, lambda queue, _: queue.set_limits(in_flight=7), {"details": {"in_flight": 7}}, WHOLE)
+    ],
     "set_batch_limits": [
         Case(
             _nothing,
             lambda queue, _: queue.set_batch_limits("b", max_credits=50, stop_after=0.2),
             {"batch": "b", "details": {"max_credits": 50, "stop_after": "0.2"}},
+            UNNAMED,
         )
     ],
     "set_batch_callback": [
-        Case(_nothing, lambda queue, _: queue.set_batch_callback("b", SIGNED), {"details": {"url": "files.example"}})
+        Case(
+            _nothing,
+            lambda queue, _: queue.set_batch_callback("b", SIGNED),
+            {"details": {"url": "files.example"}},
+            UNNAMED,
+        )
     ],
     "set_callback_secret": [
         Case(
             _nothing,
-            lambda queue, _: queue.set_callback_secret("shop", "gAAAA-encrypted", overlap_s=60),
-            {"details": {"key_name": "shop", "overlap_s": 60}},
-        )
+            lambda queue, _: queue.set_callback_secret("unknown", "gAAAA-encrypted", overlap_s=60),
+            {"details": {"key_name": "unknown", "overlap_s": 60}},
+            WHOLE,
+        ),
+        Case(
+            with_api_key,
+            lambda queue, _: queue.set_callback_secret("shop", "gAAAA-encrypted"),
+            {"details": {"key_name": "shop"}},
+        ),
+        Case(
+            _nothing,
+            lambda queue, _: queue.set_callback_secret("configured", "gAAAA-encrypted", namespace="shop"),
+            {"details": {"key_name": "configured"}},
+        ),
     ],
     "remove_callback_secret": [
         Case(
@@ -196,6 +246,7 @@ CHANGES: dict[str, list[Case]] = {
             failed,
             lambda queue, _: executed(queue, "retry", batch="b", code="deadline"),
             {"action": "retry", "batch": "b", "jobs": 1, "credits": 15, "details": {"code": "deadline"}},
+            UNNAMED,
         ),
     ],
     "confirm_charged": [
@@ -212,7 +263,7 @@ CHANGES: dict[str, list[Case]] = {
     ],
     "retry_archive": [Case(job_with_song, lambda queue, job: queue.retry_archive([job.id]), {"jobs": 1})],
     "backfill_archive": [Case(job_with_song, lambda queue, _: queue.backfill_archive(), {"jobs": 1})],
-    "clear_rejected_messages": [Case(rejected, lambda queue, _: queue.clear_rejected_messages(), {"jobs": 2})],
+    "clear_rejected_messages": [Case(rejected, lambda queue, _: queue.clear_rejected_messages(), {"jobs": 2}, WHOLE)],
     "forget_persona": [
         Case(with_persona, lambda queue, _: queue.forget_persona("p-1"), {"details": {"persona_id": "p-1"}})
     ],
@@ -228,9 +279,10 @@ CHANGES: dict[str, list[Case]] = {
             erased,
             lambda queue, _: queue.allow_erased(key="p", audio_url=SIGNED),
             {"jobs": None, "details": {"audio_url": "files.example"}},
+            UNNAMED,
         )
     ],
-    "repair": [Case(damaged, lambda queue, _: queue.repair(queue.audit()), {"jobs": 1})],
+    "repair": [Case(damaged, lambda queue, _: queue.repair(queue.audit()), {"jobs": 1}, WHOLE)],
 }
 
 #: Arguments for every method that changes nothing, and methods of the client itself, which are not called.
@@ -243,6 +295,7 @@ READS: dict[str, tuple[Any, ...]] = {
     "balance_history": (),
     "batch": ("b",),
     "batches": (),
+    "budgets": (),
     "callback": ("unknown",),
     "callback_counts": (),
     "callbacks": (),
@@ -251,15 +304,18 @@ READS: dict[str, tuple[Any, ...]] = {
     "events": ("0-0",),
     "first_event_id": (),
     "get": ("JOB",),
+    "job_holds": ("JOB",),
     "jobs": (),
     "last_event_id": (),
     "limits": (),
+    "namespaces": (),
     "list_batches": (),
     "on_behalf_of": ("library:shop",),
     "personas": (),
     "preview": ([],),
     "rejected_messages": (),
     "search": (Filter(),),
+    "spending": (["namespace", "day"],),
     "status": (),
     "throughput": (),
     "timeline": ("JOB",),

@@ -6,6 +6,7 @@ import inspect
 import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.store.client.audited_calls import (
     CHANGES,
     ELSEWHERE,
     ENQUEUEING,
+    OWN,
     READS,
     Case,
     executed,
@@ -27,7 +29,16 @@ from tests.store.client.audited_calls import (
 from tests.store.life import dump_keys
 from tests.support.jobs import numbered_voices, voice
 from tests.support.losing import lossy_proxy
-from voicequeue import AuditEntry, InvalidCursorError, InvalidStateError, State, VoiceQueue
+from voicequeue import (
+    AuditEntry,
+    Filter,
+    InvalidCursorError,
+    InvalidStateError,
+    KeyLimits,
+    Scope,
+    State,
+    VoiceQueue,
+)
 from voicequeue.client import bulk_operations
 from voicequeue.client.audited import AUDITED
 from voicequeue.client.queue import without_actor
@@ -115,6 +126,27 @@ def test_a_change_after_a_lost_reply_has_one_entry(
         assert proxy.dropped == 1
 
     assert len(entries(queue)) == 1
+
+
+def test_the_log_says_that_a_limit_was_removed(queue: VoiceQueue) -> None:
+    """Otherwise it would not show that an owner may spend without a limit. Numbers and times are readable."""
+    queue.set_budget("namespace/shop", day=500.0, month=9_000)
+    queue.set_budget("namespace/shop", day=None)
+    queue.set_limits(in_flight=None, submit_rate=2.5)
+    queue.set_batch_limits("spring", max_credits=60)
+    queue.set_batch_limits("spring", max_credits=inf)
+    queue.create_api_key("app", [Scope.READ], namespace="app", limits=KeyLimits(requests_per_s=20.0, expires_at=4e9))
+    queue.create_api_key("other", [Scope.READ], namespace="app")
+
+    assert [entry.details for entry in reversed(entries(queue))] == [
+        {"owner": "namespace/shop", "day": 500, "month": 9_000},
+        {"owner": "namespace/shop", "day": "none"},
+        {"in_flight": "none", "submit_rate": "2.5"},
+        {"max_credits": 60},
+        {"max_credits": "none"},
+        {"key_name": "app", "scopes": "read", "limits": "requests_per_s=20, expires_at=2096-10-02T07:06:40.000Z"},
+        {"key_name": "other", "scopes": "read", "limits": "none"},
+    ]
 
 
 def test_a_call_that_changes_nothing_has_no_entry(queue: VoiceQueue, store: JobStore) -> None:
@@ -216,6 +248,42 @@ def test_an_entry_belongs_to_the_namespace_that_it_concerns(queue: VoiceQueue, v
         assert entries(other) == []
         assert [entry.namespace for entry in entries(queue)[:2]] == ["*", ""]
         assert queue.get(batched).state is State.CANCELLED
+
+
+@pytest.mark.parametrize(("name", "case"), CASES)
+def test_an_operators_change_is_recorded_in_the_namespace_that_it_concerns(
+    queue: VoiceQueue, redis: Redis, prefix: str, valkey_url: str, name: str, case: Case
+) -> None:
+    """`*` is the namespace of what concerns the whole queue only."""
+    store = JobStore(redis, prefix, namespace="shop" if case.namespace == OWN else "")
+
+    case.call(queue, case.prepare(store))
+
+    [entry] = entries(queue)
+    assert entry.namespace == case.namespace, name
+    with VoiceQueue(valkey_url, prefix=prefix, namespace="shop") as shop:
+        assert entries(shop) == ([entry] if case.namespace == OWN else [])
+
+
+def test_a_change_of_jobs_of_several_namespaces_has_an_entry_in_each(
+    queue: VoiceQueue, valkey_url: str, prefix: str
+) -> None:
+    """With its own number of jobs, and the credits of these."""
+    clients = [VoiceQueue(valkey_url, prefix=prefix, namespace=namespace) for namespace in ("", "other", "shop")]
+    for number, client in enumerate(clients, start=1):
+        store = JobStore(client._redis, prefix, namespace=client.namespace)
+        for _ in range(number):
+            failed(store)
+
+    queue.execute_plan("retry", queue.plan_bulk("retry", Filter(), resubmit=True).token)
+    executed(queue, "cancel")
+
+    for number, client in enumerate(clients, start=1):
+        rows = [(entry.action, entry.namespace, entry.jobs, entry.credits) for entry in entries(client)]
+        namespace = client.namespace
+        assert rows == [("cancel", namespace, number, None), ("retry", namespace, number, 19 * number)]
+        client.close()
+    assert len(entries(queue)) == 6
 
 
 def test_entries_are_filtered_and_paged(queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,17 @@ from redis import Redis
 
 from tests.store.life import NOW, apply_transition, assert_consistent, dump_keys, fail_job, job_in_state, job_with_song
 from tests.support.jobs import voice, voice_with_song
-from voicequeue import FailureCode, Filter, Job, KeyLimits, Scope, State, VoiceQueue, VoiceQueueError
+from voicequeue import (
+    FailureCode,
+    Filter,
+    Job,
+    KeyLimits,
+    Scope,
+    SpendingGroup,
+    State,
+    VoiceQueue,
+    VoiceQueueError,
+)
 from voicequeue.domain.namespaces import index_of, qualify
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.rejected_messages import RejectedMessage
@@ -139,6 +149,9 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
         "timeout": [0.01],
         "limit": [100],
         "in_flight": [1],
+        "hard": [True],
+        "owner": ["account", f"namespace/{owned.namespace or 'shop'}"],
+        "by": [[], *([group] for group in SpendingGroup), ["batch", "day"]],
     }
 
 
@@ -146,6 +159,7 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
 DEFAULTED = {
     *("on_reject", "wait_s", "span_s", "buckets", "max_in_flight", "stop_after", "stop_min"),
     *("submit_rate", "min_balance", "since", "actor", "may_resubmit", "overlap_s"),
+    *("day", "month", "hard"),
 }
 
 

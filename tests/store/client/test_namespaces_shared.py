@@ -28,10 +28,12 @@ from voicequeue import (
     InvalidCursorError,
     InvalidJobError,
     JobNotFoundError,
+    KeyLimits,
     NotOperatorError,
     State,
     VoiceQueue,
 )
+from voicequeue.client.queue import with_key_limits
 from voicequeue.domain.namespaces import Scope
 from voicequeue.storage.job_store import JobStore
 
@@ -289,3 +291,30 @@ def test_a_command_acts_in_one_namespace_or_in_all(
     monkeypatch.setenv("VOICEQUEUE_NAMESPACE", "shop")
     assert listed() == ids[1:]
     assert listed("--namespace", "") == ids[:1]
+
+
+def test_a_namespace_before_the_name_of_a_batch_is_not_compared_with_the_pattern_of_a_key(
+    valkey_url: str, prefix: str
+) -> None:
+    """Otherwise a key of `shop` with the pattern `shop*` could limit every batch, and one with `spring*` none."""
+    with VoiceQueue(valkey_url, prefix=prefix, namespace="shop") as queue:
+        queue.enqueue(voice(batch="spring"))
+        limited = with_key_limits(queue, KeyLimits(batch_pattern="shop*"))
+        with pytest.raises(InvalidJobError, match="does not match the batch names"):
+            limited.set_batch_limits("shop/spring", max_credits=1)
+        with_key_limits(queue, KeyLimits(batch_pattern="spring*")).set_batch_limits("shop/spring", max_credits=1)
+        assert queue.batch("spring").max_credits == 1
+
+
+def test_a_position_counts_the_queued_jobs_of_the_namespace_only(valkey_url: str, prefix: str) -> None:
+    """How many jobs another namespace has is not to be learned from it."""
+    with (
+        VoiceQueue(valkey_url, prefix=prefix, namespace="shop") as shop,
+        VoiceQueue(valkey_url, prefix=prefix, namespace="other") as other,
+    ):
+        other.enqueue_many(voice(priority="high", batch=f"b{number % 2}") for number in range(5))
+        shop.enqueue(voice(batch="spring"))
+
+        positions = [shop.enqueue_detailed(voice(batch=batch)).position for batch in ("spring", "summer")]
+
+    assert positions == [2, 2]

@@ -26,12 +26,14 @@ from voicequeue.client.orders import OrderEffect, record_charged_order
 from voicequeue.domain import transitions
 from voicequeue.domain.claims import ChargedOrder, SubmitClaim
 from voicequeue.domain.job import Transition
+from voicequeue.domain.source import Source
 from voicequeue.storage.job_store import JobStore
 
 
-def songs(store: JobStore, count: int, batch: str = "b") -> list[str]:
+def songs(store: JobStore, count: int, batch: str = "b", source: str = Source.LIBRARY) -> list[str]:
     """Enqueue jobs of one batch with a voice and a song each (19 credits) and return their ids."""
-    return enqueue_jobs(store, *(voice_with_song(key=f"{batch}-{number}", batch=batch) for number in range(count)))
+    keys = (f"{source}-{batch}-{number}" for number in range(count))
+    return enqueue_jobs(store, *(voice_with_song(key=key, batch=batch) for key in keys), source=source)
 
 
 def lost(store: JobStore, job_id: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from math import inf
 from typing import Any
 
 from hypothesis import strategies as st
@@ -17,14 +18,17 @@ from tests.store.life import (
     dump_keys,
     get_job,
 )
+from tests.store.spending import spenders
 from tests.support.jobs import SONG, URL
 from voicequeue import Failure, FailureCode, Job, Priority, Stage, State, VoiceJob
 from voicequeue.client import cancelling
 from voicequeue.domain import serialization
+from voicequeue.domain.budgets import counters_of, spent_fields
 from voicequeue.domain.claims import EnqueueOutcome, PollClaim, PollReschedule, SubmitClaim, SubmitDeferred
 from voicequeue.domain.gate import HoldReason, Limits
 from voicequeue.domain.job import Transition
 from voicequeue.domain.namespaces import split
+from voicequeue.domain.source import Source
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.states import IN_FLIGHT, SETTLED, TRANSITIONS
 from voicequeue.storage.job_store import JobStore
@@ -49,6 +53,7 @@ specs = st.builds(
     within=st.sampled_from([None, None, 20.0, 100.0]),
     shared=st.sampled_from([{}, {}, {"reuse": True}, {"voice": "ana"}]),
 )
+sources = st.sampled_from([Source.LIBRARY, Source.HTTP.with_caller("app"), Source.HTTP.with_caller("web")])
 some = st.integers(0, 10**6)
 
 
@@ -68,6 +73,8 @@ class JobWalk(RuleBasedStateMachine):
         self.now = NOW
         self.specs: dict[str, VoiceJob] = {}
         self.claims: list[PollClaim] = []
+        #: The budgets of owners that are no batches.
+        self.budgets: dict[str, dict[str, int]] = {}
         #: What each batch had spent, or may have, after the last step.
         self.at_stake: Counter[str] = Counter()
         #: Jobs whose cancellation was requested during an order, and how many orders they had then.
@@ -88,11 +95,11 @@ class JobWalk(RuleBasedStateMachine):
 
     # ── jobs ──────────────────────────────────────────────────────────────────────────────
 
-    @rule(jobs=st.lists(specs, max_size=4), namespace=st.sampled_from(["", "", "shop", "named-x"]))
-    def enqueue(self, jobs: list[VoiceJob], namespace: str) -> None:
+    @rule(jobs=st.lists(specs, max_size=4), namespace=st.sampled_from(["", "", "shop", "named-x"]), source=sources)
+    def enqueue(self, jobs: list[VoiceJob], namespace: str, source: str) -> None:
         store = self.store.in_namespace(namespace)
         pairs = [(store.job_ids.of(spec), spec) for spec in jobs]
-        for (job_id, spec), outcome in zip(pairs, store.enqueue(pairs, self.now), strict=True):
+        for (job_id, spec), outcome in zip(pairs, store.enqueue(pairs, self.now, source=source), strict=True):
             if outcome is EnqueueOutcome.OTHER_VOICE:
                 assert spec.voice
                 continue
@@ -120,6 +127,8 @@ class JobWalk(RuleBasedStateMachine):
             assert all(hold.is_on_trial or self.is_open_for(hold.reason, stage) for hold in gate.holds)
             assert sending == 0 or not any(hold.is_on_trial for hold in gate.holds)
             self.every_limit_holds(job.qualified_batch)
+            for counters in ("counters", *spenders({"batch": job.qualified_batch, "source": job.source or ""})):
+                assert self.has_budget("account" if counters == "counters" else counters.replace(":", "/", 1))
 
     def every_limit_holds(self, name: str) -> None:
         """Check, before a POST, that the account and the batch can pay for it and for all that may be charged."""
@@ -130,6 +139,16 @@ class JobWalk(RuleBasedStateMachine):
             assert not batch.is_paused
             assert batch.max_in_flight is None or sum(batch.states[s] for s in IN_FLIGHT) <= batch.max_in_flight
             assert batch.max_credits is None or batch.credits + batch.reserved_credits <= batch.max_credits
+
+    def has_budget(self, owner: str, *, slots: int = 0, cost: int = 0) -> bool:
+        """Return whether an owner can pay this for all that may be charged, and has so many more slots."""
+        limits = self.budgets.get(owner, {})
+        counts = Counter({name: int(n) for name, n in self.record(counters_of(owner)).items() if n.isdigit()})
+        claimed = cost + counts["reserved"] + counts["unsettled"] - counts["purged.unsettled"]
+        periods = spent_fields(self.now).items()
+        return counts["in_flight"] + slots <= limits.get("max_in_flight", inf) and all(
+            counts[field] + claimed <= limits.get(period, inf) for period, field in periods
+        )
 
     def is_open_for(self, reason: str, stage: Stage) -> bool:
         """Return whether a hold lets a job of this stage with a slot be submitted."""

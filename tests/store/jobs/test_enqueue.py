@@ -24,11 +24,12 @@ from tests.support.jobs import SONG, URL, numbered_voices, voice, voice_with_son
 from voicequeue import FailureCode, Priority, Stage, State, VoiceJob
 from voicequeue.domain.claims import EnqueueOutcome
 from voicequeue.storage import scripts
+from voicequeue.storage.enqueue_call import EnqueueReply
 from voicequeue.storage.job_queries import SONG_SCORE_OFFSET
 from voicequeue.storage.job_store import JobStore
 
 
-def enqueue(store: JobStore, *specs: VoiceJob, now: float = NOW) -> list[EnqueueOutcome]:
+def enqueue(store: JobStore, *specs: VoiceJob, now: float = NOW) -> list[EnqueueReply]:
     """Return the outcomes of jobs enqueued in one call."""
     return store.enqueue([(spec.job_id(), spec) for spec in specs], now)
 

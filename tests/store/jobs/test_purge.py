@@ -352,6 +352,8 @@ def test_an_earlier_callback_of_a_purged_job_reports_why_it_cannot_be_sent(store
     store.callbacks.redeliver([callback_id], LATER)
 
     [call] = store.callbacks.claim(store.callbacks.lease(LATER, lease_s=60), LATER, lease_s=60)
-    with pytest.raises(UndeliverableError, match="the job was purged, or its batch has no callback URL any longer"):
+    with pytest.raises(
+        UndeliverableError, match="the job was purged, or its batch or budget has no callback URL any longer"
+    ):
         call.url()
     store.callbacks.mark_undelivered(callback_id, LATER, "the job is gone", is_attempted=False)

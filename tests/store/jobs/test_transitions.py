@@ -24,6 +24,7 @@ from tests.store.life import (
 from tests.support.jobs import numbered_voices, voice, voice_with_song
 from voicequeue import Clip, Failure, FailureCode, Stage, State
 from voicequeue.domain import serialization
+from voicequeue.domain.budgets import spent_fields
 from voicequeue.domain.job import Transition
 from voicequeue.domain.states import IN_FLIGHT, TRANSITIONS
 from voicequeue.storage.connection.client import connect
@@ -102,8 +103,8 @@ def test_credits_are_counted_for_the_job_the_batch_and_in_total(store: JobStore,
     assert store.credits_spent() == 23
     counters = redis.hgetall(f"{{{prefix}}}:counters")
     paid = {"voice.charges": "2", "voice.credits": "8", "music.charges": "1", "music.credits": "15"}
-    today = {f"day.{int(NOW // 86_400)}": "23"}
-    assert counters == {**paid, **today, "reserved": "0", "lane_turn": counters["lane_turn"]}
+    periods = dict.fromkeys(spent_fields(NOW).values(), "23")
+    assert counters == {**paid, **periods, "reserved": "0", "days_from": "0", "lane_turn": counters["lane_turn"]}
     assert_consistent(redis, prefix)
 
 

@@ -17,12 +17,13 @@ from tests.store.life import (
     assert_consistent,
     get_job,
     refuse_order,
-    reserved_credits,
-    unsettled_credits,
 )
+from tests.store.spending import reserved_credits, unsettled_credits
 from voicequeue import Gate, Priority, Stage, State
 from voicequeue.domain.claims import Admitted
 from voicequeue.domain.gate import HoldReason
+from voicequeue.domain.namespaces import namespace_of
+from voicequeue.domain.source import Source
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.states import IN_FLIGHT
 from voicequeue.storage.flow_control import UpstreamFailure
@@ -123,6 +124,18 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             self.store.set_batch_limits(batch, **limits)
             assert not self.store.set_batch_limits(batch, **limits)
 
+        @rule(
+            owner=st.sampled_from(["account", "namespace/", "namespace/shop", "key/app"]),
+            day=st.sampled_from([None, None, 0, 60, 10_000]),
+            month=st.sampled_from([None, None, 100]),
+            slots=st.sampled_from([None, None, 1]),
+        )
+        def set_budget(self, owner: str, day: int | None, month: int | None, slots: int | None) -> None:
+            limits: Any = {"day": day, "month": month, "max_in_flight": None if owner == "account" else slots}
+            self.store.flow_control.set_budget(owner, **limits)
+            assert not self.store.flow_control.set_budget(owner, **limits)
+            self.budgets[owner] = {name: limit for name, limit in limits.items() if limit is not None}
+
         # ── admission ─────────────────────────────────────────────────────────────────────────
 
         @rule(at_most=st.sampled_from([0, 1, 2, 1000]))
@@ -190,11 +203,31 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
                 for job_id, score in line
                 if not gate.hold_for(f"paused.{Stage.MUSIC if score < 0 else Stage.VOICE}") and job_id not in resting
             ]
-            if not heads or not is_batch(batch):
-                return bool(heads)
+            held_from: dict[str, int] = {}  # by API key at a limit: the cost of the first of its jobs
+            for job_id in heads:
+                record = self.record(f"job:{job_id}")
+                cost, key = reserved_credits({**record, "state": State.ADMITTED}), Source.http_caller(record["source"])
+                if cost >= held_from.get(key, inf):
+                    continue
+                if not self.batch_allows(batch, cost) or not self.budgets_allow(
+                    ["account", f"namespace/{namespace_of(batch)}"], cost
+                ):
+                    return False
+                if not key or self.budgets_allow([f"key/{key}"], cost):
+                    return True
+                held_from[key] = cost
+            return False
+
+        def budgets_allow(self, owners: list[str], cost: int) -> bool:
+            """Return whether these owners may start one more job, at this cost."""
+            return all(self.has_budget(owner, slots=1, cost=cost) for owner in owners)
+
+        def batch_allows(self, batch: str, cost: int) -> bool:
+            """Return whether a batch may start one more job, at this cost."""
+            if not is_batch(batch):
+                return True
             result, record = self.store.batch(batch), self.record(f"batch:{batch}")
             assert result is not None
-            cost = reserved_credits({**self.record(f"job:{heads[0]}"), "state": State.ADMITTED})
             flying = sum(result.states[state] for state in IN_FLIGHT)
             spends = result.credits + int(record.get("reserved", 0)) + cost
             return not (

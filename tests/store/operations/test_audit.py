@@ -30,6 +30,7 @@ from tests.store.life import (
 )
 from tests.support.jobs import numbered_voices, voice
 from voicequeue import FailureCode, State
+from voicequeue.domain.budgets import spent_fields
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.audit.expected_state import ExpectedState
 from voicequeue.storage.audit.findings import CounterMismatch, Finding, IndexMismatch, NotComparable
@@ -341,6 +342,7 @@ def test_the_sums_follow_changes_during_the_audit(redis: Redis, store: JobStore,
 
     expected = {"succeeded": 1, "queued": 300, "admitted": 1_200, "credits": 4, "reserved": 4_800}
     expected["queued_credits"] = 300 * 4
+    expected |= dict.fromkeys(spent_fields(NOW).values(), 4)
     assert (+Counter(looked["batch:b"]), +expected_state.sums["batch:b"]) == (expected, expected)
 
 

@@ -13,7 +13,7 @@ from tasks.enqueue import enqueue_or_reject
 from tests.store.conftest import Command
 from tests.store.life import NOW
 from tests.support.jobs import URL
-from voicequeue import InvalidJobError, KeyConflictError, RejectedMessage, VoiceQueue
+from voicequeue import BudgetExceededError, InvalidJobError, KeyConflictError, RejectedMessage, VoiceQueue
 from voicequeue.domain.job import to_iso8601
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.rejected_messages import BYTES_MAX, JOB_MAX, MESSAGES_MAX
@@ -151,6 +151,19 @@ def test_a_repeated_message_is_one_job_and_other_content_is_rejected(store: JobS
     with pytest.raises(KeyConflictError):
         enqueue_or_reject(store, [{"audio_url": URL, "name": "other"}], {}, message_id="id-1", now=NOW)
     assert store.rejected_messages.latest()[0].reason.startswith(f"key: 'message-id-1' already belongs to job {first}")
+
+
+def test_a_message_over_a_hard_budget_is_kept_with_the_reason(store: JobStore) -> None:
+    """It can be sent again when the budget allows it; the reason names whose budget it is, and when it resets."""
+    store.flow_control.set_budget("namespace/shop", day=3, hard=True)
+
+    with pytest.raises(BudgetExceededError):
+        enqueue_or_reject(store, [{"audio_url": URL}], {"namespace": "shop"}, message_id="id-1", now=NOW)
+    [rejected] = store.in_namespace("shop").rejected_messages.latest()
+    assert rejected.reason.startswith(
+        "the budget of namespace shop for this day does not allow 4 more credits (3 of 3 credits remaining)"
+    )
+    assert rejected.job == {"audio_url": URL}
 
 
 def test_an_internal_error_is_stored_as_such(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from voicequeue import (
+    ApiKeyNotFoundError,
     BatchNotFoundError,
+    BudgetExceededError,
+    ErasedError,
     InvalidAudioError,
     InvalidCursorError,
     InvalidJobError,
@@ -37,8 +40,11 @@ ERRORS = [
     InvalidJobError([Problem("song.title", "is too long"), Problem("", "is odd")]),
     InvalidAudioError("too_short", "5.0 s long; more than 10 s are required"),
     KeyConflictError("order-7", "abcdefgh"),
+    BudgetExceededError("namespace/shop", "day", 19, limit=500, remaining=12, resets_at=1_760_054_400),
+    ErasedError(),
     JobNotFoundError("abcdefgh"),
     BatchNotFoundError("spring"),
+    ApiKeyNotFoundError("shop"),
     InvalidStateError("no"),
     NotOperatorError("audit"),
     StoreUnavailableError("Redis does not answer"),
@@ -50,8 +56,10 @@ ERRORS = [
     [
         (InvalidJobError, ValueError),
         (KeyConflictError, ValueError),
+        (ErasedError, ValueError),
         (JobNotFoundError, LookupError),
         (BatchNotFoundError, LookupError),
+        (ApiKeyNotFoundError, LookupError),
     ],
 )
 def test_an_error_is_also_a_builtin_error(kind: type[Exception], builtin: type[Exception]) -> None:

@@ -118,3 +118,15 @@ def test_the_number_of_remembered_hosts_is_limited() -> None:
 
     assert len(hosts._hosts) <= 1_001
     assert hosts.try_acquire("gone-2999", NOW + 3_000) is not None
+
+
+def test_slow_hosts_of_one_namespace_leave_slots_to_those_of_another() -> None:
+    """Each may use as many, until most threads are busy; a host is known for each namespace by itself."""
+    hosts = HostLimiter(wait_s=0, max_concurrent=1, max_concurrent_slow=2)
+    names = [[f"{namespace}/host-{number}" for number in range(3)] for namespace in ("hostile", "shop", "", "last")]
+    for name in (name for of_namespace in names for name in of_namespace):
+        fail_repeatedly(hosts, name.removeprefix("/"), 1)
+
+    acquired = [[hosts.try_acquire(name.removeprefix("/"), NOW) is None for name in group] for group in names]
+
+    assert acquired == [[True, True, False]] * 3 + [[False] * 3]

@@ -75,6 +75,14 @@ def rooms_imported(module: Path) -> Iterator[str]:
             yield (node.module or "").split(".")[1]
 
 
+def test_files_have_at_most_four_hundred_lines() -> None:
+    """A longer one has several subjects."""
+    files = [path for folder in (*ALLOWED, "tests") for path in (ROOT / folder).rglob("*.py")]
+    lengths = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n") for path in files}
+
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
 # ── imports ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -254,12 +262,25 @@ def test_every_script_is_run_by_the_storage() -> None:
 
 @pytest.mark.parametrize("part", SHARED, ids=lambda path: path.name)
 def test_a_shared_script_starts_with_its_purpose(part: Path) -> None:
-    """Each part of `lib/` starts with a comment, and only the key map uses KEYS."""
+    """Each part of `lib/` starts with a comment, only the key map uses KEYS, and some script needs it."""
     text = part.read_text(encoding="utf-8")
 
     assert text.startswith("-- ")
     assert ("KEYS[" in text) is (part.name == "keys.lua")
-    assert text in scripts.load("admit").source
+    assert any(text in scripts.load(script.stem).source for script in LUA)
+
+
+@pytest.mark.parametrize("script", LUA, ids=lambda path: path.name)
+def test_a_script_has_every_shared_name_that_it_uses(script: Path) -> None:
+    """A script consists of the parts that it needs, with fewer local variables than the 200 that Lua allows."""
+    source = scripts.load(script.stem).source
+    defined = set(scripts.names_of(source))
+    code = "\n".join(line.partition("--")[0] for line in source.splitlines())
+    shared = {name for part in SHARED for name in scripts.names_of(part.read_text(encoding="utf-8"))}
+    called = set(re.findall(r"(?<![.:\w])(\w+)\(", code))
+
+    assert (called & shared) <= defined
+    assert len(scripts.names_of(source.partition("local function action()")[0])) < 199
 
 
 # ── committed files ───────────────────────────────────────────────────────────────────────────────

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from voicequeue.domain.gate import HoldReason
+from voicequeue.domain.job_holds import JobHoldReason
 from voicequeue.domain.source import Source
 from voicequeue.domain.states import FailureCode, State
 
@@ -61,9 +62,9 @@ def test_the_page_explains_every_state_and_every_failure_code(heading: str, word
     assert {name for row in rows(heading) for name in quoted(row[0])} == set(words)
 
 
-@pytest.mark.parametrize(("word", "values"), [("hold", HoldReason), ("source", Source)])
+@pytest.mark.parametrize(("word", "values"), [("hold", HoldReason), ("job hold", JobHoldReason), ("source", Source)])
 def test_the_glossary_lists_the_values_of_a_word(word: str, values: type[StrEnum]) -> None:
-    """The reasons of holds and the sources of jobs."""
+    """The reasons of holds and of job holds, and the sources of jobs."""
     [meaning] = [row[1] for row in GLOSSARY if row[0] == word]
 
     assert quoted(meaning) == set(values)

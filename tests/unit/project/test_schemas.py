@@ -35,7 +35,10 @@ from voicequeue import (
 from voicequeue.diagnostics.check_result import passed
 from voicequeue.domain import operator_schemas, schemas
 from voicequeue.domain.balance import Balance, BalanceWindow
+from voicequeue.domain.budgets import Budget
+from voicequeue.domain.erasure import ErasureCertificate, ErasurePlan
 from voicequeue.domain.gate import Account
+from voicequeue.domain.spending import Spending
 from voicequeue.domain.status import BacklogLane, RefusedJob
 from workers.gateway import reference
 from workers.gateway.api import schemas as api_schemas
@@ -65,6 +68,11 @@ STATUS = Status(
     seconds_left=None,
     refused_jobs=(RefusedJob("j", Stage.VOICE, "no", 1, NOW),),
 )
+ERASURE = ErasurePlan(
+    "t", {"failed": 1}, songs=1, archived_files=2, personas=1, callbacks=0, rejected_messages=0, sharing_jobs=0,
+    uncertain=0, credits_in_flight=0, expires_at=NOW, is_complete=True,
+)  # fmt: skip
+CERTIFICATE = ErasureCertificate(NOW, "cli:ana", "shop", ("0" * 40,), callback_hosts=("a.example",))
 
 
 @pytest.mark.parametrize(
@@ -88,6 +96,10 @@ STATUS = Status(
         (operator_schemas.Persona, Persona("p", None, "https://a.example/a.wav", "j", NOW).as_dict()),
         (operator_schemas.Callback, Callback("c", "job.failed", NOW, "j", None, due_at=NOW).as_dict()),
         (operator_schemas.ArchiveJob, ArchiveEntry("j", "b", NOW, 1, "404", NOW).as_dict()),
+        (operator_schemas.Budget, Budget("account", "day", 500, 19, 15, NOW).as_dict()),
+        (operator_schemas.Spending, Spending(19, day="2026-03-01").as_dict()),
+        (operator_schemas.ErasurePlan, ERASURE.as_dict()),
+        (operator_schemas.ErasureCertificate, CERTIFICATE.as_dict()),
         (operator_schemas.Check, passed("redis", "Valkey 9").as_dict()),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",

@@ -14,12 +14,13 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from voicequeue import VoiceQueue
+from voicequeue import ApiKey, VoiceQueue
 from workers.gateway.api import events, row_uploads
 from workers.gateway.api.row_intake import RowIntake
 from workers.gateway.api.upload_budget import UploadBudget
 from workers.gateway.problems import ProblemError
 from workers.gateway.response_spool import SPOOL_MAX_BYTES, ResponseClosed, ResponseSpool
+from workers.gateway.security.admission import Admission
 from workers.gateway.server.concurrency import ConcurrencyLimit
 from workers.gateway.server.connections import ServerLimits, client_of
 from workers.gateway.server.large_responses import MAX_BUILDS, MAX_BUILDS_PER_KEY, LargeResponses
@@ -137,10 +138,11 @@ def test_a_blocked_writer_ends_when_the_client_disconnects() -> None:
 def test_the_spool_has_room_for_the_outcomes_of_100_000_rows() -> None:
     """A client may send all rows before it reads a line."""
     accepted = '{"line": 100000, "outcome": "new", "id": "k5v2yj3q7m6xw4ra"}\n'
-    wrong = '{"line": 100000, "outcome": "rejected", "errors": [{"field": "song.prompt", "message": "%s"}]}\n'
+    wrong = '{"line": 100000, "outcome": "rejected", "code": "invalid", "errors": [%s]}\n'
+    error = '{"field": "song.prompt", "message": "%s"}' % ("m" * 200)
 
     assert 100_000 * len(accepted) < SPOOL_MAX_BYTES
-    assert 100_000 * len(wrong % ("m" * 200)) < SPOOL_MAX_BYTES
+    assert 100_000 * len(wrong % error) < SPOOL_MAX_BYTES
 
 
 # ── rows ──────────────────────────────────────────────────────────────────────────────────────────
@@ -164,7 +166,10 @@ async def upload(rows: Iterable[bytes]) -> list[Any]:
         return {"type": "http.request", "body": body or b"", "more_body": body is not None}
 
     outbox = ResponseSpool()
-    await asyncio.to_thread(RowIntake(cast(VoiceQueue, EmptyQueue()), "b", receive, outbox, report_all=True).run)
+    key = ApiKey("shop", frozenset(), "")
+    admission = Admission(key, lambda: key)
+    queue = cast(VoiceQueue, EmptyQueue())
+    await asyncio.to_thread(RowIntake(queue, "b", receive, outbox, admission=admission, report_all=True).run)
     response = b"".join([piece async for piece in outbox.chunks()])
     outbox.close()
     return [json.loads(line) for line in response.splitlines()]

@@ -9,7 +9,15 @@ from typing import NamedTuple
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.portions import Weight, split_into_portions, weight
 from voicequeue.domain.spec import VoiceJob
-from voicequeue.errors import InvalidAudioError, InvalidJobError, KeyConflictError, VoiceQueueError, without_traceback
+from voicequeue.errors import (
+    BudgetExceededError,
+    ErasedError,
+    InvalidAudioError,
+    InvalidJobError,
+    KeyConflictError,
+    VoiceQueueError,
+    without_traceback,
+)
 from voicequeue.ingest.audio import Audio
 from voicequeue.ingest.preflight import Preflight
 from voicequeue.ingest.row import Position, Row
@@ -19,11 +27,19 @@ from voicequeue.ingest.row_reader import RowReader
 PREFLIGHT_CHUNK = 100
 
 
+#: Names under which rejected rows are counted; all others are invalid.
+_KINDS: dict[type[VoiceQueueError], str] = {
+    KeyConflictError: "key_conflict",
+    BudgetExceededError: "budget_exceeded",
+    ErasedError: "erased",
+}
+
+
 def rejection_kind(error: VoiceQueueError) -> str:
     """Return the name under which a rejected row is counted."""
     if isinstance(error, InvalidAudioError):
         return error.kind
-    return "key_conflict" if isinstance(error, KeyConflictError) else "invalid_row"
+    return next((name for kind, name in _KINDS.items() if isinstance(error, kind)), "invalid_row")
 
 
 class ItemWarning(NamedTuple):

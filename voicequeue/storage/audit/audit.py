@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from typing import cast
 
 from redis import Redis
 
@@ -17,29 +18,31 @@ from voicequeue.domain.spec import Priority
 from voicequeue.domain.states import State
 from voicequeue.storage import scripts
 from voicequeue.storage.audit.expected_state import (
-    FIELDS,
     IS_COUNTED,
     IS_INDEX,
     ExpectedState,
     allowed_indexes,
     callback_ids,
+    is_complete,
     pages,
-    record_of,
     required_indexes,
 )
 from voicequeue.storage.audit.findings import (
     BatchListMismatch,
+    BudgetListMismatch,
     CounterMismatch,
     Finding,
     IndexMismatch,
     LaneTurnMismatch,
     MissingNamespace,
+    MissingOwner,
     NotComparable,
     StoppedListMismatch,
     UndeliverableCallback,
     UnknownState,
     VoiceWithoutCreator,
 )
+from voicequeue.storage.audit.record import FIELDS, record_of
 
 #: The number of attempts to compare counters of batches that keep getting new jobs.
 ATTEMPTS = 10
@@ -58,8 +61,10 @@ def audit(redis: Redis, prefix: str) -> list[Finding]:
         for page in pages(sorted(job_ids)):
             findings += _index_mismatches(redis, root, index, page)
     findings += _missing_namespaces(expected_state)
+    findings += map(MissingOwner, sorted(expected_state.owners() - expected_state.members("owners")))
     findings += _batch_list_mismatches(redis, root, expected_state)
     findings += _stopped_list_mismatches(redis, root, expected_state)
+    findings += _budget_list_mismatches(redis, root, names)
     incomplete = {item.index for item in findings if isinstance(item, IndexMismatch) and item.belongs}
     findings += _lane_turn_mismatches(redis, root, expected_state, incomplete)
     findings += _voices_without_creator(redis, root, expected_state)
@@ -133,6 +138,19 @@ def _stopped_list_mismatches(redis: Redis, root: str, expected_state: ExpectedSt
                 yield StoppedListMismatch(batch, belongs=is_stopped)
 
 
+def _budget_list_mismatches(redis: Redis, root: str, names: set[str]) -> Iterator[BudgetListMismatch]:
+    """Yield owners that have a budget and are not listed, or vice versa; each is checked at one moment."""
+    having_budget = {name.removeprefix("budget:") for name in names if name.startswith("budget:")}
+    listed = cast(set[str], redis.smembers(f"{root}budgets"))
+    for owner in sorted(having_budget ^ listed):
+        with redis.pipeline(transaction=True) as pipe:
+            pipe.exists(f"{root}budget:{owner}")
+            pipe.sismember(f"{root}budgets", owner)
+            has_budget, is_listed = map(bool, pipe.execute())
+        if has_budget != is_listed:
+            yield BudgetListMismatch(owner, has_budget)
+
+
 def _lane_turn_mismatches(
     redis: Redis, root: str, expected_state: ExpectedState, incomplete: set[str]
 ) -> Iterator[LaneTurnMismatch]:
@@ -192,5 +210,7 @@ def _counter_mismatches(
 def _mismatches_of(expected_state: ExpectedState, counters: str, amounts: dict[str, int]) -> Iterator[CounterMismatch]:
     expected = expected_state.sums[counters]
     for field in sorted(amounts.keys() | expected.keys()):
+        if not is_complete(field, expected_state.days_from):
+            continue
         if amounts.get(field, 0) != expected[field]:
             yield CounterMismatch(counters, field, amounts.get(field, 0), expected[field], expected_state.corrections)

@@ -5,61 +5,28 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar, cast
+from math import inf
+from typing import Any, TypeVar, cast
 
 from redis import Redis
 
+from voicequeue.domain.budgets import DAY_S, counters_of, spent_fields
 from voicequeue.domain.namespaces import index_of, namespace_of, split
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import PRICES, Stage
 from voicequeue.domain.states import IN_FLIGHT, MAY_HAVE_LATE_RESULT, ArchiveState, State
 from voicequeue.storage import scripts
+from voicequeue.storage.audit.record import FIELDS, Record, record_of
 
 T = TypeVar("T")
 
 #: The number of records or members read by one call.
 PAGE = 1000
-
-
-_STATES = frozenset(State)
-
-
-class Record(NamedTuple):
-    """The fields of a record that determine indexes and counters."""
-
-    state: str
-    batch: str
-    credits: int
-    rank: str
-    stage: str
-    next_stage: str
-    code: str
-    shared_voice: str
-    archive: str
-    refused: str
-    is_cancelling: bool
-    #: The cost of its lost orders that were given up or resubmitted.
-    unsettled: int
-
-    @property
-    def is_known(self) -> bool:
-        """True if this release has the state; the indexes of other states are unknown."""
-        return self.state in _STATES
-
-    @property
-    def namespace(self) -> str:
-        """Its namespace."""
-        return namespace_of(self.batch)
-
-    @property
-    def is_in_batch(self) -> bool:
-        """True if its `batch` is a batch, not only a namespace."""
-        return bool(split(self.batch)[1])
 
 
 # ── the rules: add new indexes and counters here ──────────────────────────────────────────────────
@@ -70,7 +37,7 @@ IS_INDEX = re.compile(
 ).fullmatch
 
 #: Names of the hashes of counters.
-IS_COUNTED = re.compile(r"counters|state_counts|backlog|batch:[^:]+|namespace:[^:]+").fullmatch
+IS_COUNTED = re.compile(r"counters|state_counts|backlog|batch:[^:]+|namespace:[^:]*|key:[^:]+").fullmatch
 
 
 def required_indexes(record: Record) -> Iterator[str]:
@@ -101,6 +68,7 @@ def counter_amounts(record: Record) -> Iterator[tuple[str, str, int]]:
     """Yield the amounts of the job: counters, field, amount."""
     yield "counters", "credits", record.credits
     yield "counters", "reserved", _reserved_credits(record)
+    yield "counters", "unsettled", record.unsettled
     yield "backlog", "queued_credits", _queued_credits(record)
     if record.state != State.QUEUED:
         yield "state_counts", f"{record.state}:{record.stage}", 1
@@ -114,14 +82,19 @@ def counter_amounts(record: Record) -> Iterator[tuple[str, str, int]]:
         yield owner, "queued_credits", _queued_credits(record)
         if record.code:
             yield owner, f"failed.{record.code}", 1
+    for owner in record.owners():
+        yield counters_of(owner), "in_flight", record.state in IN_FLIGHT
+    for owner in ("counters", *_owners(record)):
+        for day, credits in record.spent:
+            for field in spent_fields(day * DAY_S).values():
+                yield owner, field, credits
 
 
 def _owners(record: Record) -> Iterator[str]:
-    """Yield the counters of its batch and its namespace."""
+    """Yield the counters of its batch, its namespace and its API key."""
     if record.is_in_batch:
         yield f"batch:{record.batch}"
-    if record.namespace:
-        yield f"namespace:{record.namespace}"
+    yield from map(counters_of, record.owners())
 
 
 def _reserved_credits(record: Record) -> int:
@@ -142,22 +115,40 @@ def _queued_credits(record: Record) -> int:
 
 
 #: Fields of these hashes that are no sums over the existing jobs: settings, the sample of a batch, which counts
-#: outcomes of retried and purged jobs, too, and what was ever spent, delivered and archived.
+#: outcomes of retried and purged jobs, too, what was ever delivered and archived, and lost orders of removed jobs.
 _NO_SUM = re.compile(
     r"paused|max_credits|max_in_flight|stop_after|stop_min|stopped|callback_url|callback_source|settled_count|sample\..+"
-    r"|day\..+|month\..+|callbacks\..+|archive\..+"
+    r"|callbacks\..+|archive\..+|lost\..+"
 ).fullmatch
 
 
 def comparable(counters: str, values: dict[str, str]) -> dict[str, int]:
     """Return the amounts in counters for existing records, by the fields that `counter_amounts` yields; credits of all
     stages are one sum."""
-    amounts = {field: _number(amount) for field, amount in values.items() if not _NO_SUM(field)}
-    purged = amounts.pop("purged.credits", 0)
-    if counters != "counters":
-        return amounts | ({"credits": amounts.get("credits", 0) - purged} if purged else {})
-    kept = {field: amount for field, amount in amounts.items() if field == "reserved" or field.startswith("failed.")}
-    return kept | {"credits": sum(amount for field, amount in amounts.items() if field.endswith(".credits")) - purged}
+    amounts = Counter({field: _number(amount) for field, amount in values.items() if not _NO_SUM(field)})
+    if counters == "counters":
+        stages = [field for field in amounts if field.endswith(".credits") and field != "purged.credits"]
+        amounts["credits"] = sum(amounts[field] for field in stages)
+    for field in [field for field in amounts if field.startswith("purged.")]:
+        # Also numbers of purged jobs by state, of which no counter has the total.
+        purged, amount = field.removeprefix("purged."), amounts.pop(field)
+        day = purged.startswith("day.") and purged.removeprefix("day.")
+        for total in spent_fields(int(day) * DAY_S).values() if day else [purged]:
+            amounts[total] -= amount
+    is_compared = _OF_ACCOUNT if counters == "counters" else bool
+    return {field: amount for field, amount in amounts.items() if is_compared(field)}
+
+
+#: Fields of `counters` that are sums over the existing jobs.
+_OF_ACCOUNT = re.compile(r"credits|reserved|unsettled|failed\..+|day\..+|month\..+").fullmatch
+
+
+def is_complete(field: str, days_from: float) -> bool:
+    """Return whether a counter is one of all jobs: those of days and months are from this day on."""
+    if match := re.fullmatch(r"month\.(\d{4})(\d\d)", field):
+        year, month = map(int, match.groups())
+        return datetime(year, month, 1, tzinfo=UTC).timestamp() >= days_from * DAY_S
+    return not field.startswith("day.") or int(field.removeprefix("day.")) >= days_from
 
 
 def _number(value: str) -> int:
@@ -170,47 +161,6 @@ def _number(value: str) -> int:
 
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────
 
-#: The fields of a record that are read.
-FIELDS = (
-    *(
-        "state",
-        "batch",
-        "credits",
-        "rank",
-        "stage",
-        "next_stage",
-        "failure",
-        "shared_voice",
-        "archive",
-        "refused",
-        "cancelling",
-    ),
-    *("lost_orders", "orders"),
-)
-
-
-def record_of(values: Sequence[str | None]) -> Record | None:
-    """Return the record from its `FIELDS`; None if there is none."""
-    if values == [None] * len(FIELDS):
-        return None
-    state, batch, credits, rank, stage, next_stage, failure, shared_voice, archive, refused, cancelling, *orders = (
-        values
-    )
-    code = json.loads(failure)["code"] if failure else ""
-    spent = int(credits or 0)
-    # Only needed in this state; equal records are stored once.
-    shared_voice = shared_voice if state == State.WAITING else None
-    fields = (state or "", batch or "", spent, rank or "", stage or "", next_stage or "", code, shared_voice or "")
-    return Record(*fields, archive or "", "refused" if refused else "", bool(cancelling), _unsettled(*orders))
-
-
-def _unsettled(lost: str | None, orders: str | None) -> int:
-    """Return the cost of lost orders that upstream has not reported; the same as in scripts/lib/orders.lua."""
-    if not lost:
-        return 0
-    reported = json.loads(orders or "{}")
-    return sum(PRICES[Stage(stage)] for attempt, stage in json.loads(lost).items() if attempt not in reported)
-
 
 class ExpectedState:
     """The records of one queue as of the last `follow_changes`, and the expected sums."""
@@ -220,6 +170,8 @@ class ExpectedState:
         self.sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
         #: The number of corrections of counters before the last look.
         self.corrections = "0"
+        #: The first day of which the counters of owners are complete.
+        self.days_from = inf
         #: Whether some changes can no longer be followed, so that the sums are invalid.
         self.has_lost_changes = False
         self._redis = redis
@@ -262,7 +214,9 @@ class ExpectedState:
         grown = {f"batch:{batch}" for batch in self._grown} | ({"backlog"} if self._grown else set())
         grown |= {f"namespace:{namespace_of(batch)}" for batch in self._grown}
         return {
-            name: comparable(name, dict(_pairs(flat))) for name, flat in (counters or {}).items() if name not in grown
+            name: comparable(name, dict(_pairs(flat)))
+            for name, flat in (counters or {}).items()
+            if name not in grown and not (self._grown and name.startswith("key:"))
         }
 
     def _follow(self, names: Sequence[str]) -> dict[str, list[str]] | None:
@@ -272,7 +226,8 @@ class ExpectedState:
         if reply is None:
             self.has_lost_changes = True
             return None
-        *self._positions, is_complete, changed, grown, self.corrections, counters = reply
+        *self._positions, is_complete, changed, grown, self.corrections, days_from, counters = reply
+        self.days_from = float(days_from or inf)
         for job_id, values in _pairs(changed):
             self._put(job_id, record_of(values))
         self._grown.update(grown)
@@ -290,6 +245,10 @@ class ExpectedState:
     def namespaces(self) -> set[str]:
         """Return the namespaces of the records."""
         return {record.namespace for record in self.records.values()}
+
+    def owners(self) -> set[str]:
+        """Return the namespaces and API keys of the records, as owners of budgets."""
+        return {owner for record in set(self.records.values()) for owner in record.owners()}
 
     def members(self, index: str) -> set[str]:
         """Return the ids in a sorted set."""

@@ -76,6 +76,37 @@ class MissingNamespace(Finding):
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetListMismatch(Finding):
+    """An owner that has a budget and is missing in the list of budgets (`belongs`), or is listed without one."""
+
+    owner: str
+    belongs: bool
+
+    @property
+    def kind(self) -> str:
+        """One group for all owners."""
+        return f"budgets: {_KINDS[self.belongs]}"
+
+    def __str__(self) -> str:
+        return f"budgets: {self.owner} {_problem(self.belongs)}"
+
+
+@dataclass(frozen=True, slots=True)
+class MissingOwner(Finding):
+    """A namespace or API key (`namespace/NAME`, `key/NAME`) that has jobs and is missing in the list of owners."""
+
+    owner: str
+
+    @property
+    def kind(self) -> str:
+        """One group for all owners."""
+        return f"owners: {_KINDS[True]}"
+
+    def __str__(self) -> str:
+        return f"owners: {self.owner} {_problem(True)}"
+
+
+@dataclass(frozen=True, slots=True)
 class StoppedListMismatch(Finding):
     """A batch that has stopped itself and is missing in the list of such batches (`belongs`), or is listed and has
     not."""

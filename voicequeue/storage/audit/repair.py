@@ -15,11 +15,14 @@ from voicequeue.storage import scripts
 from voicequeue.storage.audit.expected_state import pages
 from voicequeue.storage.audit.findings import (
     BatchListMismatch,
+    BudgetListMismatch,
     CounterMismatch,
     Finding,
     IndexMismatch,
     LaneTurnMismatch,
     MissingNamespace,
+    MissingOwner,
+    NotComparable,
     StoppedListMismatch,
     UndeliverableCallback,
     VoiceWithoutCreator,
@@ -42,6 +45,9 @@ def repair(redis: Redis, prefix: str, findings: Sequence[Finding], now: float) -
     for namespaces in _pages_of(MissingNamespace, findings):
         codes = scripts.run_change(redis, "repair_namespaces", root, now, *(item.namespace for item in namespaces))
         repaired += _repaired(namespaces, codes)
+    for owners in _pages_of(MissingOwner, findings):
+        codes = scripts.run_change(redis, "repair_owners", root, now, *(item.owner for item in owners))
+        repaired += _repaired(owners, codes)
     # After the members of batches, on which the list of batches depends.
     for batches in _pages_of(BatchListMismatch, findings):
         codes = scripts.run_change(redis, "repair_batch_list", root, *(item.batch for item in batches))
@@ -49,6 +55,9 @@ def repair(redis: Redis, prefix: str, findings: Sequence[Finding], now: float) -
     for stopped in _pages_of(StoppedListMismatch, findings):
         codes = scripts.run_change(redis, "repair_stopped_batches", root, now, *(item.batch for item in stopped))
         repaired += _repaired(stopped, codes)
+    for budgets in _pages_of(BudgetListMismatch, findings):
+        codes = scripts.run_change(redis, "repair_budget_list", root, *(item.owner for item in budgets))
+        repaired += _repaired(budgets, codes)
     for turns in _pages_of(LaneTurnMismatch, findings):
         codes = scripts.run_change(redis, "repair_lanes", root, *_flat((item.rank, item.batch) for item in turns))
         repaired += _repaired(turns, codes)
@@ -60,7 +69,11 @@ def repair(redis: Redis, prefix: str, findings: Sequence[Finding], now: float) -
     for strays in _pages_of(UndeliverableCallback, findings):
         problems = scripts.run_change(redis, "check_callbacks", root, now, 1, *(item.callback_id for item in strays))
         repaired += _repaired(strays, [1 if problem else 0 for problem in problems])
-    return repaired + _corrected(redis, root, [item for item in findings if isinstance(item, CounterMismatch)])
+    counters = [item for item in findings if isinstance(item, CounterMismatch)]
+    corrected = _corrected(redis, root, counters)
+    if len(corrected) == len(counters) and not any(isinstance(item, NotComparable) for item in findings):
+        scripts.run(redis, "complete_counting", root, now)
+    return repaired + corrected
 
 
 def _pages_of(kind: type[F], findings: Sequence[Finding], size: int = _PAGE) -> Iterator[list[F]]:

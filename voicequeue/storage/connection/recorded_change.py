@@ -129,11 +129,14 @@ def amend(
     change.details |= details or {}
 
 
-def begin_part(ids: Sequence[str]) -> None:
-    """Record what follows in another entry, with the first of these ids: more may come than one script changes."""
+def begin_part(ids: Sequence[str], *, namespace: str) -> None:
+    """Record what follows in another entry, with the namespace and the first of these ids: more may follow."""
     change = _current.get()
     if change is not None:
         change.next_part()
+        change.namespace = namespace
+        if not ids:
+            return
         shown = ", ".join(ids[:_IDS_SHOWN])
         change.details["ids"] = f"{shown}, …" if len(ids) > _IDS_SHOWN else shown
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from redis import Redis
 
 #: The shared parts; each depends on those before it.
-_PARTS = (
+PARTS = (
     "keys",
     "audit_log",
+    "tombstones",
     "backlog",
     "budgets",
     "flow_control",
@@ -35,13 +37,17 @@ _PARTS = (
     "transition",
     "cancellation",
     "shared_voices",
+    "hard_budgets",
+    "admission",
     "stop_loss",
     "batches",
     "removal",
     "erasure",
     "paging",
 )
-_SHARED = tuple(f"lib/{name}.lua" for name in _PARTS)
+
+#: The names that a part defines.
+_LOCALS = re.compile(r"^local (?:function )?([\w, ]+?) *(?:=|\(|$)", re.MULTILINE)
 
 #: The end of every script.
 _END = "local outcome = action() flush_counters() append_audit_entry(outcome) return outcome"
@@ -58,10 +64,24 @@ class Script:
 @cache
 def load(name: str) -> Script:
     """Return the script with this name."""
-    folder = files(__name__)
-    *shared, action = ((folder / part).read_text(encoding="utf-8") for part in (*_SHARED, f"{name}.lua"))
-    source = "\n".join((*shared, "local function action()", action, "end", _END))
+    source = "\n".join(("local function action()", text_of(name), "end", _END))
+    # Only the parts that it needs: Lua allows 200 local variables.
+    for part in reversed(PARTS):
+        text = text_of(f"lib/{part}")
+        if part == "keys" or any(re.search(rf"\b{name}\b", source) for name in names_of(text)):
+            source = f"{text}\n{source}"
     return Script(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+@cache
+def text_of(name: str) -> str:
+    """Return the text of a script, or of a shared part, such as `lib/keys`."""
+    return (files(__name__) / f"{name}.lua").read_text(encoding="utf-8")
+
+
+def names_of(text: str) -> list[str]:
+    """Return the names that a text of Lua defines for what follows it."""
+    return [name.strip() for names in _LOCALS.findall(text) for name in names.split(",")]
 
 
 def run(redis: Redis, name: str, root: str, *arguments: str | float) -> Any:

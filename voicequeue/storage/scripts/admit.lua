@@ -19,35 +19,37 @@ if gate ~= 'open' then free = math.min(free, 1 - waiting - count_in_state('charg
 
 local credits = available_credits(limits.floor)
 local from_end = is_early or (failures % 2 == 1 and redis.call('EXISTS', key('refused')) == 1)
-local admitted, shortage = { '' }, nil
+local admitted, shortage, is_over, stops = { '' }, nil, false, { lanes = {}, jobs = {} }
 
--- Admit the next job of a batch. Returns whether there was one; nil if the credits do not suffice.
-local function admit_from(rank, batch, head_of)
-  local id = head_of(rank, batch)
+-- Admit the next job of a batch. Returns whether there was one, and whether the account or its namespace allows none.
+local function admit_from(rank, batch, head_of, skip_key)
+  is_over = is_owner_held('account', now)
+  if is_over or is_owner_held('namespace/' .. namespace_of(batch), now) then return false, true end
+  local id, stage, cost = next_allowed(rank, batch, head_of, skip_key, now)
   if not id then return false end
-  local job = redis.call('HMGET', key('job:' .. id), 'stage', 'next_stage')
-  local cost = cost_from_stage(job[1], job[2])
-  if not batch_allows(batch, cost) or budget_reason(batch, cost, now) then return false end
-  if credits and credits < cost then shortage = cost return nil end
-  transition(id, { to = 'admitted', stage = job[1], due = ARGV[1] }, ARGV[1])
+  if credits and credits < cost then shortage = cost return false end
+  transition(id, { to = 'admitted', stage = stage, due = ARGV[1] }, ARGV[1])
   move_to_back(rank, batch, 'XX')
-  admitted[#admitted + 1], admitted[#admitted + 2] = id, job[1]
+  admitted[#admitted + 1], admitted[#admitted + 2] = id, stage
   credits, free = credits and credits - cost, free - 1
   return true
 end
 
-local function admit_all(head_of, is_reversed)
+local function may_admit() return free > 0 and not shortage and not is_over end
+
+local function admit_all(refused_too, is_reversed)
+  local is_skipped, skip_key = skips_held_keys(skips_refused(now, refused_too))
+  local head_of = lane_heads(paused, is_skipped, from_end, not from_end and admission_starts, stops.jobs)
   for n = 0, 2 do
-    local rank, skipped = is_reversed and 2 - n or n, 0
-    while free > 0 and not shortage do
-      local batch = redis.call('ZRANGE', key('lanes:' .. rank), skipped, skipped)[1]
-      if not batch then break end
-      if not admit_from(rank, batch, head_of) then skipped = skipped + 1 end
-    end
+    local rank = is_reversed and 2 - n or n
+    visit_lanes(tostring(rank), stops.lanes, may_admit, function(batch)
+      return admit_from(rank, batch, head_of, skip_key)
+    end)
   end
 end
 
-if gate ~= 'open' then admit_all(lane_heads(paused, skips_refused(now, true), from_end), from_end) end
-admit_all(lane_heads(paused, skips_refused(now, false), from_end))
+if gate ~= 'open' then admit_all(true, from_end) end
+admit_all(false)
+keep_stops(stops)
 admitted[1] = record_shortage(now, shortage, free)
 return admitted

@@ -21,19 +21,19 @@ for i, t in ipairs(transitions) do
     if shared_voice and is_requeued and not become_creator(shared_voice, t.id) then t.to = 'waiting' end
     if t.credits > 0 then
       t.attempt = t.attempt or tonumber(job.attempt or 0)
-      local orders, credits = count_order(job, t, now)
-      if orders then t.set.orders, t.set.credits = orders, credits end
+      local orders, credits, submissions = count_order(job, t, now)
+      if orders then t.set.orders, t.set.credits, t.set.submissions = orders, credits, submissions end
       if state == 'charging' then accepted[t.stage] = (accepted[t.stage] or 0) + 1 end
     end
-    if t.unsettled then add_unsettled(job.batch, t.unsettled) end
+    if t.unsettled then add_unsettled(job, t.unsettled) end
     results[i] = t.refused and state == 'charging' and record_refusal(t.id, t, job, now, is_mixed) or 1
     has_responded = has_responded or (state == 'pending' and (t.to == 'succeeded' or t.to == 'admitted'))
     cancel_if_requested(job, t, now)
     sample_outcome(job, t)
     transition(t.id, t, now, job)
     if t.rests_until and t.to == 'queued' then redis.call('ZADD', key('resting'), t.rests_until, t.id) end
-    count_failure(failure, job.batch, -1)
-    count_failure(job.failure, job.batch, 1)
+    count_failure(failure, job, -1)
+    count_failure(job.failure, job, 1)
     if t.archive then schedule_archiving(t.id, now) end
     if t.set.persona_id then
       voice_created(t.id, now)

@@ -8,7 +8,7 @@ local subject, batch = unpack(redis.call('HMGET', callback, 'subject', 'batch'))
 if not subject or not redis.call('ZSCORE', key('callbacks:pending'), id) then return 0 end
 if outcome == 'delivered' then
   redis.call('DEL', callback)
-  add_to_total(batch or '', 'callbacks.delivered')
+  add_to_total(batch ~= '*/' and batch or '', 'callbacks.delivered') -- '*/': a budget that is operators' only
   remove_callback(id, subject, now)
   return 1
 end

@@ -28,7 +28,7 @@ local function claim(id)
   -- Another job has created the voice since the admission: it is not paid for twice.
   if stage == 'voice' and job.shared_voice and use_if_created(id, job.shared_voice, ARGV[1]) then return false end
   local is_closed = gate == 'closed' or (gate == 'trial' and count_in_state('charging') > 0)
-  local reason = is_closed and 'gate closed' or submit_limit_reason(job.batch, limits.floor, now)
+  local reason = is_closed and 'gate closed' or submit_limit_reason(job, limits.floor, now)
   if reason then
     transition(id, { to = 'queued', stage = stage, reason = reason }, ARGV[1], job)
     return false
@@ -38,7 +38,8 @@ local function claim(id)
     redis.call('ZADD', key('in_flight'), now + wait, id)
     return { tostring(wait) }
   end
-  local set = { attempt = (job.attempt or 0) + 1, holder = holder }
+  local attempt = (job.attempt or 0) + 1
+  local set = { attempt = attempt, holder = holder, submissions = with_submission(job, attempt, PRICE[stage], now) }
   transition(id, { to = 'charging', stage = stage, due = ARGV[4], set = set }, ARGV[1], job)
   return claim_of(id)
 end

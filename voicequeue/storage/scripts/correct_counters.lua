@@ -9,8 +9,8 @@ local function correct(counters, field, amount)
   local value = redis.call('HGET', key(counters), field)
   if value and not value:match('^-?%d+$') then redis.call('HDEL', key(counters), field) end -- not a number: counts as 0
   redis.call('HINCRBY', key(counters), field, amount)
-  -- Balances contain the wrong amount spent at their time; without them no statement on unsure charges is made.
-  if field == 'corrected.credits' then redis.call('DEL', key('balances')) end
+  -- Balances contain the wrong amounts at their time; without them no statement on unsure charges is made.
+  if field == 'corrected.credits' or (counters == 'counters' and field == 'unsettled') then redis.call('DEL', key('balances')) end
 end
 
 for a = 2, #ARGV, 3 do

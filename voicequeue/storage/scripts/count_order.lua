@@ -7,9 +7,9 @@ local now, id, reason = ARGV[1], ARGV[2], ARGV[7]
 local order = { stage = ARGV[3], attempt = tonumber(ARGV[4]), task_id = ARGV[5], credits = tonumber(ARGV[6]) }
 local job = read_record(id)
 if not job.state then return nil end
-local orders, credits = count_order(job, order, now)
+local orders, credits, submissions = count_order(job, order, now)
 if not orders then return 0 end
-redis.call('HSET', key('job:' .. id), 'orders', orders, 'credits', credits)
+redis.call('HSET', key('job:' .. id), 'orders', orders, 'credits', credits, 'submissions', submissions)
 redis.call('RPUSH', key('timeline:' .. id), cjson.encode({
   at = now, state = job.state, stage = order.stage, reason = reason, task_id = order.task_id, attempt = order.attempt }))
 add_event(id, job.batch, job.state, job.stage, reason)

@@ -6,16 +6,17 @@
 --       (canonical JSON), its kind (counted from 0), row in the caller's file ('' = unknown)
 -- RETURNS  for each job 1 = new, 2 = new and uses or waits for the voice of another job, 0 = exists with the same
 --          content, -1 = the id exists with other content, -2 = the name of the voice denotes another recording, -3 = the id or the
---          recording was erased, -4 = the queue requires a consent, and the job names none;
+--          recording was erased, -4 = the queue requires a consent, and the job names none, {-5, owner, period, limit,
+--          remaining, price} = a hard budget does not allow its price;
 --          nil = the ids were derived from another secret, and nothing was written
-local FIELDS, KINDS = 9, 4
+local FIELDS, KINDS, now = 9, 4, tonumber(ARGV[1])
 if not has_id_secret(ARGV[2]) then return nil end
-local now = tonumber(ARGV[1])
 local outcomes, count, by_batch, by_lane, sharing = {}, 0, {}, {}, {}
 
 local first = KINDS + FIELDS * tonumber(ARGV[3])
+if ARGV[first] then counted_from() end
 local stored_spec, written, is_erased = stored_specs(first), {}, erased_jobs()
-local lacks_consent = consent_policy()
+local lacks_consent, take_from_budgets = consent_policy(), budget_check(now)
 
 for a = first, #ARGV, 4 do
   local id, spec, kind, source_row = ARGV[a], ARGV[a + 1], KINDS + FIELDS * tonumber(ARGV[a + 2]), ARGV[a + 3]
@@ -23,7 +24,8 @@ for a = first, #ARGV, 4 do
   local existing = written[id] or stored_spec(id)
   local is_same = existing and (existing == spec or was_enqueued_as(id, spec))
   local outcome = is_same and 0 or not existing and is_erased(id, spec, batch, sha256) and -3
-    or lacks_consent(spec) and -4 or is_other_recording(voice, url) and -2 or existing and -1 or 1
+    or lacks_consent(spec) and -4 or is_other_recording(voice, url) and -2 or existing and -1
+    or take_from_budgets(kind, batch, source, stage, next_stage, voice, url) or 1
   outcomes[#outcomes + 1] = outcome
   if outcome == 1 then
     written[id] = spec

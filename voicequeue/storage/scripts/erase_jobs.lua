@@ -4,6 +4,7 @@
 -- RETURNS  for each id 1 = erased, 2 = marked, 0 = no such job
 local now = ARGV[1]
 redis.call('HSETNX', key('tombstones'), 'secret', ARGV[2])
+redis.call('DEL', key('admit_stops')) -- may name a batch
 local secret = redis.call('HGET', key('tombstones'), 'secret')
 
 local outcomes = {}
@@ -13,8 +14,8 @@ for a = 3, #ARGV do
   if job.state and not FINAL[job.state] then
     redis.call('ZADD', key('erasing'), 'NX', now, id)
   else
-    if job.state then erase_job(id, job, secret, now) end
-    forget_id(id, job.batch, secret, now)
+    local recording = job.state and erase_job(id, job, secret, now)
+    forget_id(id, job.batch, recording, secret, now)
   end
   outcomes[#outcomes + 1] = not job.state and 0 or FINAL[job.state] and 1 or 2
 end

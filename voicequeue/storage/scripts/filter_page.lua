@@ -2,7 +2,8 @@
 -- KEYS  root
 -- ARGV  the set, 1 = highest score first, score ('' = from the start) and member of the last job of the previous page,
 --       maximum number to examine, the filter (JSON): state, stage, batch, code, since (Unix seconds), parts (texts that
---       all occur in the spec), search (is: equal to a field set by upstream; part: a text in the spec)
+--       all occur in the spec), search (is: equal to a field set by upstream; part: a text in the spec), recordings
+--       (ids of voices by URL or hash: with one of these recordings)
 -- RETURNS  number of examined jobs, the last of them and its score, then matching members and scores. A text may
 --          occur in a spec with another meaning: the caller checks the jobs.
 -- Each test reads some fields of the record; only the fields in use are read, because there are many jobs.
@@ -15,9 +16,7 @@ local function add_test(names, predicate)
 end
 
 for _, name in ipairs({ 'state', 'stage', 'batch' }) do
-  if filter[name] then
-    add_test({ name }, function(value) return value == filter[name] end)
-  end
+  if filter[name] then add_test({ name }, function(value) return value == filter[name] end) end
 end
 if filter.code then
   add_test({ 'failure' }, function(failure) return failure and cjson.decode(failure).code == filter.code end)
@@ -34,6 +33,7 @@ if filter.search then
     return persona == is or name == is or has_task(orders, is) or string.find(spec, part, 1, true)
   end)
 end
+if filter.recordings then add_test({ 'spec', 'batch', 'sha256' }, names_recording(filter.recordings)) end
 
 local function matches(record)
   for _, test in ipairs(tests) do

@@ -4,7 +4,8 @@
 -- ARGV  id of the last event, of the last purge ('0-0' = there was none), maximum number of each to follow, number of
 --       record fields, these fields, then names of counters
 -- RETURNS  {ids of the last event and purge followed, 1 = there are no more, {id, {field, …}, …} of those jobs,
---          {batches with new jobs ('' = jobs without a batch)}, number of corrections of counters, {{field, amount, …} of each counters}};
+--          {batches with new jobs ('' = jobs without a batch)}, number of corrections of counters, first day of which the
+--          counters are complete ('' = none), {{field, amount, …} of each counters}};
 --          nil = such an entry is gone, and others may be missing
 local max, fields = tonumber(ARGV[3]), tonumber(ARGV[4])
 local changed, grown, seen, is_complete = {}, {}, { [''] = true }, true
@@ -33,5 +34,6 @@ if not (event and purged) then return nil end
 
 local counters = {}
 for a = 5 + fields, #ARGV do counters[#counters + 1] = redis.call('HGETALL', key(ARGV[a])) end
-local corrections = redis.call('HGET', key('counters'), 'corrections') or '0'
-return { event, purged, is_complete and 1 or 0, changed, grown, corrections, counters }
+local marks = redis.call('HMGET', key('counters'), 'corrections', 'days_from')
+local days_from = marks[2] or (redis.call('EXISTS', key('counters')) == 0 and 0) or ''
+return { event, purged, is_complete and 1 or 0, changed, grown, marks[1] or '0', tostring(days_from), counters }

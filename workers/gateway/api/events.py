@@ -18,10 +18,12 @@ from starlette.types import Scope as HttpScope
 from voicequeue import Event, InvalidJobError, Problem, StoreUnavailableError, VoiceQueue
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain.namespaces import ALL
+from voicequeue.domain.namespaces import Scope as Namespaces
 from voicequeue.texts import parse_int
 from workers.gateway.api import schemas
 from workers.gateway.openapi import problems
 from workers.gateway.security.access import AccessControl, reading
+from workers.gateway.security.admission import while_admitted
 from workers.gateway.server.concurrency import ConcurrencyLimit
 from workers.gateway.server.connections import ServerLimits
 
@@ -50,17 +52,21 @@ _EXAMPLE = (
 
 
 class EventStream(StreamingResponse):
-    """A response of server-sent events; takes one of the slots for streams, and no proxy may buffer it."""
+    """A response of server-sent events, until the admission of its request ends.
+
+    It takes one of the slots for streams, and no proxy may buffer it.
+    """
 
     media_type = "text/event-stream"
 
     def __init__(self, events: AsyncIterator[str], limit: ConcurrencyLimit) -> None:
         super().__init__(events, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        self._places = limit
+        self._events, self._places = events, limit
 
     async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
         """Send the events. Raises ProblemError if no slot is free."""
-        with self._places.slot(scope.get("state", {}).get("caller", "")):
+        self.body_iterator = while_admitted(self._events, scope["state"]["admission"])
+        with self._places.slot(scope["state"]["caller"]):
             await super().__call__(scope, receive, send)
 
 
@@ -154,7 +160,7 @@ def router(
         A comment is sent when nothing happens for a while. The event `gap` means that events were missed: get the jobs
         themselves.
         """
-        broadcaster.streams.check(getattr(request.state, "caller", ""))
+        broadcaster.streams.check(request.state.caller)
         own = reading(queue, request)
         after, has_gap = await run_in_threadpool(_start, own, last_event_id)
         events = _stream(own, broadcaster, after, has_gap, heartbeat_s=heartbeat_s, batch=batch, job_id=job)
@@ -196,13 +202,14 @@ async def _stream(
     batch: str | None,
     job_id: str | None,
 ) -> AsyncIterator[str]:
+    named = None if batch is None else Namespaces(queue.namespace).qualify(batch)
     yield f"id: {after}\nevent: gap\ndata: {{}}\n\n" if has_gap else f": after {after}\n\n"
     async with broadcaster.watch():
         last_sent_at = time.monotonic()
         while True:
             changed = broadcaster.next_change(queue.namespace)
             events, after = await _read(queue, after, broadcaster.last_id)
-            if text := "".join(map(_format, (event for event in events if _matches(event, batch, job_id)))):
+            if text := "".join(map(_format, (event for event in events if _matches(event, named, job_id)))):
                 yield text
                 last_sent_at = time.monotonic()
             if events:
@@ -229,7 +236,7 @@ async def _read(queue: VoiceQueue, after: str, newest: str) -> tuple[list[Event]
 
 
 def _matches(event: Event, batch: str | None, job_id: str | None) -> bool:
-    return batch in (None, event.batch) and job_id in (None, event.job_id)
+    return batch in (None, event.qualified_batch) and job_id in (None, event.job_id)
 
 
 def _format(event: Event) -> str:

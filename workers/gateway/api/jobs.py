@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
+from zlib import crc32
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -12,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from voicequeue import EnqueueResult, FailureCode, Filter, InvalidJobError, Job, Problem, Stage, State, VoiceQueue
 from voicequeue.auth.api_keys import Scope
+from voicequeue.domain.job_holds import HOLDABLE, JobHold
 from workers.gateway.api import schemas
 from workers.gateway.openapi import json_body, problems, response_of
 from workers.gateway.security.access import AccessControl, acting, reading, source_of
@@ -41,7 +43,7 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
                 schemas.EnqueuedJob | schemas.ExistingJob,
                 "A job with this key and content exists; nothing was added.",
             ),
-            **problems(400, 401, 403, 408, 409, 413, 415, 422, 503),
+            **problems(400, 401, 402, 403, 408, 409, 410, 413, 415, 422, 503),
         },
         openapi_extra=json_body("VoiceJob", {"A voice and a song": schemas.EXAMPLE_REQUEST}),
     )
@@ -118,22 +120,28 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
         """Get a job with its timeline."""
         own = reading(queue, request)
         job = await run_in_threadpool(own.get, job_id)
-        headers = {"ETag": etag(job), "Cache-Control": "private, no-cache"}
+        holds = await run_in_threadpool(own.job_holds, job_id) if job.state in HOLDABLE else []
+        headers = {"ETag": etag(job, holds), "Cache-Control": "private, no-cache"}
         if if_none_match is not None and _matches(headers["ETag"], if_none_match):
             return Response(status_code=304, headers=headers)
         # Read after the job: the timeline may be newer than the ETag, never older.
         timeline = await run_in_threadpool(own.timeline, job_id)
-        details: schemas.JobDetails = {**job.as_dict(), "timeline": [entry.as_dict() for entry in timeline]}
+        details: schemas.JobDetails = {
+            **job.as_dict(),
+            "holds": [hold.as_dict() for hold in holds],
+            "timeline": [entry.as_dict() for entry in timeline],
+        }
         return JSONResponse(details, headers=headers)
 
     return routes
 
 
-def etag(job: Job) -> str:
-    """Return a tag that changes with each transition, each charge and a request to cancel, and that differs for another
-    job with the same id."""
+def etag(job: Job, holds: Sequence[JobHold] = ()) -> str:
+    """Return a tag that changes with each transition, each charge, a request to cancel and the holds of a job, and that
+    differs for another job with the same id."""
     cancelling = "-cancelling" if job.is_cancelling else ""
-    return f'"{round(job.created_at * 1e6):x}-{job.version}-{len(job.charged_task_ids)}{cancelling}"'
+    suffix = f"-{crc32(repr(holds).encode()):x}" if holds else ""
+    return f'"{round(job.created_at * 1e6):x}-{job.version}-{len(job.charged_task_ids)}{cancelling}{suffix}"'
 
 
 def _matches(tag: str, header: str) -> bool:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated
+from dataclasses import fields
+from typing import Annotated, Any, cast
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from voicequeue.auth.api_keys import Scope
 from voicequeue.client.api_keys import OVERLAP_MAX_S, OVERLAP_S
 from voicequeue.domain import operator_schemas
-from voicequeue.domain.api_keys import PATTERN_MAX, REQUESTS_MAX, REQUESTS_MIN, KeyLimits
+from voicequeue.domain.api_keys import (
+    AMOUNT_MAX,
+    PATTERN_MAX,
+    REQUESTS_MAX,
+    REQUESTS_MIN,
+    KeyLimitChanges,
+    KeyLimits,
+)
 from voicequeue.domain.namespaces import ALL
 from voicequeue.domain.schemas import Schema
 from voicequeue.domain.spec import Priority
@@ -45,19 +52,24 @@ class _Limits(BaseModel):
     """Pattern that the batches of its jobs match, such as `shop-*`; null allows all."""
     expires_at: AwareDatetime | None = None
     """When it expires; null is never."""
+    max_in_flight: Annotated[int | None, Field(ge=0, lt=AMOUNT_MAX)] = None
+    """Number of its jobs that may be in flight; null is no limit."""
+    budget_day: Annotated[int | None, Field(ge=0, lt=AMOUNT_MAX)] = None
+    """Credits that its jobs may spend in a day (UTC); null is no limit."""
+    budget_month: Annotated[int | None, Field(ge=0, lt=AMOUNT_MAX)] = None
+    """Credits that its jobs may spend in a month (UTC); null is no limit."""
 
-    def limits(self, current: KeyLimits | None = None) -> KeyLimits:
-        """Return the limits: fields that are not set stay as they are."""
-        limits = current or KeyLimits()
-        expiry: datetime | None = self.expires_at
-        values = {
-            "requests_per_s": self.requests_per_s,
-            "max_priority": self.max_priority,
-            "batch_pattern": self.batch_pattern,
-            "expires_at": None if expiry is None else expiry.astimezone(UTC).timestamp(),
-        }
-        merged = {name: values[name] if name in self.model_fields_set else getattr(limits, name) for name in values}
-        return KeyLimits(**merged)  # type: ignore[arg-type]
+    def limit_changes(self) -> KeyLimitChanges:
+        """Return the limits that were sent."""
+        names = {field.name for field in fields(KeyLimits)} & self.model_fields_set
+        changes: dict[str, Any] = {name: getattr(self, name) for name in names}
+        if self.expires_at is not None:
+            changes["expires_at"] = self.expires_at.timestamp()
+        return cast(KeyLimitChanges, changes)
+
+    def limits(self) -> KeyLimits:
+        """Return the limits: those that were not sent are none."""
+        return KeyLimits(**self.limit_changes())
 
 
 class NewKeyRequest(_Limits):
@@ -84,4 +96,4 @@ class Rotation(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     overlap_s: Annotated[float, Field(ge=0, le=OVERLAP_MAX_S)] = OVERLAP_S
-    """Seconds for which the secret before is accepted, too."""
+    """Seconds for which the secrets before are accepted, too, unless their own overlap ends earlier."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from voicequeue import NewApiKey, Problem, VoiceQueue
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain import operator_schemas
-from voicequeue.domain.api_keys import KeyLimits
-from voicequeue.errors import ApiKeyNotFoundError, InvalidJobError
+from voicequeue.errors import InvalidJobError
 from workers.gateway.api import key_schemas
+from workers.gateway.api.schemas import ChangeReason
 from workers.gateway.openapi import json_body, problems, response_of
 from workers.gateway.security.access import AccessControl, acting, reading, require_operator
 from workers.gateway.server import bodies
@@ -23,7 +24,7 @@ _Name = Annotated[str, Path(pattern=key_schemas.NAME, description="Name of the k
 
 def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
     """Return the routes of API keys."""
-    routes = APIRouter(tags=["Keys"], dependencies=access.require(Scope.ADMIN))
+    routes = APIRouter(tags=["Keys"], dependencies=[*access.require(Scope.ADMIN), Depends(_check_operator)])
 
     @routes.get(
         "/v1/keys", responses={200: response_of(key_schemas.KeyPage, "The API keys."), **problems(401, 403, 422, 503)}
@@ -38,21 +39,20 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
         status_code=201,
         responses={
             201: response_of(key_schemas.NewKey, "The key and its secret."),
-            **problems(400, 401, 403, 408, 413, 415, 422, 503),
+            **problems(400, 401, 403, 408, 409, 413, 415, 422, 503),
         },
         openapi_extra=json_body(
             "NewKeyRequest", {"An app": {"name": "shop", "scopes": ["enqueue", "read"], "namespace": "shop"}}
         ),
     )
-    async def create_key(request: Request) -> JSONResponse:
+    async def create_key(request: Request, reason: ChangeReason = "") -> JSONResponse:
         """Create an API key. Its secret is shown only now."""
-        require_operator(request, "create_api_key")
         body = bodies.validate(key_schemas.NewKeyRequest, await bodies.read_json(request))
         if access.is_configured(body.name):
             problem = Problem("name", f"{body.name!r} is a key of the gateway's environment (VOICEQUEUE_API_KEYS)")
             raise InvalidJobError([problem])
         created = await run_in_threadpool(
-            acting(queue, request).create_api_key,
+            acting(queue, request, reason).create_api_key,
             body.name,
             body.scopes,
             namespace=body.namespace,
@@ -64,47 +64,44 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
         "/v1/keys/{name}",
         responses={
             200: response_of(operator_schemas.ApiKey, "The changed key."),
-            **problems(400, 401, 403, 404, 408, 413, 415, 422, 503),
+            **problems(400, 401, 403, 404, 408, 409, 413, 415, 422, 503),
         },
         openapi_extra=json_body("KeyChanges", {"Slower": {"requests_per_s": 5}}),
     )
-    async def edit_key(request: Request, name: _Name) -> JSONResponse:
+    async def edit_key(request: Request, name: _Name, reason: ChangeReason = "") -> JSONResponse:
         """Change the scopes and limits of an API key, and end its logins."""
         body = bodies.validate(key_schemas.KeyChanges, await bodies.read_json(request))
-        limits = body.limits(await run_in_threadpool(_limits, reading(queue, request), name))
-        change = acting(queue, request).edit_api_key
-        return JSONResponse((await run_in_threadpool(change, name, scopes=body.scopes, limits=limits)).as_dict())
+        change = partial(acting(queue, request, reason).edit_api_key, scopes=body.scopes, limits=body.limit_changes())
+        return JSONResponse((await run_in_threadpool(change, name)).as_dict())
 
     @routes.post(
         "/v1/keys/{name}/rotate",
         responses={
             200: response_of(key_schemas.NewKey, "The key and its new secret."),
-            **problems(400, 401, 403, 404, 408, 413, 415, 422, 503),
+            **problems(400, 401, 403, 404, 408, 409, 413, 415, 422, 503),
         },
         openapi_extra=json_body("Rotation", {"An hour": {"overlap_s": 3600}}),
     )
-    async def rotate_key(request: Request, name: _Name) -> JSONResponse:
+    async def rotate_key(request: Request, name: _Name, reason: ChangeReason = "") -> JSONResponse:
         """Give an API key another secret, which is shown only now, and end its logins."""
         body = bodies.validate(key_schemas.Rotation, await bodies.read_json(request))
-        change = acting(queue, request).rotate_api_key
+        change = acting(queue, request, reason).rotate_api_key
         return _shown(await run_in_threadpool(change, name, overlap=body.overlap_s), 200)
 
     @routes.post(
         "/v1/keys/{name}/revoke",
         responses={200: response_of(operator_schemas.ApiKey, "The key."), **problems(401, 403, 404, 422, 503)},
     )
-    async def revoke_key(request: Request, name: _Name) -> JSONResponse:
+    async def revoke_key(request: Request, name: _Name, reason: ChangeReason = "") -> JSONResponse:
         """Revoke an API key permanently, and end its logins."""
-        return JSONResponse((await run_in_threadpool(acting(queue, request).revoke_api_key, name)).as_dict())
+        return JSONResponse((await run_in_threadpool(acting(queue, request, reason).revoke_api_key, name)).as_dict())
 
     return routes
 
 
-def _limits(queue: VoiceQueue, name: str) -> KeyLimits:
-    for key in queue.api_keys():
-        if key.name == name:
-            return key.limits
-    raise ApiKeyNotFoundError(name)
+async def _check_operator(request: Request) -> None:
+    """Refuse a key of one namespace, before its body is read. Raises NotOperatorError."""
+    require_operator(request, "managing API keys")
 
 
 def _shown(created: NewApiKey, status: int) -> JSONResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 
@@ -13,6 +14,7 @@ from prometheus_client.registry import Collector
 from starlette.concurrency import run_in_threadpool
 
 from voicequeue.auth.api_keys import Scope
+from voicequeue.domain.budgets import LEVELS, OWNER_KINDS, PERIODS
 from voicequeue.domain.gate import HoldReason
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import Stage
@@ -86,6 +88,7 @@ class QueueCollector(Collector):
         yield from _ages(store, lines, now)
         yield from _flow(store, now)
         yield from _credits(store, now)
+        yield _budgets(store, now)
         yield from _requests(store)
         yield from _outcomes(store, now)
         yield _gauge(
@@ -185,6 +188,20 @@ def _credits(store: JobStore, now: float) -> Iterator[Metric]:
         "credits_checked_timestamp_seconds",
         "Time of the last balance check.",
         [] if account.updated_at is None else [({}, account.updated_at)],
+    )
+
+
+def _budgets(store: JobStore, now: float) -> Metric:
+    counts = Counter((budget.owner.partition("/")[0], budget.period, budget.level) for budget in store.budgets(now))
+    return _gauge(
+        "budgets_used",
+        "Budgets of which that percentage is used or reserved; 100: what remains pays no voice with a song.",
+        (
+            ({"owner": kind, "period": period, "percent": str(level)}, counts[kind, period, level])
+            for kind in OWNER_KINDS
+            for period in PERIODS
+            for level in LEVELS
+        ),
     )
 
 

@@ -25,7 +25,7 @@ _EXAMPLES = {
     "Execute": {"token": "c2Vla3JpdC10b2tlbi0wMQ"},
 }
 _JOB = {200: response_of(Job, "The job as it is now."), **problems(401, 403, 404, 409, 422, 503)}
-_RETRY = _JOB | problems(400, 408, 413, 415)
+_RETRY = _JOB | problems(400, 408, 410, 413, 415)
 _CORRECTION = {"Corrected recording": {"audio_url": "https://recordings.example.com/ana.wav"}}
 _PAUSE = {200: response_of(schemas.PauseResult, "The pause is set, or lifted."), **problems(401, 403, 404, 422, 503)}
 _BULK: dict[int | str, dict[str, Any]] = {

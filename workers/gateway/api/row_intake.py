@@ -22,6 +22,7 @@ from workers.gateway import problems
 from workers.gateway.api.upload_budget import MIN_RATE, UPLOAD_TIMEOUT_S, WINDOW_S, UploadBudget
 from workers.gateway.problems import ProblemError
 from workers.gateway.response_spool import ResponseClosed, ResponseSpool
+from workers.gateway.security.admission import Admission
 from workers.gateway.server.limit_log import log
 
 #: A body cannot be read twice, as Excel files must be.
@@ -38,8 +39,9 @@ class ClientDisconnectedError(Exception):
 class _BodyReader:
     """A request body as a file that a thread reads."""
 
-    def __init__(self, receive: Receive, *, on_idle: Callable[[], None]) -> None:
+    def __init__(self, receive: Receive, admission: Admission, *, on_idle: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
+        self._admission = admission
         self._receive = receive
         self._on_idle = on_idle
         self._budget = UploadBudget(MIN_RATE, WINDOW_S)
@@ -62,6 +64,7 @@ class _BodyReader:
     def _next_message(self) -> Message:
         if self._is_stopped:
             raise ClientDisconnectedError
+        self._admission.check()
         if self._budget.remaining_s <= 0 or self._deadline <= time.monotonic():
             raise self._too_slow()
         receiving: Future[Message] = asyncio.run_coroutine_threadsafe(cast(Any, self._receive()), self._loop)
@@ -112,13 +115,21 @@ class RowIntake:
     """Enqueues the rows of one request and writes their results to its outbox."""
 
     def __init__(
-        self, queue: VoiceQueue, batch: str, receive: Receive, outbox: ResponseSpool, *, report_all: bool
+        self,
+        queue: VoiceQueue,
+        batch: str,
+        receive: Receive,
+        outbox: ResponseSpool,
+        *,
+        admission: Admission,
+        report_all: bool,
     ) -> None:
         self._queue = queue
         self._batch = batch
         self._outbox = outbox
         self._reports_all = report_all
-        self._body = _BodyReader(receive, on_idle=self._flush)
+        self._admission = admission
+        self._body = _BodyReader(receive, admission, on_idle=self._flush)
         self._pending = Portion[tuple[int, VoiceJob | InvalidJobError]]()
         self._totals = EnqueueSummary()
 
@@ -168,6 +179,7 @@ class RowIntake:
             self._flush()
 
     def _flush(self) -> None:
+        self._admission.check()
         rows = self._pending.take()
         if not rows:
             return
@@ -181,8 +193,10 @@ class RowIntake:
     def _result(self, line: int, entry: EnqueueItemResult) -> str:
         self._totals.add(entry)
         if entry.error is not None:
-            errors = problems.from_exception(entry.error).get("errors", [])
-            return json.dumps({"line": line, "outcome": "rejected", "errors": errors}) + "\n"
+            problem = problems.from_exception(entry.error)
+            errors = problem.get("errors") or [{"field": "", "message": problem["detail"]}]
+            rejected = {"line": line, "outcome": "rejected", "code": problem["code"], "errors": errors}
+            return json.dumps(rejected) + "\n"
         if not self._reports_all:
             return ""
         further = f', "further_job_ids": {json.dumps(entry.job_ids[1:])}' if entry.job_ids[1:] else ""

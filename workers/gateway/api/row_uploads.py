@@ -54,8 +54,8 @@ _ROWS = {
 }
 _OUTCOMES = (
     '{"line": 1, "outcome": "new", "id": "k5v2yj3q7m6xw4ra"}\n'
-    '{"line": 2, "outcome": "rejected", "errors": [{"field": "audio_url", "message": "must be an http:// or '
-    'https:// URL"}]}\n'
+    '{"line": 2, "outcome": "rejected", "code": "invalid", "errors": [{"field": "audio_url", '
+    '"message": "must be an http:// or https:// URL"}]}\n'
     '{"summary": {"complete": true, "new": 1, "existing": 0, "rejected": 1, "credits": 4}}\n'
 )
 
@@ -120,10 +120,11 @@ class RowUpload(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read rows and send their results, both at once. Raises ProblemError."""
-        caller = scope.get("state", {}).get("caller", "")
+        caller, admission = scope["state"]["caller"], scope["state"]["admission"]
         self._places.acquire(caller)
         outbox = ResponseSpool()
-        intake = RowIntake(self._queue, self._batch, receive, outbox, report_all=self._reports_all)
+        queue, batch = self._queue, self._batch
+        intake = RowIntake(queue, batch, receive, outbox, admission=admission, report_all=self._reports_all)
         running = asyncio.get_running_loop().run_in_executor(self._threads, intake.run)
         try:
             async with asyncio.timeout(UPLOAD_TIMEOUT_S + WINDOW_S):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from math import inf
 from typing import Annotated, Any
 
@@ -74,7 +74,19 @@ def _parse_time(value: Any) -> datetime:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
+def _parse_day(value: Any) -> date:
+    """Parse a date only: a bare number could mean seconds, and a time its local day."""
+    try:
+        day = date.fromisoformat(value)
+    except (TypeError, ValueError):
+        day = None
+    if day is None or str(day) != value:
+        raise ValueError("must be a day, for example 2026-03-01")
+    return day
+
+
 Since = Annotated[datetime, BeforeValidator(_parse_time)]
+Day = Annotated[date, BeforeValidator(_parse_day)]
 
 
 # ── request bodies ────────────────────────────────────────────────────────────────────────────────
@@ -116,6 +128,27 @@ class BulkRetryRequest(BulkRequest):
     resubmit: bool = Field(
         False, description="Plan to submit, and pay for, every stage again, even if its result may still arrive."
     )
+
+
+class BudgetLimits(BaseModel):
+    """The credits that an owner may spend; null is no limit."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    day: int | None = Field(None, ge=0, lt=2**53, description="Credits that it may spend in a day (UTC).")
+    month: int | None = Field(None, ge=0, lt=2**53, description="Credits that it may spend in a month (UTC).")
+    hard: bool = Field(False, description="Refuse new jobs over the budget; otherwise they wait.")
+
+
+class EraseRequest(BaseModel):
+    """Either `metadata`, which creates a plan, or the `token` of a plan, which executes it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    metadata: dict[str, str] | None = Field(
+        None, description="Creates a plan for the jobs that have all these metadata values; at least one."
+    )
+    token: str | None = Field(None, description="Executes the plan with this token.")
 
 
 class RetryRequest(BaseModel):
@@ -201,6 +234,9 @@ class ExistingJob(Schema):
 class JobDetails(schemas.Job):
     """A job with its timeline."""
 
+    holds: list[schemas.JobHold]
+    """Why it is not submitted now; empty if only its turn is missing, and in other states than `queued` and `waiting`.
+    Computed with each request."""
     timeline: list[schemas.TimelineEntry]
     """State transitions, oldest first."""
 
@@ -230,6 +266,22 @@ class AuditLogPage(Schema):
     """The entries, the latest first."""
     next: str | None
     """Cursor of the next page; null on the last page."""
+
+
+class BudgetList(Schema):
+    """Budgets of owners."""
+
+    budgets: list[operator_schemas.Budget]
+    """The budgets by owner and period: the account's, those of namespaces, those of API keys."""
+
+
+class SpendingReport(Schema):
+    """A report of what was spent."""
+
+    spending: list[operator_schemas.Spending]
+    """The rows by their columns; rows without credits are left out."""
+    credits: int
+    """Their sum."""
 
 
 class BatchPage(Schema):
@@ -287,6 +339,17 @@ class BulkResult(Schema):
     skipped: int
     """Number of jobs left unchanged: for a retry those that changed after planning, for a cancellation those in a
     final state."""
+
+
+class ErasureResult(Schema):
+    """The result of an erasure. The same token returns it again for a day."""
+
+    certificate: operator_schemas.ErasureCertificate
+    """What was erased. It contains no text of the person."""
+    text: str
+    """The certificate as text."""
+    upstream_ids: list[str]
+    """Voices and tasks at MusicAPI, for a request to erase them there. Not part of the certificate."""
 
 
 class PauseResult(Schema):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import inf
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -68,8 +67,8 @@ class Actions:
                 require_also(request, Scope.REVIEW)
             job = queue.retry(job_id, resubmit="resubmit" in form, audio_url=form.get("audio_url"))
         if job.is_cancelling:
-            return self._show_job(job, f"The job is {job.state}: {_CANCELLING}")
-        return self._show_job(job, f"The job is now {job.state}.")
+            return self._show_job(request, job, f"The job is {job.state}: {_CANCELLING}")
+        return self._show_job(request, job, f"The job is now {job.state}.")
 
     def confirm_review(self, request: Request, job_id: str) -> Response:
         """Ask whether an unsure job was charged. Raises JobNotFoundError, InvalidStateError."""
@@ -91,16 +90,18 @@ class Actions:
                 job = queue.abandon(job_id)
             case _:
                 raise InvalidJobError([Problem("verdict", "must be charged, resubmit or abandon")])
-        return self._show_job(job, f"The job is now {job.state}.")
+        return self._show_job(request, job, f"The job is now {job.state}.")
 
     def redeliver(self, request: Request, form: Form, job_id: str) -> Response:
         """Deliver the job's pending or undelivered callback now. Raises JobNotFoundError."""
         job = reading(self._queue, request).get(job_id)
         count = self._acting(request, form).redeliver_callbacks([job.callback_id] if job.callback_id else [])
-        return self._show_job(job, "The callback is being delivered." if count else "There is no callback to deliver.")
+        return self._show_job(
+            request, job, "The callback is being delivered." if count else "There is no callback to deliver."
+        )
 
-    def _show_job(self, job: Job, notice: str) -> Response:
-        return self._renderer.redirect_with_notice(f"/job/{job.id}", notice)
+    def _show_job(self, request: Request, job: Job, notice: str) -> Response:
+        return self._renderer.redirect_with_notice(request, f"/job/{job.id}", notice)
 
     # ── many jobs ──────────────────────────────────────────────────────────────────────────────
 
@@ -127,7 +128,7 @@ class Actions:
         if result.skipped:
             notice += f" {result.skipped:,} changed meanwhile and were left unchanged."
         filters = {name: form[name] for name in ("batch",) if form.get(name)}
-        return self._renderer.redirect_with_notice(f"/?{urlencode(filters)}" if filters else "/", notice)
+        return self._renderer.redirect_with_notice(request, "/", notice, filters)
 
     # ── the queue ──────────────────────────────────────────────────────────────────────────────
 
@@ -146,14 +147,14 @@ class Actions:
         stage, batch = _stage(form), form.get("batch") or None
         reason = " by ".join(filter(None, [form.get("reason", "")[:200], request.state.user.name]))
         changed = self._acting(request, form).pause(stage=stage, batch=batch, reason=reason)
-        return self._show_controls(batch, f"{_target(stage, batch)} is {'' if changed else 'already '}paused.")
+        return self._show_controls(request, batch, f"{_target(stage, batch)} is {'' if changed else 'already '}paused.")
 
     def resume(self, request: Request, form: Form) -> Response:
         """Resume the queue, a stage or a batch. Raises InvalidJobError, BatchNotFoundError."""
         stage, batch = _stage(form), form.get("batch") or None
         changed = self._acting(request, form).resume(stage=stage, batch=batch)
         notice = f"{_target(stage, batch)} is {'resumed' if changed else 'not paused'}."
-        return self._show_controls(batch, notice)
+        return self._show_controls(request, batch, notice)
 
     def set_limits(self, request: Request, form: Form) -> Response:
         """Set the limits of all workers. Raises InvalidJobError."""
@@ -166,11 +167,12 @@ class Actions:
         except ValueError as error:
             name, _, message = str(error).partition(": ")
             raise InvalidJobError([Problem(name, message)]) from None
-        return self._show_controls(None, "The limits are saved.")
+        return self._show_controls(request, None, "The limits are saved.")
 
     def set_batch_limits(self, request: Request, form: Form) -> Response:
         """Set the limits of one batch; an empty field removes a limit. Raises InvalidJobError, BatchNotFoundError."""
-        batch = reading(self._queue, request).batch(form.get("batch", "")).name
+        batch = form.get("batch", "")
+        reading(self._queue, request).batch(batch)
         limits: BatchLimitChanges = {
             "max_credits": _limit(form, "max_credits", 0),
             "max_in_flight": _limit(form, "max_in_flight", 1),
@@ -178,10 +180,11 @@ class Actions:
             "stop_min": _limit(form, "stop_min", 1),
         }
         self._acting(request, form).set_batch_limits(batch, **limits)
-        return self._show_controls(batch, "The limits of the batch are saved.")
+        return self._show_controls(request, batch, "The limits of the batch are saved.")
 
-    def _show_controls(self, batch: str | None, notice: str) -> Response:
-        return self._renderer.redirect_with_notice(f"/?{urlencode({'batch': batch})}" if batch else "/controls", notice)
+    def _show_controls(self, request: Request, batch: str | None, notice: str) -> Response:
+        path, fields = ("/", {"batch": batch}) if batch else ("/controls", {})
+        return self._renderer.redirect_with_notice(request, path, notice, fields)
 
 
 _PAST = {BulkAction.RETRY: "Retried", BulkAction.CANCEL: "Cancelled"}

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -15,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from voicequeue import AuditEntry, InvalidJobError, Problem, VoiceQueue
 from voicequeue.ingest.cells import csv_lines
 from workers.gateway.page.base import HEADERS, PageRenderer
+from workers.gateway.page.namespaces import path_in
 from workers.gateway.security.access import reading
 
 #: Entries per page, and per read of an export.
@@ -62,7 +62,7 @@ def router(queue: VoiceQueue, renderer: PageRenderer) -> APIRouter:
     def audit_log(request: Request, form: Fields, cursor: Cursor = None) -> Response:
         page = reading(queue, request).audit_log(**_filters(form), limit=PAGE_SIZE, cursor=cursor)
         query = {name: value for name, value in form.items() if value}
-        next_page = page.cursor and "?" + urlencode({**query, "cursor": page.cursor})
+        next_page = page.cursor and path_in(request, "", {**query, "cursor": page.cursor})
         context = {"page": page, "fields": form, "query": query, "next_page": next_page}
         return renderer.render(request, "audit_log.html", context)
 

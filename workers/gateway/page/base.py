@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -21,12 +22,14 @@ from starlette.exceptions import HTTPException
 from voicequeue import Clip, State, StoreUnavailableError, VoiceQueue, VoiceQueueError
 from voicequeue.auth import signatures
 from voicequeue.auth.api_keys import Scope
+from voicequeue.domain.namespaces import ALL
 from voicequeue.storage.sessions import SESSION_S
 from workers.gateway import problems
 from workers.gateway.page import filters
 from workers.gateway.page.links import UrlPolicy
+from workers.gateway.page.namespaces import context_of, limit_page, path_in
 from workers.gateway.problems import ProblemError
-from workers.gateway.security.access import AccessControl, reading
+from workers.gateway.security.access import AccessControl, reading, require_operator
 from workers.gateway.security.sessions import SessionManager, SessionUser
 from workers.gateway.server import bodies
 
@@ -83,14 +86,17 @@ class PageRenderer:
 
         Raises Redirected, ProblemError, StoreUnavailableError.
         """
-        self._access.check_source(request)
+        await run_in_threadpool(self._access.check_source, request)
         if request.method == "GET" and "token" in request.query_params:
             raise Redirected(await run_in_threadpool(self.log_in_with_link, request, _next_path(request)))
-        user = await run_in_threadpool(self._sessions.user_of, self.session_token(request))
+        token = self.session_token(request)
+        user = await run_in_threadpool(self._sessions.user_of, token)
         if user is None:
             raise Redirected(_to_login(_next_path(request) if request.method == "GET" else "/"))
-        request.state.caller, request.state.scopes, request.state.namespace = user.name, user.scopes, user.namespace
         request.state.user = user
+        # Checked again each time: a session ends at once, for every gateway.
+        await self._access.admit(request, user.key, partial(self._sessions.key_of, token), valid_s=0.0)
+        limit_page(request)
 
     async def require_read(self, request: Request) -> None:
         """Require a session and the scope `read`.
@@ -99,11 +105,6 @@ class PageRenderer:
         """
         await self.require_login(request)
         _require(request.state.user, Scope.READ)
-
-    async def is_session_valid(self, request: Request) -> bool:
-        """Return whether the session of an admitted request is still valid. Raises StoreUnavailableError."""
-        user = await run_in_threadpool(self._sessions.user_of, self.session_token(request))
-        return user is not None and user.has_scope(Scope.READ)
 
     async def require_operate(self, request: Request) -> None:
         """Require the scope `operate` too. Raises Redirected, ProblemError, StoreUnavailableError."""
@@ -114,6 +115,15 @@ class PageRenderer:
         """Require the scope `review` besides `read`. Raises Redirected, ProblemError, StoreUnavailableError."""
         await self.require_read(request)
         _require(request.state.user, Scope.REVIEW)
+
+    async def require_admin(self, request: Request) -> None:
+        """Require the scope `admin` besides `read`, and the namespace `*`.
+
+        Raises Redirected, ProblemError, NotOperatorError, StoreUnavailableError.
+        """
+        await self.require_read(request)
+        _require(request.state.user, Scope.ADMIN)
+        require_operator(request, "managing API keys")
 
     async def form(self, request: Request) -> Form:
         """Return the fields of a form of this session.
@@ -178,6 +188,7 @@ class PageRenderer:
         context = {
             "who": who,
             "operates": operates,
+            "administers": who is not None and who.has_scope(Scope.ADMIN) and who.namespace == ALL,
             "reviews": who is not None and who.has_scope(Scope.REVIEW),
             "status": summary,
             "states": list(State),
@@ -186,25 +197,35 @@ class PageRenderer:
             "error": "",
             "links": links,
             "policy": policy,
+            **context_of(request, self._namespaces(reader)),
             **(context or {}),
         }
         return self._templates.TemplateResponse(request, name, context, status_code=status, headers=headers)
+
+    def _namespaces(self, reader: SessionUser | None) -> list[str]:
+        """Return the namespaces that the user may choose from."""
+        return [] if reader is None or reader.namespace != ALL else self._queue.namespaces()
 
     def render_error(self, request: Request, error: Exception) -> Response:
         """Render an error page."""
         problem = _problem(error)
         fields = (f"{item['field']}: {item['message']}" for item in problem.get("errors", []))
         text = " ".join([problem["detail"], "; ".join(fields)]).strip()
-        request.state.is_away = isinstance(error, StoreUnavailableError)
+        retry_after = problems.retry_after(problem["status"], getattr(error, "headers", None))
+        request.state.is_away = bool(retry_after)  # a summary would cost what there is too little of
         try:
             context = {"error": text, "title": problem["title"]}
-            return self.render(request, "error.html", context, status=problem["status"])
+            response = self.render(request, "error.html", context, status=problem["status"])
         except StoreUnavailableError as outage:
             return self.render_error(request, outage)
+        response.headers.update(retry_after)
+        return response
 
-    def redirect_with_notice(self, path: str, notice: str) -> Response:
-        """Redirect to another page, which shows the notice."""
-        return DoneRedirect(path, notice)
+    def redirect_with_notice(
+        self, request: Request, path: str, notice: str, fields: Mapping[str, str] | None = None
+    ) -> Response:
+        """Redirect to another page in the same namespace, which shows the notice."""
+        return DoneRedirect(path_in(request, path, fields), notice)
 
     def keep_notice(self, user: SessionUser, notice: str) -> None:
         """Keep a notice for the next page, in the session, which other sites cannot write to."""

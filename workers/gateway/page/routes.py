@@ -1,4 +1,4 @@
-"""The routes of the job page: login, logout, and those of views.py and actions.py."""
+"""The routes of the job page: login, logout, and those of the other modules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from voicequeue import VoiceQueue
 from workers.gateway.api.events import EventBroadcaster
-from workers.gateway.page import actions, audit_log, views
+from workers.gateway.page import actions, audit_log, erasure, keys, spending, views
 from workers.gateway.page.base import HERE, MAX_FORM_BYTES, Form, PageRenderer
 from workers.gateway.page.filters import safe_path
 from workers.gateway.security.access import AccessControl
@@ -66,7 +66,10 @@ def router(
     routes = APIRouter(include_in_schema=False, route_class=renderer.route_class())
     routes.include_router(views.router(queue, renderer, broadcaster))
     routes.include_router(actions.router(queue, renderer))
+    routes.include_router(erasure.router(queue, renderer))
     routes.include_router(audit_log.router(queue, renderer))
+    routes.include_router(keys.router(queue, access, renderer))
+    routes.include_router(spending.router(queue, renderer))
 
     @routes.get("/login")
     def login(request: Request, next_path: Annotated[str, Query(alias="next")] = "/", by: str = "") -> Response:

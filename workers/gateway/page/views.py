@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import fields as fields_of
-from functools import partial
 from typing import Annotated
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
@@ -20,7 +18,6 @@ from voicequeue import (
     FailureCode,
     Filter,
     State,
-    StoreUnavailableError,
     VoiceQueue,
     VoiceQueueError,
     charges,
@@ -30,6 +27,7 @@ from voicequeue.domain.transitions import can_be_cancelled
 from workers.gateway.api.events import HEARTBEAT_S, EventBroadcaster, EventStream
 from workers.gateway.page.base import PageRenderer
 from workers.gateway.page.chart import PERIODS, draw
+from workers.gateway.page.namespaces import batch_name, path_in
 from workers.gateway.security.access import reading
 
 #: Changes within this many seconds are reported together.
@@ -69,17 +67,18 @@ class Views:
             "filters": filters,
             "codes": list(FailureCode),
             "error": error,
-            "next_page": page and page.cursor and "?" + urlencode({**filters, "cursor": page.cursor}),
+            "next_page": page and page.cursor and path_in(request, "", {**filters, "cursor": page.cursor}),
         }
         return self._renderer.render(request, "jobs.html", context)
 
     def _exact_match(self, request: Request, text: str) -> str | None:
         try:
-            return f"/job/{reading(self._queue, request).get(text).id}"
+            return path_in(request, f"/job/{reading(self._queue, request).get(text).id}")
         except VoiceQueueError:
             pass
         try:
-            return f"/?{urlencode({'batch': reading(self._queue, request).batch(text).name})}"
+            batch = reading(self._queue, request).batch(text)
+            return path_in(request, "/", {"batch": batch_name(request, batch.namespace, batch.name)})
         except VoiceQueueError:
             return None
 
@@ -92,7 +91,7 @@ class Views:
             "timeline": timeline,
             "charges": charges(timeline),
             "prices": PRICES,
-            "creator": queue.voice_creator(job),
+            "holds": queue.job_holds(job_id),
             "callback": queue.callback(job.callback_id) if job.callback_id else None,
             "is_cancellable": can_be_cancelled(job),
             "more_fields": more_fields,
@@ -102,7 +101,7 @@ class Views:
     def batches(self, request: Request, cursor: str | None) -> Response:
         """Render a page of batches, newest first. Raises InvalidCursorError."""
         page = reading(self._queue, request).list_batches(limit=PAGE_SIZE, cursor=cursor)
-        next_page = page.cursor and "?" + urlencode({"cursor": page.cursor})
+        next_page = page.cursor and path_in(request, "", {"cursor": page.cursor})
         return self._renderer.render(request, "batches.html", {"page": page, "next_page": next_page})
 
     def throughput(self, request: Request, over: str) -> Response:
@@ -143,26 +142,14 @@ def to_filter(fields: Mapping[str, str]) -> Filter:
     )
 
 
-async def _changes(
-    broadcaster: EventBroadcaster, namespace: str, is_allowed: Callable[[], Awaitable[bool]]
-) -> AsyncIterator[str]:
-    """Yield an event for the changes of each second; the page then reloads its content.
-
-    Ends when the session does; sends nothing while that cannot be checked.
-    """
+async def _changes(broadcaster: EventBroadcaster, namespace: str) -> AsyncIterator[str]:
+    """Yield an event for the changes of each second; the page then reloads its content."""
     yield ": connected\n\n"
     async with broadcaster.watch():
         changed = broadcaster.next_change(namespace)
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), HEARTBEAT_S)
-            try:
-                if not await is_allowed():
-                    return
-            except StoreUnavailableError:
-                yield ": Redis is unavailable\n\n"
-                await asyncio.sleep(COALESCE_S)
-                continue
             if not changed.is_set():
                 yield ": nothing new\n\n"
                 continue
@@ -190,8 +177,7 @@ def router(queue: VoiceQueue, renderer: PageRenderer, broadcaster: EventBroadcas
 
     @routes.get("/live", response_class=EventStream)
     async def live(request: Request) -> EventStream:
-        is_allowed = partial(renderer.is_session_valid, request)
-        return EventStream(_changes(broadcaster, request.state.namespace, is_allowed), broadcaster.streams)
+        return EventStream(_changes(broadcaster, request.state.namespace), broadcaster.streams)
 
     @routes.get("/job/{job_id}")
     def job(request: Request, job_id: str) -> Response:

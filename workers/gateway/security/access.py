@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from math import ceil
 from typing import Annotated
 
@@ -14,11 +15,11 @@ from starlette.concurrency import run_in_threadpool
 from voicequeue import InvalidJobError, NotOperatorError, Problem, VoiceQueue
 from voicequeue.auth.api_keys import ApiKey, Scope, find_key
 from voicequeue.client.queue import in_namespace, with_key_limits, with_source
-from voicequeue.domain.api_keys import KeyLimits
 from voicequeue.domain.namespaces import ALL, namespace_name
 from voicequeue.domain.source import Source
 from workers.gateway.openapi import reject_unknown_query
 from workers.gateway.problems import ProblemError
+from workers.gateway.security.admission import Admission
 from workers.gateway.security.key_registry import KeyRegistry
 from workers.gateway.security.local_access import LocalAccess
 
@@ -61,8 +62,14 @@ class AccessControl:
         """Return the dependencies of routes that need this scope. The key is checked before anything else."""
         return [Depends(self._check(scope)), Depends(_check_query)]
 
+    def refresh(self) -> None:
+        """Read the keys in Redis if they may have changed: the first one ends local access."""
+        if self._registry is not None and self._registry.is_due():
+            self._registry.refresh()
+
     def check_source(self, request: Request) -> None:
         """Raise Refusal if no key is configured and the request does not come from this machine."""
+        self.refresh()
         if (local := self.local) is not None:
             local.check(request)
 
@@ -85,6 +92,31 @@ class AccessControl:
             return key
         return None if self._registry is None else self._registry.find_by_name(name)
 
+    async def admit(
+        self, request: Request, key: ApiKey, find: Callable[[], ApiKey | None], *, valid_s: float | None = None
+    ) -> None:
+        """Count a request of this key, and note for its route what the key may do. Raises ProblemError.
+
+        The API and the page admit here, so that every limit holds on both. `find` returns the key that the request
+        would have now, and is asked again after `valid_s` if the request lasts.
+        """
+        if self._registry is not None and not self._registry.counts_without_redis(key):
+            await run_in_threadpool(self.count, key)
+        state = request.state
+        state.caller, state.scopes, state.namespace = key.name, key.scopes, key.namespace
+        state.key_limits, state.admission = key.limits, Admission(key, find, valid_s=valid_s)
+
+    def count(self, key: ApiKey) -> None:
+        """Count a request of this key. Raises ProblemError if it has used its requests, StoreUnavailableError."""
+        if self._registry is None or self._registry.counts_without_redis(key):
+            return
+        if wait_s := self._registry.count(key):
+            raise ProblemError(
+                429,
+                f"This key may send {key.limits.requests_per_s:g} requests a second.",
+                headers={"Retry-After": str(ceil(wait_s))},
+            )
+
     def _check(self, scope: Scope) -> Callable[..., Awaitable[None]]:
         async def check(
             request: Request,
@@ -93,34 +125,16 @@ class AccessControl:
             if self._registry is not None and self._registry.is_due():
                 await run_in_threadpool(self._registry.refresh)
             self.check_source(request)
-            key = self._authorize(scope, "" if credentials is None else credentials.credentials)
-            state = request.state
-            state.caller, state.scopes, state.namespace = key.name, key.scopes, key.namespace
-            state.key_limits = key.limits
-            if self._registry is not None and self._registry.must_note(key):
-                await run_in_threadpool(self._note, self._registry, key)
+            find = partial(self.find_by_secret, "" if credentials is None else credentials.credentials)
+            # No key, an unknown and a wrong one take the same time and get the same response.
+            key = find()
+            if key is None:
+                detail = "A valid API key is required." if self.local is None else _LOCAL_REQUIRED
+                raise ProblemError(401, detail, headers={"WWW-Authenticate": "Bearer"})
+            await self.admit(request, key, find)
+            require_also(request, scope)
 
         return check
-
-    @staticmethod
-    def _note(registry: KeyRegistry, key: ApiKey) -> None:
-        if wait_s := registry.note(key):
-            raise ProblemError(
-                429,
-                f"This key may send {key.limits.requests_per_s:g} requests a second.",
-                headers={"Retry-After": str(ceil(wait_s))},
-            )
-
-    def _authorize(self, scope: Scope, secret: str) -> ApiKey:
-        """Return the key of this secret if it has the scope. Raises ProblemError."""
-        # No key, an unknown and a wrong one take the same time and get the same response.
-        key = self.find_by_secret(secret)
-        if key is None:
-            detail = "A valid API key is required." if self.local is None else _LOCAL_REQUIRED
-            raise ProblemError(401, detail, headers={"WWW-Authenticate": "Bearer"})
-        if scope not in key.scopes:
-            raise _insufficient_scope(scope)
-        return key
 
 
 async def _check_query(
@@ -132,8 +146,15 @@ async def _check_query(
     """
     # One dependency for both, and no other thread: each costs every request several percent.
     reject_unknown_query(request)
-    if namespace is None:
-        return
+    if namespace is not None:
+        limit_to_namespace(request, namespace)
+
+
+def limit_to_namespace(request: Request, namespace: str) -> None:
+    """Limit the request to a namespace, which only a key of all of them may choose.
+
+    Raises ProblemError, InvalidJobError.
+    """
     if request.state.namespace not in (namespace, ALL):
         raise ProblemError(403, "The API key belongs to another namespace than the one in `namespace`.")
     try:
@@ -149,19 +170,15 @@ def require_operator(request: Request, action: str) -> None:
 
 
 def require_also(request: Request, scope: Scope) -> None:
-    """Require another scope of the caller, because of what the request asks for. Raises ProblemError."""
+    """Require a scope of the caller, perhaps another one because of what it asks for. Raises ProblemError."""
     if scope not in request.state.scopes:
-        raise _insufficient_scope(scope)
+        challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
+        raise ProblemError(403, f"The API key needs the scope {scope}.", headers={"WWW-Authenticate": challenge})
 
 
 def may_review(request: Request) -> bool:
     """Return whether the caller has the scope `review`."""
     return Scope.REVIEW in request.state.scopes
-
-
-def _insufficient_scope(scope: Scope) -> ProblemError:
-    challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
-    return ProblemError(403, f"The API key needs the scope {scope}.", headers={"WWW-Authenticate": challenge})
 
 
 def source_of(request: Request) -> str:
@@ -181,6 +198,6 @@ def acting(queue: VoiceQueue, request: Request, reason: str = "") -> VoiceQueue:
     """
     interface = "page" if hasattr(request.state, "user") else "key"
     address = request.client.host if request.client else ""
-    limited = with_key_limits(reading(queue, request), getattr(request.state, "key_limits", KeyLimits()))
+    limited = with_key_limits(reading(queue, request), request.state.key_limits)
     sourced = with_source(limited, source_of(request))
     return sourced.on_behalf_of(f"{interface}:{request.state.caller}", address=address, reason=reason)

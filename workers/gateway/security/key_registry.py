@@ -18,6 +18,12 @@ from voicequeue.storage.connection.errors import translated_errors
 #: Seconds after which a request reads whether the keys have changed; and for which they are valid without an answer.
 REFRESH_S, KEYS_VALID_S = 2.0, 8.0
 
+#: Time (seconds) whose requests a process counts in advance: it asks Redis at most ten times a second for each key.
+ADVANCE_S = 0.1
+
+#: Requests that were counted in advance are forgotten after this time (seconds).
+ADVANCE_VALID_S = 1.0
+
 #: Seconds between two writes of the time when a key was last used.
 NOTE_S = 60.0
 
@@ -39,6 +45,8 @@ class KeyRegistry:
         self._offset = 0.0  # from the monotonic clock to that of Redis
         self._tried_at = self._read_at = -KEYS_VALID_S
         self._noted: dict[str, float] = {}
+        self._counting = Lock()
+        self._advance: dict[str, tuple[int, float]] = {}  # requests counted in advance, and until when
 
     @property
     def has_keys(self) -> bool:
@@ -79,14 +87,23 @@ class KeyRegistry:
         key = self._by_name.get(name)
         return key if key is not None and key.is_active(self._now()) else None
 
-    def must_note(self, key: ApiKey) -> bool:
-        """Return whether `note` has to be called for a request of this key."""
+    def counts_without_redis(self, key: ApiKey) -> bool:
+        """Count a request of this key if that needs no Redis; False if `count` has to do it."""
         if key.name not in self._by_name:
+            return True
+        now = self._monotonic()
+        if now - self._noted.get(key.name, -NOTE_S) >= NOTE_S:
             return False
-        is_old = self._monotonic() - self._noted.get(key.name, -NOTE_S) >= NOTE_S
-        return is_old or key.limits.requests_per_s is not None
+        if key.limits.requests_per_s is None:
+            return True
+        with self._counting:
+            remaining, until = self._advance.get(key.name, (0, 0.0))
+            if remaining < 1 or now >= until:
+                return False
+            self._advance[key.name] = (remaining - 1, until)
+            return True
 
-    def note(self, key: ApiKey) -> float:
+    def count(self, key: ApiKey) -> float:
         """Count a request; return 0, or the seconds that it must wait. Raises StoreUnavailableError."""
         now = self._monotonic()
         if now - self._noted.get(key.name, -NOTE_S) >= NOTE_S:
@@ -95,8 +112,17 @@ class KeyRegistry:
                 self._store.note_use(key.name, self._clock())
         if key.limits.requests_per_s is None:
             return 0.0
+        at_most = max(1, int(key.limits.requests_per_s * ADVANCE_S))
         with translated_errors():
-            return self._store.count_request(key.name, key.limits.requests_per_s, self._clock())
+            counted, wait_s = self._store.count_requests(
+                key.name, key.limits.requests_per_s, self._clock(), at_most=at_most
+            )
+        if counted > 1:
+            with self._counting:
+                remaining, until = self._advance.get(key.name, (0, 0.0))
+                kept = remaining if now < until else 0
+                self._advance[key.name] = (kept + counted - 1, now + ADVANCE_VALID_S)
+        return wait_s
 
     def _read(self) -> None:
         begun = self._monotonic()
@@ -110,9 +136,10 @@ class KeyRegistry:
 
     def _index(self, keys: Sequence[ApiKey]) -> None:
         current = [key for key in keys if key.revoked_at is None]
-        by_digest = {key.previous_digest: key for key in current if key.previous_digest}
+        by_digest = {digest: key for key in current for digest, _ in key.replaced()}
         self._by_digest = by_digest | {key.digest: key for key in current}
         self._by_name = {key.name: key for key in current}
+        self._advance.clear()  # limits may have changed
 
     def _is_valid(self) -> bool:
         return self._monotonic() - self._read_at < KEYS_VALID_S

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from voicequeue.auth import signatures
-from voicequeue.auth.api_keys import ApiKey, Scope
+from voicequeue.auth.api_keys import ApiKey, Scope, hash_key
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.sessions import SESSION_S, Session
@@ -20,18 +20,26 @@ NEW_SESSION_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class SessionUser:
-    """The user of a session: the name, scopes and namespace of the API key used to log in."""
+    """The user of a session: the API key used to log in, as it is now."""
 
-    name: str
-    scopes: frozenset[Scope]
-    namespace: str
+    key: ApiKey
     #: CSRF token: part of every form of this session, and unknown to other sites.
     csrf_token: str
     session_id: str
 
+    @property
+    def name(self) -> str:
+        """Name of the key."""
+        return self.key.name
+
+    @property
+    def namespace(self) -> str:
+        """Namespace of the key."""
+        return self.key.namespace
+
     def has_scope(self, scope: Scope) -> bool:
         """Return whether the key has this scope."""
-        return scope in self.scopes
+        return scope in self.key.scopes
 
 
 class TooManyLoginsError(Exception):
@@ -53,7 +61,9 @@ class SessionManager:
         self._secrets = tuple(secrets) or ("",)
 
     def log_in(self, secret: str, *, address: str, previous_token: str) -> str | None:
-        """Return the token of a new session, None if there is no such key. Raises TooManyLoginsError.
+        """Return the token of a new session, None if there is no such key.
+
+        Raises TooManyLoginsError, and ProblemError if the key has used its requests.
 
         `before` is the token of the browser's previous session, which ends.
         """
@@ -64,7 +74,8 @@ class SessionManager:
             if key is None:
                 return None
             self._store.login_attempts.succeeded(address)
-            return self._create(key, previous_token)
+            self._access.count(key)
+            return self._create(key, secret, previous_token)
 
     def log_in_with_link(self, secret: str, *, previous_token: str) -> str | None:
         """Return the token of a new session for the local token, the only key that a link may carry; else None."""
@@ -72,7 +83,7 @@ class SessionManager:
         if key is None:
             return None
         with translated_errors():
-            return self._create(key, previous_token)
+            return self._create(key, secret, previous_token)
 
     def user_of(self, token: str) -> SessionUser | None:
         """Return the user of a session; None if it has ended or its key is no longer configured, or differently."""
@@ -81,11 +92,16 @@ class SessionManager:
             if session is None:
                 return None
             key = self._access.find_by_name(session.name)
-            if key is not None and self._is_proven(session, key) and session.age_s(now) <= SESSION_S:
-                return SessionUser(key.name, key.scopes, key.namespace, signatures.derive(token, "form"), session.id)
+            if key is not None and self._is_proven(session, key, now) and session.age_s(now) <= SESSION_S:
+                return SessionUser(key, signatures.derive(token, "form"), session.id)
             if session.age_s(now) > NEW_SESSION_S:
                 self._store.sessions.end(session.id, session.name)
         return None
+
+    def key_of(self, token: str) -> ApiKey | None:
+        """Return the key of a session; None if it has ended."""
+        user = self.user_of(token)
+        return None if user is None else user.key
 
     def log_out(self, user: SessionUser, *, everywhere: bool) -> None:
         """End this session, or all sessions of its key."""
@@ -104,15 +120,21 @@ class SessionManager:
         with translated_errors():
             return self._store.sessions.take_notice(user.session_id)
 
-    def _create(self, key: ApiKey, before: str) -> str:
+    def _create(self, key: ApiKey, secret: str, before: str) -> str:
         if previous := self._store.sessions.find(before):
             self._store.sessions.end(previous.id, previous.name)
-        prove = partial(_prove, self._secrets[0], key)
+        # With the hash of the secret that was sent: the sessions of a replaced secret end with it.
+        prove = partial(_prove, self._secrets[0], replace(key, digest=hash_key(secret)))
         return self._store.sessions.create(key.name, prove, self._store.clock())
 
-    def _is_proven(self, session: Session, key: ApiKey) -> bool:
+    def _is_proven(self, session: Session, key: ApiKey, now: float) -> bool:
         """Return whether a gateway of this queue began the session for this key, as it is configured now."""
-        proofs = [_prove(secret, key, session.id, session.since) for secret in self._secrets]
+        previous = [replace(key, digest=digest) for digest, until in key.replaced() if now < until]
+        proofs = [
+            _prove(secret, version, session.id, session.since)
+            for secret in self._secrets
+            for version in (key, *previous)
+        ]
         return any(signatures.equals_constant_time(proof, session.proof) for proof in proofs)
 
 

@@ -15,6 +15,7 @@ from voicequeue import InvalidJobError
 from voicequeue.errors import unencodable_fields
 from voicequeue.texts import describe_json_error, parse_int
 from workers.gateway.problems import ProblemError, from_validation_error
+from workers.gateway.security.admission import confirm_admission
 from workers.gateway.server.connections import AWAITED_BODY
 from workers.gateway.server.limit_log import log
 
@@ -29,10 +30,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 async def read(request: Request, at_most: int = MAX_BODY_BYTES) -> bytes:
-    """Return the raw body. The request counts as active only once it is complete.
+    """Return the raw body. The request counts as active only once it is complete, and if its key is still valid then.
 
-    Raises ProblemError,
-    ClientDisconnect.
+    Raises ProblemError, StoreUnavailableError, ClientDisconnect.
     """
     declared = request.headers.get("Content-Length", "0")
     if declared.isdigit() and parse_int(declared, at_most=at_most) is None:
@@ -41,10 +41,12 @@ async def read(request: Request, at_most: int = MAX_BODY_BYTES) -> bytes:
     try:
         with awaited():
             async with asyncio.timeout(BODY_TIMEOUT_S):
-                return await _read_all(request, at_most)
+                body = await _read_all(request, at_most)
     except TimeoutError:
         log.warning("a body did not arrive within %g s: answered 408", BODY_TIMEOUT_S)
         raise ProblemError(408, f"The body must arrive within {BODY_TIMEOUT_S:g} s.") from None
+    await confirm_admission(request)
+    return body
 
 
 async def _read_all(request: Request, at_most: int) -> bytes:

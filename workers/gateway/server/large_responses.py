@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from workers.gateway import problems
 from workers.gateway.problems import ProblemError
+from workers.gateway.security.admission import confirm_admission
 
 #: Responses built at once, about 10 MB each with large jobs; others wait.
 MAX_BUILDS = 4
@@ -38,11 +39,15 @@ class LargeResponses:
         self._held: Counter[str] = Counter()
 
     async def respond(self, request: Request, build: Callable[[], Any]) -> Response:
-        """Return the result of `build`, which runs in a thread once a slot is free, as JSON."""
+        """Return the result of `build`, which runs in a thread once a slot is free, as JSON.
+
+        Raises ProblemError if the key has ended meanwhile.
+        """
         caller: str = request.state.caller
         async with self._slots_of[caller], self._slots:
             if await request.is_disconnected():
                 return Response(status_code=503)  # never read
+            await confirm_admission(request)
             return _ChunkedResponse(await run_in_threadpool(lambda: JSONResponse(build())), self, caller)
 
     @contextmanager

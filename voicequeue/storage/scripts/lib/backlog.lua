@@ -24,6 +24,19 @@ local function wake_dispatcher()
   if has_queued and redis.call('EXISTS', key('wake')) == 0 then redis.call('RPUSH', key('wake'), 1) end
 end
 
+-- Set fields of a hash: field, value ('' = delete it), …, from this index. A change wakes a dispatcher, because a limit may
+-- have been raised. Returns the number of fields that changed.
+local function set_fields(name, fields, first)
+  local changed = 0
+  for f = first, #fields, 2 do
+    local field, value = fields[f], fields[f + 1]
+    if (redis.call('HGET', name, field) or '') ~= value then changed = changed + 1 end
+    if value == '' then redis.call('HDEL', name, field) else redis.call('HSET', name, field, value) end
+  end
+  if changed > 0 then wake_dispatcher() end
+  return changed
+end
+
 -- Return whether jobs with high priority are queued; read once.
 local is_high_queued
 local function has_high_priority()
@@ -49,25 +62,33 @@ end
 
 -- lane_heads: return a function that returns the first job of a lane (or the last, with `from_end`) that is of a
 -- stage that is not paused and that is not skipped; called again, the next one, if the caller has removed the first
--- from the lane.
+-- from the lane. With `starts` it continues where the last admission ended the lane, and from the front if it skips no job
+-- there; where too many jobs are skipped, it ends the lane and writes its position to `stops`.
 local PAGE = 50
-local function lane_heads(paused, is_skipped, from_end)
+local function lane_heads(paused, is_skipped, from_end, starts, stops)
   local low, high = paused.music and '0' or '-inf', paused.voice and '(0' or '+inf'
   local command, skipped = from_end and 'ZREVRANGEBYSCORE' or 'ZRANGEBYSCORE', {}
   if from_end then low, high = high, low end
   return function(rank, batch)
     local lane = lane_key(rank, batch)
-    local position, ids = skipped[lane] or 0, nil
+    local position, ids, is_over = skipped[lane] or (starts and starts().jobs[lane]) or 0, nil, false
     repeat
       local count = position > 0 and PAGE or 1 -- jobs are rarely skipped
       ids = redis.call(command, lane, low, high, 'LIMIT', position, count)
       for _, id in ipairs(ids) do
         local is_resting, ends_lane = is_skipped(id)
         if not is_resting then return id end
-        if ends_lane then return nil end
+        if ends_lane then
+          if starts and position > 0 then stops[lane] = position end
+          return nil
+        end
         position = position + 1
         skipped[lane] = position
       end
-    until #ids < count
+      is_over = #ids < count
+      if is_over and not skipped[lane] and starts and starts().jobs[lane] then
+        position, is_over, starts().jobs[lane] = 0, false, nil
+      end
+    until is_over
   end
 end

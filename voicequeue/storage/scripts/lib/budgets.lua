@@ -1,47 +1,181 @@
--- Budgets: the credits that the account or a namespace may spend in a day and in a month (UTC).
+-- Budgets: what the owners of a job may spend and have in flight. Its owners are the account, its batch, its namespace, and
+-- the API key that enqueued it. Each has counters of the same shape.
 
--- Return the counters of credits spent in the day and in the month of this time.
-local function spent_fields(now)
-  local days = math.floor(now / 86400)
-  -- The civil date from the number of days, in years that begin in March; eras have 400 years.
-  local day = days + 719468
-  local era = math.floor(day / 146097)
-  local day_of_era = day - era * 146097
-  local year = math.floor((day_of_era - math.floor(day_of_era / 1460) + math.floor(day_of_era / 36524)
-    - math.floor(day_of_era / 146096)) / 365)
-  local day_of_year = day_of_era - (365 * year + math.floor(year / 4) - math.floor(year / 100))
-  local month = math.floor((5 * day_of_year + 2) / 153) + 3
-  if month > 12 then year, month = year + 1, month - 12 end
-  return 'day.' .. days, string.format('month.%04d%02d', year + era * 400, month)
+local function day_of(at) return math.floor(at / 86400) end
+
+-- Return the counters of credits spent on a day (its number since 1970, in UTC) and in its month.
+local month_fields = {}
+local function spent_fields(day)
+  if not month_fields[day] then
+    -- The civil date from the number of days, in years that begin in March; eras have 400 years.
+    local days = day + 719468
+    local era = math.floor(days / 146097)
+    local day_of_era = days - era * 146097
+    local year = math.floor((day_of_era - math.floor(day_of_era / 1460) + math.floor(day_of_era / 36524)
+      - math.floor(day_of_era / 146096)) / 365)
+    local day_of_year = day_of_era - (365 * year + math.floor(year / 4) - math.floor(year / 100))
+    local month = math.floor((5 * day_of_year + 2) / 153) + 3
+    if month > 12 then year, month = year + 1, month - 12 end
+    month_fields[day] = string.format('month.%04d%02d', year + era * 400, month)
+  end
+  return 'day.' .. day, month_fields[day]
 end
 
--- Count credits as spent in the day and the month of this time.
-local function add_to_periods(counters, credits, now)
-  local day, month = spent_fields(now)
-  add_to_counter(counters, day, credits)
-  add_to_counter(counters, month, credits)
+-- Count credits as spent on a day: for the account, the batch, the namespace and the API key of a job.
+local function add_to_periods(job, credits, day)
+  local day_field, month_field = spent_fields(day)
+  for _, counters in ipairs({ 'counters', unpack(owners_of(job)) }) do
+    add_to_counter(counters, day_field, credits)
+    add_to_counter(counters, month_field, credits)
+  end
 end
 
--- Return why the budget of an owner does not allow this cost; nil if it does. Credits of jobs in flight, of unsure and
--- of lost orders count as spent, because upstream may still charge them.
-local budgets = {}
-local function owner_budget_reason(owner, counters, cost, now)
-  budgets[owner] = budgets[owner] or redis.call('HMGET', key('budget:' .. owner), 'day', 'month')
-  local limits = budgets[owner]
-  if not (limits[1] or limits[2]) then return nil end
-  flush_counters()
-  local day, month = spent_fields(now)
-  local amounts = redis.call('HMGET', key(counters), day, month, 'reserved', 'unsettled')
-  local function n(i) return tonumber(amounts[i] or 0) end
-  local claimed = n(3) + n(4) + cost
-  local name = owner == 'account' and 'the account' or 'the namespace'
-  if limits[1] and n(1) + claimed > tonumber(limits[1]) then return "today's budget of " .. name .. ' is reached' end
-  if limits[2] and n(2) + claimed > tonumber(limits[2]) then return "this month's budget of " .. name .. ' is reached' end
+local batch_settings = {} -- by batch
+local usage_of, budget_of, owner_holds, lane_holds, key_holds, limit_holds
+do
+  -- Return what the jobs of an owner use, read again after it has changed: slots; credits that upstream may still charge, of jobs in flight, of unsure and of
+  -- lost orders; credits spent in all (not of the account), today and this month, with what lost orders of removed jobs may
+  -- have spent then.
+  local USED = { 'admitted', 'charging', 'pending', 'in_flight', 'reserved', 'unsettled', 'purged.unsettled', 'credits' }
+  function usage_of(owner, now)
+    local counters = owner == 'account' and 'counters' or owner:gsub('/', ':', 1)
+    if usages[counters] then return usages[counters] end
+    flush_counters()
+    local day, month = spent_fields(day_of(now))
+    local used = redis.call('HMGET', key(counters), day, month, 'lost.' .. day, 'lost.' .. month, unpack(USED))
+    local function n(i) return tonumber(used[i] or 0) end
+    usages[counters] = { day = n(1) + n(3), month = n(2) + n(4), in_flight = n(5) + n(6) + n(7) + n(8),
+      reserved = n(9) + n(10) - n(11), credits = n(12) }
+    return usages[counters]
+  end
+
+  -- The limits of credits: their name and how they are reported.
+  local CREDIT_LIMITS = {
+    { 'credits', 'batch_credits', 'the credit limit of %s is reached' },
+    { 'day', 'budget_day', "today's budget of %s is reached" },
+    { 'month', 'budget_month', "this month's budget of %s is reached" },
+  }
+  local OWNERS = { account = 'the account', batch = 'the batch', namespace = 'the namespace', key = 'the API key' }
+
+  -- Append the limits (in_flight, credits, day, month) of an owner that do not allow this many more slots and credits to a
+  -- list of holds. `resets` is true if the next period allows the cost, unless these credits stay reserved.
+  local function add_holds(holds, owner, limits, slots, cost, now)
+    if not next(limits) then return end
+    local usage, kind = usage_of(owner, now), owner:match('^[^/]*')
+    local function add(reason, text, resets)
+      holds[#holds + 1] = { reason = reason, owner = owner, resets = resets or false, text = text:format(OWNERS[kind]) }
+    end
+    if limits.in_flight and usage.in_flight + slots > limits.in_flight then
+      add(kind == 'batch' and 'batch_in_flight' or 'budget_in_flight', '%s has no free slot')
+    end
+    for _, limit in ipairs(CREDIT_LIMITS) do
+      local field, reason, text = unpack(limit)
+      local claimed = usage.reserved + cost
+      if limits[field] and usage[field] + claimed > limits[field] then
+        add(reason, text, field ~= 'credits' and claimed <= limits[field])
+      end
+    end
+  end
+
+  -- Return the settings of a batch, read once by each script.
+  local function settings_of(batch)
+    batch_settings[batch] = batch_settings[batch]
+      or redis.call('HMGET', key('batch:' .. batch), 'paused', 'max_in_flight', 'max_credits', 'stopped')
+    return batch_settings[batch]
+  end
+
+  local function add_batch_holds(holds, batch, slots, cost, now)
+    if not is_batch(batch) then return end
+    local set, owner = settings_of(batch), 'batch/' .. batch
+    local function add(reason, text)
+      holds[#holds + 1] = { reason = reason, owner = owner, resets = false, text = text }
+    end
+    if tonumber(set[1] or 0) ~= 0 then add('batch_paused', 'the batch is paused') end
+    if set[4] then add('batch_stopped', 'the batch is stopped, because too many of its jobs failed') end
+    add_holds(holds, owner, { in_flight = tonumber(set[2] or nil), credits = tonumber(set[3] or nil) }, slots, cost, now)
+  end
+
+  -- Return the budget of an owner, read once by each script.
+  local budgets = {}
+  function budget_of(owner)
+    if not budgets[owner] then
+      local set = redis.call('HMGET', key('budget:' .. owner), 'day', 'month', 'max_in_flight', 'hard')
+      budgets[owner] = { day = tonumber(set[1] or nil), month = tonumber(set[2] or nil), in_flight = tonumber(set[3] or nil),
+        is_hard = set[4] == '1' or nil }
+    end
+    return budgets[owner]
+  end
+
+  -- Return the limits of an owner that do not allow this many more slots and credits.
+  function owner_holds(owner, slots, cost, now)
+    local holds = {}
+    add_holds(holds, owner, budget_of(owner), slots, cost, now)
+    return holds
+  end
+
+  -- Return those of a lane: of its batch, of the account and of its namespace.
+  function lane_holds(batch, slots, cost, now)
+    local holds = {}
+    add_batch_holds(holds, batch, slots, cost, now)
+    for _, owner in ipairs({ 'account', 'namespace/' .. namespace_of(batch) }) do
+      add_holds(holds, owner, budget_of(owner), slots, cost, now)
+    end
+    return holds
+  end
+
+  -- Return those of the API key that enqueued a job.
+  function key_holds(source, slots, cost, now)
+    local name = api_key_of(source)
+    return name and owner_holds('key/' .. name, slots, cost, now) or {}
+  end
+
+  -- Return those of all owners of a job.
+  function limit_holds(job, slots, cost, now)
+    local holds = lane_holds(job.batch, slots, cost, now)
+    for _, hold in ipairs(key_holds(job.source, slots, cost, now)) do holds[#holds + 1] = hold end
+    return holds
+  end
 end
 
--- Return why the budgets of a job's owners do not allow this additional cost; nil if they do.
-local function budget_reason(batch, cost, now)
-  local namespace = namespace_of(batch)
-  return owner_budget_reason('account', 'counters', cost, now)
-    or namespace ~= '' and owner_budget_reason('namespace/' .. namespace, 'namespace:' .. namespace, cost, now) or nil
+-- Return the first day of which the counters of all owners are complete: in a new queue from its first job on (0), in one
+-- of an earlier release from a repair on; nil before.
+local function counted_from()
+  local counters = redis.call('HMGET', key('counters'), 'days_from', 'lane_turn')
+  if not (counters[1] or counters[2]) then redis.call('HSET', key('counters'), 'days_from', 0) end
+  return counters[1] and tonumber(counters[1]) or (not counters[2] and 0 or nil)
+end
+
+-- Count what a job that is removed has spent, so that the audit knows it of the days that are kept.
+local function add_to_purged_days(job, by_day)
+  local first = next(by_day) and counted_from() or 0
+  for day, credits in pairs(by_day) do
+    for _, counters in ipairs(day >= first and { 'counters', unpack(owners_of(job)) } or {}) do
+      add_to_counter(counters, 'purged.day.' .. day, credits)
+    end
+  end
+end
+
+-- Keep the cost of lost orders of a job that is removed, by day, in the budgets of its owners.
+local function add_lost_of_removed(job, by_day)
+  for day, credits in pairs(by_day) do
+    local day_field, month_field = spent_fields(day)
+    for _, counters in ipairs({ 'counters', unpack(spenders_of(job)) }) do
+      add_to_counter(counters, 'lost.' .. day_field, credits)
+      add_to_counter(counters, 'lost.' .. month_field, credits)
+    end
+  end
+end
+
+-- List the namespace and the API key of a new job; each once by each script.
+local is_listed = {}
+local function list_owners(job, now)
+  for _, counters in ipairs(spenders_of(job)) do
+    if not is_listed[counters] then redis.call('ZADD', key('owners'), 'NX', now, (counters:gsub(':', '/', 1))) end
+    is_listed[counters] = true
+  end
+end
+
+-- List the owner if it has a budget, and remove it from the list otherwise. Returns 1 if that changed the list.
+local function list_budget(owner)
+  return redis.call(redis.call('EXISTS', key('budget:' .. owner)) == 1 and 'SADD' or 'SREM', key('budgets'), owner)
 end

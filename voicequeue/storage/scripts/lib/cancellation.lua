@@ -10,7 +10,7 @@ local function request_cancellation(id, version, now)
   if not job.cancelling then
     redis.call('HSET', key('job:' .. id), 'cancelling', now)
     local reserved = reserved_credits(job.state, job.stage, job.next_stage)
-    reserve_credits(job.batch, reserved_credits(job.state, job.stage, job.next_stage, now) - reserved)
+    reserve_credits(job, reserved_credits(job.state, job.stage, job.next_stage, now) - reserved)
     add_event(id, job.batch, job.state, job.stage, 'cancellation requested')
   end
   return 1

@@ -30,16 +30,19 @@ end
 
 -- Keep the tombstone of an id, and list what may still name it. Also for a job that no longer exists: another call, or
 -- the purge, deleted its record and perhaps not what names it.
-local function forget_id(id, batch, secret, now)
+local function forget_id(id, batch, recording, secret, now)
   redis.call('HSET', key('tombstones'), tombstone(secret, id), now)
   redis.call('ZREM', key('erasing'), id)
-  redis.call('SADD', key('erased_traces'), cjson.encode({ id = id, batch = is_batch(batch) and batch or '' }))
+  redis.call('SADD', key('erased_traces'),
+    cjson.encode({ id = id, batch = is_batch(batch) and batch or '', recording = recording or '' }))
 end
 
+-- Returns the voice of its recording by URL, under which copies of its voice are found; nil without a URL.
 local function erase_job(id, job, secret, now)
   local audio_url = cjson.decode(job.spec).audio_url
   local names = recordings_of(job.batch, audio_url, job.sha256)
   for _, name in ipairs(names) do redis.call('HSET', key('tombstones'), tombstone(secret, name), now) end
+  local recording = audio_url and names[1]
   if audio_url then redis.call('DEL', key('recording_check:' .. redis.sha1hex(audio_url))) end
   schedule_deletion(id, job, now)
   for _, index in ipairs({ 'late_results', 'start_by', 'resting', 'rate_limited', 'archive:pending', 'archive:leased' }) do
@@ -62,4 +65,5 @@ local function erase_job(id, job, secret, now)
     redis.call('DEL', key('batch:' .. job.batch))
     delete_callbacks('batch:' .. job.batch)
   end
+  return recording
 end

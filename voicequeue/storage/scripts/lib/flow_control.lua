@@ -183,37 +183,12 @@ local function available_credits(floor)
   return tonumber(account_credits) - tonumber(redis.call('HGET', key('counters'), 'reserved') or 0) - floor
 end
 
--- Return the settings of a batch, read once by each script.
-local batch_settings = {}
-local function settings_of(batch)
-  batch_settings[batch] = batch_settings[batch]
-    or redis.call('HMGET', key('batch:' .. batch), 'paused', 'max_in_flight', 'max_credits', 'stopped')
-  return batch_settings[batch]
-end
-
--- Return why the limits of a batch do not allow this many more slots and credits; nil if they do.
-local function batch_limit_reason(batch, slots, cost)
-  if batch == '' then return nil end
-  local set = settings_of(batch)
-  if tonumber(set[1] or 0) ~= 0 then return 'the batch is paused' end
-  if set[4] then return 'the batch is stopped, because too many of its jobs failed' end
-  if not (set[2] or set[3]) then return nil end
-  flush_counters()
-  local counts = redis.call('HMGET', key('batch:' .. batch), 'admitted', 'charging', 'pending', 'credits', 'reserved')
-  local function n(i) return tonumber(counts[i] or 0) end
-  if set[2] and n(1) + n(2) + n(3) + slots > tonumber(set[2]) then return 'the batch has no free slot' end
-  if set[3] and n(4) + n(5) + cost > tonumber(set[3]) then return 'the credit limit of the batch is reached' end
-end
-
--- Return whether a batch allows one more of its jobs, at this total cost, to start.
-local function batch_allows(batch, cost) return not batch_limit_reason(batch, 1, cost) end
-
 -- Return why an admitted job may not be submitted, although it has a slot and its credits are reserved; nil if it
 -- may. This is checked before each POST, because limits or the balance may have been lowered since its admission. A
 -- job refused here is not admitted by the same limits.
-local function submit_limit_reason(batch, floor, now)
-  local reason = batch_limit_reason(batch or '', 0, 0) or budget_reason(batch or '', 0, now)
-  if reason then return reason end
+local function submit_limit_reason(job, floor, now)
+  local hold = limit_holds(job, 0, 0, now)[1]
+  if hold then return hold.text end
   local credits = available_credits(floor)
   if credits and credits < 0 then return 'the credits of the account are reserved' end
 end

@@ -7,9 +7,12 @@
 -- lane of its own and no batch in lists. The indexes state:<state>, batches, voices and rejected_messages exist once for
 -- each namespace: of any but the default one as <index>/<namespace>.
 --   namespaces     zset    every namespace but the default one that ever had a job or rejected message; score = since when
---   namespace:<name> hash  of any but the default one: credits, reserved, queued_credits, purged.credits and
---                          failed.<code>, as in batch:<name>; day.<n>, month.<yyyymm>, callbacks.delivered,
---                          archive.files and archive.jobs, as in `counters`
+--   namespace:<name> hash  also of the default one, which has the name '': credits, reserved, queued_credits, purged.credits
+--                          and failed.<code>, as in batch:<name>; in_flight: jobs with a slot; day.<n>, month.<yyyymm> and
+--                          purged.day.<n>, lost.day.<n> and lost.month.<yyyymm>, as in `counters`; of any but the default one also callbacks.delivered,
+--                          archive.files and archive.jobs
+--   key:<name>     hash    the same of jobs that were enqueued with the API key of that name
+--   owners         zset    namespace/<name> and key/<name> that ever had a job; score = since when
 --   id_secret      string  the secret from which ids are derived; 'unkeyed' if jobs existed before there was one
 --
 -- Jobs
@@ -26,7 +29,8 @@
 --                          cancelling (time of the cancellation request, while charging or unsure),
 --                          shared_voice (id of the voice that it shares), sha256 (of the recording),
 --                          voice.task, music.task (upstream's current task), orders (JSON: upstream's task by attempt,
---                          of each charged order), lost_orders (JSON: stage by attempt, of orders that may have been
+--                          of each charged order), submissions (JSON: day and cost by attempt, of each order that was
+--                          sent), lost_orders (JSON: stage by attempt, of orders that may have been
 --                          charged and were given up or resubmitted), failure_report (JSON: a failure that upstream
 --                          reported once), resubmit (1: submit again when that failure is confirmed),
 --                          upstream_response (start of an unreadable response to its last order),
@@ -54,6 +58,7 @@
 --   lanes:<rank>   zset    batches with such a lane; score = turn order
 --   backlog        hash    queued_credits: what queued and waiting jobs will spend
 --   wake           list    one element while there may be a job to admit
+--   admit_stops    string  JSON, if the last admission passed over too many lanes or jobs: where the next one continues
 --
 -- Voices
 --   voice:<voice>  hash    a voice by its recording (url-…, sha256-…) or its name in a batch (named-…): creator (the
@@ -69,8 +74,9 @@
 --   batches        zset    names of the batches of one namespace that have jobs; score = when the first was created
 --   batch:<name>   hash    number of jobs by state; credits; queued_credits: as in `backlog`; reserved: as in `counters`,
 --                          plus the cost of lost orders that were given up or resubmitted; purged.credits: credits of purged jobs,
---                          included in credits; failed.<code>: number of failed jobs; settings: max_credits,
---                          max_in_flight, stop_after, stop_min, paused, callback_url, callback_source (who set it);
+--                          included in credits; failed.<code>: number of failed jobs; day.<n>, month.<yyyymm> and
+--                          purged.day.<n>, as in `counters`, but days are kept; settings: max_credits, max_in_flight,
+--                          stop_after, stop_min, paused, callback_url, callback_source (who set it);
 --                          settled_count: how many callbacks were created for it; sample.settled, sample.failed,
 --                          sample.failed.<code>, sample.free (failures for which nothing was paid): outcomes since the
 --                          last stop (lib/stop_loss.lua); sample.round: number of ended stops; stopped (JSON, while it
@@ -90,25 +96,34 @@
 --   unanswered:<reason> set subjects of failed requests since upstream last responded: ids, `balance`, `any`
 --   settings       hash    the limits in the workers' settings
 --   limits         hash    limits set at run time: in_flight, submit_rate, min_balance
---   budget:<owner> hash    day, month: credits that the owner (account, namespace/<name>) may spend in a period (UTC)
+--   budget:<owner> hash    day, month: credits that the owner (account, namespace/<name>, key/<name>) may spend in a period
+--                          (UTC); max_in_flight: its jobs in flight (of an API key in Redis a copy of what its record
+--                          says); hard: 1 = new jobs over it are refused; callback_url, callback_source: as of a batch
+--   budgets:reported hash  "<owner> <period>": the end of the period, the limit, and the percentage of its use that was
+--                          reported last; seq: number of callbacks about budgets
+--   budgets        set     owners that have a budget
 --   poll_durations:<kind> list "over within": durations of the latest orders of a stage and model
 --   poll_kinds     set     those kinds
 --   poll_schedules hash    by kind, JSON: the ages at which orders are polled
 --   lock:<name>    string  held by the worker that does something for all workers
 --
 -- Credits
---   counters       hash    <stage>.charges, <stage>.credits, day.<n>, month.<yyyymm>: permanent; corrected.credits: what repairs added;
+--   counters       hash    <stage>.charges, <stage>.credits: permanent; day.<n>, month.<yyyymm>: credits of orders that were
+--                          submitted then (UTC; n since 1970, 400 days are kept); purged.day.<n>: those of purged jobs,
+--                          included in day.<n>; lost.day.<n>,
+--                          lost.month.<yyyymm>: cost of lost orders of removed jobs that were submitted then; days_from: first day of which the counters of owners are complete; corrected.credits: what repairs added;
 --                          corrections: number of repairs; reserved: credits reserved for jobs in flight and unsure
 --                          jobs; unsettled: cost of lost orders that were given up or resubmitted; failed.<code>:
 --                          number of failed jobs; lane_turn: last turn given to a lane; callbacks.delivered;
 --                          archive.files, archive.jobs: how many were archived; purged.<state>: number of purged jobs;
---                          purged.credits: what they had spent
+--                          purged.credits: what they had spent; purged.unsettled: the part of
+--                          unsettled that they had
 --   account        hash    credits by our count, at (time of upstream's last report), shortage (JSON, while the next
 --                          job cannot be paid), drift (JSON, while more credits are gone than were counted)
 --   balances       list    JSON: balances reported by upstream, with our spending and orders at that time
 --
 -- Callbacks
---   callback:<id>  hash    subject (job:<id> or batch:<name>), seq (its order there), type, at, snapshot (JSON: the record
+--   callback:<id>  hash    subject (job:<id>, batch:<name> or budget:<owner>), seq (its order there), type, at, snapshot (JSON: the record
 --                          at that time), batch; later attempts, reason, since (time of a manual redelivery). Deleted when
 --                          delivered
 --   callbacks:order:<subject> zset pending ids; score = seq. Only the first is due, the others wait for it
@@ -132,10 +147,12 @@
 --   rejected_messages:bytes string their total size
 --   audit_log      stream  changes made by people and programs (lib/audit_log.lua): id (of the change), actor, address,
 --                          action, namespace, job_id, batch, details (JSON), reason, credits, jobs; no empty fields
---   bulk_plan:<token> list a planned bulk change: JSON of its action and count, then "id version" for each job; expires
---   tombstones     hash    secret; by keyed hash of each erased id and recording (lib/removal.lua): when it was erased
+--   bulk_plan:<token> list a planned bulk change: JSON of its action and counts, then "id version namespace" of each job; it
+--                          expires
+--   tombstones     hash    secret; by keyed hash of each erased id and recording (lib/tombstones.lua): when it was erased
 --   erasing        zset    ids that are erased as soon as they are settled; score = when that was requested
---   erased_traces  set     JSON: id and batch ('' = none) of erased jobs that events, callbacks or the audit log may name
+--   erased_traces  set     JSON: id, batch ('' = none) and voice of the recording by URL ('' = none) of erased jobs that
+--                          events, callbacks, voices or the audit log may name
 --   erased_files   zset    JSON: id and batch of erased jobs whose archived files are to be deleted; score = when
 --   consent_required string exists while new jobs need metadata.consent_ref
 --   session:<id>   hash    a login to the job page, by the SHA-256 of its cookie: name of the API key, since, proof (keyed
@@ -144,7 +161,7 @@
 --   sessions:<name> zset   sessions of the API key of that name; score = since
 --   api_keys       hash    by name, JSON: an API key that was created at run time, without its secret (domain/api_keys.py);
 --                          a revoked one stays, so that its name is not given again
---   api_keys:version string number of changes of `api_keys`, by which gateways notice them
+--   api_keys:version string hash of all changes of `api_keys`, by which gateways notice them
 --   api_keys:last_used hash by name: time of the last request, about a minute exact
 --   api_keys:rate:<name> string time until which the key has used its requests (GCRA); expires then
 --   failed_logins  zset    addresses with failed logins; score = time of the last attempt
@@ -178,16 +195,33 @@ end
 -- Increments of counters, collected and written when the script ends or reads a counter.
 local increments = {}
 
+-- What owners use, by the name of their counters, as read by this script (lib/budgets.lua).
+local usages = {}
+
 local function add_to_counter(name, field, amount)
+  usages[name] = nil
   increments[name] = increments[name] or {}
   increments[name][field] = (increments[name][field] or 0) + amount
 end
 
--- Add to the counters of a job's batch and namespace.
-local function add_to_owners(batch, field, amount)
-  local namespace = namespace_of(batch)
-  if is_batch(batch) then add_to_counter('batch:' .. batch, field, amount) end
-  if namespace ~= '' then add_to_counter('namespace:' .. namespace, field, amount) end
+-- Return the name of the API key in the source of a job; nil if it was not enqueued with one.
+local function api_key_of(source) return source and source:match('^http:(.+)$') end
+
+-- Return the counters of a job's namespace and API key.
+local function spenders_of(job)
+  local name = api_key_of(job.source)
+  return { 'namespace:' .. namespace_of(job.batch), name and 'key:' .. name }
+end
+
+-- Return the counters of a job's batch, namespace and API key.
+local function owners_of(job)
+  local owners = spenders_of(job)
+  if is_batch(job.batch) then owners[#owners + 1] = 'batch:' .. job.batch end
+  return owners
+end
+
+local function add_to_owners(job, field, amount)
+  for _, counters in ipairs(owners_of(job)) do add_to_counter(counters, field, amount) end
 end
 
 -- Add 1 to a counter of the whole queue and of the namespace of a job or batch.
@@ -219,6 +253,7 @@ end
 
 -- Upstream's price of each stage in credits; the same as in voicequeue/domain/stage.py.
 local PRICE = { voice = 4, music = 15 }
+local PRICE_MIN = PRICE.voice
 
 -- Return the cost of a job from this stage to its end.
 local function cost_from_stage(stage, next_stage)
@@ -242,6 +277,7 @@ local function queued_credits(state, stage, next_stage)
   return 0
 end
 
+local IN_FLIGHT = { admitted = true, charging = true, pending = true }
 local FINAL = { succeeded = true, failed = true, cancelled = true }
 
 -- The index with the due time of a job in this state; nil if it has none.

@@ -2,16 +2,31 @@
 
 local has_balance
 
-local function spend(batch, stage, credits, now)
+local function spend(job, stage, credits, day)
   if has_balance == nil then has_balance = redis.call('EXISTS', key('account')) == 1 end
   add_to_counter('counters', stage .. '.charges', 1)
   add_to_counter('counters', stage .. '.credits', credits)
-  add_to_periods('counters', credits, now)
+  add_to_periods(job, credits, day)
   if has_balance then add_to_counter('account', 'credits', -credits) end
-  add_to_owners(batch, 'credits', credits)
-  if namespace_of(batch) ~= '' then
-    add_to_periods('namespace:' .. namespace_of(batch), credits, now)
+  add_to_owners(job, 'credits', credits)
+end
+
+-- Return the field `submissions` of a job with another order: its cost counts for the day of its submission, whenever
+-- upstream reports it.
+local function with_submission(job, attempt, credits, now)
+  local submissions = cjson.decode(job.submissions or '{}')
+  submissions[tostring(attempt)] = { day_of(now), credits }
+  return cjson.encode(submissions)
+end
+
+-- Return by day the cost of those orders of a job that were charged.
+local function credits_by_day(job)
+  local orders, by_day = cjson.decode(job.orders or '{}'), {}
+  for attempt, submission in pairs(cjson.decode(job.submissions or '{}')) do
+    local day, credits = unpack(submission)
+    if orders[attempt] then by_day[day] = (by_day[day] or 0) + credits end
   end
+  return by_day
 end
 
 -- Return whether one of these orders (the field of a record) is this task of upstream.
@@ -23,10 +38,10 @@ local function has_task(orders, task_id)
 end
 
 -- Count a lost order as unsettled when it is given up or resubmitted (credits > 0), and no longer when it is known to
--- be charged (< 0). Its batch and its namespace keep its cost reserved in between.
-local function add_unsettled(batch, credits)
+-- be charged (< 0). Its batch, namespace and API key keep its cost reserved in between.
+local function add_unsettled(job, credits)
   add_to_counter('counters', 'unsettled', credits)
-  add_to_owners(batch, 'reserved', credits)
+  add_to_owners(job, 'reserved', credits)
 end
 
 -- Return the cost of a job's lost orders that were given up or resubmitted and that upstream has not reported since.
@@ -38,12 +53,26 @@ local function unsettled_credits(job)
   return credits
 end
 
--- Count an order of a job, by its attempt. Returns the new fields `orders` and `credits`; nil if it was counted before.
+-- Return by day the cost of those orders that were submitted on it; of an earlier release's the day is unknown.
+local function unsettled_by_day(job)
+  local orders, by_day = cjson.decode(job.orders or '{}'), {}
+  local submissions = cjson.decode(job.submissions or '{}')
+  for attempt in pairs(cjson.decode(job.lost_orders or '{}')) do
+    local day, credits = unpack(not orders[attempt] and submissions[attempt] or {})
+    if day then by_day[day] = (by_day[day] or 0) + credits end
+  end
+  return by_day
+end
+
+-- Count an order of a job, by its attempt. Returns the new fields `orders`, `credits` and `submissions`; nil if it was
+-- counted before.
 local function count_order(job, order, now)
   local orders, attempt = cjson.decode(job.orders or '{}'), tostring(order.attempt)
   if orders[attempt] then return nil end
   orders[attempt] = order.task_id or ''
-  if cjson.decode(job.lost_orders or '{}')[attempt] then add_unsettled(job.batch, -order.credits) end
-  spend(job.batch, order.stage, order.credits, now)
-  return cjson.encode(orders), (job.credits or 0) + order.credits
+  if cjson.decode(job.lost_orders or '{}')[attempt] then add_unsettled(job, -order.credits) end
+  local submission = cjson.decode(job.submissions or '{}')[attempt] -- nil: an earlier release submitted it
+  local submissions = submission and job.submissions or with_submission(job, attempt, order.credits, now)
+  spend(job, order.stage, order.credits, submission and submission[1] or day_of(now))
+  return cjson.encode(orders), (job.credits or 0) + order.credits, submissions
 end

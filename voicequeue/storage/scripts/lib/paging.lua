@@ -26,3 +26,15 @@ local function page_of(set, is_descending, score, member, count)
   local from = score == '' and 0 or count_before()
   return redis.call(is_descending and 'ZREVRANGE' or 'ZRANGE', set, from, from + count - 1, 'WITHSCORES')
 end
+
+-- Return a function that returns whether a job has one of these recordings.
+local function names_recording(recordings)
+  local wanted = {}
+  for _, name in ipairs(recordings) do wanted[name] = true end
+  return function(spec, batch, sha256)
+    for _, name in ipairs(recordings_of(batch, cjson.decode(spec).audio_url, sha256)) do
+      if wanted[name] then return true end
+    end
+    return false
+  end
+end

@@ -6,48 +6,16 @@ local function remove_job(id, job)
   redis.call('ZREM', state_index(job.state, job.batch), id)
   redis.call('ZREM', key('archive:failed'), id)
   add_to_state_count(job.state, job.stage, -1)
-  count_failure(job.failure, job.batch, -1)
+  count_failure(job.failure, job, -1)
   add_to_counter('counters', 'purged.' .. job.state, 1)
   add_to_counter('counters', 'purged.credits', credits)
   if job.shared_voice then leave_voice(job.shared_voice) end
-  add_to_owners(job.batch, 'purged.credits', credits)
-  -- The cost of its lost orders is no longer reserved.
-  add_to_owners(job.batch, 'reserved', -unsettled_credits(job))
+  add_to_owners(job, 'purged.credits', credits)
+  add_to_purged_days(job, credits_by_day(job))
+  -- The cost of its lost orders is reserved only for the day and month in which they may have been charged.
+  add_lost_of_removed(job, unsettled_by_day(job))
+  add_to_owners(job, 'reserved', -unsettled_credits(job))
+  add_to_counter('counters', 'purged.unsettled', unsettled_credits(job))
   if is_batch(job.batch) then remove_from_batch(job.batch, id, job.state) end
   redis.call('XADD', key('purged'), 'MAXLEN', '~', EVENTS_KEPT, '*', 'id', id, 'batch', job.batch or '')
-end
-
--- Return the tombstone of an erased id or recording: its hash, keyed with the secret of the tombstones.
-local function tombstone(secret, name) return redis.sha1hex(secret .. redis.sha1hex(secret .. name)) end
-
--- Return the names of the recording of a job as tombstones and voices have them, with its namespace.
-local function recordings_of(batch, audio_url, sha256)
-  local namespace, names = namespace_of(batch), {}
-  local prefix = namespace == '' and '' or namespace .. '/'
-  if audio_url then names[1] = prefix .. 'url-' .. redis.sha1hex(audio_url) end
-  if sha256 and sha256 ~= '' then names[#names + 1] = prefix .. 'sha256-' .. sha256 end
-  return names
-end
-
--- Return a function that returns whether a new job has the id or the recording of an erased one.
-local function erased_jobs()
-  local secret = redis.call('HGET', key('tombstones'), 'secret')
-  return function(id, spec, batch, sha256)
-    if not secret then return false end
-    local names = recordings_of(batch, cjson.decode(spec).audio_url, sha256)
-    names[#names + 1] = id
-    for i, name in ipairs(names) do names[i] = tombstone(secret, name) end
-    for _, at in ipairs(redis.call('HMGET', key('tombstones'), unpack(names))) do if at then return true end end
-    return false
-  end
-end
-
--- Return a function that returns whether a job lacks the consent that the queue requires.
-local function consent_policy()
-  if redis.call('EXISTS', key('consent_required')) == 0 then return function() return false end end
-  return function(spec)
-    local metadata = cjson.decode(spec).metadata
-    local consent = type(metadata) == 'table' and metadata.consent_ref
-    return not (type(consent) == 'string' and consent:find('%S'))
-  end
 end

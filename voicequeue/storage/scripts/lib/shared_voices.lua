@@ -28,6 +28,11 @@ local function is_other_recording(voice, url)
   return redis.call('HGET', voice_key(voice), 'recording') ~= url
 end
 
+-- Forget a name that `is_other_recording` has given, and that no job uses.
+local function forget_unused_name(voice)
+  if is_named(voice) and redis.call('HGET', voice_key(voice), 'jobs') == '0' then redis.call('DEL', voice_key(voice)) end
+end
+
 -- Give the job a voice that another job has created.
 local function use_voice(id, created, now)
   local job_key = key('job:' .. id)
@@ -41,8 +46,8 @@ end
 
 local function fail_with(id, failure, now)
   redis.call('HSET', key('job:' .. id), 'failure', failure, 'settled', now)
-  local batch = transition(id, { to = 'failed', stage = 'voice', reason = cjson.decode(failure).code }, now)
-  count_failure(failure, batch, 1)
+  local job = transition(id, { to = 'failed', stage = 'voice', reason = cjson.decode(failure).code }, now)
+  count_failure(failure, job, 1)
 end
 
 -- Apply the outcome of a voice to the jobs that wait for it: they use it, fail with it, or the first of them creates
@@ -98,14 +103,16 @@ local function replace_creator(voice, creator, id, now)
   transition(creator, { to = 'waiting', stage = 'voice', reason = 'job ' .. id .. ' creates the voice sooner' }, now)
 end
 
--- Make this job the creator if the current creator is queued and starts later: its priority is lower, or its batch
--- may start nothing (it is paused, or its credit limit is reached). Returns whether it did.
+-- Make this job the creator if the current creator is queued and starts later: its priority is lower, or it may not start
+-- (its batch is paused, or a limit is reached). Returns whether it did.
 local function take_over_creation(voice, id, now)
   local creator_id = redis.call('HGET', voice_key(voice), 'creator')
-  local creator = creator_id and read_fields('job:' .. creator_id, { 'state', 'rank', 'batch', 'next_stage' })
+  local creator = creator_id and read_fields('job:' .. creator_id, { 'state', 'rank', 'batch', 'next_stage', 'source' })
   if not creator or creator.state ~= 'queued' then return false end
-  local job = read_fields('job:' .. id, { 'rank', 'batch', 'next_stage' })
-  local function may_start(record) return batch_allows(record.batch or '', cost_from_stage('voice', record.next_stage)) end
+  local job = read_fields('job:' .. id, { 'rank', 'batch', 'next_stage', 'source' })
+  local function may_start(record)
+    return #limit_holds(record, 1, cost_from_stage('voice', record.next_stage), now) == 0
+  end
   local is_blocked = not may_start(creator)
   if not may_start(job) or not (is_blocked or job.rank < creator.rank) then return false end
   replace_creator(voice, creator_id, id, now)

@@ -33,23 +33,26 @@ local function add_to_state_count(state, stage, change)
 end
 
 -- Update the indexes and counters that follow from the state.
-local function update_state_indexes(id, batch, from, to, now)
+local function update_state_indexes(id, job, from, to, now)
+  local batch = job.batch
   if from ~= 'queued' then redis.call('ZREM', state_index(from, batch), id) end
   if to ~= 'queued' then redis.call('ZADD', state_index(to, batch), now, id) end
   if is_batch(batch) and from ~= to then
     add_to_counter('batch:' .. batch, from, -1)
     add_to_counter('batch:' .. batch, to, 1)
   end
+  local slots = (IN_FLIGHT[to] and 1 or 0) - (IN_FLIGHT[from] and 1 or 0)
+  for _, counters in ipairs(spenders_of(job)) do add_to_counter(counters, 'in_flight', slots) end
 end
 
-local function reserve_credits(batch, change)
+local function reserve_credits(job, change)
   add_to_counter('counters', 'reserved', change)
-  add_to_owners(batch, 'reserved', change)
+  add_to_owners(job, 'reserved', change)
 end
 
-local function add_queued_credits(batch, change)
+local function add_queued_credits(job, change)
   add_to_counter('backlog', 'queued_credits', change)
-  add_to_owners(batch, 'queued_credits', change)
+  add_to_owners(job, 'queued_credits', change)
 end
 
 -- Write the first record of a job, and count its credits; fields with the value '' are omitted.
@@ -62,7 +65,9 @@ local function create_record(id, spec, created, rank, batch, stage, next_stage, 
   if sha256 ~= '' then fields[#fields + 1] = 'sha256'; fields[#fields + 1] = sha256 end
   if source_row ~= '' then fields[#fields + 1] = 'source_row'; fields[#fields + 1] = source_row end
   redis.call('HSET', key('job:' .. id), unpack(fields))
-  add_queued_credits(batch ~= '' and batch, cost_from_stage(stage, next_stage ~= '' and next_stage))
+  local job = { batch = batch, source = source }
+  list_owners(job, created)
+  add_queued_credits(job, cost_from_stage(stage, next_stage ~= '' and next_stage))
 end
 
 -- Update the slot, the lane or the queue for a voice.
@@ -81,17 +86,17 @@ local function update_position(id, from, job, t)
   if FINAL[t.to] then redis.call('ZREM', key('start_by'), id) end
 end
 
-local function count_failure(failure, batch, amount)
+local function count_failure(failure, job, amount)
   if not failure then return end
   local field = 'failed.' .. cjson.decode(failure).code
   add_to_counter('counters', field, amount)
-  add_to_owners(batch, field, amount)
+  add_to_owners(job, field, amount)
 end
 
 -- The fields of a record that a transition depends on.
 local RECORD_FIELDS = { 'state', 'stage', 'version', 'batch', 'rank', 'created', 'updated', 'attempt', 'next_stage',
   'requeued_at', 'shared_voice', 'failure', 'credits', 'orders', 'lost_orders', 'refused', 'cancelling', 'sampled',
-  'recheck' }
+  'recheck', 'source', 'submissions' }
 local function read_record(id) return read_fields('job:' .. id, RECORD_FIELDS) end
 
 -- States from which the current order may still be sent.
@@ -99,7 +104,7 @@ local BEFORE_SUBMISSION = { queued = true, admitted = true, charging = true }
 
 -- Write one transition. The caller has compared the version.
 -- t = {to, stage, due, reason, task_id, attempt, set = {field: value}, unset = [field]}; `job` is the record, if the
--- caller has read it, and is updated with the fields that were set. Returns the job's batch.
+-- caller has read it, and is updated with the fields that were set. Returns the record.
 local function transition(id, t, now, job)
   job = job or read_record(id)
   local from, stage, since = job.state, job.stage, job.updated or job.created or now
@@ -118,20 +123,20 @@ local function transition(id, t, now, job)
   -- Once its recording was accepted, or its order is not to be sent, earlier failures of the check no longer count.
   local is_unchecked = t.stage == stage and (t.to == 'queued' or t.to == 'admitted')
   if job.recheck and not is_unchecked then redis.call('HDEL', key('job:' .. id), 'recheck') end
-  update_state_indexes(id, job.batch, from, t.to, now)
+  update_state_indexes(id, job, from, t.to, now)
   if from ~= t.to or stage ~= t.stage then
     add_to_state_count(from, stage, -1)
     add_to_state_count(t.to, t.stage, 1)
   end
-  reserve_credits(job.batch, reserved_credits(t.to, t.stage, job.next_stage, job.cancelling) - reserved)
-  add_queued_credits(job.batch, queued_credits(t.to, t.stage, job.next_stage) - queued)
+  reserve_credits(job, reserved_credits(t.to, t.stage, job.next_stage, job.cancelling) - reserved)
+  add_queued_credits(job, queued_credits(t.to, t.stage, job.next_stage) - queued)
   update_position(id, from, job, t)
   redis.call('RPUSH', key('timeline:' .. id), cjson.encode({
     at = now, state = t.to, stage = t.stage, reason = t.reason, task_id = t.task_id,
     attempt = t.attempt or tonumber(job.attempt or 0) }))
   add_event(id, job.batch, t.to, t.stage, t.reason, string.format('%.3f', math.max(0, now - since)))
   if from ~= t.to then enqueue_callbacks(id, job.batch, from, t.to, job.version + 1, now) end
-  return job.batch
+  return job
 end
 
 -- Add an id to an index (`belongs` = 1) or remove it (0), as its record requires. Returns 1 if the index was wrong.

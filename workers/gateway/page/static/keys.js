@@ -17,6 +17,11 @@ const KEYS = {
   k: () => step(-1),
 };
 
+// A choice that is a filter takes effect at once.
+const filter = document.querySelector("select[data-submits]");
+if (filter) filter.nextElementSibling.hidden = true;
+filter?.addEventListener("change", () => filter.form.submit());
+
 document.addEventListener("keydown", (event) => {
   const isTyping = event.target.closest("input, textarea, select, dialog[open]");
   if (isTyping || event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return;

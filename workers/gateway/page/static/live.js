@@ -48,11 +48,20 @@ async function refresh() {
 
 // Confirmation pages are not updated.
 if (!("still" in main.dataset)) {
-  const changes = new EventSource("/live");
+  const namespace = new URLSearchParams(location.search).get("namespace");
+  const changes = new EventSource(namespace === null ? "/live" : `/live?${new URLSearchParams({ namespace })}`);
   changes.addEventListener("changed", refresh);
   changes.addEventListener("open", () => isStale && refresh());
   setInterval(() => isStale && refresh(), 2000);
 }
+
+// A form is sent once: a second click would repeat the change, and show its error instead of the result.
+document.addEventListener("submit", (event) => {
+  if (event.target.method !== "post") return;
+  if ("sent" in event.target.dataset) event.preventDefault();
+  event.target.dataset.sent = "";
+});
+addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent));
 
 // A search without results so far continues automatically.
 const nextPage = document.querySelector("a[data-search-on]");
