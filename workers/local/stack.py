@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from config.settings import Settings
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.namespaces import ALL
 from voicequeue.domain.states import State
+from voicequeue.errors import StoreUnavailableError
 from workers import local_token, private_files
 from workers.local.environment_file import SIMULATED_KEY, EnvironmentFile
 from workers.local.ports import free_port
@@ -220,15 +222,14 @@ class Stack:
         return Endpoint("web", "the gateway", url, (port,), partial(answers_http, f"{url}/healthz"))
 
     def gateway_token(self) -> str | None:
-        """Return the gateway's local token; None if there are API keys, which only their owners have.
-
-        Raises StoreUnavailableError.
-        """
+        """Return the gateway's local token; None if there are API keys, which only their owners have."""
         if self._settings.api_keys.get_secret_value() or self._env.get("VOICEQUEUE_API_KEYS"):
             return None
-        with VoiceQueue(self._env["REDIS_URL"], prefix=self._settings.prefix, namespace=ALL) as queue:
-            has_keys = any(key.revoked_at is None for key in queue.api_keys())
-        return None if has_keys else local_token.read(self._token_file)
+        url = self._env.get("REDIS_URL", self._settings.redis_url)
+        with suppress(StoreUnavailableError), VoiceQueue(url, prefix=self._settings.prefix, namespace=ALL) as queue:
+            if any(key.revoked_at is None for key in queue.api_keys()):
+                return None
+        return local_token.read(self._token_file)
 
     # ── Flower ────────────────────────────────────────────────────────────────────────────────────
 

@@ -132,6 +132,7 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
         "job": [spec, voice(key="unsure"), voice_with_song(key="new", batch="spring", voice="ana")],
         "jobs": [[spec, voice(key="created", reuse=True)]],
         "audio_url": [None, "https://a.example/b.wav"],
+        "audio_sha256": [None, "0" * 64],
         "url": [None, "https://elsewhere.example/"],
         "undelivered": [False, True],
         "failed": [False, True],
