@@ -17,8 +17,9 @@ DAY_S = 86_400
 
 
 def remaining_stages(record: dict[str, str]) -> list[Stage]:
-    """Return the stage of a job and those after it."""
-    return [Stage(record[field]) for field in ("stage", "next_stage") if field in record]
+    """Return the stage of a job and the one after it, if any."""
+    stages = {record["stage"], record.get("next_stage", record["stage"])}
+    return [stage for stage in Stage if stage in stages]
 
 
 def reserved_credits(record: dict[str, str]) -> int:
