@@ -16,10 +16,15 @@ from voicequeue.domain.stage import PRICES
 DAY_S = 86_400
 
 
+def remaining_stages(record: dict[str, str]) -> list[Stage]:
+    """Return the stage of a job and the one after it, if any."""
+    stages = {record["stage"], record.get("next_stage", record["stage"])}
+    return [stage for stage in Stage if stage in stages]
+
+
 def reserved_credits(record: dict[str, str]) -> int:
     """Return the credits reserved for a job: what it may still spend in flight or unsure."""
-    begun = list(Stage)[list(Stage).index(Stage(record["stage"])) :]
-    stages = begun if "next_stage" in record else begun[:1]
+    stages = remaining_stages(record)
     ordered = stages[:1] if "cancelling" in record else stages
     still = {State.ADMITTED: stages, State.CHARGING: ordered, State.UNSURE: ordered, State.PENDING: stages[1:]}
     return sum(PRICES[stage] for stage in still.get(State(record["state"]), []))
@@ -27,8 +32,7 @@ def reserved_credits(record: dict[str, str]) -> int:
 
 def queued_credits(record: dict[str, str]) -> int:
     """Return the credits that a queued or waiting job will spend; the voice is counted for the job that creates it."""
-    begun = list(Stage)[list(Stage).index(Stage(record["stage"])) :]
-    stages = begun if "next_stage" in record else begun[:1]
+    stages = remaining_stages(record)
     still = {State.QUEUED: stages, State.WAITING: stages[1:]}
     return sum(PRICES[stage] for stage in still.get(State(record["state"]), []))
 

@@ -96,7 +96,7 @@ class ApiKeyMethods(ReadMethods):
             key_name: Name of the key.
             scopes: What it may do. None leaves this as it is.
             limits: Limits to change, by name, such as `{"requests_per_s": 5}`; or all of its limits, as `KeyLimits`.
-                None leaves them as they are.
+                None leaves them as they are. Without scopes and limits nothing changes, and its logins remain.
 
         Raises:
             InvalidStateError: As for `create_api_key`.
@@ -106,6 +106,11 @@ class ApiKeyMethods(ReadMethods):
         """
         new_scopes = None if scopes is None else frozenset(scopes)
         require_that("scopes", new_scopes is None or bool(new_scopes), f"must be of {', '.join(Scope)}")
+
+        if new_scopes is None and not limits:
+            self._require_operator("edit_api_key")
+            with translated_errors():
+                return self._active_key(key_name)[1]
 
         def edited(key: ApiKey) -> ApiKey:
             changed = limits if isinstance(limits, KeyLimits) else replace(key.limits, **(limits or {}))
@@ -155,16 +160,21 @@ class ApiKeyMethods(ReadMethods):
         self._require_operator(action)
         with translated_errors():
             while True:
-                record = self._store.api_keys.record(key_name)
-                before = from_record(key_name, record) if record else None
-                if before is None or before.revoked_at is not None:
-                    raise ApiKeyNotFoundError(key_name)
+                record, before = self._active_key(key_name)
                 key = change(before)
                 amend(namespace=key.namespace, details=_details(key))
                 if self._store.api_keys.write(key, before=record):
                     break
             self._store.sessions.end_all(key_name)
         return key
+
+    def _active_key(self, key_name: str) -> tuple[str, ApiKey]:
+        """Return the record of a key that is not revoked, and the key. Raises ApiKeyNotFoundError."""
+        record = self._store.api_keys.record(key_name)
+        key = from_record(key_name, record) if record else None
+        if key is None or key.revoked_at is not None:
+            raise ApiKeyNotFoundError(key_name)
+        return record, key
 
 
 def _details(key: ApiKey) -> dict[str, str]:

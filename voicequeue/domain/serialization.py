@@ -133,13 +133,14 @@ def parse_batch(qualified: str, record: Mapping[str, str]) -> Batch:
     limits = {limit: int(record[limit]) for limit in ("max_credits", "max_in_flight", "stop_min") if limit in record}
     stop = parse_stop(record.get("stopped"))
     is_paused = stop is not None or record.get("paused", "0") == "1"
-    spent, reserved, queued = (int(record.get(field, 0)) for field in ("credits", "reserved", "queued_credits"))
+    amounts = ("credits", "reserved", "lost.credits", "queued_credits")
+    spent, reserved, lost, queued = (int(record.get(field, 0)) for field in amounts)
     return Batch(
         name,
         parse_states(record),
         spent,
         is_paused=is_paused,
-        reserved_credits=reserved,
+        reserved_credits=reserved + lost,
         queued_credits=max(0, queued),
         failures=parse_failures(record),
         stop_after=float(record["stop_after"]) if "stop_after" in record else None,

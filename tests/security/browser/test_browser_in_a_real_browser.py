@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, expect
+from playwright.sync_api import Browser, BrowserContext, Frame, expect
 
 from tests.conftest import eventually
 from tests.security.surface import site
@@ -106,7 +106,12 @@ def test_a_framed_page_shows_nothing_and_cannot_be_clicked(
         page = context.new_page()
         page.goto(evil, wait_until="load")
 
-        framed = [frame for frame in page.frames if frame is not page.main_frame]
+        def framed_pages() -> list[Frame]:
+            page.evaluate("true")  # receives what the browser has reported
+            return [frame for frame in page.frames if frame is not page.main_frame]
+
+        eventually(lambda: all(frame.url for frame in framed_pages()))  # '' before the browser has reported it
+        framed = framed_pages()
         assert {*paths} <= {frame.name for frame in framed}
         assert {frame.url for frame in framed} <= {"chrome-error://chromewebdata/", "about:blank"}
 

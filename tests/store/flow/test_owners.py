@@ -226,7 +226,7 @@ def test_a_shared_voice_is_not_kept_by_a_key_at_its_limit(store: JobStore) -> No
 
 
 def test_what_purged_jobs_spent_stays_counted(owner: Owner) -> None:
-    """The audit knows it of every day; a lost order counts in its day without its job, too, not in a batch."""
+    """The audit knows it of every day; a lost order counts without its job, too."""
     owner.limit(60)
     [first, *_] = owner.enqueue(3)
     owner.store.admit(NOW)
@@ -238,9 +238,8 @@ def test_what_purged_jobs_spent_stays_counted(owner: Owner) -> None:
     assert audit(owner.redis, owner.prefix) == []
     assert_consistent(owner.redis, owner.prefix)
     owner.enqueue(1)
-    if not owner.name.startswith("batch/"):
-        assert submitted(owner.store) == []
-        owner.limit(61)
+    assert submitted(owner.store) == []
+    owner.limit(61)
     assert len(submitted(owner.store)) == 1
 
 

@@ -14,16 +14,17 @@ from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.job_store import JobStore
 
 
-def start(store: JobStore, key: str, now: float) -> str | None:
+def start(store: JobStore, key: str, now: float, batch: str | None = None) -> str | None:
     """Enqueue a voice of an API key and admit it. Return its id; None if it waits."""
-    [job_id] = enqueue_jobs(store, voice(key=key, audio_url=f"{URL}?{key}"), now=now, source="http:app")
+    spec = voice(key=key, audio_url=f"{URL}?{key}", batch=batch)
+    [job_id] = enqueue_jobs(store, spec, now=now, source="http:app")
     store.admit(now, at_most=10)
     return job_id if get_job(store, job_id).state is State.ADMITTED else None
 
 
-def lose_and_remove(store: JobStore, way: str) -> None:
+def lose_and_remove(store: JobStore, way: str, batch: str | None = None) -> None:
     """Lose the answer to an order, give the job up, and remove it."""
-    job_id = start(store, "lost", NOW)
+    job_id = start(store, "lost", NOW, batch)
     assert job_id is not None
     claim_admitted(store, job_id)
     unsure = apply_transition(store, get_job(store, job_id), State.UNSURE, NOW, reason="no answer")
@@ -49,4 +50,23 @@ def test_a_removed_job_with_a_lost_order_gives_no_credits_back_in_its_period(
     assert_consistent(redis, prefix)
     assert audit(redis, prefix) == []
     store.admit(NOW + later_s, at_most=10)
+    assert store.counts_by_state()[State.ADMITTED] == 1
+
+
+@pytest.mark.parametrize("way", ["erase", "purge"])
+def test_a_removed_job_with_a_lost_order_gives_its_batch_no_credits_back(
+    store: JobStore, redis: Redis, prefix: str, way: str
+) -> None:
+    """Not even later: the limit of a batch has no end."""
+    store.set_batch_limits("spring", max_credits=7)
+    enqueue_jobs(store, voice(key="kept", audio_url=f"{URL}?kept", batch="spring", priority="bulk"), now=NOW)
+    lose_and_remove(store, way, "spring")
+    batch = store.batch("spring")
+    assert batch is not None
+    assert (batch.credits, batch.reserved_credits) == (0, 4)
+    assert start(store, "next", NOW + 40 * DAY_S, "spring") is None
+    assert_consistent(redis, prefix)
+    assert audit(redis, prefix) == []
+    store.set_batch_limits("spring", max_credits=8)
+    store.admit(NOW + 40 * DAY_S, at_most=10)
     assert store.counts_by_state()[State.ADMITTED] == 1

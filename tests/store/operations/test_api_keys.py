@@ -79,6 +79,17 @@ def test_keys_are_for_operators(valkey_url: str, prefix: str) -> None:
         VoiceQueue(valkey_url, prefix=prefix).create_api_key("shop", [Scope.READ], namespace="*")
 
 
+def test_an_edit_that_names_nothing_changes_nothing(operator: VoiceQueue, keys: ApiKeys) -> None:
+    """Gateways do not read the keys again, and the audit log has no entry of it."""
+    key = operator.create_api_key("shop", [Scope.READ], namespace="shop").key
+    version = keys.version()
+
+    assert operator.edit_api_key("shop", limits={}) == key
+
+    assert keys.version() == version
+    assert [entry.action for entry in operator.audit_log().items] == ["create_api_key"]
+
+
 def test_a_new_key_does_not_remove_the_budget_of_its_name(operator: VoiceQueue) -> None:
     """A key of the environment may have had it; the new key sets each of its limits, or is refused."""
     operator.set_budget("key/shop", day=5)

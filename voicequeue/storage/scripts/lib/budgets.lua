@@ -33,10 +33,11 @@ end
 local batch_settings = {} -- by batch
 local usage_of, budget_of, owner_holds, lane_holds, key_holds, limit_holds
 do
-  -- Return what the jobs of an owner use, read again after it has changed: slots; credits that upstream may still charge, of jobs in flight, of unsure and of
-  -- lost orders; credits spent in all (not of the account), today and this month, with what lost orders of removed jobs may
-  -- have spent then.
-  local USED = { 'admitted', 'charging', 'pending', 'in_flight', 'reserved', 'unsettled', 'purged.unsettled', 'credits' }
+  -- Return what the jobs of an owner use, read again after it has changed: slots; credits that upstream may still charge, of
+  -- jobs in flight, of unsure and of lost orders; credits spent in all (not of the account), today and this month, with what
+  -- lost orders of removed jobs may have spent then.
+  local USED = { 'admitted', 'charging', 'pending', 'in_flight', 'reserved', 'unsettled', 'purged.unsettled', 'credits',
+    'lost.credits' }
   function usage_of(owner, now)
     local counters = owner == 'account' and 'counters' or owner:gsub('/', ':', 1)
     if usages[counters] then return usages[counters] end
@@ -45,7 +46,7 @@ do
     local used = redis.call('HMGET', key(counters), day, month, 'lost.' .. day, 'lost.' .. month, unpack(USED))
     local function n(i) return tonumber(used[i] or 0) end
     usages[counters] = { day = n(1) + n(3), month = n(2) + n(4), in_flight = n(5) + n(6) + n(7) + n(8),
-      reserved = n(9) + n(10) - n(11), credits = n(12) }
+      reserved = n(9) + n(10) - n(11), credits = n(12) + n(13) }
     return usages[counters]
   end
 

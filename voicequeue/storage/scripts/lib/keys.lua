@@ -9,8 +9,8 @@
 --   namespaces     zset    every namespace but the default one that ever had a job or rejected message; score = since when
 --   namespace:<name> hash  also of the default one, which has the name '': credits, reserved, queued_credits, purged.credits
 --                          and failed.<code>, as in batch:<name>; in_flight: jobs with a slot; day.<n>, month.<yyyymm> and
---                          purged.day.<n>, lost.day.<n> and lost.month.<yyyymm>, as in `counters`; of any but the default one also callbacks.delivered,
---                          archive.files and archive.jobs
+--                          purged.day.<n>, lost.day.<n> and lost.month.<yyyymm>, as in `counters`; of any but the
+--                          default one also callbacks.delivered, archive.files and archive.jobs
 --   key:<name>     hash    the same of jobs that were enqueued with the API key of that name
 --   owners         zset    namespace/<name> and key/<name> that ever had a job; score = since when
 --   id_secret      string  the secret from which ids are derived; 'unkeyed' if jobs existed before there was one
@@ -75,7 +75,8 @@
 --   batch:<name>   hash    number of jobs by state; credits; queued_credits: as in `backlog`; reserved: as in `counters`,
 --                          plus the cost of lost orders that were given up or resubmitted; purged.credits: credits of purged jobs,
 --                          included in credits; failed.<code>: number of failed jobs; day.<n>, month.<yyyymm> and
---                          purged.day.<n>, as in `counters`, but days are kept; settings: max_credits, max_in_flight,
+--                          purged.day.<n>, as in `counters`, but days are kept; lost.credits: cost of lost orders of
+--                          removed jobs; settings: max_credits, max_in_flight,
 --                          stop_after, stop_min, paused, callback_url, callback_source (who set it);
 --                          settled_count: how many callbacks were created for it; sample.settled, sample.failed,
 --                          sample.failed.<code>, sample.free (failures for which nothing was paid): outcomes since the
@@ -110,8 +111,9 @@
 -- Credits
 --   counters       hash    <stage>.charges, <stage>.credits: permanent; day.<n>, month.<yyyymm>: credits of orders that were
 --                          submitted then (UTC; n since 1970, 400 days are kept); purged.day.<n>: those of purged jobs,
---                          included in day.<n>; lost.day.<n>,
---                          lost.month.<yyyymm>: cost of lost orders of removed jobs that were submitted then; days_from: first day of which the counters of owners are complete; corrected.credits: what repairs added;
+--                          included in day.<n>; lost.day.<n>, lost.month.<yyyymm>: cost of lost orders of removed jobs
+--                          that were submitted then; days_from: first day of which the counters of owners are complete;
+--                          corrected.credits: what repairs added;
 --                          corrections: number of repairs; reserved: credits reserved for jobs in flight and unsure
 --                          jobs; unsettled: cost of lost orders that were given up or resubmitted; failed.<code>:
 --                          number of failed jobs; lane_turn: last turn given to a lane; callbacks.delivered;

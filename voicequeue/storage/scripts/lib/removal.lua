@@ -12,8 +12,9 @@ local function remove_job(id, job)
   if job.shared_voice then leave_voice(job.shared_voice) end
   add_to_owners(job, 'purged.credits', credits)
   add_to_purged_days(job, credits_by_day(job))
-  -- The cost of its lost orders is reserved only for the day and month in which they may have been charged.
+  -- Its lost orders may have been charged: their cost stays counted, in budgets for the day and month of the order.
   add_lost_of_removed(job, unsettled_by_day(job))
+  if is_batch(job.batch) then add_to_counter('batch:' .. job.batch, 'lost.credits', unsettled_credits(job)) end
   add_to_owners(job, 'reserved', -unsettled_credits(job))
   add_to_counter('counters', 'purged.unsettled', unsettled_credits(job))
   if is_batch(job.batch) then remove_from_batch(job.batch, id, job.state) end
