@@ -37,8 +37,10 @@ from tests.tools.torture_setup import (
     LIMITED,
     REFUSALS,
     REFUSED,
+    SHARING,
     dials,
     differences,
+    recording_number,
     songs_of,
     spent_by,
     without_faults,
@@ -57,15 +59,6 @@ SETTLE_TIMEOUT_S = 60.0
 
 #: The last callback of a batch may take this many seconds.
 CALLBACK_TIMEOUT_S = 15.0
-
-
-#: One job in this many shares its voice, with as many others.
-SHARING = 4
-
-
-def _recording_number(number: int) -> int:
-    """Return the number of the recording for a job."""
-    return number if number % SHARING else number - number % (SHARING * SHARING)
 
 
 @dataclass
@@ -134,7 +127,7 @@ class Torture:
         numbers = range(self.enqueued, self.enqueued + count)
         voices = [
             VoiceJob(
-                audio_url=f"https://recordings.example/{_recording_number(number)}.wav",
+                audio_url=f"https://recordings.example/{recording_number(number)}.wav",
                 reuse=number % SHARING == 0,
                 song=Song(prompt="la la", title=f"{self.title} {number}"),
                 batch="torture",

@@ -55,6 +55,14 @@ LIMITED, LIMIT = "limited", 400
 #: on the next day.
 BUDGETED, BUDGET = "budgeted", 300
 
+#: One job in this many shares its voice, with as many others.
+SHARING = 4
+
+
+def recording_number(number: int) -> int:
+    """Return the number of the recording for a job."""
+    return number if number % SHARING else number - number % (SHARING * SHARING)
+
 
 def dials(seed: int, *, webhooks: bool) -> dict[str, object]:
     """Return the simulator's dials: every response shape, and each fault now and then."""

@@ -47,7 +47,7 @@ def connection_pool(
     adapt: Callable[[type[Connection]], type[Connection]] = lambda kind: kind,
     **options: Any,
 ) -> ConnectionPool:
-    """Return a pool of connections to the server, or to whichever server the sentinels name as the primary.
+    """Return a pool of connections to the server, or to the server that the sentinels name as the primary.
 
     `options` are redis-py's options of a connection. `adapt` may replace the class of the connections.
     """
