@@ -253,9 +253,7 @@ def test_every_script_is_run_by_the_storage() -> None:
     """Every script is used, and every used script exists."""
     text = "".join(path.read_text(encoding="utf-8") for path in STORAGE.rglob("*.py"))
 
-    assert set(re.findall(r'\b(?:run\w*|prepare_script)\([^"()]*"(\w+)"', text)) == {
-        script.stem for script in LUA
-    }
+    assert set(re.findall(r'\b(?:run\w*|prepare_script)\([^"()]*"(\w+)"', text)) == {script.stem for script in LUA}
     for script in LUA:
         assert f"\n{script.read_text(encoding='utf-8')}\n" in scripts.load(script.stem).source
 
