@@ -124,7 +124,8 @@ StartWithin = Annotated[
 
 
 def open_queue(*, namespace: str = ALL, reuse: bool | None = None, reason: str = "") -> VoiceQueue:
-    """Return the queue that REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S describe.
+    """Return the queue that REDIS_URL, VOICEQUEUE_PREFIX, VOICEQUEUE_WAIT_FOR_REDIS_S and VOICEQUEUE_REPLICAS_ACK
+    describe.
 
     `namespace` is where the command acts if neither `--namespace` nor VOICEQUEUE_NAMESPACE says so. `reuse` is whether
     jobs share voices by default; None takes VOICEQUEUE_REUSE_VOICES. Changes are recorded in the audit log as those of
@@ -140,7 +141,12 @@ def open_queue(*, namespace: str = ALL, reuse: bool | None = None, reason: str =
     reuse = _boolean("VOICEQUEUE_REUSE_VOICES") if reuse is None else reuse
     try:
         connected = VoiceQueue(
-            url, prefix=prefix, wait_for_redis_s=_number(wait_s), reuse=reuse, namespace=namespace_or(namespace)
+            url,
+            prefix=prefix,
+            wait_for_redis_s=_number(wait_s),
+            reuse=reuse,
+            namespace=namespace_or(namespace),
+            replicas_ack=_replicas_ack(),
         )
     except ValueError as error:
         settings = "REDIS_URL, VOICEQUEUE_PREFIX, VOICEQUEUE_NAMESPACE and VOICEQUEUE_WAIT_FOR_REDIS_S"
@@ -172,6 +178,13 @@ def _boolean(name: str) -> bool:
     if text not in _BOOLEANS:
         raise CommandSetupError(f"{name}: must be true or false")
     return _BOOLEANS[text]
+
+
+def _replicas_ack() -> int:
+    text = os.environ.get("VOICEQUEUE_REPLICAS_ACK") or "0"
+    if not text.isdecimal():
+        raise CommandSetupError("VOICEQUEUE_REPLICAS_ACK: must be a whole number of replicas, such as 1")
+    return int(text)
 
 
 def _number(text: str) -> float:

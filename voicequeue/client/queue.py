@@ -47,7 +47,7 @@ class VoiceQueue(
     Every method that calls Redis raises `StoreUnavailableError` if Redis does not answer or refuses the command.
 
     Args:
-        url: Redis URL, such as `redis://host:6379/0`; `rediss://` for TLS.
+        url: Redis URL, such as `redis://host:6379/0`; `rediss://` for TLS, `sentinel://` for a Redis that fails over.
         prefix: Prefix of all keys: 1 to 40 letters, digits, `.`, `_` and `-`. Workers and clients of one queue use the
             same prefix.
         wait_for_redis_s: Seconds for which each call retries while Redis is down, restarting, loading its file, failing
@@ -60,9 +60,12 @@ class VoiceQueue(
             `-`, or the default one, which has no name. Those of other namespaces do not exist for this client. `*` is
             for operators: it reads and changes all of them, names a batch as `NAMESPACE/BATCH`, controls the whole
             queue, and enqueues into the default namespace.
+        replicas_ack: Number of replicas of Redis that must have recorded what a call has written before it returns, as
+            VOICEQUEUE_REPLICAS_ACK for the workers. Otherwise it raises `StoreUnavailableError`, and is to be repeated.
 
     Raises:
-        ValueError: `url`, `prefix`, `app` or `namespace` is invalid, or `wait_for_redis_s` is negative.
+        ValueError: `url`, `prefix`, `app` or `namespace` is invalid, or `wait_for_redis_s` or `replicas_ack` is
+            negative.
     """
 
     def __init__(
@@ -74,13 +77,16 @@ class VoiceQueue(
         reuse: bool = False,
         app: str = "",
         namespace: str = DEFAULT,
+        replicas_ack: int = 0,
     ) -> None:
         self._source = Source.LIBRARY.with_caller(app)
         self._actor = Actor(self._source)
         if not wait_for_redis_s >= 0:
             raise ValueError("wait_for_redis_s must be 0 or more seconds")
+        if replicas_ack < 0:
+            raise ValueError("replicas_ack must be 0 or more replicas")
         self._redis = connect(url, wait_s=wait_for_redis_s)
-        self._store = JobStore(self._redis, prefix, namespace=namespace, reuse=reuse)
+        self._store = JobStore(self._redis, prefix, namespace=namespace, reuse=reuse, replicas_ack=replicas_ack)
         self._key_limits = KeyLimits()
         self._prefix = prefix
 

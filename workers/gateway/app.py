@@ -68,7 +68,9 @@ WEBHOOK_REDIS_WAIT_S = 5.0
 def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAPI:
     """Return the gateway for these settings and the bounds of its server."""
     bounds = bounds or ServerLimits()
-    connected = VoiceQueue(settings.redis_url, prefix=settings.prefix, namespace=ALL)
+    connected = VoiceQueue(
+        settings.redis_url, prefix=settings.prefix, namespace=ALL, replicas_ack=settings.replicas_ack
+    )
     # Each change needs the caller that asks for it: `acting` in workers/gateway/security/access.py.
     queue = without_actor(with_audio_hosts(connected, settings.audio_allowed_hosts))
     store = JobStore(connect(settings.redis_url), settings.prefix, limits=build_limits(settings))
@@ -92,7 +94,10 @@ def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAP
     app.include_router(callback_secrets.router(queue, access, root_secrets(settings)))
     # A webhook may be the first sign that MusicAPI accepted an order, which the in-flight limit depends on.
     patient = JobStore(
-        connect(settings.redis_url, wait_s=WEBHOOK_REDIS_WAIT_S), settings.prefix, limits=build_limits(settings)
+        connect(settings.redis_url, wait_s=WEBHOOK_REDIS_WAIT_S),
+        settings.prefix,
+        limits=build_limits(settings),
+        replicas_ack=settings.replicas_ack,
     )
     hooks = webhooks.router(patient, settings.secrets, _poll_now)
     app.include_router(hooks, include_in_schema=False)

@@ -16,9 +16,6 @@ DEFAULT_PREFIX = "voicequeue"
 
 _PAGE = 500
 
-#: How long replicas may take to acknowledge what was written (milliseconds).
-_WAIT_MS = 1_000
-
 #: A valid prefix: the hash tag of every key.
 PREFIX = r"[A-Za-z0-9_.-]{1,40}"
 
@@ -31,7 +28,8 @@ def celery_root(prefix: str) -> str:
 class Keyspace:
     """The keys under one prefix; scripts/lib/keys.lua lists them. `namespace` is the scope of reads (`*`: all).
 
-    `replicas_ack` is the number of replicas that must have recorded what `run_acknowledged` writes.
+    `replicas_ack` is the number of replicas that must have recorded what callers change, and what `run_acknowledged`
+    writes.
     """
 
     def __init__(
@@ -67,15 +65,15 @@ class Keyspace:
         """Run a script; return its reply, and whether enough replicas have recorded what it wrote."""
         if not self.replicas_ack:
             return self.run_script(script, *arguments), True
-        return scripts.run_acknowledged(self.redis, self.replicas_ack, _WAIT_MS, script, self._root, *arguments)
+        return scripts.run_acknowledged(self.redis, self.replicas_ack, script, self._root, *arguments)
 
     def run_change(self, script: str, *arguments: str | float) -> Any:
         """Run a script that changes something for callers, and record it in the audit log if a caller is named."""
-        return scripts.run_change(self.redis, script, self._root, *arguments)
+        return scripts.run_change(self.redis, script, self._root, *arguments, replicas=self.replicas_ack)
 
     def prepare_script(self, script: str, *arguments: str | float) -> scripts.ScriptCall:
         """Return a call of a script that runs while its caller does something else."""
-        return scripts.ScriptCall(self.redis, script, self._root, *arguments)
+        return scripts.ScriptCall(self.redis, script, self._root, *arguments, replicas=self.replicas_ack)
 
     def pages(self, key: str, *, latest_first: bool = False) -> Iterator[str]:
         """Yield the members of a sorted set by score, page by page; complete for members that stay, if it changes."""

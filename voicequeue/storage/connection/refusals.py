@@ -3,7 +3,7 @@
 It is out of memory, its disk is full, a failover has made it a replica, or too few replicas are connected. Such an
 error is treated like a lost connection: the connection is closed and the call is retried on a new one, which may reach
 another server. A refused command was not executed: a script is refused before its first write or not, a transaction as
-a whole.
+a whole. Except for UNREPLICATED, which is our own word: the primary has executed the command, its replicas have not.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ CURES: Mapping[str, str] = {
     "READONLY": "it is a replica: wait for the end of the failover, or let the Redis URL name the primary",
     "TRYAGAIN": "the cluster is moving its keys",
     "UNBLOCKED": "its role has changed: the next connection reaches the new primary",
+    "UNREPLICATED": "the primary has it, and a failover may forget it: connect the replicas, and repeat the call",
 }
 
 #: Errors from whose texts redis-py removes the code.
