@@ -9,6 +9,7 @@ import copy
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ Manifest = dict[str, Any]
 _FIELDS = {"apiVersion", "kind", "namespace", "resources", "components", "configMapGenerator", "patches", "images"}
 
 
+@cache
 def build(folder: Path) -> list[Manifest]:
-    """Return the manifests of the kustomization in the folder. ConfigMaps keep their names, without a hash."""
+    """Return the manifests of the kustomization in the folder; callers do not change them. ConfigMaps keep their names,
+    without a hash."""
     manifests: list[Manifest] = []
     _add(manifests, folder)
     return manifests
@@ -58,13 +61,7 @@ def _add(manifests: list[Manifest], folder: Path) -> None:
     """Add the manifests of a kustomization, or apply a component to those that are there."""
     kustomization = _read(folder / "kustomization.yaml")
     for name in kustomization.get("resources", []):
-        path = folder / name
-        if path.is_dir():
-            manifests += build(path)
-        else:
-            # Copied, because anchors share values, and patches change them in place.
-            documents = yaml.safe_load_all(path.read_text(encoding="utf-8"))
-            manifests += [json.loads(json.dumps(document)) for document in documents]
+        manifests += _resource(folder / name)
     for name in kustomization.get("components", []):
         _add(manifests, folder / name)
     for generator in kustomization.get("configMapGenerator", []):
@@ -77,11 +74,25 @@ def _add(manifests: list[Manifest], folder: Path) -> None:
     for image in kustomization.get("images", []):
         _rename_image(manifests, image)
     if namespace := kustomization.get("namespace"):
-        for manifest in manifests:
-            if manifest["kind"] == "Namespace":
-                manifest["metadata"]["name"] = namespace
-            else:
-                manifest["metadata"]["namespace"] = namespace
+        _set_namespace(manifests, namespace)
+
+
+def _resource(path: Path) -> list[Manifest]:
+    """Return the manifests of a file, or of another kustomization."""
+    manifests: list[Manifest] = []
+    if path.is_dir():
+        _add(manifests, path)
+    else:
+        # Copied, because anchors share values, and patches change them in place.
+        documents = yaml.safe_load_all(path.read_text(encoding="utf-8"))
+        manifests += [json.loads(json.dumps(document)) for document in documents]
+    return manifests
+
+
+def _set_namespace(manifests: list[Manifest], namespace: str) -> None:
+    for manifest in manifests:
+        field = "name" if manifest["kind"] == "Namespace" else "namespace"
+        manifest["metadata"][field] = namespace
 
 
 def _generate(manifests: list[Manifest], folder: Path, generator: Mapping[str, Any]) -> None:
