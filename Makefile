@@ -55,6 +55,7 @@ test: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run every test (a real Valkey 
 docs: $(READY)  ## Build the documentation site in build/docs; fails on a broken link
 	@$(BIN)/python -m config.reference
 	@$(BIN)/python -m workers.gateway.reference
+	@$(BIN)/python -m config.prometheus_rule
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
 	@echo "build/docs/index.html; serve it for the search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/docs"
 

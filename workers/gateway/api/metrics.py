@@ -18,7 +18,7 @@ from voicequeue.domain.budgets import LEVELS, OWNER_KINDS, PERIODS
 from voicequeue.domain.gate import HoldReason
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import Stage
-from voicequeue.domain.states import State
+from voicequeue.domain.states import ACTIVE, State
 from voicequeue.domain.status import BacklogLane, by_priority
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.job_store import JobStore
@@ -87,6 +87,7 @@ class QueueCollector(Collector):
         yield from _jobs(store, lines)
         yield from _ages(store, lines, now)
         yield from _flow(store, now)
+        yield _time_left(store, lines, now)
         yield from _credits(store, now)
         yield _budgets(store, now)
         yield from _requests(store)
@@ -156,6 +157,15 @@ def _flow(store: JobStore, now: float) -> Iterator[Metric]:
         "gate_closed",
         "1 while submission is stopped for this reason, else 0.",
         (({"reason": reason}, int(reason in closed)) for reason in HOLD_REASONS),
+    )
+
+
+def _time_left(store: JobStore, lines: list[BacklogLane], now: float) -> Metric:
+    states, pace = store.counts_by_state(lanes=lines), store.jobs_per_minute(now)
+    return _gauge(
+        "time_left_seconds",
+        "Time to settle all jobs at the pace of the last five minutes; absent while no job succeeds.",
+        [({}, sum(states[state] for state in ACTIVE) * 60 / pace)] if pace else [],
     )
 
 
