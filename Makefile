@@ -19,7 +19,7 @@ help:  ## Show this help
 
 setup: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Create .venv with the versions pinned in requirements.lock
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml voicequeue/version.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "voicequeue needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
@@ -68,6 +68,9 @@ check: $(READY)  ## Run the linter, the format check and the type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@# The library runs where its users' apps run.
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 --package voicequeue
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin --package voicequeue
 
 bench: $(READY)  ## Measure the enqueue rate, CPU per job and memory; PARTS="polling pacing keys preflight growth flight_ours processes peers flight" for the rest
 	@$(BIN)/python -m benchmarks $(PARTS)

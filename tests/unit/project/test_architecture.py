@@ -35,9 +35,10 @@ LUA = sorted((STORAGE / "scripts").glob("*.lua"))
 SHARED = sorted((STORAGE / "scripts" / "lib").glob("*.lua"))
 
 #: Subpackages that each subpackage of voicequeue may import.
-SHARED_BY_ALL = {"errors", "texts"}
+SHARED_BY_ALL = {"errors", "texts", "version"}
 ROOMS = {
     "texts": set[str](),
+    "version": set[str](),
     "errors": {"texts"},
     "domain": SHARED_BY_ALL,
     "net": SHARED_BY_ALL,

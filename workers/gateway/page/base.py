@@ -19,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from voicequeue.version import VERSION
 from voicequeue import Clip, State, StoreUnavailableError, VoiceQueue, VoiceQueueError
 from voicequeue.auth import signatures
 from voicequeue.auth.api_keys import Scope
@@ -77,6 +78,7 @@ class PageRenderer:
             loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined
         )
         environment.filters.update(filters.FILTERS)
+        environment.globals["VERSION"] = VERSION
         self._templates = Jinja2Templates(env=environment)
 
     # ── access ────────────────────────────────────────────────────────────────────────────────────
