@@ -14,7 +14,7 @@ import typer
 from dotenv import load_dotenv
 
 from voicequeue.cli.lazy_group import LazyCommand, LazyGroup, parameters_of
-from voicequeue.cli.terminal import TerminalLogHandler, print_error
+from voicequeue.cli.terminal import TerminalLogHandler, print_error, use_utf8
 from voicequeue.errors import InvalidStateError, StoreUnavailableError, UnknownModelWarning, VoiceQueueError
 
 #: The commands, by panel of the help. The text is the first line of the command's docstring.
@@ -102,6 +102,8 @@ app = LazyGroup(
 def main() -> None:
     """Run the command and end the process with its exit code."""
     load_dotenv(".env")
+    for stream in (sys.stdout, sys.stderr):
+        use_utf8(stream)
     _show_log()
     warnings.simplefilter("once", UnknownModelWarning)
     warnings.showwarning = lambda message, *_, **__: print_error(f"note: {message}")

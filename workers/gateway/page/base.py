@@ -19,12 +19,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from voicequeue.version import VERSION
 from voicequeue import Clip, State, StoreUnavailableError, VoiceQueue, VoiceQueueError
 from voicequeue.auth import signatures
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain.namespaces import ALL
 from voicequeue.storage.sessions import SESSION_S
+from voicequeue.version import VERSION
 from workers.gateway import problems
 from workers.gateway.page import filters
 from workers.gateway.page.links import UrlPolicy
