@@ -12,7 +12,7 @@ PROMTOOL := .venv/.promtool
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up secrets test docs screenshots torture check bench lock clean
+.PHONY: help setup demo up secrets test docs screenshots torture check bench dist version lock clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,12 @@ check: $(READY)  ## Run the linter, the format check and the type checker
 
 bench: $(READY)  ## Measure the enqueue rate, CPU per job and memory; PARTS="polling pacing keys preflight growth flight_ours processes peers flight" for the rest
 	@$(BIN)/python -m benchmarks $(PARTS)
+
+dist: $(READY)  ## Build wheel, sdist and bill of materials in dist/, install the wheel, and enqueue a job with it
+	@$(BIN)/python -m tests.tools.distribution
+
+version: $(READY)  ## Print the version of this checkout, for VOICEQUEUE_BUILD of the image
+	@$(BIN)/python -c 'from voicequeue.version import VERSION; print(VERSION)'
 
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-header
 
