@@ -1,8 +1,8 @@
 """What a job costs Redis and the workers through its whole life, for the arithmetic of docs/scaling.md.
 
-Jobs that are enqueued together and jobs that arrive one at a time take turns. The figures are counts, bytes and processor
-times, which depend less on other programs of the machine than durations. The cost of an idle queue is measured first,
-and subtracted.
+Jobs that are enqueued together and jobs that arrive one at a time take turns. The figures are counts, bytes and
+processor times, on which other programs of the machine have less effect than on durations. The cost of an idle queue is
+measured first, and subtracted.
 """
 
 from __future__ import annotations
