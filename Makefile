@@ -12,14 +12,14 @@ PROMTOOL := .venv/.promtool
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up secrets test docs screenshots torture check bench lock clean
+.PHONY: help setup demo up secrets test docs screenshots torture check bench dist version lock clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Create .venv with the versions pinned in requirements.lock
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml voicequeue/version.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "voicequeue needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
@@ -69,9 +69,18 @@ check: $(READY)  ## Run the linter, the format check and the type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@# The library runs where its users' apps run.
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 --package voicequeue
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin --package voicequeue
 
-bench: $(READY)  ## Measure the enqueue rate, CPU per job and memory; PARTS="polling pacing keys preflight growth flight_ours processes peers flight" for the rest
+bench: $(READY)  ## Measure the enqueue rate, CPU per job and memory; PARTS="capacity polling pacing keys preflight growth flight_ours processes peers flight" for the rest
 	@$(BIN)/python -m benchmarks $(PARTS)
+
+dist: $(READY)  ## Build wheel, sdist and bill of materials in dist/, install the wheel, and enqueue a job with it
+	@$(BIN)/python -m tests.tools.distribution
+
+version: $(READY)  ## Print the version of this checkout, for VOICEQUEUE_BUILD of the image
+	@$(BIN)/python -c 'from voicequeue.version import VERSION; print(VERSION)'
 
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-header
 

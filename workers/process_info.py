@@ -13,6 +13,7 @@ from voicequeue.auth.callback_secrets import root_marks
 from voicequeue.auth.signatures import mark
 from voicequeue.storage.connection.redis_url import masked
 from voicequeue.storage.heartbeats import CALLBACK_ROOTS, ROTATION_MARK
+from voicequeue.version import VERSION
 from workers.dependencies import callback_secrets
 
 _STARTED = time.time()
@@ -47,7 +48,7 @@ def process_facts(configured: Settings, kind: str) -> Mapping[str, Any]:
     """Return the versions, the start of this process (Unix seconds), and the marks of its settings that must be the
     same everywhere."""
     return {
-        "version": version("voicequeue"),
+        "version": VERSION,
         "celery": version("celery"),
         "python": platform.python_version(),
         "started": _STARTED,

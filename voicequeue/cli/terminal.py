@@ -10,6 +10,7 @@ import re
 import socket
 import sys
 from datetime import datetime
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -195,6 +196,19 @@ def _number(text: str) -> float:
 
 
 # ── output ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def use_utf8(stream: TextIO) -> None:
+    """Write UTF-8 to files and pipes, whatever the system's encoding is, and line ends as they are.
+
+    A terminal keeps its encoding, and gets characters that it cannot show as escapes.
+    """
+    if not isinstance(stream, TextIOWrapper):
+        return
+    if stream.isatty():
+        stream.reconfigure(errors="backslashreplace")
+    else:
+        stream.reconfigure(encoding="utf-8", errors=stream.errors, newline="")
 
 
 class TerminalLogHandler(logging.Handler):

@@ -6,7 +6,6 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from importlib.metadata import version
 
 from fastapi import FastAPI
 from kombu.exceptions import OperationalError
@@ -23,6 +22,7 @@ from voicequeue.domain.namespaces import ALL
 from voicequeue.domain.stage import Stage
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import JobStore
+from voicequeue.version import VERSION
 from workers import local_token
 from workers.app import app as celery
 from workers.dependencies import build_limits
@@ -78,7 +78,7 @@ def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAP
     beating = partial(send_heartbeats, store.heartbeats["gateway"], store.clock, process_facts(settings, "gateway"))
     app = SecureApp(
         title="voicequeue",
-        version=version("voicequeue"),
+        version=VERSION,
         docs_url=None,
         redoc_url=None,
         lifespan=_lifespan(queue, access, beating),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from importlib.metadata import version
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry
@@ -22,6 +21,7 @@ from voicequeue.domain.states import ACTIVE, State
 from voicequeue.domain.status import BacklogLane, by_priority
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.job_store import JobStore
+from voicequeue.version import VERSION
 from workers.gateway.openapi import problems
 from workers.gateway.security.access import AccessControl, require_operator
 
@@ -82,7 +82,7 @@ class QueueCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics. The time that it takes does not depend on the number of jobs."""
         store, now = self._store, self._store.clock()
-        yield _gauge("info", "The gateway's version.", [({"version": version("voicequeue")}, 1)])
+        yield _gauge("info", "The gateway's version.", [({"version": VERSION}, 1)])
         lines = store.lanes()
         yield from _jobs(store, lines)
         yield from _ages(store, lines, now)
