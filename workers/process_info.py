@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import socket
 import time
 from collections.abc import Mapping, Set
 from importlib.metadata import version
@@ -44,9 +46,11 @@ REPORTED_SETTINGS: Mapping[str, Set[str]] = {
 
 
 def process_facts(configured: Settings, kind: str) -> Mapping[str, Any]:
-    """Return the versions, the start of this process (Unix seconds), and the marks of its settings that must be the
-    same everywhere."""
+    """Return the host and id of this process, the versions, its start (Unix seconds), and the marks of its settings that
+    must be the same everywhere."""
     return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
         "version": version("voicequeue"),
         "celery": version("celery"),
         "python": platform.python_version(),
