@@ -46,8 +46,8 @@ REPORTED_SETTINGS: Mapping[str, Set[str]] = {
 
 
 def process_facts(configured: Settings, kind: str) -> Mapping[str, Any]:
-    """Return the host and id of this process, the versions, its start (Unix seconds), and the marks of its settings that
-    must be the same everywhere."""
+    """Return the host, the id and the start (Unix seconds) of this process, the versions, and the marks of its settings
+    that must be the same everywhere."""
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
