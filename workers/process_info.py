@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import socket
 import time
 from collections.abc import Mapping, Set
 from importlib.metadata import version
@@ -45,9 +47,11 @@ REPORTED_SETTINGS: Mapping[str, Set[str]] = {
 
 
 def process_facts(configured: Settings, kind: str) -> Mapping[str, Any]:
-    """Return the versions, the start of this process (Unix seconds), and the marks of its settings that must be the
-    same everywhere."""
+    """Return the host, the id and the start (Unix seconds) of this process, the versions, and the marks of its settings
+    that must be the same everywhere."""
     return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
         "version": VERSION,
         "celery": version("celery"),
         "python": platform.python_version(),

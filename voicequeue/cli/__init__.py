@@ -63,6 +63,12 @@ COMMANDS = {
             "audit-log", "audit_log", "List who changed what, when and why, the latest first.", attribute="audit_log"
         ),
         LazyCommand("doctor", "doctor", "Check settings, Redis, upstream, the public URL, processes and versions."),
+        LazyCommand(
+            "alive",
+            "alive",
+            "Check that the processes of this host consume their queues: a probe for containers.",
+            has_namespace=False,
+        ),
         LazyCommand("keys", "keys", "Manage API keys of the HTTP gateway.", attribute="app", has_namespace=False),
     ),
 }

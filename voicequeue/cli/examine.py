@@ -12,10 +12,9 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from voicequeue.auth.callback_secrets import roots
 from voicequeue.cli.terminal import CommandSetupError, escape_untrusted, out, print_json
-from voicequeue.client.queue import DEFAULT_URL
 from voicequeue.diagnostics import checkup, shared_database, stored_secrets
 from voicequeue.diagnostics.check_result import CheckResult, Level
-from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.client import DEFAULT_URL, connect
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 from voicequeue.storage.heartbeats import ProcessHeartbeat
 from voicequeue.storage.job_store import JobStore

@@ -133,7 +133,8 @@ def open_queue(*, namespace: str = ALL, reuse: bool | None = None, reason: str =
     the user at this machine, with `reason`. Raises CommandSetupError.
     """
     # Imported here, because the help of a command needs no connection.
-    from voicequeue.client.queue import DEFAULT_URL, VoiceQueue, with_source  # noqa: PLC0415
+    from voicequeue.client.queue import VoiceQueue, with_source  # noqa: PLC0415
+    from voicequeue.storage.connection.client import DEFAULT_URL  # noqa: PLC0415
     from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX  # noqa: PLC0415
 
     url = os.environ.get("REDIS_URL") or DEFAULT_URL

@@ -16,13 +16,14 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from voicequeue.client.enqueueing import JobInput
 from voicequeue.client.events import event_id
-from voicequeue.client.queue import DEFAULT_URL, VoiceQueue
+from voicequeue.client.queue import VoiceQueue
 from voicequeue.client.results import EnqueueSummary, Rejection
 from voicequeue.domain.job import Event, Job
 from voicequeue.domain.namespaces import DEFAULT
 from voicequeue.domain.portions import PORTION_JOBS_MAX, Portion, split_into_portions, weight
 from voicequeue.domain.states import State
 from voicequeue.errors import StoreUnavailableError
+from voicequeue.storage.connection.client import DEFAULT_URL
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 
 P = ParamSpec("P")

@@ -21,13 +21,11 @@ from voicequeue.domain.source import Source
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.audit.findings import Finding
 from voicequeue.storage.audit.repair import repair
-from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.client import DEFAULT_URL, connect
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 from voicequeue.storage.connection.recorded_change import ACTOR_MAX, Actor, amend
 from voicequeue.storage.job_store import JobStore
-
-DEFAULT_URL = "redis://localhost:6379/0"
 
 
 class VoiceQueue(

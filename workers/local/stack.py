@@ -24,7 +24,9 @@ from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.namespaces import ALL
 from voicequeue.domain.states import State
 from voicequeue.errors import StoreUnavailableError
+from voicequeue.storage.connection.client import connect
 from workers import local_token, private_files
+from workers.local.consumers import CHECK_INTERVAL_S, restart_stalled
 from workers.local.environment_file import SIMULATED_KEY, EnvironmentFile
 from workers.local.ports import free_port
 from workers.local.readiness import (
@@ -111,6 +113,7 @@ class Stack:
             self.start_callbacks()
         if self._settings.archive_url.get_secret_value():
             self.start_archive()
+        self.restart_stalled()
         flower_url = self.wait_for_flower(flower_url)
         page = f"{web}/?token={key}" if (key := self.gateway_token()) else web
         return Addresses(redis, web, page, flower_url, simulator, control)
@@ -189,6 +192,12 @@ class Stack:
     def start_archive(self) -> None:
         """Start the process that archives songs as the Procfile does, without waiting for it."""
         self.start("archive", procfile()["archive"])
+
+    def restart_stalled(self) -> None:
+        """Restart processes that do not consume their queues, from now on."""
+        redis = connect(self._env["REDIS_URL"])
+        check = partial(restart_stalled, redis, self._settings.prefix, self._supervisor.restart)
+        self._supervisor.repeat(check, CHECK_INTERVAL_S)
 
     def submissions_in_progress(self) -> int:
         """Count the submissions whose responses workers still wait for. Raises StoreUnavailableError."""

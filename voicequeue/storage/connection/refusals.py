@@ -9,8 +9,8 @@ a whole. Except for UNREPLICATED, which is our own word: the primary has execute
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from redis import Connection, SSLConnection
 from redis.exceptions import (
@@ -23,6 +23,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 from redis.sentinel import SentinelManagedConnection
+
+from voicequeue.storage.connection.silence import Suspicious
 
 #: The codes of such errors, and how an operator ends them.
 CURES: Mapping[str, str] = {
@@ -74,13 +76,7 @@ def redis_refusal(error: ResponseError) -> RedisRefusalError | None:
     return RedisRefusalError(_POSITION.sub("", match[1]).rstrip(".")) if match else None
 
 
-if TYPE_CHECKING:
-    from redis.connection import AbstractConnection as _Base
-else:
-    _Base = object
-
-
-class _ClosedByRefusals(_Base):
+class _ClosedByRefusals(Suspicious):
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         """Read one reply. Raises RedisRefusalError after closing the connection."""
         try:
@@ -107,11 +103,14 @@ class _ToPrimary(SentinelManagedConnection):
     that was the primary (its issue 3874).
     """
 
+    close_if_suspect: Callable[[], None]
+
     def _connect_retry(self) -> None:
         self.connect_check_health(check_health=self.connection_pool.check_connection)
 
     def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:  # noqa: ARG002
         """Open the connection to the present primary, if it is not open. The call is repeated with another one."""
+        self.close_if_suspect()
         if self._sock is None:
             self.host, self.port = self.connection_pool.get_master_address()
         super().connect_check_health(check_health, retry_socket_connect=False)
