@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from voicequeue.auth.secret_files import read_secret
 from voicequeue.cli.namespace import namespace_or
 from voicequeue.domain.namespaces import ALL, Scope
 from voicequeue.domain.source import Source
@@ -130,14 +131,14 @@ def open_queue(*, namespace: str = ALL, reuse: bool | None = None, reason: str =
 
     `namespace` is where the command acts if neither `--namespace` nor VOICEQUEUE_NAMESPACE says so. `reuse` is whether
     jobs share voices by default; None takes VOICEQUEUE_REUSE_VOICES. Changes are recorded in the audit log as those of
-    the user at this machine, with `reason`. Raises CommandSetupError.
+    the user at this machine, with `reason`. Raises CommandSetupError and SecretFileError.
     """
     # Imported here, because the help of a command needs no connection.
     from voicequeue.client.queue import VoiceQueue, with_source  # noqa: PLC0415
     from voicequeue.storage.connection.client import DEFAULT_URL  # noqa: PLC0415
     from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX  # noqa: PLC0415
 
-    url = os.environ.get("REDIS_URL") or DEFAULT_URL
+    url = read_secret(os.environ, "REDIS_URL") or DEFAULT_URL
     prefix = os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX
     wait_s = os.environ.get("VOICEQUEUE_WAIT_FOR_REDIS_S") or "0"
     reuse = _boolean("VOICEQUEUE_REUSE_VOICES") if reuse is None else reuse
