@@ -1,4 +1,4 @@
-"""What the kubelet and the network plugin make of manifests: the environment of a container, and who reaches whom."""
+"""The kubelet and the network plugin, for manifests: the environment of a container, and the connections between pods."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def environment(container: Mapping[str, Any], manifests: list[Manifest], secret:
         match variable.get("valueFrom"):
             case None:
                 # Only variables that are listed before it are known.
-                own[variable["name"]] = re.sub(r"\$\((\w+)\)", lambda found: own[found[1]], variable["value"])
+                own[variable["name"]] = re.sub(r"\$\((\w+)\)", lambda name: own[name[1]], variable["value"])
             case {"secretKeyRef": {"key": key, "optional": True}} if key not in secret:
                 pass
             case {"secretKeyRef": {"key": key}}:

@@ -189,14 +189,14 @@ def test_no_secret_is_in_a_manifest(base: list[Manifest], example: list[Manifest
 
 def test_every_setting_of_the_manifests_exists_and_reaches_every_process(example: list[Manifest]) -> None:
     """A typing error would leave the default in effect."""
-    known = setting_names() | {f"FLOWER_{name.upper()}" for name in flower.FlowerSettings.model_fields}
+    existing = setting_names() | {f"FLOWER_{name.upper()}" for name in flower.FlowerSettings.model_fields}
     for name in procfile():
         container = _container(example, name)
         assert container["envFrom"] == [{"configMapRef": {"name": "settings"}}]
-        assert {v["name"] for v in container["env"]} - known <= {
+        assert {v["name"] for v in container["env"]} - existing <= {
             "VALKEY_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "TMPDIR",
         }  # fmt: skip
-    assert set(named(example, "ConfigMap")["settings"]["data"]) <= known
+    assert set(named(example, "ConfigMap")["settings"]["data"]) <= existing
 
 
 def test_the_documentation_names_every_key_of_the_secrets(base: list[Manifest], example: list[Manifest]) -> None:
@@ -274,7 +274,7 @@ def test_only_our_processes_reach_valkey_and_nothing_else_is_reached(example: li
 def test_processes_that_request_urls_of_callers_reach_the_internet_only(
     example: list[Manifest], process: str, address: str, is_reached: bool
 ) -> None:
-    """The metadata of the cloud and the services of the cluster are out of reach, whatever a caller names."""
+    """The metadata of the cloud and the services of the cluster are out of reach for any URL of a caller."""
     assert Network(example).reaches(process, address, 443) is is_reached
 
 

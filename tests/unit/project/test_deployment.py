@@ -26,6 +26,9 @@ from voicequeue.storage.heartbeats import KINDS
 from workers.dependencies import REDIS_RETRY_S, build_callbacks
 from workers.local.stack import procfile
 
+#: The pages that say how long a worker may take to stop.
+DEPLOYMENT_PAGES = ("operations.md", "runbook.md", "kubernetes.md", "systemd.md")
+
 #: The secrets in the environment of each service. None has one that it does not need.
 SECRETS = {
     "worker": {"REDIS_URL", "MUSICAPI_KEY", "VOICEQUEUE_SECRET", "VOICEQUEUE_ARCHIVE_URL"},
@@ -128,7 +131,7 @@ def test_a_worker_gets_more_time_to_stop_than_a_post_may_take(services: dict[str
     """SIGKILL must not interrupt a POST, in Docker and in every setup that the documentation shows."""
     settings = Settings(_env_file=None)
     assert settings.stop_timeout_s > settings.upstream_connect_timeout_s + settings.upstream_response_timeout_s
-    text = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("operations.md", "runbook.md"))
+    text = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in DEPLOYMENT_PAGES)
     matches = re.findall(
         r"TimeoutStopSec=(\d+)|GracePeriodSeconds: (\d+)|grace_period: (\d+)s"
         r"|SIGTERM(?:,| and allow) (\d+) s|(\d+) s\]",
