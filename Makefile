@@ -87,6 +87,7 @@ PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashe
 lock:  ## Pin the dependencies (requires uv)
 	$(PIN) --upgrade --extra worker --extra excel --extra s3 --extra otel --extra docs --extra dev -o requirements.lock pyproject.toml
 	$(PIN) --extra worker --extra otel --constraint requirements.lock -o requirements-worker.lock pyproject.toml
+	echo hatchling | $(PIN) --constraint requirements.lock -o requirements-build.lock -
 
 clean:  ## Remove everything that make created
 	rm -rf .venv .voicequeue tests/node/node_modules build dist .mypy_cache .ruff_cache .pytest_cache
