@@ -1,6 +1,6 @@
 #!/bin/sh
-# `make secrets`: generate the random secrets of docker-compose.yml, one file each in .secrets/. Existing ones are kept.
-# A secret that is set in .env (`make up` reads it there) is copied.
+# `make secrets`: generate the random secrets of docker-compose.yml. Each is a file of .secrets/ with the name of its setting.
+# Existing ones are kept. A secret that is set in .env (`make up` reads it there) is copied.
 set -eu
 umask 077
 folder=.secrets
@@ -24,7 +24,7 @@ has_content() {
     grep -qs '[^[:space:]]' "$folder/$1"
 }
 
-# Print the setting of a file: voicequeue_secret is the file of VOICEQUEUE_SECRET.
+# Print the setting of a file: VOICEQUEUE_SECRET is the file of VOICEQUEUE_SECRET.
 setting_of() {
     printf %s "$1" | tr '[:lower:]' '[:upper:]'
 }
@@ -37,32 +37,31 @@ write() {
 
 # Create the file of a secret, unless it has content: from .env, else from the second argument, if there is one.
 make_secret() {
-    setting=$(setting_of "$1")
     if has_content "$1"; then
-        if is_set "$setting" && [ "$(value_of "$setting")" != "$(cat "$folder/$1")" ]; then
-            echo "$setting in .env differs from $folder/$1, which containers use"
+        if is_set "$1" && [ "$(value_of "$1")" != "$(cat "$folder/$1")" ]; then
+            echo "$1 in .env differs from $folder/$1, which containers use"
         fi
-    elif is_set "$setting"; then
-        value_of "$setting" | tr -d '\n' | write "$1"
-        echo "copied $setting from .env to $folder/$1"
+    elif is_set "$1"; then
+        value_of "$1" | tr -d '\n' | write "$1"
+        echo "copied $1 from .env to $folder/$1"
     elif [ -n "${2:-}" ]; then
         printf %s "$2" | write "$1"
         echo "created $folder/$1"
     fi
 }
 
-# Write the URL of Valkey for a user of its own, from the password. A URL of another Redis is kept.
+# Write the URL of Valkey for one of its users, from the password: WORKER worker. A URL of another Redis is kept.
 make_redis_url() {
-    password=$(cat "$folder/valkey_$1_password")
+    password=$(cat "$folder/VALKEY_$1_PASSWORD")
     case $password in
-    *[!A-Za-z0-9._~-]*) echo "$folder/valkey_$1_password: use letters and digits, because it is part of a URL" ;;
+    *[!A-Za-z0-9._~-]*) echo "$folder/VALKEY_$1_PASSWORD: use letters and digits, because it is part of a URL" ;;
     esac
-    url="redis://$1:$password@valkey:6379/0"
-    case $(cat "$folder/$1_redis_url" 2>/dev/null || true) in
+    url="redis://$2:$password@valkey:6379/0"
+    case $(cat "$folder/REDIS_URL_$1" 2>/dev/null || true) in
     "$url") ;;
-    "" | "redis://$1:"*"@valkey:6379/0")
-        printf %s "$url" | write "$1_redis_url"
-        echo "created $folder/$1_redis_url"
+    "" | "redis://$2:"*"@valkey:6379/0")
+        printf %s "$url" | write "REDIS_URL_$1"
+        echo "created $folder/REDIS_URL_$1"
         ;;
     esac
 }
@@ -84,36 +83,36 @@ fi
 mkdir -p "$folder"
 chmod 700 "$folder"
 
-if ! has_content voicequeue_callback_secret && ! is_set VOICEQUEUE_CALLBACK_SECRET &&
-    { has_content voicequeue_secret || is_set VOICEQUEUE_SECRET; }
+if ! has_content VOICEQUEUE_CALLBACK_SECRET && ! is_set VOICEQUEUE_CALLBACK_SECRET &&
+    { has_content VOICEQUEUE_SECRET || is_set VOICEQUEUE_SECRET; }
 then
-    echo "missing: $folder/voicequeue_callback_secret. The secret in use is derived from VOICEQUEUE_SECRET;" \
+    echo "missing: $folder/VOICEQUEUE_CALLBACK_SECRET. The secret in use is derived from VOICEQUEUE_SECRET;" \
         "\`voicequeue callbacks --root-secret\` prints it"
 else
-    make_secret voicequeue_callback_secret "whsec_$(random)" # hexadecimal digits are valid base64
+    make_secret VOICEQUEUE_CALLBACK_SECRET "whsec_$(random)" # hexadecimal digits are valid base64
 fi
-make_secret voicequeue_secret "$(random)"
-make_secret flower_basic_auth "operator:$(random)"
+make_secret VOICEQUEUE_SECRET "$(random)"
+make_secret FLOWER_BASIC_AUTH "operator:$(random)"
 make_secret grafana_password "$(random)"
-for user in app worker gateway flower; do
-    make_secret "valkey_${user}_password" "$(random)"
+for user in APP WORKER GATEWAY FLOWER; do
+    make_secret "VALKEY_${user}_PASSWORD" "$(random)"
 done
-for user in worker gateway flower; do
-    make_redis_url "$user"
-done
+make_redis_url WORKER worker
+make_redis_url GATEWAY gateway
+make_redis_url FLOWER flower
 # Users that exist only with a password.
-for user in producer monitor; do
-    make_secret "valkey_${user}_password"
-    [ -e "$folder/valkey_${user}_password" ] || write "valkey_${user}_password" < /dev/null
+for user in PRODUCER MONITOR; do
+    make_secret "VALKEY_${user}_PASSWORD"
+    [ -e "$folder/VALKEY_${user}_PASSWORD" ] || write "VALKEY_${user}_PASSWORD" < /dev/null
 done
-make_secret musicapi_key
+make_secret MUSICAPI_KEY
 
-check_length voicequeue_callback_secret 38
-check_length voicequeue_secret 32
-for user in app worker gateway flower producer monitor; do
-    check_length "valkey_${user}_password" 32
+check_length VOICEQUEUE_CALLBACK_SECRET 38
+check_length VOICEQUEUE_SECRET 32
+for user in APP WORKER GATEWAY FLOWER PRODUCER MONITOR; do
+    check_length "VALKEY_${user}_PASSWORD" 32
 done
-check_length flower_basic_auth 12
+check_length FLOWER_BASIC_AUTH 12
 
 # The services of docker-compose.yml but those of the demo and the monitoring.
 if ! is_set COMPOSE_PROFILES; then
@@ -122,6 +121,6 @@ if ! is_set COMPOSE_PROFILES; then
 elif ! value_of COMPOSE_PROFILES | tr , '\n' | grep -qx ' *live *'; then
     echo "COMPOSE_PROFILES in .env does not contain live: docker compose up starts no worker"
 fi
-if ! has_content musicapi_key; then
-    echo "missing: $folder/musicapi_key. Write the key of your account into it"
+if ! has_content MUSICAPI_KEY; then
+    echo "missing: $folder/MUSICAPI_KEY. Write the key of your account into it"
 fi

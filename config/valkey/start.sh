@@ -51,10 +51,15 @@ done
     sed -e '/^#/d' -e '/^$/d' -e "$edits" "$(dirname "$0")/users.acl"
     echo "user admin reset on #$(hash "$(cat "$run/admin")") ~* &* +@all"
 } > "$run/users.acl"
-limit=$(memory)
-if [ -n "$limit" ]; then
-    set -- "$@" --maxmemory "$limit"
-fi
+case " $* " in
+*" --maxmemory "*) ;;
+*)
+    limit=$(memory)
+    if [ -n "$limit" ]; then
+        set -- "$@" --maxmemory "$limit"
+    fi
+    ;;
+esac
 unset VALKEY_APP_PASSWORD VALKEY_WORKER_PASSWORD VALKEY_GATEWAY_PASSWORD VALKEY_FLOWER_PASSWORD
 unset VALKEY_PRODUCER_PASSWORD VALKEY_MONITOR_PASSWORD
 exec valkey-server "$@" --aclfile "$run/users.acl"

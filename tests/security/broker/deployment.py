@@ -103,13 +103,13 @@ def make_secrets(home: Path, **values: str) -> None:
     """Run `make secrets` in this folder, with these files of the operator's own."""
     (home / ".secrets").mkdir()
     for name, value in values.items():
-        (home / ".secrets" / name.lower()).write_text(value)
+        (home / ".secrets" / name).write_text(value)
     subprocess.run(["sh", ROOT / "config" / "secrets.sh"], cwd=home, check=True, capture_output=True)
 
 
 def read_secrets(home: Path) -> dict[str, str]:
     """Return the secrets by the names of their settings."""
-    return {file.name.upper(): file.read_text() for file in (home / ".secrets").iterdir()}
+    return {file.name: file.read_text() for file in (home / ".secrets").iterdir()}
 
 
 def mount_secrets(name: str, home: Path, valkey: int) -> Path:

@@ -140,7 +140,8 @@ def secret(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return the content of the Secret, as docs/kubernetes.md has it made from `make secrets`."""
     folder = tmp_path_factory.mktemp("secrets")
     subprocess.run(["sh", str(ROOT / "config" / "secrets.sh")], cwd=folder, check=True, capture_output=True)
-    return {**composed.read_values(folder / ".env"), "MUSICAPI_KEY": "k" * 40}
+    files = {file.name: file.read_text(encoding="utf-8") for file in (folder / ".secrets").iterdir()}
+    return {**files, "MUSICAPI_KEY": "k" * 40}
 
 
 @pytest.mark.parametrize("process", sorted(SECRETS))
@@ -232,7 +233,7 @@ def test_a_pod_has_no_privileges_that_its_process_does_not_need(example: list[Ma
 
 def test_pods_run_as_the_user_of_the_image(base: list[Manifest]) -> None:
     """The folders of the image belong to it."""
-    [user] = re.findall(r"--uid (\d+) voicequeue", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    [user] = re.findall(r"^USER (\d+):", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
 
     assert {_pod(base, name)["securityContext"]["runAsUser"] for name in procfile()} == {int(user)}
 
@@ -317,7 +318,7 @@ def test_valkey_has_the_files_and_the_users_of_the_compose_file(example: list[Ma
     assert container["image"] == service["image"]
     assert container["command"][:3] == service["command"][:3]
     assert container["startupProbe"]["exec"]["command"] == service["healthcheck"]["test"][1:]
-    assert {v["name"] for v in container["env"]} == set(service["environment"])
+    assert {v["name"] for v in container["env"]} == {name.removesuffix("_FILE") for name in service["environment"]}
     for name, text in files.items():
         assert text in {path.read_text(encoding="utf-8") for path in (ROOT / "config").rglob(name)}
     assert {"valkey.conf", "start.sh", "users.acl", "admin.sh"} == set(files)

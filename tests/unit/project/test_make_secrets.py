@@ -13,11 +13,11 @@ from tests.support import composed
 from tests.support.composed import ROOT
 
 #: Files that only an operator can write, and files of users that exist only with a password.
-OF_THE_OPERATOR = {"musicapi_key", "metrics_key"}
-OPTIONAL = {"valkey_producer_password", "valkey_monitor_password"}
+OF_THE_OPERATOR = {"MUSICAPI_KEY", "metrics_key"}
+OPTIONAL = {"VALKEY_PRODUCER_PASSWORD", "VALKEY_MONITOR_PASSWORD"}
 
 #: Files with random content, and those with a URL that contains the password of another file.
-URLS = {f"{user}_redis_url" for user in ("worker", "gateway", "flower")}
+URLS = {"REDIS_URL_WORKER", "REDIS_URL_GATEWAY", "REDIS_URL_FLOWER"}
 RANDOM = set(composed.document()["secrets"]) - OF_THE_OPERATOR - OPTIONAL - URLS
 
 
@@ -49,11 +49,11 @@ def test_make_secrets_generates_the_secrets_of_compose_readable_by_its_user_only
     assert len({secrets[name] for name in RANDOM}) == len(RANDOM)
     assert {secrets[name] for name in OPTIONAL} == {""}
     assert not any(value in output for value in secrets.values() if value)
-    assert "missing: .secrets/musicapi_key" in output
+    assert "missing: .secrets/MUSICAPI_KEY" in output
     assert (tmp_path / ".env").read_text() == "COMPOSE_PROFILES=live\n"
     assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / ".secrets").stat().st_mode & 0o777 == 0o700
-    Settings(_env_file=None, secret=secrets["voicequeue_secret"], callback_secret=secrets["voicequeue_callback_secret"])
+    Settings(_env_file=None, secret=secrets["VOICEQUEUE_SECRET"], callback_secret=secrets["VOICEQUEUE_CALLBACK_SECRET"])
 
 
 @pytest.mark.parametrize("user", ["worker", "gateway", "flower"])
@@ -61,47 +61,47 @@ def test_each_process_gets_the_url_of_its_own_user(tmp_path: Path, user: str) ->
     """With the password that Valkey has for this user; a new password gives a new URL."""
     make_secrets(tmp_path)
     for _ in range(2):
-        password = read(tmp_path)[f"valkey_{user}_password"]
-        assert read(tmp_path)[f"{user}_redis_url"] == f"redis://{user}:{password}@valkey:6379/0"
-        (tmp_path / ".secrets" / f"valkey_{user}_password").unlink()
+        password = read(tmp_path)[f"VALKEY_{user.upper()}_PASSWORD"]
+        assert read(tmp_path)[f"REDIS_URL_{user.upper()}"] == f"redis://{user}:{password}@valkey:6379/0"
+        (tmp_path / ".secrets" / f"VALKEY_{user.upper()}_PASSWORD").unlink()
         make_secrets(tmp_path)
-        assert read(tmp_path)[f"valkey_{user}_password"] != password
+        assert read(tmp_path)[f"VALKEY_{user.upper()}_PASSWORD"] != password
 
 
 def test_the_url_of_another_redis_is_kept(tmp_path: Path) -> None:
     """An operator may use a managed Redis, or sentinels."""
-    write(tmp_path, worker_redis_url="sentinel://worker:x@a:26379,b:26379/mymaster/0")
+    write(tmp_path, REDIS_URL_WORKER="sentinel://worker:x@a:26379,b:26379/mymaster/0")
     make_secrets(tmp_path)
 
-    assert read(tmp_path)["worker_redis_url"] == "sentinel://worker:x@a:26379,b:26379/mymaster/0"
+    assert read(tmp_path)["REDIS_URL_WORKER"] == "sentinel://worker:x@a:26379,b:26379/mymaster/0"
 
 
 def test_make_secrets_changes_nothing_that_is_there(tmp_path: Path) -> None:
     """A second run prints and writes nothing."""
-    write(tmp_path, flower_basic_auth="me:mine-and-long", musicapi_key="k", valkey_app_password="")
+    write(tmp_path, FLOWER_BASIC_AUTH="me:mine-and-long", MUSICAPI_KEY="k", VALKEY_APP_PASSWORD="")
     (tmp_path / ".env").write_text("COMPOSE_PROFILES=monitoring,live")
     make_secrets(tmp_path)
     secrets = read(tmp_path)
 
     assert make_secrets(tmp_path) == ""
     assert read(tmp_path) == secrets
-    assert (secrets["flower_basic_auth"], secrets["musicapi_key"]) == ("me:mine-and-long", "k")
-    assert secrets["valkey_app_password"]
+    assert (secrets["FLOWER_BASIC_AUTH"], secrets["MUSICAPI_KEY"]) == ("me:mine-and-long", "k")
+    assert secrets["VALKEY_APP_PASSWORD"]
     assert (tmp_path / ".env").read_text() == "COMPOSE_PROFILES=monitoring,live\n"
 
 
 @pytest.mark.parametrize("line", ["NAME=VALUE", "NAME='VALUE' # why", 'export NAME = "VALUE"', "NAME=old\nNAME=VALUE"])
 def test_secrets_in_dotenv_are_copied(tmp_path: Path, line: str) -> None:
     """`make up` reads them there, so that both use the same."""
-    names = RANDOM | OPTIONAL | {"musicapi_key"}
+    names = RANDOM | OPTIONAL | {"MUSICAPI_KEY"}
     values = {name: f"value-of-{name.replace('_', '-')}-{'0' * 40}" for name in names}
     (tmp_path / ".env").write_text(
-        "".join(f"{line}\n".replace("NAME", name.upper()).replace("VALUE", values[name]) for name in names)
+        "".join(f"{line}\n".replace("NAME", name).replace("VALUE", values[name]) for name in names)
     )
 
     output = make_secrets(tmp_path)
 
-    assert {f"copied {name.upper()} from .env to .secrets/{name}" for name in names} <= set(output.splitlines())
+    assert {f"copied {name} from .env to .secrets/{name}" for name in names} <= set(output.splitlines())
     assert {name: read(tmp_path)[name] for name in names} == values
     assert "too short" not in output
     assert make_secrets(tmp_path) == ""
@@ -110,7 +110,7 @@ def test_secrets_in_dotenv_are_copied(tmp_path: Path, line: str) -> None:
 @pytest.mark.parametrize("empty", ["", "''", '""', " # to do", "'' # to do", '""   ', "set before\nNAME="])
 def test_make_secrets_does_not_copy_values_that_are_empty(tmp_path: Path, empty: str) -> None:
     """Compose and the settings treat such values as empty."""
-    (tmp_path / ".env").write_text("".join(f"NAME={empty}\n".replace("NAME", name.upper()) for name in sorted(RANDOM)))
+    (tmp_path / ".env").write_text("".join(f"NAME={empty}\n".replace("NAME", name) for name in sorted(RANDOM)))
 
     output = make_secrets(tmp_path)
 
@@ -120,12 +120,12 @@ def test_make_secrets_does_not_copy_values_that_are_empty(tmp_path: Path, empty:
 
 def test_make_secrets_reports_a_value_in_dotenv_that_containers_do_not_use(tmp_path: Path) -> None:
     """An operator who changes `.env` sees why nothing changes."""
-    write(tmp_path, musicapi_key="one-key")
+    write(tmp_path, MUSICAPI_KEY="one-key")
     (tmp_path / ".env").write_text("MUSICAPI_KEY=another-key\n")
 
     output = make_secrets(tmp_path)
 
-    assert "MUSICAPI_KEY in .env differs from .secrets/musicapi_key, which containers use" in output
+    assert "MUSICAPI_KEY in .env differs from .secrets/MUSICAPI_KEY, which containers use" in output
     assert "one-key" not in output
     assert "another-key" not in output
 
@@ -150,15 +150,15 @@ def test_make_secrets_reports_secrets_that_are_too_short(tmp_path: Path) -> None
     }
     assert "short-1" not in output
     assert {name: read(tmp_path)[name] for name in names} == dict.fromkeys(names, "short-1")
-    write(tmp_path, flower_basic_auth=f"me:{'x' * 40},somebody-with-a-long-name:short-1")
-    assert "too short: .secrets/flower_basic_auth" in make_secrets(tmp_path)
+    write(tmp_path, FLOWER_BASIC_AUTH=f"me:{'x' * 40},somebody-with-a-long-name:short-1")
+    assert "too short: .secrets/FLOWER_BASIC_AUTH" in make_secrets(tmp_path)
 
 
 def test_make_secrets_reports_a_password_that_a_url_cannot_contain(tmp_path: Path) -> None:
     """Instead of a login that fails."""
-    write(tmp_path, valkey_worker_password=f"{'x' * 40}@/")
+    write(tmp_path, VALKEY_WORKER_PASSWORD=f"{'x' * 40}@/")
 
-    assert ".secrets/valkey_worker_password: use letters and digits" in make_secrets(tmp_path)
+    assert ".secrets/VALKEY_WORKER_PASSWORD: use letters and digits" in make_secrets(tmp_path)
 
 
 @pytest.mark.parametrize("place", ["a file", ".env"])
@@ -168,9 +168,9 @@ def test_make_secrets_does_not_replace_a_derived_callback_secret(tmp_path: Path,
     if place == ".env":
         (tmp_path / ".env").write_text(f"VOICEQUEUE_SECRET={secret}\n")
     else:
-        write(tmp_path, voicequeue_secret=secret)
+        write(tmp_path, VOICEQUEUE_SECRET=secret)
 
     output = make_secrets(tmp_path)
 
     assert "voicequeue callbacks --root-secret" in output
-    assert "voicequeue_callback_secret" not in read(tmp_path)
+    assert "VOICEQUEUE_CALLBACK_SECRET" not in read(tmp_path)
