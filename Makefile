@@ -46,7 +46,7 @@ demo: $(READY)  ## Run a dozen sample voices through the whole pipeline and show
 up: $(READY)  ## Run the whole stack on this machine until Ctrl-C
 	@$(BIN)/python -m workers.local.up
 
-secrets:  ## Generate the secrets of docker-compose.yml in .env and .secrets; existing ones are kept
+secrets:  ## Generate the secrets of docker-compose.yml in .secrets; existing ones are kept
 	@sh config/secrets.sh
 
 test: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run every test (a real Valkey and real workers, no Docker)
