@@ -72,6 +72,7 @@ def test_a_secret_in_dotenv_reaches_no_container_that_does_not_need_it(services:
     """`make up` reads secrets there, and every service reads that file."""
     names = (setting_names() - setting_names(include_secret=False)) | {"REDIS_URL", "FLOWER_BASIC_AUTH"}
     names |= {f"{name}_FILE" for name in names} | {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
+    names |= {"VOICEQUEUE_API_KEY", *(f"VALKEY_{user}_PASSWORD" for user in VALKEY_USERS)}
     values = dict.fromkeys(names, "canary")
 
     for name, service in services.items():
