@@ -192,28 +192,28 @@ def admin_url(home: Path, port: int) -> str:
     return f"redis://admin:{(home / 'run' / 'admin').read_text()}@127.0.0.1:{port}/0"
 
 
-def _wait_until_it_is_up(deployed: Deployment) -> None:
-    web = deployed.environments["worker"]["VOICEQUEUE_PUBLIC_URL"]
+def _wait_until_it_is_up(running: Deployment) -> None:
+    web = running.environments["worker"]["VOICEQUEUE_PUBLIC_URL"]
     heartbeats = [f"{{voicequeue}}:{key}" for key in KINDS.values()]
 
     def is_up() -> bool:
         with suppress(requests.RequestException):
             is_ready = requests.get(f"{web}/readyz", timeout=1).status_code == 200
-            has_all = all(deployed.admin.zcard(key) for key in heartbeats)
-            return is_ready and has_all and bool(flower_shows(deployed, "workers"))
+            has_all = all(running.admin.zcard(key) for key in heartbeats)
+            return is_ready and has_all and bool(flower_shows(running, "workers"))
         return False
 
     def end_of_logs() -> str:
-        return "\n".join(log.read_text()[-500:] for log in deployed.logs.glob("*.log"))
+        return "\n".join(log.read_text()[-500:] for log in running.logs.glob("*.log"))
 
     with suppress(pytest.fail.Exception):
         return eventually(is_up, within_s=40)
     pytest.fail(end_of_logs())
 
 
-def flower_shows(deployed: Deployment, what: str) -> Any:
+def flower_shows(running: Deployment, what: str) -> Any:
     """Query Flower's API with a refresh."""
-    env = deployed.environments["flower"]
-    login = tuple(deployed.secrets["FLOWER_BASIC_AUTH"].split(":"))
+    env = running.environments["flower"]
+    login = tuple(running.secrets["FLOWER_BASIC_AUTH"].split(":"))
     url = f"http://127.0.0.1:{env['FLOWER_PORT']}/api/{what}"
     return requests.get(url, params={"refresh": 1}, auth=login, timeout=5).json()  # type: ignore[arg-type]

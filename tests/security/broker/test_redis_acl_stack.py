@@ -84,6 +84,7 @@ def test_the_healthcheck_of_each_service_passes_while_it_works(deployment: Deplo
     checked = deployment.execute(service, command)
 
     assert (kind, checked.returncode) == ("CMD", 0), checked.stdout + checked.stderr
+    assert command[1] != "alive" or checked.stdout.startswith(f"alive: {service}@")
 
 
 # ── what they forbid ──────────────────────────────────────────────────────────────────────────────
