@@ -59,9 +59,8 @@ class Deployment:
 
     def execute(self, service: str, command: list[str]) -> subprocess.CompletedProcess[str]:
         """Run a command in the container of a service, as `docker compose exec` does."""
-        located = [str(self.image.venv / "bin" / command[0]), *command[1:]]
-        env = dict(self.environments[service])
-        return subprocess.run(located, env=env, cwd=self.image.app, capture_output=True, text=True, check=False)
+        env = {**self.environments[service], "PROBE_FOLDER": str(self.logs), "PROBE_PID": str(self.pids[service])}
+        return subprocess.run(command, env=env, cwd=self.image.app, capture_output=True, text=True, check=False)
 
     def rejected_commands(self) -> list[str]:
         """Return the commands that Valkey rejected."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
+import sys
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
@@ -163,9 +165,42 @@ def test_the_healthcheck_of_a_worker_asks_for_each_of_its_queues(services: dict[
     """Docker then shows a process that only seems alive as unhealthy."""
     command = services[process]["healthcheck"]["test"]
 
-    assert command[:3] == ["CMD", "voicequeue", "alive"]
+    assert command[:3] == ["CMD", "sh", "config/probe.sh"]
     assert tuple(command[4::2]) == consumed_by(process)
     assert set(command[3::2]) == {"--queue"}
+
+
+@pytest.mark.parametrize(
+    ("exit_codes", "module", "is_stopped"),
+    [
+        ([1, 1, 1], "workers", True),
+        ([1, 1], "workers", False),
+        ([1, 1, 0, 1, 1], "workers", False),
+        ([1, 1, 0, 1, 1, 1], "workers", True),
+        ([2, 2, 2, 2], "workers", False),  # settings are invalid, which a restart does not cure
+        ([1, 1, 1], "init", False),  # not one of our processes
+    ],
+)
+def test_the_third_failure_in_a_row_stops_the_process_of_a_container(
+    tmp_path: Path, exit_codes: list[int], module: str, is_stopped: bool
+) -> None:
+    """Docker restarts a container that ends, but not one that is unhealthy. Each failure is reported as one."""
+    probe = tmp_path / "voicequeue"
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", module]) as process:
+        env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PROBE_FOLDER": str(tmp_path), "PROBE_PID": str(process.pid)}
+        reported = []
+        for code in exit_codes:
+            probe.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/arguments\nexit {code}\n')
+            probe.chmod(0o755)
+            command = ["sh", str(ROOT / "config" / "probe.sh"), "--queue", "poll"]
+            reported.append(subprocess.run(command, env=env, capture_output=True, check=False).returncode)
+        if not is_stopped:
+            process.kill()
+        ended = process.wait(10)
+
+    assert reported == exit_codes
+    assert ended == (-signal.SIGTERM if is_stopped else -signal.SIGKILL)
+    assert set((tmp_path / "arguments").read_text().splitlines()) == {"alive --queue poll"}
 
 
 @pytest.mark.parametrize(("limit", "maxmemory"), [("2147483648", "1288490184"), ("max", ""), (None, "")])
