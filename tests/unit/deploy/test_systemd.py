@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import Settings, setting_names
+from config.settings import Settings, load, setting_names
 from tests.support.composed import ROOT
 from workers.dependencies import build_callbacks
 from workers.gateway.serving import SHUTDOWN_TIMEOUT_S
@@ -199,6 +199,32 @@ def test_each_process_gets_the_secrets_that_it_needs_and_no_others(process: str)
         f"{name}_FILE": f"%d/{name}" for name in credentials
     }
     assert not set(variables) & secret
+
+
+@pytest.mark.parametrize("process", sorted(set(UNITS) - {"flower"}))
+def test_every_unit_starts_with_the_secrets_of_make_secrets(
+    process: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its settings are valid, with the credentials as files, as systemd has them."""
+    for name in os.environ:
+        if name.startswith(("VOICEQUEUE_", "REDIS_", "MUSICAPI_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["sh", str(ROOT / "config" / "secrets.sh")], check=True, capture_output=True)
+    (tmp_path / ".secrets" / "MUSICAPI_KEY").write_text("k" * 40)
+    unit = _directives(UNITS[process])
+    for value in unit["LoadCredential"]:
+        name, path = value.split(":")
+        shutil.copy(tmp_path / ".secrets" / Path(path).name, tmp_path / name)
+    for word in " ".join(unit["Environment"]).split():
+        name, _, value = word.partition("=")
+        monkeypatch.setenv(name, value.replace("%d", str(tmp_path)))
+
+    settings = load()
+
+    user = {"web": "gateway"}.get(process, "worker")
+    assert settings.redis_url.startswith(f"redis://{user}:")
+    assert bool(settings.musicapi_key.get_secret_value()) is (process == "worker")
 
 
 def test_the_documentation_names_every_file_that_a_unit_reads() -> None:
