@@ -201,7 +201,7 @@ def _number(text: str) -> float:
 
 
 def use_utf8(stream: TextIO) -> None:
-    """Write UTF-8 to files and pipes, whatever the system's encoding is, and line ends as they are.
+    """Write UTF-8 to files and pipes on every system, and line ends as they are.
 
     A terminal keeps its encoding, and gets characters that it cannot show as escapes.
     """
