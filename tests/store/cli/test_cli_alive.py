@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -14,11 +15,11 @@ from voicequeue.storage.monitoring.consumption import CANCELLED, CONSUMED
 from workers.local.ports import free_port
 
 
-def send_heartbeat(store: JobStore, name: str = "w1", *, host: str = "", **facts: Any) -> None:
+def send_heartbeat(store: JobStore, facts: Mapping[str, Any] | None = None, *, name: str = "w1") -> None:
     """Send the heartbeat of a worker of this host that has just consumed `poll`, except for these facts."""
     now = time.time()
-    facts = {"host": host or socket.gethostname(), CONSUMED: {"poll": now}, **facts}
-    store.heartbeats["worker"].record(name, now, facts)
+    usual = {"host": socket.gethostname(), CONSUMED: {"poll": now}}
+    store.heartbeats["worker"].record(name, now, {**usual, **(facts or {})})
 
 
 def test_a_process_that_consumes_is_alive(command: Command, store: JobStore) -> None:
@@ -32,8 +33,8 @@ def test_a_process_that_consumes_is_alive(command: Command, store: JobStore) -> 
 
 def test_a_process_that_does_not_consume_fails_with_one_sentence(command: Command, store: JobStore) -> None:
     """Also if another host's worker consumes the queue."""
-    send_heartbeat(store, **{CONSUMED: {"poll": time.time() - 100}})
-    send_heartbeat(store, "w2", host="elsewhere")
+    send_heartbeat(store, {CONSUMED: {"poll": time.time() - 100}})
+    send_heartbeat(store, {"host": "elsewhere"}, name="w2")
 
     ended = command("alive", "--queue", "poll")
 
@@ -43,7 +44,7 @@ def test_a_process_that_does_not_consume_fails_with_one_sentence(command: Comman
 
 def test_a_host_without_a_process_fails(command: Command, store: JobStore) -> None:
     """A worker of another host is none."""
-    send_heartbeat(store, host="elsewhere")
+    send_heartbeat(store, {"host": "elsewhere"})
 
     ended = command("alive", "--queue", "poll", "--queue", "submit")
 
@@ -66,13 +67,13 @@ def test_without_redis_nothing_is_restarted(command: Command, monkeypatch: pytes
 
 def test_the_json_of_the_probe(command: Command, store: JobStore) -> None:
     """Scripts read what was checked and what is wrong."""
-    send_heartbeat(store, **{CANCELLED: ["poll"]})
+    send_heartbeat(store, {CANCELLED: ["poll"]})
 
     assert command("alive", "--json").json() == {
         "alive": False,
         "checked": True,
         "processes": ["w1"],
-        "problems": ["w1 does not consume the queue poll any more: its consumer was cancelled"],
+        "problems": ["w1 no longer consumes the queue poll: its consumer was cancelled"],
     }
 
 

@@ -1,4 +1,4 @@
-"""Which processes consume their queues, by what they report with their heartbeats."""
+"""Consumption of queues, as processes report it with their heartbeats."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_consumer_that_was_cancelled_is_found_at_once_and_named() -> None:
 
     worker = process.run(1, active=("submit", "intake"))
 
-    assert problems(worker) == ["w1@host does not consume the queue poll any more: its consumer was cancelled"]
+    assert problems(worker) == ["w1@host no longer consumes the queue poll: its consumer was cancelled"]
     assert problems(process.run(1)) == []
 
 
