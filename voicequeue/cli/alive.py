@@ -96,15 +96,17 @@ def find_problems(processes: Sequence[ProcessHeartbeat] | None, queues: Sequence
 
 
 def _processes_of_this_host() -> list[ProcessHeartbeat] | None:
-    """Return the running processes of this host; None if Redis does not answer in time. Raises CommandSetupError."""
+    """Return the running processes of this host; None if Redis does not answer in time. Raises CommandSetupError and
+    SecretFileError."""
     from redis.exceptions import RedisError  # noqa: PLC0415
 
+    from voicequeue.auth.secret_files import read_secret  # noqa: PLC0415
     from voicequeue.storage.connection.client import DEFAULT_URL, connect  # noqa: PLC0415
     from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX, Keyspace  # noqa: PLC0415
     from voicequeue.storage.heartbeats import KINDS, Heartbeats  # noqa: PLC0415
 
     try:
-        redis = connect(os.environ.get("REDIS_URL") or DEFAULT_URL)
+        redis = connect(read_secret(os.environ, "REDIS_URL") or DEFAULT_URL)
         keyspace = Keyspace(redis, os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX)
     except ValueError as error:
         raise CommandSetupError(f"{error}; see REDIS_URL and VOICEQUEUE_PREFIX") from None

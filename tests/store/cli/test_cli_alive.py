@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,3 +86,14 @@ def test_an_unknown_queue_is_wrong_usage(command: Command) -> None:
     assert ended.code == 2
     text = " ".join(ended.err.replace("│", " ").split())
     assert "the queues are submit, poll, intake, callbacks, archive" in text
+
+
+def test_the_url_may_be_in_a_file(command: Command, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the containers and services get it."""
+    send_heartbeat(store)
+    file = Path("redis_url")
+    file.write_text(os.environ["REDIS_URL"] + "\n", encoding="utf-8")
+    monkeypatch.delenv("REDIS_URL")
+    monkeypatch.setenv("REDIS_URL_FILE", str(file.resolve()))
+
+    assert command("alive").out == "alive: w1\n"
