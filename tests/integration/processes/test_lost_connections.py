@@ -130,14 +130,15 @@ def test_an_answered_read_is_a_consumption_and_a_cancelled_queue_has_none(
     log = Consumption()
     monkeypatch.setattr(redis_transport, "consumption", log)
     queues = [Queue(name, Exchange(name), routing_key=name) for name in ("lost-poll", "lost-submit")]
-    log.start(queue.name for queue in queues)
+    names = [queue.name for queue in queues]
+    log.start(names)
     consumer: Any
     with Consumer(broker, queues, accept=["json"]) as consumer:
 
         def consumed() -> dict[str, float]:
             drain(broker)
             log.turn(consumer.channel.active_queues, is_full=False)
-            return dict(log.facts(time.time())["consumed"])
+            return dict(log.facts(names, time.time())["consumed"])
 
         before = consumed()
         eventually(lambda: min(consumed().values()) > max(before.values()))
@@ -145,5 +146,5 @@ def test_an_answered_read_is_a_consumption_and_a_cancelled_queue_has_none(
         cancelled_at = consumed()["lost-poll"]
         eventually(lambda: consumed()["lost-submit"] > cancelled_at + 0.3)
 
-        assert log.facts(time.time())["cancelled"] == ["lost-poll"]
+        assert log.facts(names, time.time())["cancelled"] == ["lost-poll"]
         assert consumed()["lost-poll"] == pytest.approx(cancelled_at, abs=0.2)

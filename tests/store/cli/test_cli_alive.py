@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from tests.store.conftest import Command
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.monitoring.consumption import CANCELLED, CONSUMED
+from workers.background import IdleProcess
 from workers.local.ports import free_port
 
 
@@ -55,6 +57,25 @@ def test_a_host_without_a_process_fails(command: Command, store: JobStore) -> No
         "no running process of this host consumes the queue poll; "
         "no running process of this host consumes the queue submit\n"
     )
+
+
+def test_a_process_without_anything_to_do_is_alive_and_does_not_count_as_one_that_works(
+    command: Command, store: JobStore
+) -> None:
+    """A process `archive` without an archive; otherwise it would be restarted forever."""
+    stopping = threading.Event()
+
+    def facts(now: float) -> dict[str, Any]:
+        stopping.set()
+        return {"host": socket.gethostname(), CONSUMED: {"archive": now}}
+
+    process = IdleProcess(store.heartbeats["idle"], store.clock, "archive-1", facts)
+    process.send_heartbeat()
+
+    assert command("alive", "--queue", "archive").out == "alive: archive-1\n"
+    assert store.archive.counts(0.0).workers == 0
+    process.run_until(stopping, 60)
+    assert command("alive", "--queue", "archive").code == 1
 
 
 def test_without_redis_nothing_is_restarted(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

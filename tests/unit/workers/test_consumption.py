@@ -37,14 +37,14 @@ class Process:
     def __post_init__(self) -> None:
         self.log = Consumption(lambda: self.now)
         self.log.start(self.queues)
-        self.facts = self.log.facts(START + self.now)
+        self.facts = self.log.facts(self.queues, START + self.now)
 
     def run(self, seconds: int, **loop: Any) -> ProcessHeartbeat:
         """Turn the event loop and send a heartbeat for each second; return the last one."""
         for _ in range(seconds):
             self.now += 1
             self.turn(**loop)
-            self.facts = self.log.facts(START + self.now)
+            self.facts = self.log.facts(self.queues, START + self.now)
         return ProcessHeartbeat("worker", self.name, START + self.now, self.facts)
 
     def turn(self, *, active: tuple[str, ...] | None = None, is_full: bool = False, is_answered: bool = True) -> None:
