@@ -5,12 +5,29 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+from redis.exceptions import RedisError
 
 from config import tracing
+from config.settings import SettingsError
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.problems import TlsError, UnusableServerError
 
 #: redis-py imports this if it is installed, for metrics that we do not use.
 _METRICS_SDK = "opentelemetry.sdk.metrics"
+
+
+def require_usable_redis(url: str) -> None:
+    """Raise SettingsError, which ends the process, if the server of this URL can keep no queue, or TLS with it fails.
+
+    A server that does not answer may do so later: processes wait for it.
+    """
+    with suppress(RedisError, OSError), connect(url) as redis:
+        try:
+            redis.ping()
+        except (TlsError, UnusableServerError) as error:
+            raise SettingsError(f"REDIS_URL: {error}") from None
 
 
 @contextmanager
