@@ -7,12 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from redis.exceptions import RedisError
-
 from config import tracing
-from config.settings import SettingsError
-from voicequeue.storage.connection.client import connect
-from voicequeue.storage.connection.problems import TlsError, UnusableServerError
 
 #: redis-py imports this if it is installed, for metrics that we do not use.
 _METRICS_SDK = "opentelemetry.sdk.metrics"
@@ -23,6 +18,12 @@ def require_usable_redis(url: str) -> None:
 
     A server that does not answer may do so later: processes wait for it.
     """
+    from redis.exceptions import RedisError  # noqa: PLC0415  lean_imports must come first
+
+    from config.settings import SettingsError  # noqa: PLC0415
+    from voicequeue.storage.connection.client import connect  # noqa: PLC0415
+    from voicequeue.storage.connection.problems import TlsError, UnusableServerError  # noqa: PLC0415
+
     with suppress(RedisError, OSError), connect(url) as redis:
         try:
             redis.ping()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from redis.exceptions import ConnectionError
+from redis.utils import str_if_bytes
 
 #: OpenSSL's code in the text of an error.
 _CODE: Final = re.compile(r"\[(?:\w+: )?(\w+)\]")
@@ -80,7 +81,7 @@ def tls_error(host: str, port: int, error: ssl.SSLError) -> TlsError:
 
 def require_usable(reply: Any, host: str, port: int) -> None:
     """Raise UnusableServerError unless a server with this reply to HELLO can keep a queue."""
-    values = [value.decode() if isinstance(value, bytes) else value for value in reply]
-    mode = dict(zip(values[::2], values[1::2], strict=False)).get("mode")
+    items = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
+    mode = {str_if_bytes(name): str_if_bytes(value) for name, value in items}.get("mode")
     if mode in _UNUSABLE:
         raise UnusableServerError(f"{host}:{port} {_UNUSABLE[mode]}")
