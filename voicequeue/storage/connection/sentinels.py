@@ -1,0 +1,84 @@
+"""The sentinels of a Redis URL, which name its primary."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from redis import ConnectionPool, Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError, ResponseError, TimeoutError
+from redis.retry import Retry
+
+from voicequeue.storage.connection.problems import ConnectionProblem, NoPrimaryError, TlsError
+from voicequeue.storage.connection.redis_url import RedisAddress
+from voicequeue.storage.connection.refusals import PlainServerConnection, SecureServerConnection
+
+#: How long a sentinel may take to accept a connection and to answer (seconds), before the next one is asked.
+SENTINEL_TIMEOUT_S = 1.0
+
+
+class Sentinels:
+    """The sentinels, asked one after the other; the one that answered last comes first. Safe to share."""
+
+    def __init__(self, address: RedisAddress) -> None:
+        self._clients = {f"{host}:{port}": _client(address, host, port) for host, port in address.hosts}
+        self._order = list(self._clients)
+        self._lock = threading.Lock()
+
+    @property
+    def clients(self) -> dict[str, Redis]:
+        """A client of each sentinel, by its host and port."""
+        return self._clients
+
+    def discover_master(self, name: str) -> tuple[str, int]:
+        """Return the host and port of the primary that one of the sentinels names; redis-py's pool calls it. Raises
+        NoPrimaryError, which says what each sentinel answered."""
+        problems: dict[str, Exception | str] = {}
+        for sentinel in list(self._order):
+            try:
+                primary = self._clients[sentinel].sentinel_masters().get(name)
+            except (ConnectionError, TimeoutError, ResponseError) as error:
+                problems[sentinel] = error
+                continue
+            if problem := _problem(primary):
+                problems[sentinel] = problem
+                continue
+            with self._lock:
+                self._order = sorted(self._order, key=lambda other: other != sentinel)
+            return str(primary["ip"]), int(primary["port"])
+        raise _no_primary(name, problems)
+
+
+def _no_primary(name: str, problems: Mapping[str, Exception | str]) -> ConnectionProblem:
+    """Return the error of sentinels that name no primary; that of TLS, where it fails with all of them."""
+    for error in problems.values():
+        if isinstance(error, TlsError) and all(isinstance(other, TlsError) for other in problems.values()):
+            return error
+    texts = "; ".join(f"{sentinel}: {problem}" for sentinel, problem in problems.items())
+    return NoPrimaryError(f"no sentinel names a primary {name!r} that is up ({texts})")
+
+
+def _problem(primary: dict[str, Any] | None) -> str:
+    """Return why what a sentinel answered names no primary; '' if it does."""
+    if primary is None:
+        return "does not know this name"
+    return "says that it is down" if primary["is_sdown"] or primary["is_odown"] or not primary["is_master"] else ""
+
+
+def _client(address: RedisAddress, host: str, port: int) -> Redis:
+    return Redis.from_pool(
+        ConnectionPool(
+            host=host,
+            port=port,
+            connection_class=PlainServerConnection if address.tls is None else SecureServerConnection,
+            username=address.sentinel_username,
+            password=address.sentinel_password,
+            socket_connect_timeout=SENTINEL_TIMEOUT_S,
+            socket_timeout=SENTINEL_TIMEOUT_S,
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+            **(address.tls or {}),
+        )
+    )
