@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import unquote
 
 from redis import Redis
@@ -24,8 +24,14 @@ PRIMARY: Final = "voices"
 PASSWORD: Final = "p%40ss"
 SENTINEL_PASSWORD: Final = "s3ntinel"
 
-#: A primary that does not answer for so long (milliseconds) is replaced.
-DOWN_AFTER_MS: Final = 500
+#: A primary that does not answer for so long (milliseconds) is replaced. Sentinels ping once a second: with less than
+#: that they replace a primary again that they have just elected.
+DOWN_AFTER_MS: Final = 1_500
+
+#: How a primary is replaced. Killed: it starts again as a replica. Frozen: it continues later, with its open
+#: connections, and does not know that it has been replaced. Switched: an operator asks for another one while it runs.
+#: Coordinated: as switched, and the old one hands over by itself.
+How = Literal["killed", "frozen", "switched", "coordinated"]
 
 
 class FailoverGroup:
@@ -84,30 +90,42 @@ class FailoverGroup:
         self._start(port, "\n".join(lines), "--sentinel")
 
     def _start(self, port: int, configuration: str, *options: str) -> None:
-        file = self._home / f"{port}.conf"
-        file.write_text(configuration + "\n")
+        self._file(port).write_text(configuration + "\n")
+        self._run(port, *options)
+
+    def _run(self, port: int, *options: str) -> None:
         with (self._home / f"{port}.log").open("ab") as log:
-            command = [str(get_binary_path()), str(file), *options]
+            command = [str(get_binary_path()), str(self._file(port)), *options]
             self._processes[port] = subprocess.Popen(command, stdout=log, stderr=log)
 
+    def _file(self, port: int) -> Path:
+        return self._home / f"{port}.conf"
+
     def replicate(self) -> None:
-        """Wait until every other server has what the primary has."""
+        """Wait until every other server is a replica of the primary, and has what the primary has now."""
+        eventually(self._are_replicas, within_s=40)
         primary = self.primary()
         offset = self._replication(primary)["master_repl_offset"]
         others = [port for port in self.ports if port != primary]
         eventually(lambda: all(self._replication(port).get("slave_repl_offset", 0) >= offset for port in others))
 
+    def _are_replicas(self) -> bool:
+        primary = self.primary()
+        return self._replication(primary).get("role") == "master" and all(
+            self._is_linked(port) for port in self.ports if port != primary
+        )
+
     def _is_linked(self, port: int) -> bool:
         return self._replication(port).get("master_link_status") == "up"
 
     def _replication(self, port: int) -> dict[str, Any]:
-        with suppress(RedisError), Redis(port=port, password=unquote(PASSWORD)) as client:
+        with suppress(RedisError), Redis(port=port, password=unquote(PASSWORD), socket_timeout=2) as client:
             return dict(client.info("replication"))
         return {}
 
     def _is_complete(self) -> bool:
         for port in self.sentinel_ports:
-            with suppress(RedisError), Redis(port=port, password=SENTINEL_PASSWORD, decode_responses=True) as client:
+            with suppress(RedisError), self._sentinel(port) as client:
                 state = client.sentinel_masters()[PRIMARY]
                 if (state["num-other-sentinels"], state["num-slaves"]) == (
                     len(self.sentinel_ports) - 1,
@@ -118,11 +136,14 @@ class FailoverGroup:
         return True
 
     def primary(self) -> int:
-        """Return the port of the server that the first living sentinel names as the primary."""
+        """Return the port of the server that the sentinels name as the primary: the latest election counts."""
+        elected: dict[int, int] = {}
         for port in self.sentinel_ports:
-            with suppress(RedisError), Redis(port=port, password=SENTINEL_PASSWORD, decode_responses=True) as client:
-                return int(client.sentinel_get_master_addr_by_name(PRIMARY)[1])
-        raise AssertionError("no sentinel answers")
+            with suppress(RedisError), self._sentinel(port) as client:
+                state = client.sentinel_masters()[PRIMARY]
+                elected[state["config-epoch"]] = state["port"]
+        assert elected, "no sentinel answers"
+        return elected[max(elected)]
 
     def kill(self, port: int) -> None:
         """Kill a process."""
@@ -130,22 +151,41 @@ class FailoverGroup:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
-    def fail_over(self, *, freeze: bool = False) -> int:
-        """Kill the primary, wait for the next one, start the old one as its replica; return the new primary's port.
-
-        With `freeze` the old one continues with its open connections instead, and does not know yet that it is none.
-        """
+    def fail_over(self, how: How = "killed") -> int:
+        """Replace the primary, and make the old one a replica of the new one; return the new primary's port."""
         old = self.primary()
-        if freeze:
+        if how == "killed":
+            self.kill(old)
+        elif how == "frozen":
             self._processes[old].send_signal(signal.SIGSTOP)
         else:
-            self.kill(old)
+            options = ["COORDINATED"] if how == "coordinated" else []
+            eventually(lambda: self._switch(*options), within_s=30)
         eventually(lambda: self.primary() != old, within_s=30)
-        if freeze:
-            self._processes[old].send_signal(signal.SIGCONT)
-        else:
+        if how == "killed":
             self.start_server(old, primary=self.primary())
+        elif how == "frozen":
+            self._processes[old].send_signal(signal.SIGCONT)
         return self.primary()
+
+    def _switch(self, *options: str) -> bool:
+        """Ask a sentinel for another primary; return whether it agreed. It does not during an election."""
+        sentinel = next(port for port in self.sentinel_ports if port in self._processes)
+        with suppress(RedisError), self._sentinel(sentinel) as client:
+            return bool(client.execute_command("SENTINEL FAILOVER", PRIMARY, *options))
+        return False
+
+    def _sentinel(self, port: int) -> Redis:
+        return Redis(port=port, password=SENTINEL_PASSWORD, decode_responses=True, socket_timeout=2)
+
+    @contextmanager
+    def without_sentinel(self, port: int) -> Iterator[None]:
+        """Kill a sentinel, and start it again at the end; it then has what it knew before."""
+        self.kill(port)
+        try:
+            yield
+        finally:
+            self._run(port, "--sentinel")
 
     def stop(self) -> None:
         """Kill all processes."""

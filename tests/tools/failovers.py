@@ -1,6 +1,6 @@
-"""Kill the primary again and again while jobs run, then compare the simulator's ledger with the records.
+"""Replace the primary again and again while jobs run, then compare the simulator's ledger with the records.
 
-python -m tests.tools.failovers --failovers 10 --jobs 400 --seed 1
+python -m tests.tools.failovers --failovers 50 --jobs 2000 --seed 1
 """
 
 from __future__ import annotations
@@ -11,29 +11,39 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from config.settings import Settings
 from tests.support.callback_receiver import CallbackReceiver
-from tests.support.sentinels import FailoverGroup
+from tests.support.sentinels import FailoverGroup, How
 from tests.tools.torture import Torture
 from tests.tools.torture_setup import ENV, without_faults
+from voicequeue import State
 from workers.local.stack import Stack
 from workers.local.supervisor import Supervisor
 
-#: Work resumes within this time after the primary was killed (seconds).
+#: Work resumes within this time after the primary has failed (seconds).
 RESUMES_WITHIN_S = 30.0
+
+#: While the resumption is awaited, this many jobs are enqueued each time.
+FEED = 4
+
+#: The event that a worker logs for an order that it has sent.
+SUBMITTED = b'"event": "submitted"'
 
 
 @dataclass
 class Failovers(Torture):
-    """One run, whose only faults are failovers."""
+    """One run, whose only faults are failovers, and now and then the loss of a sentinel."""
 
     group: FailoverGroup = field(kw_only=True)
     failovers: int = field(kw_only=True)
     jobs: int = field(kw_only=True)
+    waits: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def start_redis(self) -> str:
         """Start the servers and sentinels; return the URL that names the sentinels."""
@@ -42,49 +52,63 @@ class Failovers(Torture):
         return self.group.url
 
     def run(self) -> list[str]:
-        """Kill the primary, wait until orders are sent again, and repeat; return the findings."""
+        """Replace the primary, wait until every worker sends orders again, and repeat; return the findings."""
         self.dial(**without_faults(), music_s=3)
-        waits: list[float] = []
         for number in range(self.failovers):
-            self.enqueue(self.jobs // self.failovers)
+            self.enqueue(max(0, self.jobs * (number + 1) // self.failovers - self.enqueued))
             time.sleep(self.random.uniform(0.2, 1.5))
             self.group.replicate()
-            killed_at = time.monotonic()
-            how = self.random.choice(["killed", "frozen"])
-            new_primary = self.group.fail_over(freeze=how == "frozen")
-            waits.append(self.resumed_after(killed_at))
-            self.done[how] += 1
-            print(
-                f"failover {number + 1}: {how}, {new_primary} is the primary, work resumed after {waits[-1]:.1f} s",
-                flush=True,
-            )
+            self.fail_over(number)
         is_settled = self.wait_until_settled()
         findings = ([] if is_settled else ["some jobs are not settled"]) + self.check() + self.check_callbacks()
+        waits = [wait_s for waits in self.waits.values() for wait_s in waits]
         findings += [f"work resumed after {wait_s:.0f} s" for wait_s in waits if wait_s > RESUMES_WITHIN_S]
         self.report({})
-        print(f"work resumed after {statistics.median(waits):.1f} s (median), {max(waits):.1f} s (longest)")
+        for how, of_kind in {**self.waits, "all": waits}.items():
+            longest = f"median {statistics.median(of_kind):.1f} s, longest {max(of_kind):.1f} s"
+            print(f"{how}: {len(of_kind)} failovers, all workers resumed: {longest}")
+        print(f"charged twice {len(self.ledger()['double_charges'])}, unsure {self.states[str(State.UNSURE)]}")
         return findings
 
-    def resumed_after(self, killed_at: float) -> float:
-        """Wait until upstream has received another order; return the seconds since the kill."""
-        before = self.orders()
-        self.enqueue(1)
-        while self.orders() == before and time.monotonic() < killed_at + 2 * RESUMES_WITHIN_S:
-            time.sleep(0.05)
-        return time.monotonic() - killed_at
+    def fail_over(self, number: int) -> None:
+        """Replace the primary in a random way, without one of the sentinels in every fourth case."""
+        how = self.random.choice(get_args(How))
+        with contextlib.ExitStack() as missing:
+            if self.random.random() < 0.25:
+                missing.enter_context(self.group.without_sentinel(self.random.choice(self.group.sentinel_ports)))
+                self.done["sentinel killed"] += 1
+            started_at = time.monotonic()
+            primary = self.group.fail_over(how)
+            elected_s = time.monotonic() - started_at
+            self.wait_until_resumed(self.log_sizes(), until=started_at + 2 * RESUMES_WITHIN_S)
+        self.waits[how].append(time.monotonic() - started_at)
+        self.done[how] += 1
+        times = f"elected after {elected_s:.1f} s, all workers resumed after {self.waits[how][-1]:.1f} s"
+        print(f"failover {number + 1}: {how}, {primary} is the primary: {times}", flush=True)
 
-    def orders(self) -> int:
-        """Return how many orders upstream has charged."""
-        return len(self.ledger()["charges"])
+    def log_sizes(self) -> dict[Path, int]:
+        """Return the size of each worker's log."""
+        return {log: log.stat().st_size for name in self.workers if (log := self.home / "log" / f"{name}.log")}
+
+    def wait_until_resumed(self, logs: dict[Path, int], *, until: float) -> None:
+        """Enqueue jobs until each worker has sent an order since its log had this size."""
+        waiting = dict(logs)
+        while waiting and time.monotonic() < until:
+            self.enqueue(FEED)
+            fed_at = time.monotonic()
+            while waiting and time.monotonic() < fed_at + 1:
+                time.sleep(0.05)
+                waiting = {log: size for log, size in waiting.items() if SUBMITTED not in log.read_bytes()[size:]}
 
 
-def run(*, failovers: int, jobs: int, seed: int, home: Path, say: Callable[[str], None]) -> list[str]:
+def run(*, failovers: int, jobs: int, seed: int, servers: int, home: Path, say: Callable[[str], None]) -> list[str]:
     """Run once in the folder `home`; return the findings."""
     receiver = CallbackReceiver(ENV["VOICEQUEUE_SECRET"], seed=seed, bad=0.05)
-    group = FailoverGroup(home)
+    group = FailoverGroup(home, servers=servers)
+    env = {**ENV, "VOICEQUEUE_REPLICAS_ACK": str(servers - 1)}
     with receiver.server, Supervisor(say) as supervisor, contextlib.ExitStack() as resources:
         resources.callback(group.stop)
-        stack = Stack(supervisor, Settings(_env_file=None), home=home, env={**ENV, "VOICEQUEUE_REPLICAS_ACK": "1"})
+        stack = Stack(supervisor, Settings(_env_file=None), home=home, env=env)
         started = Failovers(
             0, seed, seed % 2 == 0, supervisor, stack, home, receiver, group=group, failovers=failovers, jobs=jobs
         )
@@ -97,10 +121,11 @@ def main() -> int:
     parser.add_argument("--failovers", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--servers", type=int, default=2, help="a primary and its replicas")
     options = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="failovers-"))
     print(f"seed {options.seed}; logs: {home / 'log'}", flush=True)
-    findings = run(failovers=options.failovers, jobs=options.jobs, seed=options.seed, home=home, say=lambda _: None)
+    findings = run(**vars(options), home=home, say=lambda _: None)
     print("\n".join(findings) or "nothing lost, nothing charged twice, ledger and records agree")
     return int(bool(findings))
 
