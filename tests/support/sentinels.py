@@ -34,11 +34,17 @@ DOWN_AFTER_MS: Final = 1_500
 How = Literal["killed", "frozen", "switched", "coordinated"]
 
 
+#: Periods of brisk sentinels (milliseconds). Others need eight to twelve seconds to notice that a server that came back
+#: still calls itself the primary, and ten to repeat an election without a result.
+BRISK: Final = {"INFO-PERIOD": 1_000, "PUBLISH-PERIOD": 500, "ELECTION-TIMEOUT": 2_000}
+
+
 class FailoverGroup:
     """Servers and sentinels as processes of this machine."""
 
-    def __init__(self, home: Path, *, servers: int = 2, sentinels: int = 3) -> None:
+    def __init__(self, home: Path, *, servers: int = 2, sentinels: int = 3, brisk: bool = False) -> None:
         self._home = home
+        self._periods = BRISK if brisk else {}
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self.ports = [free_port() for _ in range(servers)]
         self.sentinel_ports = [free_port() for _ in range(sentinels)]
@@ -74,7 +80,8 @@ class FailoverGroup:
         }
         lines = [f'{name} "{value}"' for name, value in options.items()]
         lines += [] if port == primary else [f"replicaof 127.0.0.1 {primary}"]
-        self._start(port, "\n".join(lines))
+        self._file(port).write_text("\n".join(lines) + "\n")
+        self._run(port)
 
     def _start_sentinel(self, port: int) -> None:
         lines = [
@@ -87,11 +94,19 @@ class FailoverGroup:
             f"sentinel failover-timeout {PRIMARY} 3000",
             f"sentinel sentinel-pass {SENTINEL_PASSWORD}",
         ]
-        self._start(port, "\n".join(lines), "--sentinel")
+        self._file(port).write_text("\n".join(lines) + "\n")
+        self._run_sentinel(port)
 
-    def _start(self, port: int, configuration: str, *options: str) -> None:
-        self._file(port).write_text(configuration + "\n")
-        self._run(port, *options)
+    def _run_sentinel(self, port: int) -> None:
+        self._run(port, "--sentinel")
+        if self._periods:
+            eventually(lambda: self._is_paced(port), within_s=30)
+
+    def _is_paced(self, port: int) -> bool:
+        with suppress(RedisError), self._sentinel(port) as client:
+            options = [str(word) for period in self._periods.items() for word in period]
+            return bool(client.execute_command("SENTINEL DEBUG", *options))
+        return False
 
     def _run(self, port: int, *options: str) -> None:
         with (self._home / f"{port}.log").open("ab") as log:
@@ -185,7 +200,7 @@ class FailoverGroup:
         try:
             yield
         finally:
-            self._run(port, "--sentinel")
+            self._run_sentinel(port)
 
     def stop(self) -> None:
         """Kill all processes."""

@@ -101,10 +101,12 @@ class Failovers(Torture):
                 waiting = {log: size for log, size in waiting.items() if SUBMITTED not in log.read_bytes()[size:]}
 
 
-def run(*, failovers: int, jobs: int, seed: int, servers: int, home: Path, say: Callable[[str], None]) -> list[str]:
+def run(
+    *, failovers: int, jobs: int, seed: int, servers: int, brisk: bool, home: Path, say: Callable[[str], None]
+) -> list[str]:
     """Run once in the folder `home`; return the findings."""
     receiver = CallbackReceiver(ENV["VOICEQUEUE_SECRET"], seed=seed, bad=0.05)
-    group = FailoverGroup(home, servers=servers)
+    group = FailoverGroup(home, servers=servers, brisk=brisk)
     env = {**ENV, "VOICEQUEUE_REPLICAS_ACK": str(servers - 1)}
     with receiver.server, Supervisor(say) as supervisor, contextlib.ExitStack() as resources:
         resources.callback(group.stop)
@@ -122,9 +124,10 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--servers", type=int, default=2, help="a primary and its replicas")
+    parser.add_argument("--brisk", action="store_true", help="sentinels that check ten times as often")
     options = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="failovers-"))
-    print(f"seed {options.seed}; logs: {home / 'log'}", flush=True)
+    print(f"seed {options.seed}{', brisk' * options.brisk}; logs: {home / 'log'}", flush=True)
     findings = run(**vars(options), home=home, say=lambda _: None)
     print("\n".join(findings) or "nothing lost, nothing charged twice, ledger and records agree")
     return int(bool(findings))
