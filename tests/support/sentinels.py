@@ -50,6 +50,11 @@ class FailoverGroup:
         self.sentinel_ports = [free_port() for _ in range(sentinels)]
 
     @property
+    def replicas(self) -> int:
+        """The number of replicas that the primary has while every server runs."""
+        return len(self.ports) - 1
+
+    @property
     def url(self) -> str:
         """The URL that names the sentinels."""
         hosts = ",".join(f"127.0.0.1:{port}" for port in self.sentinel_ports)
@@ -202,7 +207,7 @@ class FailoverGroup:
         finally:
             self._run_sentinel(port)
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Kill all processes."""
         for port in list(self._processes):
             self.kill(port)
@@ -216,4 +221,4 @@ def failover_group(home: Path) -> Iterator[FailoverGroup]:
         group.start()
         yield group
     finally:
-        group.stop()
+        group.close()
