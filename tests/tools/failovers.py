@@ -10,9 +10,11 @@ import contextlib
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -20,7 +22,7 @@ from typing import get_args
 from config.settings import Settings
 from tests.support.callback_receiver import CallbackReceiver
 from tests.support.sentinels import FailoverGroup, How
-from tests.tools.torture import Torture
+from tests.tools.run import Run, environment
 from tests.tools.torture_setup import ENV, without_faults
 from voicequeue import State
 from workers.local.stack import Stack
@@ -29,49 +31,56 @@ from workers.local.supervisor import Supervisor
 #: Work resumes within this time after the primary has failed (seconds).
 RESUMES_WITHIN_S = 30.0
 
-#: While the resumption is awaited, this many jobs are enqueued each time.
-FEED = 4
+#: The producer enqueues so many jobs at once, and then waits (seconds).
+PORTION, PAUSE_S = 2, 0.25
 
 #: The event that a worker logs for an order that it has sent.
 SUBMITTED = b'"event": "submitted"'
 
 
 @dataclass
-class Failovers(Torture):
+class Failovers(Run):
     """One run, whose only faults are failovers, and now and then the loss of a sentinel."""
 
-    group: FailoverGroup = field(kw_only=True)
     failovers: int = field(kw_only=True)
     jobs: int = field(kw_only=True)
     waits: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
-    def start_redis(self) -> str:
-        """Start the servers and sentinels; return the URL that names the sentinels."""
-        self.group.start()
-        self.stack.use_redis(self.group.url)
-        return self.group.url
-
     def run(self) -> list[str]:
         """Replace the primary, wait until every worker sends orders again, and repeat; return the findings."""
         self.dial(**without_faults(), music_s=3)
-        for number in range(self.failovers):
-            self.enqueue(max(0, self.jobs * (number + 1) // self.failovers - self.enqueued))
-            time.sleep(self.random.uniform(0.2, 1.5))
-            self.group.replicate()
-            self.fail_over(number)
-        is_settled = self.wait_until_settled()
-        findings = ([] if is_settled else ["some jobs are not settled"]) + self.check() + self.check_callbacks()
+        with self.producing():
+            for number in range(self.failovers):
+                time.sleep(self.random.uniform(0.2, 1.5))
+                self.fail_over(number)
+        findings = self.finish()
         waits = [wait_s for waits in self.waits.values() for wait_s in waits]
-        findings += [f"work resumed after {wait_s:.0f} s" for wait_s in waits if wait_s > RESUMES_WITHIN_S]
-        self.report({})
         for how, of_kind in {**self.waits, "all": waits}.items():
             longest = f"median {statistics.median(of_kind):.1f} s, longest {max(of_kind):.1f} s"
             print(f"{how}: {len(of_kind)} failovers, all workers resumed: {longest}")
         print(f"charged twice {len(self.ledger()['double_charges'])}, unsure {self.states[str(State.UNSURE)]}")
-        return findings
+        return findings + [f"work resumed after {wait_s:.0f} s" for wait_s in waits if wait_s > RESUMES_WITHIN_S]
+
+    @contextmanager
+    def producing(self) -> Iterator[None]:
+        """Enqueue jobs all the time, also while there is no primary, and at least `jobs`."""
+        is_over = threading.Event()
+
+        def produce() -> None:
+            while not (is_over.wait(PAUSE_S) and self.enqueued >= self.jobs):
+                self.enqueue(PORTION)
+
+        thread = threading.Thread(target=produce, name="producer")
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
 
     def fail_over(self, number: int) -> None:
         """Replace the primary in a random way, without one of the sentinels in every fourth case."""
+        assert self.group is not None
         how = self.random.choice(get_args(How))
         with contextlib.ExitStack() as missing:
             if self.random.random() < 0.25:
@@ -80,25 +89,18 @@ class Failovers(Torture):
             started_at = time.monotonic()
             primary = self.group.fail_over(how)
             elected_s = time.monotonic() - started_at
-            self.wait_until_resumed(self.log_sizes(), until=started_at + 2 * RESUMES_WITHIN_S)
+            self.wait_until_resumed(until=started_at + 2 * RESUMES_WITHIN_S)
         self.waits[how].append(time.monotonic() - started_at)
         self.done[how] += 1
         times = f"elected after {elected_s:.1f} s, all workers resumed after {self.waits[how][-1]:.1f} s"
         print(f"failover {number + 1}: {how}, {primary} is the primary: {times}", flush=True)
 
-    def log_sizes(self) -> dict[Path, int]:
-        """Return the size of each worker's log."""
-        return {log: log.stat().st_size for name in self.workers if (log := self.home / "log" / f"{name}.log")}
-
-    def wait_until_resumed(self, logs: dict[Path, int], *, until: float) -> None:
-        """Enqueue jobs until each worker has sent an order since its log had this size."""
-        waiting = dict(logs)
+    def wait_until_resumed(self, *, until: float) -> None:
+        """Wait until each worker has sent another order, at most until this time of the monotonic clock."""
+        waiting = {log: log.stat().st_size for name in self.workers if (log := self.home / "log" / f"{name}.log")}
         while waiting and time.monotonic() < until:
-            self.enqueue(FEED)
-            fed_at = time.monotonic()
-            while waiting and time.monotonic() < fed_at + 1:
-                time.sleep(0.05)
-                waiting = {log: size for log, size in waiting.items() if SUBMITTED not in log.read_bytes()[size:]}
+            time.sleep(0.05)
+            waiting = {log: size for log, size in waiting.items() if SUBMITTED not in log.read_bytes()[size:]}
 
 
 def run(
@@ -106,13 +108,14 @@ def run(
 ) -> list[str]:
     """Run once in the folder `home`; return the findings."""
     receiver = CallbackReceiver(ENV["VOICEQUEUE_SECRET"], seed=seed, bad=0.05)
-    group = FailoverGroup(home, servers=servers, brisk=brisk)
-    env = {**ENV, "VOICEQUEUE_REPLICAS_ACK": str(servers - 1)}
-    with receiver.server, Supervisor(say) as supervisor, contextlib.ExitStack() as resources:
-        resources.callback(group.stop)
-        stack = Stack(supervisor, Settings(_env_file=None), home=home, env=env)
+    with (
+        receiver.server,
+        Supervisor(say) as supervisor,
+        contextlib.closing(FailoverGroup(home, servers=servers, brisk=brisk)) as group,
+    ):
+        stack = Stack(supervisor, Settings(_env_file=None), home=home, env=environment(group))
         started = Failovers(
-            0, seed, seed % 2 == 0, supervisor, stack, home, receiver, group=group, failovers=failovers, jobs=jobs
+            0, seed, seed % 2 == 0, supervisor, stack, home, receiver, group, failovers=failovers, jobs=jobs
         )
         return started.run()
 
