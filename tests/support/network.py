@@ -116,10 +116,11 @@ class Network:
         return host
 
     @contextmanager
-    def lost(self, one: Host, other: Host) -> Iterator[None]:
-        """Lose all packets between two hosts without a word, as a firewall does that forgets connections."""
-        pairs = ((one.address, other.address), (other.address, one.address))
-        rules = [["from", sender, "to", receiver, "blackhole"] for sender, receiver in pairs]
+    def lost(self, one: Host, *others: Host, replies_only: bool = False) -> Iterator[None]:
+        """Lose all packets between a host and others without a word, as a firewall does that forgets connections; or
+        only those that come back to the host."""
+        rules = [["from", other.address, "to", one.address, "blackhole"] for other in others]
+        rules += [] if replies_only else [["from", one.address, "to", other.address, "blackhole"] for other in others]
         for rule in rules:
             self._router.run("ip", "rule", "add", *rule)
         try:

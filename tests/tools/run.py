@@ -47,7 +47,7 @@ CALLBACK_TIMEOUT_S = 15.0
 
 def environment(group: FailoverGroup | None = None) -> dict[str, str]:
     """Return the environment of the processes: no claim is forgotten by a failover."""
-    return ENV if group is None else {**ENV, "VOICEQUEUE_REPLICAS_ACK": str(group.replicas)}
+    return ENV if group is None else {**ENV, "VOICEQUEUE_REPLICAS_ACK": str(group.replicas_ack)}
 
 
 @dataclass
@@ -82,7 +82,7 @@ class Run:
 
     def queue(self, *, wait_s: float = 0.0, namespace: str = "*") -> VoiceQueue:
         """Connect as a producer and operator, whose changes no failover may forget."""
-        replicas = self.group.replicas if self.group else 0
+        replicas = self.group.replicas_ack if self.group else 0
         return VoiceQueue(self.redis_url, wait_for_redis_s=wait_s, namespace=namespace, replicas_ack=replicas)
 
     def start_redis(self) -> str:
