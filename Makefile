@@ -61,8 +61,8 @@ docs: $(READY)  ## Build the documentation site in build/docs; fails on a broken
 screenshots: $(READY) $(BROWSER)  ## Retake the screenshots in docs/images
 	@$(BIN)/python -m tests.tools.screenshots
 
-torture: $(READY)  ## Kill processes at random, then audit jobs and charges: SECONDS=180 SEED=7 FAILOVERS=1
-	@$(BIN)/python -m tests.tools.torture --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(if $(FAILOVERS),--failovers)
+torture: $(READY)  ## Kill processes at random, then audit jobs and charges: SECONDS=180 SEED=7 FAILOVERS=1 HOSTS=1
+	@$(BIN)/python -m tests.tools.$(if $(HOSTS),hosts,torture) --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(if $(FAILOVERS),--failovers)
 
 check: $(READY)  ## Run the linter, the format check and the type checker
 	$(BIN)/ruff check .

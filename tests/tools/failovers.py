@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,7 @@ class Failovers(Run):
 
     failovers: int = field(kw_only=True)
     jobs: int = field(kw_only=True)
+    ways: Sequence[How] = field(kw_only=True)
     waits: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def run(self) -> list[str]:
@@ -81,7 +82,7 @@ class Failovers(Run):
     def fail_over(self, number: int) -> None:
         """Replace the primary in a random way, without one of the sentinels in every fourth case."""
         assert self.group is not None
-        how = self.random.choice(get_args(How))
+        how = self.random.choice(self.ways)
         with contextlib.ExitStack() as missing:
             if self.random.random() < 0.25:
                 missing.enter_context(self.group.without_sentinel(self.random.choice(self.group.sentinel_ports)))
@@ -103,17 +104,13 @@ class Failovers(Run):
             waiting = {log: size for log, size in waiting.items() if SUBMITTED not in log.read_bytes()[size:]}
 
 
-def run(
-    group: FailoverGroup, *, failovers: int, jobs: int, seed: int, home: Path, say: Callable[[str], None]
-) -> list[str]:
+def run(group: FailoverGroup, *, failovers: int, jobs: int, ways: Sequence[How], seed: int, home: Path) -> list[str]:
     """Run once in the folder `home`; return the findings."""
     receiver = CallbackReceiver(ENV["VOICEQUEUE_SECRET"], seed=seed, bad=0.05)
-    with receiver.server, Supervisor(say) as supervisor, contextlib.closing(group):
+    with receiver.server, Supervisor(lambda _: None) as supervisor, contextlib.closing(group):
         stack = Stack(supervisor, Settings(_env_file=None), home=home, env=environment(group))
-        started = Failovers(
-            0, seed, seed % 2 == 0, supervisor, stack, home, receiver, group, failovers=failovers, jobs=jobs
-        )
-        return started.run()
+        place = (supervisor, stack, home, receiver, group)
+        return Failovers(0, seed, seed % 2 == 0, *place, failovers=failovers, jobs=jobs, ways=ways).run()
 
 
 def main() -> int:
@@ -124,13 +121,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--servers", type=int, default=2, help="a primary and its replicas")
     parser.add_argument("--replicas-ack", type=int, help="VOICEQUEUE_REPLICAS_ACK (default: all replicas)")
+    parser.add_argument("--how", nargs="+", choices=get_args(How), default=get_args(How), help="ways of a failover")
     parser.add_argument("--brisk", action="store_true", help="sentinels that check ten times as often")
     options = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="failovers-"))
     print(f"seed {options.seed}{', brisk' * options.brisk}; logs: {home / 'log'}", flush=True)
     group = FailoverGroup(home, servers=options.servers, replicas_ack=options.replicas_ack, brisk=options.brisk)
     findings = run(
-        group, failovers=options.failovers, jobs=options.jobs, seed=options.seed, home=home, say=lambda _: None
+        group, failovers=options.failovers, jobs=options.jobs, ways=options.how, seed=options.seed, home=home
     )
     print("\n".join(findings) or "nothing lost, nothing charged twice, ledger and records agree")
     return int(bool(findings))
