@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
@@ -39,9 +39,9 @@ class Sentinels:
         """Return the host and port of the primary of the latest election; redis-py's pool calls it. Raises
         NoPrimaryError, which says what each sentinel answered."""
         primaries, problems = self._ask(name)
-        for primary in sorted(primaries.values(), key=_trust, reverse=True)[:1]:
-            if not _problem(primary):
-                return str(primary["ip"]), int(primary["port"])
+        latest = max(primaries.values(), key=_trust, default=None)
+        if latest is not None and not _problem(latest):
+            return str(latest["ip"]), int(latest["port"])
         raise _no_primary(name, problems | {sentinel: _problem(primary) for sentinel, primary in primaries.items()})
 
     def _ask(self, name: str) -> tuple[dict[str, dict[str, Any]], dict[str, Exception | str]]:
@@ -50,7 +50,7 @@ class Sentinels:
         problems: dict[str, Exception | str] = {}
         for sentinel in list(self._order):
             try:
-                primary = self._clients[sentinel].sentinel_masters().get(name)
+                primary = cast(dict[str, Any], self._clients[sentinel].sentinel_masters()).get(name)
             except (ConnectionError, TimeoutError, ResponseError) as error:
                 problems[sentinel] = error
                 continue
@@ -66,7 +66,7 @@ class Sentinels:
 
 
 def _trust(primary: dict[str, Any]) -> tuple[int, bool]:
-    """Return a key that sorts what sentinels say of the primary: the latest election last, and there, who sees it."""
+    """Return a key that sorts answers of sentinels: by the election, and within one, a primary that is up comes last."""
     return primary["config-epoch"], not _problem(primary)
 
 
