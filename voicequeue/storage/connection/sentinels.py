@@ -66,7 +66,7 @@ class Sentinels:
 
 
 def _trust(primary: dict[str, Any]) -> tuple[int, bool]:
-    """Return a key that sorts the answers of sentinels: by election, and a primary that is up after one that is down."""
+    """Return a key that sorts answers of sentinels: by election, and a primary that is up after one that is down."""
     return primary["config-epoch"], not _problem(primary)
 
 
