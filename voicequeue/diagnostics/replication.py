@@ -155,7 +155,7 @@ def replica_results(replicas: Replicas | None) -> Iterator[CheckResult]:
     elif replicas.has_sentinels and replicas.required < replicas.connected:
         what = (
             f"{counted}, and VOICEQUEUE_REPLICAS_ACK is {replicas.required}: a primary that is replaced while it runs "
-            "goes on with the replicas that still follow it, and their orders are sent and paid again"
+            "continues with the replicas that still follow it, and their orders are sent and paid again"
         )
         yield CheckResult("replicas", Level.WARNING, what, _ack_of_all(replicas))
     else:
