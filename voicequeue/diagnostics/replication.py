@@ -136,6 +136,10 @@ def _agreement(answering: Sequence[SentinelState]) -> Iterator[CheckResult]:
         yield passed("sentinels", f"{len(answering)} agree on the primary {next(iter(primaries))}")
 
 
+def _ack_of_all(replicas: Replicas) -> str:
+    return f"VOICEQUEUE_REPLICAS_ACK={max(replicas.connected, 1)} for every process: the number of replicas"
+
+
 def replica_results(replicas: Replicas | None) -> Iterator[CheckResult]:
     """Evaluate the replicas."""
     if replicas is None or not (replicas.has_sentinels or replicas.required):
@@ -147,7 +151,13 @@ def replica_results(replicas: Replicas | None) -> Iterator[CheckResult]:
         yield CheckResult("replicas", Level.ERROR, what, "connect the replicas (replicaof); their logs say what fails")
     elif not replicas.required:
         what = f"{counted}, and VOICEQUEUE_REPLICAS_ACK is 0: after a failover, an order may be sent and paid again"
-        yield CheckResult("replicas", Level.WARNING, what, "VOICEQUEUE_REPLICAS_ACK=1 for every process")
+        yield CheckResult("replicas", Level.WARNING, what, _ack_of_all(replicas))
+    elif replicas.has_sentinels and replicas.required < replicas.connected:
+        what = (
+            f"{counted}, and VOICEQUEUE_REPLICAS_ACK is {replicas.required}: a primary that is replaced while it runs "
+            "continues with the replicas that still follow it, and their orders are sent and paid again"
+        )
+        yield CheckResult("replicas", Level.WARNING, what, _ack_of_all(replicas))
     else:
         yield passed("replicas", f"{counted}; {replicas.required} must record an order before it is sent")
     if replicas.has_sentinels and replicas.min_to_write == 0:

@@ -50,6 +50,8 @@ def test_each_problem_of_sentinels_is_reported(answers: list[SentinelState], lev
         (Replicas(0, 0, 1, None, False), Level.ERROR, "requires 1, so no order is sent"),
         (Replicas(0, 0, 0, 1, True), Level.ERROR, "a failover would lose jobs, or find no server"),
         (Replicas(1, 1, 0, 1, True), Level.WARNING, "an order may be sent and paid again"),
+        (Replicas(2, 2, 1, 1, True), Level.WARNING, "their orders are sent and paid again"),
+        (Replicas(2, 2, 2, 1, True), Level.OK, "2 must record an order"),
         (Replicas(1, 1, 1, 0, True), Level.WARNING, "min-replicas-to-write is 0"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
@@ -20,7 +20,10 @@ SENTINEL_TIMEOUT_S = 1.0
 
 
 class Sentinels:
-    """The sentinels, asked one after the other; the one that answered last comes first. Safe to share."""
+    """The sentinels, asked one after the other; those that answered come first. Safe to share.
+
+    More than half of them are asked, if so many answer: a sentinel that is cut off with an old primary still names it.
+    """
 
     def __init__(self, address: RedisAddress) -> None:
         self._clients = {f"{host}:{port}": _client(address, host, port) for host, port in address.hosts}
@@ -33,22 +36,38 @@ class Sentinels:
         return self._clients
 
     def discover_master(self, name: str) -> tuple[str, int]:
-        """Return the host and port of the primary that one of the sentinels names; redis-py's pool calls it. Raises
+        """Return the host and port of the primary of the latest election; redis-py's pool calls it. Raises
         NoPrimaryError, which says what each sentinel answered."""
+        primaries, problems = self._ask(name)
+        latest = max(primaries.values(), key=_trust, default=None)
+        if latest is not None and not _problem(latest):
+            return str(latest["ip"]), int(latest["port"])
+        raise _no_primary(name, problems | {sentinel: _problem(primary) for sentinel, primary in primaries.items()})
+
+    def _ask(self, name: str) -> tuple[dict[str, dict[str, Any]], dict[str, Exception | str]]:
+        """Ask more than half of the sentinels; return what they say of the primary, and why others say nothing."""
+        primaries: dict[str, dict[str, Any]] = {}
         problems: dict[str, Exception | str] = {}
         for sentinel in list(self._order):
             try:
-                primary = self._clients[sentinel].sentinel_masters().get(name)
+                primary = cast(dict[str, Any], self._clients[sentinel].sentinel_masters()).get(name)
             except (ConnectionError, TimeoutError, ResponseError) as error:
                 problems[sentinel] = error
                 continue
-            if problem := _problem(primary):
-                problems[sentinel] = problem
+            if primary is None:
+                problems[sentinel] = "does not know this name"
                 continue
-            with self._lock:
-                self._order = sorted(self._order, key=lambda other: other != sentinel)
-            return str(primary["ip"]), int(primary["port"])
-        raise _no_primary(name, problems)
+            primaries[sentinel] = primary
+            if 2 * len(primaries) > len(self._clients):
+                break
+        with self._lock:
+            self._order = sorted(self._order, key=lambda sentinel: sentinel not in primaries)
+        return primaries, problems
+
+
+def _trust(primary: dict[str, Any]) -> tuple[int, bool]:
+    """Return a key that sorts answers of sentinels: by election, and a primary that is up after one that is down."""
+    return primary["config-epoch"], not _problem(primary)
 
 
 def _no_primary(name: str, problems: Mapping[str, Exception | str]) -> ConnectionProblem:
@@ -60,10 +79,8 @@ def _no_primary(name: str, problems: Mapping[str, Exception | str]) -> Connectio
     return NoPrimaryError(f"no sentinel names a primary {name!r} that is up ({texts})")
 
 
-def _problem(primary: dict[str, Any] | None) -> str:
+def _problem(primary: dict[str, Any]) -> str:
     """Return why what a sentinel answered names no primary; '' if it does."""
-    if primary is None:
-        return "does not know this name"
     return "says that it is down" if primary["is_sdown"] or primary["is_odown"] or not primary["is_master"] else ""
 
 
