@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -17,6 +17,8 @@ from voicequeue.storage.celery_queues import QUEUE_NAMES
 
 if TYPE_CHECKING:
     from voicequeue.storage.heartbeats import ProcessHeartbeat
+
+T = TypeVar("T")
 
 #: The time for Redis to answer (seconds). A probe that is itself cut off would count as a failure.
 ANSWER_TIMEOUT_S = 3.0
@@ -27,8 +29,7 @@ _METRICS_SDK = "opentelemetry.sdk.metrics"
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What the probe found: the processes that it checked, and what is wrong; `processes` is None if Redis could not be
-    asked."""
+    """The result of the probe: the processes that it checked, and what is wrong; `processes` is None without Redis."""
 
     processes: Sequence[str] | None
     problems: Sequence[str]
@@ -122,9 +123,9 @@ def _processes_of_this_host() -> list[ProcessHeartbeat] | None:
     return _within(ANSWER_TIMEOUT_S, read)
 
 
-def _within(seconds: float, read: Callable[[], Any]) -> Any:
+def _within(seconds: float, read: Callable[[], T | None]) -> T | None:
     """Return the result of `read`; None if it takes longer. Its thread does not keep the process running."""
-    results: list[Any] = []
+    results: list[T | None] = []
     thread = threading.Thread(target=lambda: results.append(read()), daemon=True)
     thread.start()
     thread.join(seconds)

@@ -9,6 +9,7 @@ from config.settings import settings
 from workers.gateway.app import create_app
 from workers.gateway.server.connections import ServerLimits, raise_descriptor_limit
 from workers.gateway.server.http_server import Server, ServerConfig
+from workers.startup import require_usable_redis
 
 log = logging.getLogger("voicequeue.gateway")
 
@@ -23,6 +24,7 @@ def build_server() -> Server:
     """Return the server that the settings describe. Raises SettingsError."""
     config = settings()
     logs.configure(config)
+    require_usable_redis(config.redis_url)
     files = raise_descriptor_limit()
     bounds = ServerLimits.for_descriptors(files)
     app = create_app(config, bounds)

@@ -141,7 +141,8 @@
 --
 -- Operations
 --   heartbeats     zset    worker names; score = last heartbeat; callbacks:heartbeats, archive:heartbeats and
---                          gateway:heartbeats: of the processes that deliver callbacks, archive songs, serve HTTP
+--                          gateway:heartbeats: of the processes that deliver callbacks, archive songs, serve HTTP;
+--                          idle:heartbeats: of processes `archive` without an archive
 --   heartbeats:facts hash  by worker name, JSON: its facts, such as when it last consumed each queue
 --                          (voicequeue/storage/monitoring/consumption.py); callbacks:heartbeats:facts, …
 --   replication_marker string empty; written before a process waits for replicas, so that there is something to wait for
