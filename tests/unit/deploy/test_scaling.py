@@ -115,14 +115,15 @@ def test_workers_are_never_scaled_to_zero(scaling: dict[str, Any], example: list
 def test_a_worker_can_request_something_for_each_of_its_jobs_at_once(
     scaling: dict[str, Any], example: list[Manifest]
 ) -> None:
-    """With all slots in use, no order waits for a free request. The maximum suffices for the limit of the example."""
+    """With all slots in use, no order waits for a free request, while one child is kept for polls. The maximum of workers
+    suffices for the limit of the example."""
     [jobs] = [trigger for trigger in scaling["triggers"] if trigger["name"] == "jobs"]
     [container] = containers(named(example, "Deployment")["worker"])
     children = int(container["command"][container["command"].index("--concurrency") + 1])
     per_worker = float(jobs["metadata"]["threshold"])
     limit = int(named(example, "ConfigMap")["settings"]["data"]["VOICEQUEUE_MAX_IN_FLIGHT"])
 
-    assert per_worker <= children * Settings(_env_file=None).upstream_concurrency
+    assert per_worker <= (children - 1) * Settings(_env_file=None).upstream_concurrency
     assert ceil(limit / per_worker) <= scaling["maxReplicaCount"]
 
 
