@@ -116,12 +116,10 @@ def _port_matches(rule: Mapping[str, Any], port: Mapping[str, Any]) -> bool:
 
 
 def _has_address(peer: Mapping[str, Any], address: str) -> bool:
-    block = peer.get("ipBlock")
-    return (
-        bool(block)
-        and _is_in(block["cidr"], address)
-        and not any(_is_in(at, address) for at in block.get("except", []))
-    )
+    if "ipBlock" not in peer:
+        return False
+    block = peer["ipBlock"]
+    return _is_in(block["cidr"], address) and not any(_is_in(at, address) for at in block.get("except", []))
 
 
 def _is_in(network: str, address: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def scaling(example: list[Manifest]) -> dict[str, Any]:
     ],
 )
 def test_workers_are_added_only_where_they_help(
-    scaling: dict[str, Any], tmp_path: Path, metrics: dict[str, float], jobs: float, time_left: float
+    scaling: dict[str, Any], tmp_path: Path, metrics: Mapping[str, float], jobs: float, time_left: float
 ) -> None:
     """The queries give one number each, for one queue, however many gateways report it."""
     queries = {trigger["name"]: trigger["metadata"]["query"] for trigger in scaling["triggers"]}
@@ -79,7 +80,7 @@ def test_workers_are_added_only_where_they_help(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def _series(metrics: dict[str, float], labels: str) -> list[dict[str, str]]:
+def _series(metrics: Mapping[str, float], labels: str) -> list[dict[str, str]]:
     return [
         {"series": f"{name.removesuffix('}')}{',' if '{' in name else '{'}{labels}}}", "values": f"{value}x10"}
         for name, value in metrics.items()
@@ -115,8 +116,8 @@ def test_workers_are_never_scaled_to_zero(scaling: dict[str, Any], example: list
 def test_a_worker_can_request_something_for_each_of_its_jobs_at_once(
     scaling: dict[str, Any], example: list[Manifest]
 ) -> None:
-    """With all slots in use, no order waits for a free request, while one child is kept for polls. The maximum of workers
-    suffices for the limit of the example."""
+    """With all slots in use, no order waits for a free request, while one child is kept for polls. The most workers are
+    enough for the limit of the example."""
     [jobs] = [trigger for trigger in scaling["triggers"] if trigger["name"] == "jobs"]
     [container] = containers(named(example, "Deployment")["worker"])
     children = int(container["command"][container["command"].index("--concurrency") + 1])
