@@ -79,7 +79,7 @@ bench: $(READY)  ## Measure the enqueue rate, CPU per job and memory; PARTS="cap
 dist: $(READY)  ## Build wheel, sdist and bill of materials in dist/, install the wheel, and enqueue a job with it
 	@$(BIN)/python -m tests.tools.distribution
 
-version: $(READY)  ## Print the version of this checkout, for VOICEQUEUE_BUILD of the image
+version: $(READY)  ## Print the version of this checkout, for VERSION_OF_BUILD of the image
 	@$(BIN)/python -c 'from voicequeue.version import VERSION; print(VERSION)'
 
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-header

@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import psutil
 from redis import Redis
@@ -169,7 +169,7 @@ class Bench:
         return Snapshot(time.monotonic(), counters)
 
     def _info(self, section: str) -> dict[str, Any]:
-        return cast(dict[str, Any], self.redis.info(section))
+        return self.redis.info(section)
 
     def _wait_for(self, batch: str) -> None:
         _until(lambda: self.queue.batch(batch).is_settled)

@@ -16,7 +16,7 @@ from pathlib import Path
 RELEASE = "0.1.0"
 
 #: The version of a build outside of a git checkout, such as the image's: `make version` prints it.
-BUILD_VARIABLE = "VOICEQUEUE_BUILD"
+BUILD_VARIABLE = "VERSION_OF_BUILD"
 
 _GIT_TIMEOUT_S = 5.0
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from config.settings import Settings
 from tests.tools.distribution import DistributionError, check_changelog
@@ -106,6 +107,16 @@ def test_a_build_without_git_has_the_version_that_it_is_given(source: Path) -> N
 
     assert unknown == f"voicequeue-{RELEASE}.dev0-py3-none-any.whl"
     assert build(source, "wheel", **{BUILD_VARIABLE: "7.8.9"}).name == "voicequeue-7.8.9-py3-none-any.whl"
+
+
+def test_the_image_is_built_with_the_version_of_the_checkout() -> None:
+    """The build receives it before it makes the wheel, from compose and from `docker build`."""
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    worker = compose["services"]["worker"]["build"]
+
+    assert re.search(rf"\nARG {BUILD_VARIABLE}\nRUN python -m hatchling build", dockerfile)
+    assert worker["args"] == {BUILD_VARIABLE: f"${{{BUILD_VARIABLE}:-}}"}
 
 
 def test_a_source_package_builds_the_very_wheel(source: Path) -> None:
