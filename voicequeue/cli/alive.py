@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -23,8 +24,20 @@ T = TypeVar("T")
 #: The time for Redis to answer (seconds). A probe that is itself cut off would count as a failure.
 ANSWER_TIMEOUT_S = 3.0
 
+#: A host without a process is checked again for this long, with this pause (seconds): after an outage of Redis,
+#: heartbeats arrive within seconds.
+RECHECK_S, PAUSE_S = 5.0, 1.0
+
 #: redis-py imports this if it is installed, for metrics that a probe does not have. It takes a third of the time.
 _METRICS_SDK = "opentelemetry.sdk.metrics"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The processes of this host that have sent a heartbeat within a minute before `now`, the queue's time."""
+
+    now: float
+    processes: Sequence[ProcessHeartbeat]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +60,7 @@ class Findings:
         if self.problems:
             return "; ".join(self.problems)
         if self.processes is None:
-            return "not checked: Redis does not answer, which no restart of a process cures"
+            return "not checked: Redis does not answer or refuses the login, which no restart of a process cures"
         return f"alive: {', '.join(self.processes)}"
 
 
@@ -67,7 +80,7 @@ def alive(
         if queue not in QUEUE_NAMES:
             raise typer.BadParameter(f"there is no queue {queue!r}; the queues are {', '.join(QUEUE_NAMES)}")
     sys.modules.setdefault(_METRICS_SDK, None)  # type: ignore[arg-type]  # Python's way to make an import fail
-    findings = find_problems(_processes_of_this_host(), queues or (), name)
+    findings = _check(_reader(), queues or (), name)
     if as_json:
         print_json(findings.as_dict())
     else:
@@ -75,35 +88,51 @@ def alive(
     raise typer.Exit(int(bool(findings.problems)))
 
 
-def find_problems(processes: Sequence[ProcessHeartbeat] | None, queues: Sequence[str], name: str = "") -> Findings:
+def _check(read: Callable[[], Snapshot | None], queues: Sequence[str], name: str) -> Findings:
+    """Return the findings, after some time if there is no process."""
+    give_up_at = time.monotonic() + RECHECK_S
+    while True:
+        findings = find_problems(_within(ANSWER_TIMEOUT_S, read), queues, name)
+        if findings.processes or not findings.problems or time.monotonic() >= give_up_at:
+            return findings
+        time.sleep(PAUSE_S)
+
+
+def find_problems(snapshot: Snapshot | None, queues: Sequence[str], name: str = "") -> Findings:
     """Return what is wrong with the processes of this host; None: Redis does not answer. Pure.
 
     Without `queues`, those of all processes are checked.
     """
+    from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S  # noqa: PLC0415
     from voicequeue.storage.monitoring.consumption import consumed_queues, stalled_consumers  # noqa: PLC0415
 
-    if processes is None:
+    if snapshot is None:
         return Findings(None, ())
-    named = [process for process in processes if name in ("", process.name)]
+    named = [process for process in snapshot.processes if name in ("", process.name)]
     checked = [process for process in named if consumed_queues(process).keys() & set(queues or QUEUE_NAMES)]
     started = {queue for process in checked for queue in consumed_queues(process)}
     subject = f"process {name}" if name else "running process of this host"
     problems = [f"no {subject} consumes the queue {queue}" for queue in queues if queue not in started]
     if not checked and not queues:
         problems.append(f"no {subject} consumes a queue")
-    stalled = (consumer for consumer in stalled_consumers(checked) if not queues or consumer.queue in queues)
+    # One without a fresh heartbeat may have been killed, and another one may have replaced it.
+    fresh = [process for process in checked if process.last_heartbeat > snapshot.now - HEARTBEAT_TIMEOUT_S]
+    stalled = (consumer for consumer in stalled_consumers(fresh) if not queues or consumer.queue in queues)
     return Findings([process.name for process in checked], [*problems, *map(str, stalled)])
 
 
-def _processes_of_this_host() -> list[ProcessHeartbeat] | None:
-    """Return the running processes of this host; None if Redis does not answer in time. Raises CommandSetupError and
-    SecretFileError."""
+def _reader() -> Callable[[], Snapshot | None]:
+    """Return a function that reads the processes of this host; it returns None if Redis does not answer.
+
+    Those that have sent no heartbeat for a minute do not count. Raises CommandSetupError and SecretFileError.
+    """
     from redis.exceptions import RedisError  # noqa: PLC0415
 
     from voicequeue.auth.secret_files import read_secret  # noqa: PLC0415
     from voicequeue.storage.connection.client import DEFAULT_URL, connect  # noqa: PLC0415
     from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX, Keyspace  # noqa: PLC0415
     from voicequeue.storage.heartbeats import KINDS, Heartbeats  # noqa: PLC0415
+    from voicequeue.storage.monitoring.consumption import STALLED_AFTER_S  # noqa: PLC0415
 
     try:
         redis = connect(read_secret(os.environ, "REDIS_URL") or DEFAULT_URL)
@@ -111,16 +140,16 @@ def _processes_of_this_host() -> list[ProcessHeartbeat] | None:
     except ValueError as error:
         raise CommandSetupError(f"{error}; see REDIS_URL and VOICEQUEUE_PREFIX") from None
 
-    def read() -> list[ProcessHeartbeat] | None:
+    def read() -> Snapshot | None:
         try:
             seconds, microseconds = redis.time()
             now = seconds + microseconds / 1e6
-            running = [process for kind in KINDS for process in Heartbeats(keyspace, kind).alive(now)]
+            heartbeats = [beat for kind in KINDS for beat in Heartbeats(keyspace, kind).since(now - STALLED_AFTER_S)]
         except (RedisError, OSError):
             return None
-        return [process for process in running if process.host == socket.gethostname()]
+        return Snapshot(now, [process for process in heartbeats if process.host == socket.gethostname()])
 
-    return _within(ANSWER_TIMEOUT_S, read)
+    return read
 
 
 def _within(seconds: float, read: Callable[[], T | None]) -> T | None:

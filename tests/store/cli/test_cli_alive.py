@@ -8,15 +8,24 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.store.conftest import Command
+from voicequeue.cli import alive
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.monitoring.consumption import CANCELLED, CONSUMED
 from workers.background import IdleProcess
 from workers.local.ports import free_port
+
+
+@pytest.fixture(autouse=True)
+def recheck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait only briefly for a process that sends no heartbeat."""
+    monkeypatch.setattr(alive, "RECHECK_S", 0.2)
+    monkeypatch.setattr(alive, "PAUSE_S", 0.05)
 
 
 def send_heartbeat(store: JobStore, facts: Mapping[str, Any] | None = None, *, name: str = "w1") -> None:
@@ -57,6 +66,26 @@ def test_a_host_without_a_process_fails(command: Command, store: JobStore) -> No
         "no running process of this host consumes the queue poll; "
         "no running process of this host consumes the queue submit\n"
     )
+
+
+def test_a_process_that_resumes_after_an_outage_is_not_restarted(
+    command: Command, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its heartbeat arrives seconds after Redis is back."""
+    monkeypatch.setattr(alive, "RECHECK_S", 20)
+    monkeypatch.setattr(alive, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: send_heartbeat(store)))
+
+    assert command("alive", "--queue", "poll").out == "alive: w1\n"
+
+
+def test_a_process_without_heartbeats_for_a_minute_does_not_count(command: Command, store: JobStore) -> None:
+    """Its thread that sends them hangs or has ended; a shorter gap is no reason for a restart."""
+    facts = {"host": socket.gethostname(), CONSUMED: {"poll": time.time() - 50}}
+    store.heartbeats["worker"].record("w1", time.time() - 50, facts)
+    assert command("alive").code == 0
+
+    store.heartbeats["worker"].record("w1", time.time() - 61, facts)
+    assert command("alive").code == 1
 
 
 def test_a_process_without_anything_to_do_is_alive_and_does_not_count_as_one_that_works(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from voicequeue.cli.alive import find_problems
+from voicequeue.cli.alive import Snapshot, find_problems
 from voicequeue.diagnostics import consumption as checks
 from voicequeue.diagnostics.check_result import Level
 from voicequeue.storage.celery_queues import consumed_by
@@ -155,11 +155,18 @@ def test_the_probe_checks_the_named_queues_and_processes() -> None:
     """Each problem is one sentence."""
     stalled = Hanging("w1@host", queues=("poll",)).run(61)
     submitter = Process("w2@host", queues=("submit",)).run(61)
-    of_host = [stalled, submitter]
+    of_host = Snapshot(START + 61, [stalled, submitter])
 
     assert find_problems(of_host, ["submit"]).problems == []
     assert find_problems(of_host, []).problems == ["w1@host has not consumed the queue poll for 61 s"]
     assert find_problems(of_host, ["poll"], name="w2@host").problems == ["no process w2@host consumes the queue poll"]
     assert find_problems(of_host, ["intake"]).problems == ["no running process of this host consumes the queue intake"]
-    assert find_problems([], []).problems == ["no running process of this host consumes a queue"]
+    assert find_problems(Snapshot(START, []), []).problems == ["no running process of this host consumes a queue"]
     assert find_problems(None, ["poll"]).problems == ()
+
+
+def test_the_probe_ignores_a_stalled_process_that_was_killed() -> None:
+    """Its last heartbeat remains for a while; the one that replaced it is checked."""
+    killed, successor = Hanging("w1@host").run(61), Process("w2@host").run(81)
+
+    assert find_problems(Snapshot(START + 81, [killed, successor]), ["poll"]).problems == []
