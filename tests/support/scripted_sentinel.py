@@ -12,7 +12,7 @@ from contextlib import contextmanager
 def scripted_sentinel(name: str, host: str, port: int, *, epoch: int = 0) -> Iterator[int]:
     """Yield the port of a server that names this primary, elected in that epoch, as a sentinel does; it accepts any
     login."""
-    fields = {"name": name, "ip": host, "port": str(port), "flags": "master", "quorum": "1"}
+    fields = {"name": name, "ip": host, "port": str(port), "flags": "master", "config-epoch": "1"}
     fields["config-epoch"] = str(epoch)
     values = [text for pair in fields.items() for text in pair]
     primary = f"*1\r\n*{len(values)}\r\n" + "".join(f"${len(text)}\r\n{text}\r\n" for text in values)

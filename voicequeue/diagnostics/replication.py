@@ -14,7 +14,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from voicequeue.diagnostics.check_result import CheckResult, Level, passed
 from voicequeue.diagnostics.redis_server import RedisServer
-from voicequeue.storage.connection.sentinels import Sentinels
+from voicequeue.storage.connection.sentinels import Sentinels, primary_state
 
 #: Sentinels that are needed so that a majority remains when one fails.
 SENTINELS_MIN = 3
@@ -62,13 +62,12 @@ def read_sentinels(redis: Redis) -> list[SentinelState]:
     sentinels = getattr(redis.connection_pool, "sentinel_manager", None)
     if not isinstance(sentinels, Sentinels):
         return []
-    name = redis.connection_pool.service_name
-    return [_state(sentinel, client, name) for sentinel, client in sentinels.clients.items()]
+    return [_state(sentinel, client, sentinels.primary) for sentinel, client in sentinels.clients.items()]
 
 
 def _state(sentinel: str, client: Redis, name: str) -> SentinelState:
     try:
-        primary = client.sentinel_masters().get(name)
+        primary = primary_state(client, name)
         if primary is None:
             return SentinelState(sentinel, f"does not know a primary {name!r}")
         return SentinelState(
@@ -115,9 +114,9 @@ def sentinel_results(states: Sequence[SentinelState]) -> Iterator[CheckResult]:
     yield from _agreement(answering)
     for problem in sorted({state.quorum_problem for state in answering} - {""}):
         yield CheckResult("sentinels", Level.ERROR, f"no failover is possible: {problem}", _MAJORITY)
-    known = max((state.others + 1 for state in answering), default=SENTINELS_MIN)
-    if known < SENTINELS_MIN:
-        what = f"only {known} sentinels watch the primary: if one fails, no majority is left"
+    count = max((state.others + 1 for state in answering), default=SENTINELS_MIN)
+    if count < SENTINELS_MIN:
+        what = f"only {count} sentinels watch the primary: if one fails, no majority is left"
         yield CheckResult("sentinels", Level.WARNING, what, f"run {SENTINELS_MIN}, on different hosts")
     if any(len(set(state.priorities)) > 1 for state in answering):
         what = "replicas have different priorities, so one that has recorded less may become the primary"

@@ -81,6 +81,22 @@ def test_a_repeated_claim_waits_for_its_replica_as_the_first_one_does(group: Fai
         assert reply.is_replicated
 
 
+def test_a_claim_that_cannot_wait_for_replicas_is_not_used(url: str) -> None:
+    """A user without the right to WAIT, or a Redis without this command: nothing is sent, and the worker knows of its
+    claim, which would become unsure otherwise."""
+    with connect(url) as admin, VoiceQueue(url) as queue:
+        job_id = queue.enqueue(voice()).id
+        admin.acl_setuser("impatient", enabled=True, passwords=["+pw"], keys="*", commands=["+@all", "-wait"])
+        with connect(url.replace(f":{PASSWORD}@", "impatient:pw@")) as redis:
+            store = JobStore(redis, replicas_ack=1)
+            store.admit(NOW)
+
+            [claim] = store.claim_submit([job_id], Stage.VOICE, "holder", NOW, lease_s=60)
+
+            assert isinstance(claim, SubmitClaim)
+            assert not claim.is_replicated
+
+
 def test_what_replicas_have_not_recorded_is_not_acknowledged(group: FailoverGroup, url: str) -> None:
     """Neither a job nor a change; the error says what to do, and the same call again is no second job or change."""
     with VoiceQueue(url, namespace="*", replicas_ack=1) as queue:

@@ -64,7 +64,7 @@ def read_queue_lengths(url: str) -> object:
             settings.cache_clear()
 
 
-CLIENTS = [read_jobs, read_messages, read_queue_lengths]
+CLIENTS: list[Callable[[str], object]] = [read_jobs, read_messages, read_queue_lengths]
 
 
 @pytest.mark.parametrize("read", CLIENTS)

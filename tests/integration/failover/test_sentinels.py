@@ -59,7 +59,7 @@ def test_calls_that_run_during_a_failover_continue(group: FailoverGroup) -> None
         for _ in range(2):
             group.fail_over()
             before = Counter(returned)
-            eventually(lambda: all(returned[name] > before[name] + 5 for name in calls), within_s=15)  # noqa: B023
+            eventually(lambda: all(returned[name] > before[name] + 5 for name in calls), within_s=30)  # noqa: B023
             group.replicate()
         is_over.set()
         for thread in running:

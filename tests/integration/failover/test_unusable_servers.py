@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -54,8 +54,7 @@ def test_a_server_that_can_keep_no_queue_is_refused(kind: str, tmp_path: Path) -
     options, message = KINDS[kind]
     with running_server(tmp_path, *options) as port:
         url = f"redis://127.0.0.1:{port}/0"
-        uses: list[Callable[[str], object]] = CLIENTS
-        for use in uses:
+        for use in CLIENTS:
             with pytest.raises(UnusableServerError, match=message):
                 use(url)
         with pytest.raises(SystemExit, match=f"^REDIS_URL: 127.0.0.1:{port} {message}"):

@@ -83,5 +83,5 @@ def require_usable(reply: Any, host: str, port: int) -> None:
     """Raise UnusableServerError unless a server with this reply to HELLO can keep a queue."""
     items = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
     mode = {str_if_bytes(name): str_if_bytes(value) for name, value in items}.get("mode")
-    if mode in _UNUSABLE:
+    if mode is not None and mode in _UNUSABLE:
         raise UnusableServerError(f"{host}:{port} {_UNUSABLE[mode]}")

@@ -95,11 +95,14 @@ class _ClosedByRefusals(Suspicious):
 
 
 class _ToQueue(Suspicious):
+    host: str
+    port: int
+
     def on_connect_check_health(self, check_health: bool = True) -> None:
         """Log in and select the database. Raises UnusableServerError for a Cluster and for a sentinel."""
         super().on_connect_check_health(check_health)
         try:
-            self.send_command("HELLO", check_health=False)
+            self.send_command("HELLO", check_health=False)  # type: ignore[no-untyped-call]  # as above
             reply = self.read_response()
         except ResponseError:  # no right, or a proxy that does not know the command
             return
@@ -115,7 +118,7 @@ class SecureServerConnection(_ClosedByRefusals, SSLConnection):
 
     def _wrap_socket_with_ssl(self, sock: socket) -> Any:
         with tls_errors(self.host, self.port):
-            return super()._wrap_socket_with_ssl(sock)
+            return super()._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call]  # as above
 
     def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
         """Open the connection. Raises TlsError also for an alert after the handshake: that the server requires a

@@ -26,6 +26,8 @@ class Sentinels:
     """
 
     def __init__(self, address: RedisAddress) -> None:
+        #: The name by which they know the primary.
+        self.primary = address.primary
         self._clients = {f"{host}:{port}": _client(address, host, port) for host, port in address.hosts}
         self._order = list(self._clients)
         self._lock = threading.Lock()
@@ -50,7 +52,7 @@ class Sentinels:
         problems: dict[str, Exception | str] = {}
         for sentinel in list(self._order):
             try:
-                primary = cast(dict[str, Any], self._clients[sentinel].sentinel_masters()).get(name)
+                primary = primary_state(self._clients[sentinel], name)
             except (ConnectionError, TimeoutError, ResponseError) as error:
                 problems[sentinel] = error
                 continue
@@ -79,12 +81,18 @@ def _no_primary(name: str, problems: Mapping[str, Exception | str]) -> Connectio
     return NoPrimaryError(f"no sentinel names a primary {name!r} that is up ({texts})")
 
 
+def primary_state(sentinel: Redis, name: str) -> dict[str, Any] | None:
+    """Return what a sentinel knows about the primary; None if it does not know its name. Raises RedisError."""
+    return cast(dict[str, dict[str, Any]], sentinel.sentinel_masters()).get(name)
+
+
 def _problem(primary: dict[str, Any]) -> str:
     """Return why what a sentinel answered names no primary; '' if it does."""
     return "says that it is down" if primary["is_sdown"] or primary["is_odown"] or not primary["is_master"] else ""
 
 
 def _client(address: RedisAddress, host: str, port: int) -> Redis:
+    tls: dict[str, Any] = dict(address.tls or {})
     return Redis.from_pool(
         ConnectionPool(
             host=host,
@@ -96,6 +104,6 @@ def _client(address: RedisAddress, host: str, port: int) -> Redis:
             socket_timeout=SENTINEL_TIMEOUT_S,
             protocol=2,
             retry=Retry(NoBackoff(), 0),
-            **(address.tls or {}),
+            **tls,
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from voicequeue.storage.connection.retry import (
     retry_until,
 )
 from voicequeue.texts import replace_unencodable
+
+log = logging.getLogger("voicequeue")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -152,8 +155,14 @@ def _send_and_wait(redis: Redis, command: Command, root: str, replicas: int) -> 
         execute: Callable[..., Any] = pipe.execute_command
         for part in (command, *_wait_for(root, replicas)):
             execute(*part)
-        reply, _, count = pipe.execute()
-    return reply, int(count)
+        reply, *waits = pipe.execute(raise_on_error=False)
+    if isinstance(reply, RedisError):
+        raise reply
+    if problem := next((wait for wait in waits if isinstance(wait, RedisError)), None):
+        # The script has run, so its caller gets the reply: no replica is known to have recorded it.
+        log.warning("VOICEQUEUE_REPLICAS_ACK cannot be met, Redis does not wait for replicas: %s", problem)
+        return reply, 0
+    return reply, int(waits[-1])
 
 
 def _wait_for(root: str, replicas: int) -> tuple[Command, Command]:
