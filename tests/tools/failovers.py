@@ -34,6 +34,16 @@ RESUMES_WITHIN_S = 30.0
 #: The producer enqueues so many jobs at once, and then waits (seconds).
 PORTION, PAUSE_S = 2, 0.25
 
+#: Settings that are shorter in tests, and that delay orders after a failover.
+DELAYS = (
+    "VOICEQUEUE_COOLDOWN_S",
+    "VOICEQUEUE_DISPATCH_INTERVAL_S",
+    "VOICEQUEUE_MAINTENANCE_INTERVAL_S",
+    "VOICEQUEUE_OVERDUE_AFTER_S",
+    "VOICEQUEUE_SUBMIT_LEASE_S",
+    "VOICEQUEUE_UPSTREAM_RESPONSE_TIMEOUT_S",
+)
+
 #: The event that a worker logs for an order that it has sent.
 SUBMITTED = b'"event": "submitted"'
 
@@ -104,14 +114,21 @@ class Failovers(Run):
             waiting = {log: size for log, size in waiting.items() if SUBMITTED not in log.read_bytes()[size:]}
 
 
-def run(group: FailoverGroup, *, failovers: int, jobs: int, ways: Sequence[How], seed: int, home: Path) -> list[str]:
+def run(options: argparse.Namespace, home: Path) -> list[str]:
     """Run once in the folder `home`; return the findings."""
-    receiver = CallbackReceiver(ENV["VOICEQUEUE_SECRET"], seed=seed, bad=0.05)
+    receiver = CallbackReceiver(ENV["VOICEQUEUE_SECRET"], seed=options.seed, bad=0.05)
+    group = FailoverGroup(home, servers=options.servers, replicas_ack=options.replicas_ack, brisk=options.brisk)
+    defaults = DELAYS if options.default_times else ()
+    env = {name: value for name, value in environment(group).items() if name not in defaults}
     with receiver.server, Supervisor(lambda _: None) as supervisor, contextlib.ExitStack() as resources:
         resources.callback(group.stop)
-        stack = Stack(supervisor, Settings(_env_file=None), home=home, env=environment(group))
-        place = (supervisor, stack, home, receiver, group)
-        return Failovers(0, seed, seed % 2 == 0, *place, failovers=failovers, jobs=jobs, ways=ways).run()
+        stack = Stack(supervisor, Settings(_env_file=None), home=home, env=env)
+        return Failovers(
+            *(0, options.seed, options.seed % 2 == 0, supervisor, stack, home, receiver, group),
+            failovers=options.failovers,
+            jobs=options.jobs,
+            ways=options.how,
+        ).run()
 
 
 def main() -> int:
@@ -124,13 +141,11 @@ def main() -> int:
     parser.add_argument("--replicas-ack", type=int, help="VOICEQUEUE_REPLICAS_ACK (default: all replicas)")
     parser.add_argument("--how", nargs="+", choices=get_args(How), default=get_args(How), help="ways of a failover")
     parser.add_argument("--brisk", action="store_true", help="sentinels that check ten times as often")
+    parser.add_argument("--default-times", action="store_true", help="the defaults of settings that delay orders")
     options = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="failovers-"))
     print(f"seed {options.seed}{', brisk' * options.brisk}; logs: {home / 'log'}", flush=True)
-    group = FailoverGroup(home, servers=options.servers, replicas_ack=options.replicas_ack, brisk=options.brisk)
-    findings = run(
-        group, failovers=options.failovers, jobs=options.jobs, ways=options.how, seed=options.seed, home=home
-    )
+    findings = run(options, home)
     print("\n".join(findings) or "nothing lost, nothing charged twice, ledger and records agree")
     return int(bool(findings))
 
