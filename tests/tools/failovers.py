@@ -10,11 +10,9 @@ import contextlib
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -22,17 +20,11 @@ from typing import get_args
 from config.settings import Settings
 from tests.support.callback_receiver import CallbackReceiver
 from tests.support.sentinels import FailoverGroup, How
-from tests.tools.run import Run, environment
+from tests.tools.run import RESUMES_WITHIN_S, Run, environment
 from tests.tools.torture_setup import ENV, without_faults
 from voicequeue import State
 from workers.local.stack import Stack
 from workers.local.supervisor import Supervisor
-
-#: Work resumes within this time after the primary has failed (seconds).
-RESUMES_WITHIN_S = 30.0
-
-#: The producer enqueues so many jobs at once, and then waits (seconds).
-PORTION, PAUSE_S = 2, 0.25
 
 #: Settings that are shorter in tests, and that delay orders after a failover.
 DELAYS = (
@@ -43,9 +35,6 @@ DELAYS = (
     "VOICEQUEUE_SUBMIT_LEASE_S",
     "VOICEQUEUE_UPSTREAM_RESPONSE_TIMEOUT_S",
 )
-
-#: The event that a worker logs for an order that it has sent.
-SUBMITTED = b'"event": "submitted"'
 
 
 @dataclass
@@ -60,7 +49,7 @@ class Failovers(Run):
     def run(self) -> list[str]:
         """Replace the primary, wait until every worker sends orders again, and repeat; return the findings."""
         self.dial(**without_faults(), music_s=3)
-        with self.producing():
+        with self.producing(at_least=self.jobs):
             for number in range(self.failovers):
                 time.sleep(self.random.uniform(0.2, 1.5))
                 self.fail_over(number)
@@ -71,23 +60,6 @@ class Failovers(Run):
             print(f"{how}: {len(of_kind)} failovers, all workers resumed: {longest}")
         print(f"charged twice {len(self.ledger()['double_charges'])}, unsure {self.states[str(State.UNSURE)]}")
         return findings + [f"work resumed after {wait_s:.0f} s" for wait_s in waits if wait_s > RESUMES_WITHIN_S]
-
-    @contextmanager
-    def producing(self) -> Iterator[None]:
-        """Enqueue jobs all the time, also while there is no primary, and at least `jobs`."""
-        is_over = threading.Event()
-
-        def produce() -> None:
-            while not (is_over.wait(PAUSE_S) and self.enqueued >= self.jobs):
-                self.enqueue(PORTION)
-
-        thread = threading.Thread(target=produce, name="producer")
-        thread.start()
-        try:
-            yield
-        finally:
-            is_over.set()
-            thread.join()
 
     def fail_over(self, number: int) -> None:
         """Replace the primary in a random way, without one of the sentinels in every fourth case."""
@@ -105,13 +77,6 @@ class Failovers(Run):
         self.done[how] += 1
         times = f"elected after {elected_s:.1f} s, all workers resumed after {self.waits[how][-1]:.1f} s"
         print(f"failover {number + 1}: {how}, {primary} is the primary: {times}", flush=True)
-
-    def wait_until_resumed(self, *, until: float) -> None:
-        """Wait until each worker has sent another order, at most until this time of the monotonic clock."""
-        waiting = {log: log.stat().st_size for name in self.workers if (log := self.home / "log" / f"{name}.log")}
-        while waiting and time.monotonic() < until:
-            time.sleep(0.05)
-            waiting = {log: size for log, size in waiting.items() if SUBMITTED not in log.read_bytes()[size:]}
 
 
 def run(options: argparse.Namespace, home: Path) -> list[str]:
