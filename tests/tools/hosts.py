@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import random
+import statistics
 import sys
 import tempfile
 import time
@@ -28,9 +29,9 @@ from tests.skewed_clock import SkewedClock
 from tests.support.callback_receiver import CallbackReceiver
 from tests.support.network import Host, Network, why_no_network
 from tests.support.sentinels import FailoverGroup
-from tests.tools.run import environment
+from tests.tools.run import RESUMES_WITHIN_S, environment
 from tests.tools.torture import Torture
-from tests.tools.torture_setup import ENV, dials
+from tests.tools.torture_setup import ENV, dials, without_faults
 from workers.local.stack import ROOT, Stack, procfile
 from workers.local.supervisor import Supervisor
 
@@ -52,6 +53,7 @@ class Hosts(Torture):
 
     network: Network = field(kw_only=True)
     by_name: dict[str, Host] = field(kw_only=True)
+    waits: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.clocks = [SkewedClock(self.home / f"clock.{number}", ahead) for number, ahead in enumerate(CLOCKS_S)]
@@ -94,9 +96,18 @@ class Hosts(Torture):
         self.stack.start(name, host.shell(command), foundation=foundation)
 
     def run(self) -> list[str]:
-        """Run the faults and return the findings."""
+        """Cut links and heal them while jobs run, until the time is over; return the findings."""
+        self.dial(**without_faults())
         faults = [self.lose_packets, self.lose_replies, self.unplug, self.isolate]
-        return self.inject([*faults, *faults, self.kill_worker, self.kill_callbacks, self.set_clock])
+        faults += [*faults, self.kill_worker, self.kill_callbacks, self.set_clock]
+        end = time.monotonic() + self.seconds
+        with self.producing():
+            while time.monotonic() < end:
+                fault = self.random.choice(faults)
+                self.done[fault.__name__] += fault()
+        findings = self.finish()
+        print(f"all workers resumed: median {statistics.median(self.waits):.1f} s, longest {max(self.waits):.1f} s")
+        return findings + [f"work resumed after {wait_s:.0f} s" for wait_s in self.waits if wait_s > RESUMES_WITHIN_S]
 
     def lose_packets(self) -> bool:
         """Lose all packets between two hosts for a while."""
@@ -116,9 +127,12 @@ class Hosts(Torture):
         return self.wait_while(self.network.lost(store, *others))
 
     def wait_while(self, fault: contextlib.AbstractContextManager[None]) -> bool:
-        """Keep up a fault for a while."""
+        """Keep up a fault for a while, and wait until every worker sends orders again."""
         with fault:
             time.sleep(self.random.uniform(0.5, CUT_MAX_S))
+        healed_at = time.monotonic()
+        self.wait_until_resumed(until=healed_at + 2 * RESUMES_WITHIN_S)
+        self.waits.append(time.monotonic() - healed_at)
         return True
 
     def pair(self) -> tuple[Host, Host]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,15 @@ SETTLE_TIMEOUT_S = 60.0
 
 #: The last callback of a batch may take this many seconds.
 CALLBACK_TIMEOUT_S = 15.0
+
+#: Work resumes within this time after a fault of Redis or of the network (seconds).
+RESUMES_WITHIN_S = 30.0
+
+#: A steady producer enqueues so many jobs at once, and then waits (seconds).
+PORTION, PAUSE_S = 2, 0.25
+
+#: The event that a worker logs for an order that it has sent.
+SUBMITTED = b'"event": "submitted"'
 
 
 def environment(group: FailoverGroup | None = None) -> dict[str, str]:
@@ -149,12 +160,36 @@ class Run:
                 self.enqueued += count
                 return
 
+    @contextmanager
+    def producing(self, *, at_least: int = 0) -> Iterator[None]:
+        """Enqueue jobs all the time, also while Redis does not accept them, and at least so many."""
+        is_over = threading.Event()
+
+        def produce() -> None:
+            while not (is_over.wait(PAUSE_S) and self.enqueued >= at_least):
+                self.enqueue(PORTION)
+
+        thread = threading.Thread(target=produce, name="producer")
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
+
     def resume(self) -> None:
         """Resume the queue, as the runbook says; repeat it until replicas have recorded it."""
         while True:
             with contextlib.suppress(StoreUnavailableError), self.queue(wait_s=30) as queue:
                 queue.resume()
                 return
+
+    def wait_until_resumed(self, *, until: float) -> None:
+        """Wait until each worker has sent another order, at most until this time of the monotonic clock."""
+        waiting = {log: log.stat().st_size for name in self.workers if (log := self.home / "log" / f"{name}.log")}
+        while waiting and time.monotonic() < until:
+            time.sleep(0.05)
+            waiting = {log: size for log, size in waiting.items() if SUBMITTED not in log.read_bytes()[size:]}
 
     def worker(self) -> int | None:
         """Return the process id of one of the workers, or None if it is down."""

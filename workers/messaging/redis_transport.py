@@ -16,6 +16,8 @@ Seen with kombu 5.7.0, and changed here:
   messages from the others, repeatedly. Here it is measured by the queue's clock.
 - Connections are reopened up to 30 s after Redis is back. Here it takes at most 3 s.
 - A lost subscription is noticed by the event loop of a worker only, not by Flower. Here both notice it.
+- A broadcast is read without a limit. If the read opens a lost connection again, nothing is subscribed to the new one,
+  and the worker consumes nothing any more. Here the read ends.
 - The transport for sentinels reads their addresses and logins from options that Flower shows. Here it gets the address
   of the queue's own client, so that both ask the same sentinels in the same way.
 
@@ -64,6 +66,9 @@ DEAD = (RedisError, OSError, AttributeError)
 
 #: A key that never exists: setting it only if it exists is a write that changes nothing.
 PROBE = "unacked_probe"
+
+#: How long the rest of a broadcast may take to arrive (seconds).
+BROADCAST_S = 1.0
 
 #: How long a reply to remote control is kept (seconds), and how many are kept per reply queue.
 REPLY_S = 60
@@ -235,9 +240,13 @@ class Channel(kombu_redis.Channel):
         return reply
 
     def _receive_one(self, client: Any) -> Any:
-        """Read and deliver a broadcast; log and drop one that is invalid or not allowed."""
+        """Read and deliver a broadcast; log and drop one that is invalid or not allowed.
+
+        The read has a limit: it opens a lost connection again, to which nothing is subscribed before the next turn of
+        the loop.
+        """
         try:
-            response = client.parse_response()
+            response = client.parse_response(block=False, timeout=BROADCAST_S)
         except self.connection_errors:
             self._in_listen = None
             raise

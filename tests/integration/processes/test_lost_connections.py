@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from kombu import Consumer, Exchange, Queue
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from config.celeryconfig import BROKER_TRANSPORT_OPTIONS
@@ -80,6 +81,41 @@ def test_a_consumer_receives_again_after_its_connections_are_forgotten(
         proxy.forget()
         assert not receives("at first")
         eventually(lambda: receives("after"), within_s=10)
+
+
+def test_a_broadcast_after_the_loss_of_another_connection_does_not_stop_the_consumer(
+    broker: Any, proxy: ForgettingProxy
+) -> None:
+    """The subscription is opened again before the broadcast is read, and nothing arrives on the new one: the read ends
+    nevertheless, and the next broadcast is received."""
+    received: list[object] = []
+    queue = Queue("lost-broadcast", Exchange("lost-broadcast", "fanout"), routing_key="lost")
+
+    def broadcast(text: str) -> bool:
+        with redis_transport.Connection(
+            proxy.url, transport=redis_transport.Transport, transport_options=broker.transport_options
+        ) as other:
+            exchange = queue.exchange
+            other.Producer().publish({"sent": text}, exchange=exchange, routing_key="lost", declare=[exchange])
+        drain(broker)
+        return {"sent": text} in received
+
+    with Consumer(broker, [queue], on_message=lambda message: received.append(message.payload), accept=["json"]):
+        eventually(lambda: broadcast("before"))
+        _lose_a_connection(proxy.url)
+        eventually(lambda: broadcast("after"))
+
+
+def _lose_a_connection(url: str) -> None:
+    """Lose a connection of this process that waits for a reply."""
+    pool = connection_pool(parse_redis_url(url))
+    connection: Any = pool.get_connection()
+    connection.send_command("CLIENT", "ID")
+    with Redis.from_url(url) as killer:
+        killer.client_kill_filter(_id=connection.read_response())
+    with pytest.raises(RedisConnectionError):
+        connection.read_response()
+    pool.disconnect()
 
 
 def test_one_loss_opens_all_other_idle_connections_again(proxy: ForgettingProxy) -> None:
