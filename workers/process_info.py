@@ -11,7 +11,9 @@ from typing import Any
 from config.settings import Settings
 from voicequeue.auth.callback_secrets import root_marks
 from voicequeue.auth.signatures import mark
+from voicequeue.domain.store_format import CURRENT
 from voicequeue.storage.connection.redis_url import masked
+from voicequeue.storage.format import KNOWN_FORMAT
 from voicequeue.storage.heartbeats import CALLBACK_ROOTS, ROTATION_MARK
 from workers.dependencies import callback_secrets
 
@@ -44,10 +46,11 @@ REPORTED_SETTINGS: Mapping[str, Set[str]] = {
 
 
 def process_facts(configured: Settings, kind: str) -> Mapping[str, Any]:
-    """Return the versions, the start of this process (Unix seconds), and the marks of its settings that must be the
-    same everywhere."""
+    """Return the versions, the format that this release knows, the start of this process (Unix seconds), and the marks
+    of its settings that must be the same everywhere."""
     return {
         "version": version("voicequeue"),
+        KNOWN_FORMAT: CURRENT.version,
         "celery": version("celery"),
         "python": platform.python_version(),
         "started": _STARTED,

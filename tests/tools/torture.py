@@ -37,8 +37,10 @@ from tests.tools.torture_setup import (
     LIMITED,
     REFUSALS,
     REFUSED,
+    SHARING,
     dials,
     differences,
+    recording_number,
     songs_of,
     spent_by,
     without_faults,
@@ -57,15 +59,6 @@ SETTLE_TIMEOUT_S = 60.0
 
 #: The last callback of a batch may take this many seconds.
 CALLBACK_TIMEOUT_S = 15.0
-
-
-#: One job in this many shares its voice, with as many others.
-SHARING = 4
-
-
-def _recording_number(number: int) -> int:
-    """Return the number of the recording for a job."""
-    return number if number % SHARING else number - number % (SHARING * SHARING)
 
 
 @dataclass
@@ -131,23 +124,26 @@ class Torture:
 
     def enqueue(self, count: int) -> None:
         """Enqueue more voices; each has a key, so a retry is safe."""
-        numbers = range(self.enqueued, self.enqueued + count)
-        voices = [
+        voices = self.voices(count)
+        while True:
+            with contextlib.suppress(StoreUnavailableError), VoiceQueue(self.redis_url, namespace="*") as queue:
+                queue.enqueue_many(voices)
+                self.enqueued += count
+                return
+
+    def voices(self, count: int) -> list[VoiceJob]:
+        """Return the next jobs."""
+        return [
             VoiceJob(
-                audio_url=f"https://recordings.example/{_recording_number(number)}.wav",
+                audio_url=f"https://recordings.example/{recording_number(number)}.wav",
                 reuse=number % SHARING == 0,
                 song=Song(prompt="la la", title=f"{self.title} {number}"),
                 batch="torture",
                 key=f"torture-{number}",
                 callback_url=f"{self.receiver.server.url}/jobs",
             )
-            for number in numbers
+            for number in range(self.enqueued, self.enqueued + count)
         ]
-        while True:
-            with contextlib.suppress(StoreUnavailableError), VoiceQueue(self.redis_url, namespace="*") as queue:
-                queue.enqueue_many(voices)
-                self.enqueued += count
-                return
 
     def kill_worker(self) -> bool:
         """Kill a worker with SIGKILL, with or without its children."""

@@ -40,6 +40,9 @@ POLL_FAULTS = (
     *("key_401", "style_403", "subscription_403", "busy", "false_failure"),
 )
 
+#: One job in this many shares its voice, with as many others.
+SHARING = 4
+
 #: Jobs with this in their title are rejected, with one of these responses.
 REFUSED = "poison"
 REFUSALS = (
@@ -79,6 +82,11 @@ def dials(seed: int, *, webhooks: bool) -> dict[str, object]:
         **dict.fromkeys(("pending_shape", "code_shape", "task_id_place", "clips_shape", "voice_shape"), "mixed"),
         **dict.fromkeys(("clip_word", "limit_with"), "mixed"),
     }
+
+
+def recording_number(number: int) -> int:
+    """Return the number of the recording for a job."""
+    return number if number % SHARING else number - number % (SHARING * SHARING)
 
 
 def without_faults() -> dict[str, object]:

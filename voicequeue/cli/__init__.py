@@ -13,7 +13,13 @@ from dotenv import load_dotenv
 
 from voicequeue.cli.lazy_group import LazyCommand, LazyGroup
 from voicequeue.cli.terminal import TerminalLogHandler, print_error
-from voicequeue.errors import InvalidStateError, StoreUnavailableError, UnknownModelWarning, VoiceQueueError
+from voicequeue.errors import (
+    InvalidStateError,
+    StoreFormatError,
+    StoreUnavailableError,
+    UnknownModelWarning,
+    VoiceQueueError,
+)
 
 #: The commands, by panel of the help. The text is the first line of the command's docstring.
 COMMANDS = {
@@ -61,6 +67,11 @@ COMMANDS = {
             "audit-log", "audit_log", "List who changed what, when and why, the latest first.", attribute="audit_log"
         ),
         LazyCommand("doctor", "doctor", "Check settings, Redis, upstream, the public URL, processes and versions."),
+        LazyCommand(
+            "upgrade",
+            "upgrade",
+            "Raise the format of the queue to that of this release, after all processes have been upgraded.",
+        ),
         LazyCommand("keys", "keys", "Manage API keys of the HTTP gateway.", attribute="app", has_namespace=False),
     ),
 }
@@ -83,6 +94,9 @@ def main() -> None:
     warnings.showwarning = lambda message, *_, **__: print_error(f"note: {message}")
     try:
         app()
+    except StoreFormatError as error:
+        print_error(str(error))
+        sys.exit(1)
     except StoreUnavailableError as error:
         print_error(f"{error}{_hint(error)}")
         sys.exit(3)

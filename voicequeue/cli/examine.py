@@ -13,10 +13,12 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from voicequeue.auth.callback_secrets import roots
 from voicequeue.cli.terminal import CommandSetupError, escape_untrusted, out, print_json
 from voicequeue.client.queue import DEFAULT_URL
-from voicequeue.diagnostics import checkup, shared_database, stored_secrets
+from voicequeue.diagnostics import checkup, shared_database, store_format, stored_secrets
 from voicequeue.diagnostics.check_result import CheckResult, Level
+from voicequeue.errors import StoreFormatError
 from voicequeue.storage.connection.client import connect
-from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX, Keyspace
+from voicequeue.storage.format import FormatStamp
 from voicequeue.storage.heartbeats import ProcessHeartbeat
 from voicequeue.storage.job_store import JobStore
 
@@ -81,9 +83,13 @@ def _results() -> Iterator[CheckResult]:
             store = JobStore(redis, prefix)
             facts = checkup.inspect(redis, store)
             database = shared_database.inspect(redis, prefix)
+            store_formats = [store_format.check(FormatStamp(Keyspace(redis, prefix)).read())]
             secrets = list(stored_secrets.check(store, _callback_roots()))
     except (NoPermissionError, AuthenticationError) as error:
         yield _of_rights(error)
+        return
+    except StoreFormatError as error:
+        yield CheckResult("format", Level.ERROR, str(error), "docs/upgrading.md")
         return
     except RedisError as error:
         todo = "check REDIS_URL, and that Redis is running"
@@ -96,6 +102,7 @@ def _results() -> Iterator[CheckResult]:
     yield from checkup.results(facts)
     yield from shared_database.results(database)
     yield from secrets
+    yield from store_formats
 
 
 def _callback_roots() -> tuple[str, ...]:

@@ -71,7 +71,9 @@ def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAP
     connected = VoiceQueue(settings.redis_url, prefix=settings.prefix, namespace=ALL)
     # Each change needs the caller that asks for it: `acting` in workers/gateway/security/access.py.
     queue = without_actor(with_audio_hosts(connected, settings.audio_allowed_hosts))
-    store = JobStore(connect(settings.redis_url), settings.prefix, limits=build_limits(settings))
+    store = JobStore(
+        connect(settings.redis_url, prefix=settings.prefix), settings.prefix, limits=build_limits(settings)
+    )
     access = create_access(settings).with_registry(KeyRegistry(store.api_keys, store.clock))
     beating = partial(send_heartbeats, store.heartbeats["gateway"], store.clock, process_facts(settings, "gateway"))
     app = SecureApp(
@@ -92,7 +94,9 @@ def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAP
     app.include_router(callback_secrets.router(queue, access, root_secrets(settings)))
     # A webhook may be the first sign that MusicAPI accepted an order, which the in-flight limit depends on.
     patient = JobStore(
-        connect(settings.redis_url, wait_s=WEBHOOK_REDIS_WAIT_S), settings.prefix, limits=build_limits(settings)
+        connect(settings.redis_url, wait_s=WEBHOOK_REDIS_WAIT_S, prefix=settings.prefix),
+        settings.prefix,
+        limits=build_limits(settings),
     )
     hooks = webhooks.router(patient, settings.secrets, _poll_now)
     app.include_router(hooks, include_in_schema=False)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from voicequeue.domain.store_format import CURRENT, too_old
+from voicequeue.errors import StoreFormatError
 from voicequeue.storage.connection.recorded_change import has_changed, unrecorded_change
 from voicequeue.storage.connection.retry import UNREACHABLE, count_lost_reply, failed_attempts, retry_until
 from voicequeue.texts import replace_unencodable
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 #: The shared parts; each depends on those before it.
 PARTS = (
     "keys",
+    "format",
     "audit_log",
     "tombstones",
     "backlog",
@@ -50,7 +55,16 @@ PARTS = (
 _LOCALS = re.compile(r"^local (?:function )?([\w, ]+?) *(?:=|\(|$)", re.MULTILINE)
 
 #: The end of every script.
-_END = "local outcome = action() flush_counters() append_audit_entry(outcome) return outcome"
+_END = (
+    "local refusal = format_refusal() if refusal then return refusal end "
+    "local outcome = action() flush_counters() append_audit_entry(outcome) return outcome"
+)
+
+#: The start of every script: the format of this release.
+_START = f"local FORMAT_KNOWN, FORMAT_OLDEST_READER = {CURRENT.version}, {CURRENT.oldest_reader}"
+
+#: The error of a script whose release is too old for the queue, with the format that it would have to know.
+_FORMAT_REFUSAL = re.compile(r"(?:^|caused error: )FORMAT (\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +84,7 @@ def load(name: str) -> Script:
         text = text_of(f"lib/{part}")
         if part == "keys" or any(re.search(rf"\b{name}\b", source) for name in names_of(text)):
             source = f"{text}\n{source}"
+    source = f"{_START}\n{source}"
     return Script(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -113,10 +128,11 @@ def run_acknowledged(
     that was replaced meanwhile acknowledges nothing.
     """
     script, values = load(name), _encodable(arguments)
-    try:
-        reply, count = _send_with_wait(redis, ("EVALSHA", script.sha, 1, root, *values), replicas, wait_ms)
-    except NoScriptError:
-        reply, count = _send_with_wait(redis, ("EVAL", script.source, 1, root, *values), replicas, wait_ms)
+    with _format_errors():
+        try:
+            reply, count = _send_with_wait(redis, ("EVALSHA", script.sha, 1, root, *values), replicas, wait_ms)
+        except NoScriptError:
+            reply, count = _send_with_wait(redis, ("EVAL", script.source, 1, root, *values), replicas, wait_ms)
     return reply, count >= replicas
 
 
@@ -131,10 +147,22 @@ def _send_with_wait(redis: Redis, command: Sequence[str | float], replicas: int,
 
 def _run(redis: Redis, script: Script, keys: Sequence[str], arguments: Sequence[str | float]) -> Any:
     command: Callable[..., Any] = redis.execute_command
+    with _format_errors():
+        try:
+            return command("EVALSHA", script.sha, len(keys), *keys, *arguments)
+        except NoScriptError:  # Redis has not loaded it yet, or was restarted
+            return command("EVAL", script.source, len(keys), *keys, *arguments)
+
+
+@contextmanager
+def _format_errors() -> Iterator[None]:
+    """Raise StoreFormatError for the error of a script whose release is too old for the queue."""
     try:
-        return command("EVALSHA", script.sha, len(keys), *keys, *arguments)
-    except NoScriptError:  # Redis has not loaded it yet, or was restarted
-        return command("EVAL", script.source, len(keys), *keys, *arguments)
+        yield
+    except ResponseError as error:
+        if refusal := _FORMAT_REFUSAL.search(str(error)):
+            raise StoreFormatError(too_old(int(refusal[1]))) from None
+        raise
 
 
 class ScriptCall:
@@ -163,10 +191,11 @@ class ScriptCall:
         connection, self._connection = self._connection, None
         if connection is not None:
             try:
-                reply = connection.read_response()
+                with _format_errors():
+                    reply = connection.read_response()
             except (*UNREACHABLE, OSError):
                 self._lost(connection)
-            except RedisError as error:
+            except (RedisError, StoreFormatError) as error:
                 self._redis.connection_pool.release(connection)
                 if not isinstance(error, NoScriptError):
                     raise

@@ -1,0 +1,203 @@
+"""Restart every process in turns while jobs run, each time with another release, then compare ledger and records.
+
+    python -m tests.tools.rolling --rounds 10 --jobs 2000 --seed 1
+
+Each process is stopped by SIGTERM and waited for, as docs/upgrading.md says. It then runs the other release: in odd
+rounds this one (an upgrade), in even rounds the previous one (going back).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import requests
+
+from config.settings import Settings
+from tests.support.callback_receiver import CallbackReceiver
+from tests.support.releases import Deployments, unpack_previous
+from tests.tools.torture import Torture
+from tests.tools.torture_setup import ENV, dials, without_faults
+from voicequeue import State, VoiceQueue
+from workers.local.stack import FILES_HOST, Stack
+from workers.local.supervisor import Supervisor
+
+#: The processes, in the order in which they are restarted, by their kind in the Procfile.
+PROCESSES = {
+    "worker.1": "worker",
+    "callbacks": "callbacks",
+    "web": "web",
+    "archive": "archive",
+    "worker.2": "worker",
+    "flower": "flower",
+}
+
+#: Jobs that the producer enqueues at once.
+BURST = 5
+
+
+@dataclass
+class Rolling(Torture):
+    """One run, whose only faults are restarts."""
+
+    deployments: Deployments = field(kw_only=True)
+    rounds: int = field(kw_only=True)
+    jobs: int = field(kw_only=True)
+    processes: tuple[str, ...] = field(kw_only=True, default=tuple(PROCESSES))
+    stops: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.redis_url = self.start_redis()
+        healthy = {**dials(self.seed, webhooks=True), **without_faults(), "clip_failure": 0, "latency_s": 0.15}
+        _, self.control = self.stack.start_simulator({**healthy, "voice_s": 1, "music_s": 2})
+        self.web = self.stack.start_gateway(webhooks=True)
+        self.supervisor.remove("web")
+        if "flower" in self.processes:
+            self.stack.start_flower()
+            self.supervisor.remove("flower")
+        for name in self.processes:
+            self.stack.start(name, self.deployments.command(name, PROCESSES[name], is_previous=True), stop_s=60)
+        self.workers = [name for name in self.processes if PROCESSES[name] == "worker"]
+        self.stack.wait_for_workers(len(self.workers))
+        with VoiceQueue(self.redis_url, namespace="*") as queue:
+            queue.set_batch_callback("torture", f"{self.receiver.server.url}/batch")
+
+    def run(self) -> list[str]:
+        """Restart each process in turns, wait until all jobs are settled, and return the findings."""
+        with self.producing():
+            for number in range(1, self.rounds + 1):
+                for name in self.processes:
+                    self.restart(name, is_previous=number % 2 == 0)
+                print(
+                    f"round {number}: {self.enqueued} jobs so far, stops took {max(self.stops):.1f} s at most",
+                    flush=True,
+                )
+        is_settled = self.wait_until_settled()
+        findings = ([] if is_settled else ["some jobs are not settled"]) + self.check() + self.check_callbacks()
+        findings += [f"{count} jobs are {state}" for state, count in self.states.items() if state != State.SUCCEEDED]
+        findings += self.check_archive() if "archive" in self.processes else []
+        self.report({})
+        return findings
+
+    def restart(self, name: str, *, is_previous: bool) -> None:
+        """Stop a process as a deployment does, and start the other release. Raises TimeoutError if it does not stop."""
+        stopped_at = time.monotonic()
+        with self.supervisor.held_down(name, signal.SIGTERM, whole_group=False):
+            self.stops.append(time.monotonic() - stopped_at)
+            self.deployments.deploy(name, is_previous=is_previous)
+        self.done[f"{PROCESSES[name]} restarted"] += 1
+        if PROCESSES[name] == "worker":
+            self.stack.wait_for_workers(len(self.workers))
+
+    @contextmanager
+    def producing(self) -> Iterator[None]:
+        """Enqueue jobs from a thread meanwhile, evenly, and the rest of them afterwards."""
+        stopping, rounds = threading.Event(), self.rounds * len(self.processes)
+
+        def produce() -> None:
+            while not stopping.is_set() and self.enqueued < self.jobs:
+                self.enqueue(BURST)
+                # About three seconds for each restart.
+                stopping.wait(3 * rounds * BURST / self.jobs)
+
+        thread = threading.Thread(target=produce)
+        thread.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            thread.join()
+        self.enqueue(self.jobs - self.enqueued)
+
+    def enqueue(self, count: int) -> None:
+        """Enqueue by the library and by HTTP in turns; a request to a gateway that restarts is repeated."""
+        if self.random.random() < 0.5:
+            super().enqueue(count)
+            return
+        for voice in self.voices(count):
+            while not self.posted(voice.model_dump(mode="json", exclude_defaults=True)):
+                time.sleep(0.1)
+            self.enqueued += 1
+
+    def posted(self, body: dict[str, object]) -> bool:
+        """Post a job; return whether it was accepted."""
+        headers = {"Authorization": f"Bearer {self.stack.gateway_token()}"}
+        with contextlib.suppress(requests.ConnectionError, requests.Timeout):
+            response = requests.post(f"{self.web}/v1/jobs", json=body, headers=headers, timeout=5)
+            if response.status_code not in (502, 503):
+                response.raise_for_status()
+                return True
+        return False
+
+    def check_archive(self) -> list[str]:
+        """Check that the songs of all jobs were archived."""
+        with VoiceQueue(self.redis_url, namespace="*") as queue:
+            deadline = time.monotonic() + 60
+            while (counts := queue.archive_counts()).pending and time.monotonic() < deadline:
+                time.sleep(0.2)
+        return [f"the archive: {counts}"] if counts.pending or counts.failed else []
+
+
+def run(
+    *,
+    rounds: int,
+    jobs: int,
+    seed: int,
+    home: Path,
+    say: Callable[[str], None],
+    processes: tuple[str, ...] = tuple(PROCESSES),
+) -> list[str]:
+    """Run once in the folder `home`; return the findings."""
+    receiver = CallbackReceiver(ENV["VOICEQUEUE_SECRET"], seed=seed, bad=0.0)
+    deployments = Deployments(home / "current", unpack_previous(home / "previous"))
+    env = {**ENV, "VOICEQUEUE_UPSTREAM_RESPONSE_TIMEOUT_S": "5", "VOICEQUEUE_SUBMIT_LEASE_S": "15"}
+    if "archive" in processes:
+        env |= {
+            "VOICEQUEUE_ARCHIVE_URL": f"file://{home}/songs",
+            "VOICEQUEUE_AUDIO_ALLOWED_HOSTS": f"{FILES_HOST} 127.0.0.1",
+        }
+    with receiver.server, Supervisor(say) as supervisor:
+        stack = Stack(supervisor, Settings(_env_file=None), home=home, env=env)
+        started = Rolling(
+            0,
+            seed,
+            True,
+            supervisor,
+            stack,
+            home,
+            receiver,
+            deployments=deployments,
+            rounds=rounds,
+            jobs=jobs,
+            processes=processes,
+        )
+        return started.run()
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.tools.rolling", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--jobs", type=int, default=2_000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    home = Path(tempfile.mkdtemp(prefix="rolling-"))
+    print(f"seed {options.seed}; logs: {home / 'log'}", flush=True)
+    findings = run(rounds=options.rounds, jobs=options.jobs, seed=options.seed, home=home, say=lambda _: None)
+    print("\n".join(findings) or "nothing lost, nothing charged twice, nothing unsure, ledger and records agree")
+    return int(bool(findings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
