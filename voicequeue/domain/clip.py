@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
+from typing import Any
 
 
 class Phase(Enum):
@@ -88,6 +89,7 @@ class Clip:
         mv: Model version; None if upstream gave none.
         created_at: Time when upstream created the song, in upstream's format; None if upstream gave none.
         gpt_description_prompt: Description that the lyrics were generated from; None if upstream gave none.
+        unknown: Fields that a newer release has stored; kept when the clip is stored again.
     """
 
     clip_id: str
@@ -104,6 +106,7 @@ class Clip:
     mv: str | None = None
     created_at: str | None = None
     gpt_description_prompt: str | None = None
+    unknown: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def has_failed(self) -> bool:
@@ -132,5 +135,5 @@ def merge_clips(earlier: Iterable[Clip], later: Iterable[Clip]) -> tuple[Clip, .
 def _filled(before: Clip, after: Clip) -> Clip:
     """Return the later clip, or the finished one, completed with the values that only the other one has."""
     clip, other = (before, after) if before.is_finished and not after.is_finished else (after, before)
-    names = [field.name for field in fields(Clip) if getattr(clip, field.name) is None]
-    return replace(clip, **{name: getattr(other, name) for name in names})
+    names = [one.name for one in fields(Clip) if getattr(clip, one.name) is None]
+    return replace(clip, unknown={**other.unknown, **clip.unknown}, **{name: getattr(other, name) for name in names})

@@ -97,7 +97,8 @@ class JobHold:
         if self.owner == GATE:
             return f"no order is submitted: {self.reason}"
         end = _RESETS.format(until=to_iso8601(self.until)) if self.until else _DOES_NOT_SUFFICE
-        return _DETAILS[JobHoldReason(self.reason)].format(owner=owner_text(self.owner), end=end)
+        text = _DETAILS.get(self.reason, f"{self.reason}: {{owner}}")
+        return text.format(owner=owner_text(self.owner), end=end)
 
     def as_dict(self) -> schemas.JobHold:
         """Return the JSON representation."""
