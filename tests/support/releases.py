@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 from workers.local.stack import procfile
 
@@ -46,3 +53,52 @@ class Deployments:
 
     def _link(self, name: str) -> Path:
         return self.folder / name
+
+
+#: A program of the previous release that enqueues a line of jobs after the other.
+_PRODUCER = """
+import json, sys
+from voicequeue import VoiceQueue
+with VoiceQueue(sys.argv[1], namespace="*", wait_for_redis_s=60) as queue:
+    for line in sys.stdin:
+        print(queue.enqueue_many(json.loads(line)).rejected, flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class PreviousProducer:
+    """A program that uses the library of the previous release."""
+
+    lines: IO[str]
+    replies: IO[str]
+
+    def enqueue(self, jobs: Sequence[dict[str, Any]]) -> None:
+        """Enqueue jobs."""
+        print(json.dumps(jobs), file=self.lines, flush=True)
+        assert int(self.replies.readline()) == 0
+
+
+@contextmanager
+def previous_producer(previous: Path, redis_url: str) -> Iterator[PreviousProducer]:
+    """Run a producer of the previous release meanwhile."""
+    command = [sys.executable, "-c", _PRODUCER, redis_url]
+    with subprocess.Popen(
+        command, cwd=previous, env=environment_of(previous), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        yield PreviousProducer(process.stdin, process.stdout)
+        process.stdin.close()
+
+
+def audit_by_previous(previous: Path, redis_url: str) -> str:
+    """Audit a queue with the command line of the previous release; return the findings, '' for none."""
+    command = [sys.executable, "-m", "voicequeue.cli", "doctor", "--audit"]
+    environment = {**environment_of(previous), "REDIS_URL": redis_url}
+    audit = subprocess.run(command, cwd=previous, env=environment, capture_output=True, text=True, check=False)
+    return audit.stdout + audit.stderr if audit.returncode else ""
+
+
+def environment_of(previous: Path) -> dict[str, str]:
+    """Return the environment of a program of the previous release."""
+    return {**os.environ, "PYTHONPATH": str(previous)}

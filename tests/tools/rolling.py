@@ -16,16 +16,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import requests
 
 from config.settings import Settings
 from tests.support.callback_receiver import CallbackReceiver
-from tests.support.releases import Deployments, unpack_previous
+from tests.support.releases import Deployments, PreviousProducer, audit_by_previous, previous_producer, unpack_previous
 from tests.tools.torture import Torture
 from tests.tools.torture_setup import ENV, dials, without_faults
 from voicequeue import State, VoiceQueue
@@ -53,8 +54,10 @@ class Rolling(Torture):
     deployments: Deployments = field(kw_only=True)
     rounds: int = field(kw_only=True)
     jobs: int = field(kw_only=True)
-    processes: tuple[str, ...] = field(kw_only=True, default=tuple(PROCESSES))
+    processes: Sequence[str] = field(kw_only=True, default=tuple(PROCESSES))
+    restarted: Sequence[str] = field(kw_only=True, default=tuple(PROCESSES))
     stops: list[float] = field(default_factory=list)
+    previous_producer: PreviousProducer = field(init=False)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -77,7 +80,7 @@ class Rolling(Torture):
         """Restart each process in turns, wait until all jobs are settled, and return the findings."""
         with self.producing():
             for number in range(1, self.rounds + 1):
-                for name in self.processes:
+                for name in self.restarted:
                     self.restart(name, is_previous=number % 2 == 0)
                 print(
                     f"round {number}: {self.enqueued} jobs so far, stops took {max(self.stops):.1f} s at most",
@@ -87,6 +90,7 @@ class Rolling(Torture):
         findings = ([] if is_settled else ["some jobs are not settled"]) + self.check() + self.check_callbacks()
         findings += [f"{count} jobs are {state}" for state, count in self.states.items() if state != State.SUCCEEDED]
         findings += self.check_archive() if "archive" in self.processes else []
+        findings += filter(None, [audit_by_previous(self.deployments.previous, self.redis_url)])
         self.report({})
         return findings
 
@@ -103,34 +107,41 @@ class Rolling(Torture):
     @contextmanager
     def producing(self) -> Iterator[None]:
         """Enqueue jobs from a thread meanwhile, evenly, and the rest of them afterwards."""
-        stopping, rounds = threading.Event(), self.rounds * len(self.processes)
+        stopping, restarts = threading.Event(), self.rounds * len(self.restarted)
 
         def produce() -> None:
             while not stopping.is_set() and self.enqueued < self.jobs:
                 self.enqueue(BURST)
                 # About three seconds for each restart.
-                stopping.wait(3 * rounds * BURST / self.jobs)
+                stopping.wait(3 * restarts * BURST / self.jobs)
 
-        thread = threading.Thread(target=produce)
-        thread.start()
-        try:
-            yield
-        finally:
-            stopping.set()
-            thread.join()
-        self.enqueue(self.jobs - self.enqueued)
+        with previous_producer(self.deployments.previous, self.redis_url) as self.previous_producer:
+            thread = threading.Thread(target=produce)
+            thread.start()
+            try:
+                yield
+            finally:
+                stopping.set()
+                thread.join()
+            while self.enqueued < self.jobs:
+                self.enqueue(min(10 * BURST, self.jobs - self.enqueued))
 
     def enqueue(self, count: int) -> None:
-        """Enqueue by the library and by HTTP in turns; a request to a gateway that restarts is repeated."""
-        if self.random.random() < 0.5:
-            super().enqueue(count)
-            return
-        for voice in self.voices(count):
-            while not self.posted(voice.model_dump(mode="json", exclude_defaults=True)):
-                time.sleep(0.1)
-            self.enqueued += 1
+        """Enqueue by the library of this or of the previous release, or by HTTP, in turns."""
+        bodies = [voice.model_dump(mode="json", exclude_defaults=True) for voice in self.voices(count)]
+        match self.random.randrange(3):
+            case 0:
+                super().enqueue(count)
+                return
+            case 1:
+                self.previous_producer.enqueue(bodies)
+            case _:
+                for body in bodies:
+                    while not self.posted(body):  # the gateway is restarting
+                        time.sleep(0.1)
+        self.enqueued += count
 
-    def posted(self, body: dict[str, object]) -> bool:
+    def posted(self, body: dict[str, Any]) -> bool:
         """Post a job; return whether it was accepted."""
         headers = {"Authorization": f"Bearer {self.stack.gateway_token()}"}
         with contextlib.suppress(requests.ConnectionError, requests.Timeout):
@@ -156,7 +167,8 @@ def run(
     seed: int,
     home: Path,
     say: Callable[[str], None],
-    processes: tuple[str, ...] = tuple(PROCESSES),
+    processes: Sequence[str] = tuple(PROCESSES),
+    restarted: Sequence[str] = tuple(PROCESSES),
 ) -> list[str]:
     """Run once in the folder `home`; return the findings."""
     receiver = CallbackReceiver(ENV["VOICEQUEUE_SECRET"], seed=seed, bad=0.0)
@@ -181,6 +193,7 @@ def run(
             rounds=rounds,
             jobs=jobs,
             processes=processes,
+            restarted=restarted,
         )
         return started.run()
 
