@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import Enum
 from typing import Any
 
@@ -89,7 +89,6 @@ class Clip:
         mv: Model version; None if upstream gave none.
         created_at: Time when upstream created the song, in upstream's format; None if upstream gave none.
         gpt_description_prompt: Description that the lyrics were generated from; None if upstream gave none.
-        unknown: Fields that a newer release has stored; kept when the clip is stored again.
     """
 
     clip_id: str
@@ -106,7 +105,11 @@ class Clip:
     mv: str | None = None
     created_at: str | None = None
     gpt_description_prompt: str | None = None
-    unknown: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON representation."""
+        values = asdict(self)
+        return {one.name: values[one.name] for one in fields(Clip)}
 
     @property
     def has_failed(self) -> bool:
@@ -124,6 +127,25 @@ class Clip:
         return not (self.has_failed or self.is_finished)
 
 
+@dataclass(frozen=True, slots=True)
+class NewerClip(Clip):
+    """A song with fields that this release does not know; they are stored again with it."""
+
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+
+
+def unknown_fields(clip: Clip) -> Mapping[str, Any]:
+    """Return the fields of a song that this release does not know."""
+    return clip.unknown if isinstance(clip, NewerClip) else {}
+
+
+def with_unknown(clip: Clip, unknown: Mapping[str, Any]) -> Clip:
+    """Return a song with these fields, which this release does not know."""
+    if not unknown:
+        return clip
+    return NewerClip(**{one.name: getattr(clip, one.name) for one in fields(Clip)}, unknown=unknown)
+
+
 def merge_clips(earlier: Iterable[Clip], later: Iterable[Clip]) -> tuple[Clip, ...]:
     """Return the clips of two results of one task; no value of the earlier one is lost."""
     clips = {clip.clip_id: clip for clip in earlier}
@@ -136,4 +158,5 @@ def _filled(before: Clip, after: Clip) -> Clip:
     """Return the later clip, or the finished one, completed with the values that only the other one has."""
     clip, other = (before, after) if before.is_finished and not after.is_finished else (after, before)
     names = [one.name for one in fields(Clip) if getattr(clip, one.name) is None]
-    return replace(clip, unknown={**other.unknown, **clip.unknown}, **{name: getattr(other, name) for name in names})
+    filled = replace(clip, **{name: getattr(other, name) for name in names})
+    return with_unknown(filled, {**unknown_fields(other), **unknown_fields(clip)})

@@ -35,6 +35,6 @@ def known_fields(kind: Any, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_unknown_fields(record: Mapping[str, Any], before: str) -> dict[str, Any]:
-    """Return a record with the fields of the one that it replaces (JSON; '' for none) and that it does not have."""
+    """Return a record, with those fields of its predecessor (JSON; '' for none) that it does not have."""
     earlier = json.loads(before) if before else {}
     return {**earlier, **record}

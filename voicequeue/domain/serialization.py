@@ -8,7 +8,7 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from voicequeue.domain.balance import Balance, UncountedSpending
-from voicequeue.domain.clip import ArchivedFile, Clip
+from voicequeue.domain.clip import ArchivedFile, Clip, unknown_fields, with_unknown
 from voicequeue.domain.gate import Refusal
 from voicequeue.domain.job import Event, Failure, FailureReport, Job, TimelineEntry, Transition
 from voicequeue.domain.namespaces import namespace_of, split
@@ -20,9 +20,7 @@ from voicequeue.domain.status import Batch, RefusedJob
 from voicequeue.domain.stop_loss import parse_stop
 
 #: Fields of a clip that come from upstream.
-UPSTREAM_CLIP_FIELDS = tuple(
-    field.name for field in fields(Clip) if not field.name.startswith("archived_") and field.name != "unknown"
-)
+UPSTREAM_CLIP_FIELDS = tuple(field.name for field in fields(Clip) if not field.name.startswith("archived_"))
 
 
 def parse_job(job_id: str, record: Mapping[str, str]) -> Job:
@@ -96,16 +94,17 @@ def parse_clips(text: str | None) -> tuple[Clip, ...]:
 
 def _clip(line: Mapping[str, Any]) -> Clip:
     unknown = {name: value for name, value in line.items() if name not in UPSTREAM_CLIP_FIELDS}
-    return Clip(**{name: line[name] for name in UPSTREAM_CLIP_FIELDS if name in line}, unknown=unknown)
+    return with_unknown(Clip(**{name: line[name] for name in UPSTREAM_CLIP_FIELDS if name in line}), unknown)
 
 
 def clips_text(songs: tuple[Clip, ...]) -> str:
     """Return clips as a record field; archived files have fields of their own."""
-    lines = [
-        {**clip.unknown, **{name: value for name in UPSTREAM_CLIP_FIELDS if (value := getattr(clip, name)) is not None}}
-        for clip in songs
-    ]
-    return json.dumps(lines, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps([_clip_line(clip) for clip in songs], ensure_ascii=False, separators=(",", ":"))
+
+
+def _clip_line(clip: Clip) -> dict[str, Any]:
+    stated = {name: value for name in UPSTREAM_CLIP_FIELDS if (value := getattr(clip, name)) is not None}
+    return {**unknown_fields(clip), **stated}
 
 
 def archived_field(part: ClipPart, clip_id: str) -> str:

@@ -54,5 +54,5 @@ def too_old(oldest_reader: int, release: StoreFormat = CURRENT) -> str:
     """Return that a release is too old for a queue, and what to do."""
     return (
         f"this release is too old for the queue: it knows format {release.version}, and the queue needs format "
-        f"{oldest_reader}; upgrade voicequeue here, or restore a backup from before the upgrade"
+        f"{oldest_reader}; upgrade voicequeue here"
     )

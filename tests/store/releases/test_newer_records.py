@@ -84,16 +84,16 @@ def test_a_field_of_a_job_survives_what_operators_do(
 def test_a_job_with_content_of_a_newer_release_is_read(store: JobStore, newer: NewerRelease) -> None:
     """Everything that this release knows of it is there."""
     [job_id] = enqueue_jobs(store, voice_with_song(batch="b", metadata={"a": "b"}))
-    known = get_job(store, job_id).spec
+    before = get_job(store, job_id).spec
     newer.extend(f"job:{job_id}", "spec")
 
     spec = get_job(store, job_id).spec
 
     assert isinstance(spec, NewerJob)
-    assert (spec.audio_url, spec.batch, spec.metadata) == (known.audio_url, "b", {"a": "b"})
+    assert (spec.audio_url, spec.batch, spec.metadata) == (before.audio_url, "b", {"a": "b"})
     assert spec.song is not None
-    assert known.song is not None
-    assert spec.song.title == known.song.title
+    assert before.song is not None
+    assert spec.song.title == before.song.title
 
 
 def test_a_record_that_is_damaged_is_not_taken_for_a_newer_one() -> None:
@@ -238,8 +238,8 @@ def test_values_of_a_newer_release_are_shown_as_they_are(
         "paused",
         "video",
     )
-    assert [found.id for found in queue.jobs(batch="b")] == [job_id]
-    assert [found.id for found in queue.search(Filter(batch="b")).items] == [job_id]
+    assert [item.id for item in queue.jobs(batch="b")] == [job_id]
+    assert [item.id for item in queue.search(Filter(batch="b")).items] == [job_id]
     assert "moon_phase" in [hold.reason for hold in queue.status().gate.holds]
     assert queue.batch("b").as_dict()
     assert queue.events("0-0")[-1].state == "paused"

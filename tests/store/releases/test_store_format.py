@@ -44,7 +44,7 @@ def test_a_new_queue_has_the_format_of_the_release_that_enqueues_first(store: Jo
 def test_a_queue_of_a_release_without_stamps_has_the_first_format(
     store: JobStore, stamp: FormatStamp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its first process of a later release stamps it so, whatever that release writes."""
+    """Its first process of a later release stamps it so, although that release writes a later one."""
     enqueue_jobs(store, voice())
     store._redis.delete(format_key(store._space.prefix))
 
@@ -79,7 +79,7 @@ def test_a_client_refuses_a_queue_that_needs_a_newer_release(
 
     assert str(caught.value) == (
         "this release is too old for the queue: it knows format 1, and the queue needs format 2; upgrade voicequeue "
-        "here, or restore a backup from before the upgrade"
+        "here"
     )
     assert isinstance(caught.value, StoreUnavailableError)
 
