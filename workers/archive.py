@@ -20,6 +20,7 @@ from voicequeue.storage.celery_queues import consumed_by
 from workers.background import BackgroundStep, LeaseDispatcher, Publish, publish
 from workers.dependencies import build_archive
 from workers.process_info import process_facts
+from workers.store_check import require_usable_store
 
 log = logging.getLogger("voicequeue.dispatcher")
 
@@ -53,6 +54,7 @@ class ArchiveStep(BackgroundStep):
         if not configured.archive_url.get_secret_value():
             log.warning("VOICEQUEUE_ARCHIVE_URL is not set: nothing is archived")
             return None
+        require_usable_store(configured)
         services = build_archive(configured)
         remove_stale_files(time.time())
         dispatcher = archive_dispatcher(

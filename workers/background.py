@@ -14,11 +14,9 @@ from celery import Celery, bootsteps
 from celery.platforms import EX_FAILURE
 from celery.worker import state
 
-from config.settings import settings
 from voicequeue.errors import StoreFormatError
 from voicequeue.storage.heartbeats import Heartbeats
 from voicequeue.storage.outbox import Outbox
-from workers.store_check import require_usable_store
 
 log = logging.getLogger("voicequeue.dispatcher")
 
@@ -97,7 +95,6 @@ class BackgroundStep(bootsteps.StartStopStep):
     def start(self, worker: Any) -> None:
         """Start the loop before the worker consumes its first message."""
         try:
-            require_usable_store(settings())
             loop = self.prepare(worker.app, worker.hostname, worker.concurrency)
         except (Exception, SystemExit) as error:
             log.critical("the background thread cannot start, so the worker exits: %s: %s", type(error).__name__, error)
