@@ -17,6 +17,7 @@ from tests.store.life import (
     fail_job,
     get_job,
     job_in_state,
+    refuse_order,
 )
 from tests.store.newer_release import NEWER, NewerRelease, in_newer_state
 from tests.store.outbox.callback_steps import claim_due, voice_with_callback
@@ -27,6 +28,7 @@ from voicequeue.auth.api_keys import generate_key
 from voicequeue.domain import serialization
 from voicequeue.domain.callback_secrets import StoredSecret
 from voicequeue.domain.clip import merge_clips
+from voicequeue.domain.gate import HoldReason
 from voicequeue.domain.job import charges
 from voicequeue.domain.recording_check import Recheck, parse_recheck, recheck_text
 from voicequeue.domain.spec import NewerJob
@@ -310,3 +312,40 @@ def test_a_voice_is_ordered_by_the_release_that_knows_its_content(store: JobStor
     [job_id] = enqueue_jobs(store, voice())
 
     assert not isinstance(get_job(store, job_id).spec, NewerJob)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda store: store.flow_control.resume(NOW + 10),
+        lambda store: store.flow_control.add_hold(HoldReason.UNAUTHORIZED, "again", NOW + 10),
+    ],
+    ids=["resume", "extend"],
+)
+def test_a_field_of_a_hold_survives_its_changes(
+    store: JobStore, newer: NewerRelease, change: Callable[[JobStore], object]
+) -> None:
+    """Scripts read a hold, change what they know, and write it again."""
+    store.flow_control.add_hold(HoldReason.UNAUTHORIZED, "wrong key", NOW)
+    newer.extend("gate", "unauthorized")
+
+    change(store)
+
+    assert newer.read("gate", "unauthorized")["newer"]["text"] == "kept"
+
+
+def test_a_field_of_a_refusal_survives_the_next_one(store: JobStore, newer: NewerRelease) -> None:
+    """The memory of earlier refusals is written again with each."""
+    [job_id] = enqueue_jobs(store, voice())
+    store.admit(NOW)
+    claim_admitted(store, job_id)
+    refuse_order(store, job_id)
+    newer.extend(f"job:{job_id}", "refused")
+    store.flow_control.resume(NOW + 10)
+    later = NOW + 1_000
+    assert store.admit(later).by_stage
+    claim_admitted(store, job_id, later)
+    refuse_order(store, job_id, now=later)
+
+    record = newer.read(f"job:{job_id}", "refused")
+    assert (record["count"], record["newer"]["text"]) == (2, "kept")
