@@ -12,14 +12,14 @@ PROMTOOL := .venv/.promtool
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up secrets test docs screenshots torture rolling release-fixture check bench lock clean
+.PHONY: help setup demo up secrets test docs screenshots torture rolling release-fixture check bench dist version lock clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Create .venv with the versions pinned in requirements.lock
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml voicequeue/version.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "voicequeue needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
@@ -55,14 +55,15 @@ test: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run every test (a real Valkey 
 docs: $(READY)  ## Build the documentation site in build/docs; fails on a broken link
 	@$(BIN)/python -m config.reference
 	@$(BIN)/python -m workers.gateway.reference
+	@$(BIN)/python -m config.prometheus_rule
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
 	@echo "build/docs/index.html; serve it for the search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/docs"
 
 screenshots: $(READY) $(BROWSER)  ## Retake the screenshots in docs/images
 	@$(BIN)/python -m tests.tools.screenshots
 
-torture: $(READY)  ## Kill processes at random, then audit jobs and charges: SECONDS=180 SEED=7
-	@$(BIN)/python -m tests.tools.torture --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+torture: $(READY)  ## Kill processes at random, then audit jobs and charges: SECONDS=180 SEED=7 FAILOVERS=1 HOSTS=1
+	@$(BIN)/python -m tests.tools.$(if $(HOSTS),hosts,torture) --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(if $(FAILOVERS),--failovers)
 
 rolling: $(READY)  ## Restart each process under load, each time with the other release: ROUNDS=10 JOBS=2000 SEED=1
 	@$(BIN)/python -m tests.tools.rolling --rounds $(or $(ROUNDS),1) --jobs $(or $(JOBS),300) $(if $(SEED),--seed $(SEED))
@@ -74,9 +75,18 @@ check: $(READY)  ## Run the linter, the format check and the type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@# The library runs where its users' apps run.
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 --package voicequeue
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin --package voicequeue
 
-bench: $(READY)  ## Measure the enqueue rate, CPU per job and memory; PARTS="polling pacing keys preflight growth flight_ours processes peers flight" for the rest
+bench: $(READY)  ## Measure the enqueue rate, CPU per job and memory; PARTS="capacity polling pacing keys preflight growth flight_ours processes peers flight" for the rest
 	@$(BIN)/python -m benchmarks $(PARTS)
+
+dist: $(READY)  ## Build wheel, sdist and bill of materials in dist/, install the wheel, and enqueue a job with it
+	@$(BIN)/python -m tests.tools.distribution
+
+version: $(READY)  ## Print the version of this checkout, for VOICEQUEUE_BUILD of the image
+	@$(BIN)/python -c 'from voicequeue.version import VERSION; print(VERSION)'
 
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-header
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    capacity,
     enqueueing,
     gateway,
     growth,
@@ -38,6 +39,7 @@ PARTS = ("enqueueing", "gateway", "scraping", "paging", "pipeline", "ingesting")
 
 #: Parts that take minutes and run only if they are named; these print their own tables.
 LONG: Mapping[str, Callable[[argparse.Namespace], Iterator[Table]]] = {
+    "capacity": lambda _: capacity.tables(),
     "polling": lambda _: polling.tables(),
     "pacing": lambda _: pacing.tables(),
     "growth": lambda options: growth.tables(options.up_to),

@@ -8,6 +8,7 @@ from kombu import Exchange, Queue
 
 from config.settings import Settings
 from voicequeue.storage.celery_queues import INTAKE, TASK_QUEUES, consumed_by
+from voicequeue.storage.connection.client import CONNECT_TIMEOUT_S, KEEPALIVE_OPTIONS, REPLY_TIMEOUT_S
 from voicequeue.storage.connection.keyspace import celery_root
 from voicequeue.storage.connection.redis_url import RedisAddress, parse_redis_url
 
@@ -18,10 +19,13 @@ BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
     "unacked_mutex_expire": 60,
-    "socket_timeout": 30,
-    "socket_connect_timeout": 5,
+    "socket_timeout": REPLY_TIMEOUT_S,
+    "socket_connect_timeout": CONNECT_TIMEOUT_S,
     "socket_keepalive": True,
-    "health_check_interval": 25,
+    "socket_keepalive_options": KEEPALIVE_OPTIONS,
+    # A lost connection gives no sign. The blocking read, which Redis answers within a second, counts as lost when its
+    # reply is overdue by this (seconds), and a subscription when Redis has not answered two of these checks.
+    "health_check_interval": 5,
     "retry_on_timeout": False,
 }
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from config.setting_groups import EnvironmentSettings
 from config.settings import SettingsError, describe_errors
+from voicequeue.auth.secret_files import SecretFileError
 from voicequeue.auth.web_origins import host_name, is_loopback_name
 
 #: The folder of the task histories, with one folder per queue.
@@ -36,12 +38,10 @@ def _check_hosts(hosts: str) -> str:
     return hosts
 
 
-class FlowerSettings(BaseSettings):
+class FlowerSettings(EnvironmentSettings):
     """Flower's address, logins and history."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="FLOWER_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
-    )
+    model_config = SettingsConfigDict(env_prefix="FLOWER_")
 
     address: str = Field(
         "127.0.0.1", description="Address that Flower listens on. Beyond this machine a login is required."
@@ -111,7 +111,7 @@ def is_read_only() -> bool:
     """Return whether Flower is read-only, so that it cannot stop workers; also true if its settings are invalid."""
     try:
         return FlowerSettings().read_only
-    except ValidationError:
+    except (ValidationError, SecretFileError):
         return True
 
 
@@ -122,6 +122,8 @@ def load(**overrides: str) -> FlowerSettings:
         loaded = FlowerSettings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         raise SettingsError(describe_errors(error, prefix="FLOWER_")) from None
+    except SecretFileError as error:
+        raise SettingsError(str(error)) from None
     if lacks_required_login(loaded.address, loaded.basic_auth.get_secret_value()):
         raise SettingsError(
             f"FLOWER_BASIC_AUTH: is required if Flower listens beyond this machine (FLOWER_ADDRESS is "

@@ -37,7 +37,7 @@ def install() -> None:
 
 
 class Broker:
-    """What Flower asks its broker."""
+    """The reader of queues that Flower uses."""
 
     def __init__(self, *_: object, **__: object) -> None:
         """Accept what Flower passes: the address is that of the settings."""

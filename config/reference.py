@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 from pydantic_settings import BaseSettings
 
 from config.flower import FlowerSettings
+from config.secret_source import file_settings
 from config.setting_groups import GROUPS
+from voicequeue.auth.secret_files import SUFFIX
 from voicequeue.ingest.audio_settings import AUDIO_SETTINGS, AudioSetting
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
@@ -99,9 +101,11 @@ def _tables() -> Iterator[str]:
 
 def _rows_of(kind: type[BaseSettings]) -> Iterator[Row]:
     """Yield the settings of one class; the schema that validates values also says what is allowed."""
+    files = file_settings(kind)
     for field_name, field in kind.model_json_schema()["properties"].items():
         name = field_name if field_name.isupper() else f"{kind.model_config['env_prefix']}{field_name}".upper()
-        yield Row(name, _default(field.get("default")), _allowed(field), field["description"])
+        allowed = f"{_allowed(field)}; as a file: `{name}{SUFFIX}`" if name + SUFFIX in files else _allowed(field)
+        yield Row(name, _default(field.get("default")), allowed, field["description"])
 
 
 def _audio_row(setting: AudioSetting) -> Row:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from config.secret_source import SecretFileSource
 from config.setting_checks import (
     check_buckets,
     check_callback_secrets,
@@ -27,12 +28,28 @@ Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class SettingGroup(BaseSettings):
-    """One group of settings; `title` is its heading in the documentation. Read once, never changed."""
+class EnvironmentSettings(BaseSettings):
+    """Settings of the environment, `.env`, and files of secrets. Read once, never changed."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="VOICEQUEUE_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
-    )
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  pydantic's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where values come from, the most important source first."""
+        return init_settings, SecretFileSource(settings_cls, dotenv_settings), env_settings, dotenv_settings
+
+
+class SettingGroup(EnvironmentSettings):
+    """One group of settings; `title` is its heading in the documentation."""
+
+    model_config = SettingsConfigDict(env_prefix="VOICEQUEUE_")
     title: ClassVar[str]
 
 
@@ -53,8 +70,8 @@ class ConnectionSettings(SettingGroup):
         ge=0,
         le=10,
         description="Number of replicas of Redis that must have recorded that an order is about to be sent, before it "
-        "is sent. 1 where sentinels replace a primary that fails, so that a failover cannot forget a charge. 0: none "
-        "([more](operations.md#redis-that-fails-over)).",
+        "is sent, and a change before its caller gets the reply. 1 where sentinels replace a primary that fails, so "
+        "that a failover cannot forget a charge. 0: none ([more](operations.md#redis-that-fails-over)).",
     )
     prefix: str = Field(
         "voicequeue",

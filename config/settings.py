@@ -6,6 +6,7 @@ from functools import cache
 
 from pydantic import SecretStr, ValidationError
 
+from config.secret_source import environment_name
 from config.setting_groups import (
     ArchiveSettings,
     CallbackSettings,
@@ -16,6 +17,7 @@ from config.setting_groups import (
     PaceSettings,
     PollingSettings,
 )
+from voicequeue.auth.secret_files import SecretFileError
 from voicequeue.storage.connection.redis_url import masked
 
 
@@ -59,6 +61,8 @@ def load() -> Settings:
         loaded = Settings()
     except ValidationError as error:
         raise SettingsError(describe_errors(error)) from None
+    except SecretFileError as error:
+        raise SettingsError(str(error)) from None
     if loaded.public_url and not loaded.secrets:
         raise SettingsError(
             "VOICEQUEUE_SECRET: is required with VOICEQUEUE_PUBLIC_URL; generate one with: openssl rand -hex 32"
@@ -74,7 +78,7 @@ def load() -> Settings:
 def setting_names(*, include_secret: bool = True) -> frozenset[str]:
     """Return the environment names of all settings; with `include_secret=False`, only of those that hold no secret."""
     return frozenset(
-        _environment_name(str(field.validation_alias or name), "VOICEQUEUE_")
+        environment_name(Settings, name, field)
         for name, field in Settings.model_fields.items()
         if include_secret or field.annotation is not SecretStr
     )

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from celery import Celery
 
@@ -17,7 +16,7 @@ from config.settings import settings
 from tasks.archive.task import ArchiveServices, delete_erased, remove_stale_files
 from tasks.celery_tasks import ARCHIVE_TASK
 from voicequeue.storage.celery_queues import consumed_by
-from workers.background import BackgroundStep, LeaseDispatcher, Publish, publish
+from workers.background import BackgroundStep, FactsAt, LeaseDispatcher, Publish, facts_of, no_facts, publish
 from workers.dependencies import build_archive
 from workers.process_info import process_facts
 from workers.store_check import require_usable_store
@@ -26,7 +25,7 @@ log = logging.getLogger("voicequeue.dispatcher")
 
 
 def archive_dispatcher(
-    services: ArchiveServices, publish: Publish, *, worker: str, facts: Mapping[str, Any] | None = None
+    services: ArchiveServices, publish: Publish, *, worker: str, facts: FactsAt = no_facts
 ) -> LeaseDispatcher:
     """Return the dispatcher of jobs to archive: one job per message, so that slow songs do not delay other jobs."""
     return LeaseDispatcher(
@@ -58,6 +57,6 @@ class ArchiveStep(BackgroundStep):
         services = build_archive(configured)
         remove_stale_files(time.time())
         dispatcher = archive_dispatcher(
-            services, partial(publish, app), worker=worker, facts=process_facts(configured, "archive")
+            services, partial(publish, app), worker=worker, facts=facts_of(app, process_facts(configured, "archive"))
         )
         return partial(dispatcher.run_until, self.stopping, configured.dispatch_interval_s)

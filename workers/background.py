@@ -17,11 +17,26 @@ from celery.worker import state
 from voicequeue.errors import StoreFormatError
 from voicequeue.storage.heartbeats import Heartbeats
 from voicequeue.storage.outbox import Outbox
+from workers.messaging.consumption import consumption
 
 log = logging.getLogger("voicequeue.dispatcher")
 
 #: Sends a message with these ids to the Celery task of that name.
 Publish = Callable[[str, list[str]], None]
+
+#: Returns the facts of a heartbeat at this time of the queue's clock.
+FactsAt = Callable[[float], Mapping[str, Any]]
+
+
+def no_facts(now: float) -> Mapping[str, Any]:  # noqa: ARG001  the signature of FactsAt
+    """Return no facts."""
+    return {}
+
+
+def facts_of(app: Celery, constant: Mapping[str, Any]) -> FactsAt:
+    """Return the facts of a process of this app: `constant` ones, and when it last consumed each of its queues."""
+    consumption.start(app.amqp.queues.consume_from)
+    return lambda now: {**constant, **consumption.facts(now)}
 
 
 def publish(app: Celery, task: str, ids: list[str]) -> None:
@@ -133,7 +148,7 @@ class LeaseDispatcher:
     """Hands out the due entries of a leased outbox and sends the process's heartbeats.
 
     Messages go to the Celery task `task` with at most `chunk` ids each. An entry that no worker claims within `lease_s`
-    seconds is handed out again. `worker` and `facts` describe the process in its heartbeats.
+    seconds is handed out again. `worker` and `facts` (of the queue's time) describe the process in its heartbeats.
     """
 
     outbox: Outbox[Any]
@@ -144,14 +159,14 @@ class LeaseDispatcher:
     heartbeats: Heartbeats
     clock: Callable[[], float]
     worker: str
-    facts: Mapping[str, Any] | None = None
+    facts: FactsAt = no_facts
     #: Runs with each heartbeat.
     upkeep: Callable[[], None] | None = None
 
     def run_once(self) -> None:
         """Send a heartbeat and hand out what is due."""
         now = self.clock()
-        self.heartbeats.record(self.worker, now, self.facts)
+        self.heartbeats.record(self.worker, now, self.facts(now))
         for chunk in chunks(self.outbox.lease(now, lease_s=self.lease_s), self.chunk):
             self.publish(self.task, chunk)
 

@@ -6,9 +6,8 @@ It runs in these workers only, so that no messages accumulate without one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from celery import Celery
 from redis.exceptions import RedisError
@@ -18,7 +17,7 @@ from tasks.callbacks.delivery import CallbackServices
 from tasks.celery_tasks import DELIVER_TASK
 from voicequeue.errors import StoreUnavailableError
 from voicequeue.storage.celery_queues import consumed_by
-from workers.background import BackgroundStep, LeaseDispatcher, Publish, publish
+from workers.background import BackgroundStep, FactsAt, LeaseDispatcher, Publish, facts_of, no_facts, publish
 from workers.dependencies import build_callbacks, callback_secrets
 from workers.process_info import process_facts
 from workers.store_check import require_usable_store
@@ -30,7 +29,7 @@ CALLBACKS_PER_MESSAGE = 10
 
 
 def callback_dispatcher(
-    services: CallbackServices, publish: Publish, *, worker: str, facts: Mapping[str, Any] | None = None
+    services: CallbackServices, publish: Publish, *, worker: str, facts: FactsAt = no_facts
 ) -> LeaseDispatcher:
     """Return the dispatcher of callbacks: several due callbacks per message."""
     return LeaseDispatcher(
@@ -63,7 +62,7 @@ class CallbackStep(BackgroundStep):
             services,
             partial(publish, app),
             worker=worker,
-            facts=process_facts(configured, "callbacks"),
+            facts=facts_of(app, process_facts(configured, "callbacks")),
         )
         return partial(dispatcher.run_until, self.stopping, configured.dispatch_interval_s)
 

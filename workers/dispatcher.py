@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from math import ceil
@@ -23,7 +23,17 @@ from tasks.context import TaskContext
 from tasks.musicapi import preload
 from voicequeue.storage.heartbeats import DAY_S
 from voicequeue.storage.monitoring.audit_log import AuditLogRetention
-from workers.background import BackgroundStep, Interval, Publish, chunks, publish, run_safely
+from workers.background import (
+    BackgroundStep,
+    FactsAt,
+    Interval,
+    Publish,
+    chunks,
+    facts_of,
+    no_facts,
+    publish,
+    run_safely,
+)
 from workers.dependencies import build_services
 from workers.lifeline import lifeline
 from workers.maintenance import Maintenance
@@ -51,7 +61,7 @@ class Dispatcher:
     """Admits jobs and hands them out.
 
     A message carries at most `chunk` jobs; one process works on `at_once` of them concurrently. `worker` and `facts`
-    describe the process in its heartbeats.
+    (of the queue's time) describe the process in its heartbeats.
     """
 
     def __init__(
@@ -62,7 +72,7 @@ class Dispatcher:
         worker: str,
         chunk: int,
         at_once: int = 1,
-        facts: Mapping[str, Any] | None = None,
+        facts: FactsAt = no_facts,
     ) -> None:
         self._services = services
         self._publish = publish
@@ -84,7 +94,7 @@ class Dispatcher:
         store = self._services.store
         store.flow_control.publish_settings()
         heartbeats, now = store.heartbeats["worker"], self._services.clock()
-        heartbeats.record(self._worker, now, self._facts)
+        heartbeats.record(self._worker, now, self._facts(now))
         workers = heartbeats.alive(now)
         self._processes = sum(worker.facts.get(PROCESSES, 1) for worker in workers)
 
@@ -135,7 +145,7 @@ class DispatcherStep(BackgroundStep):
             worker=worker,
             chunk=config.task_chunk_size,
             at_once=config.upstream_concurrency,
-            facts={**process_facts(config, "worker"), PROCESSES: processes},
+            facts=facts_of(app, {**process_facts(config, "worker"), PROCESSES: processes}),
         )
         maintenance = Maintenance(
             services,

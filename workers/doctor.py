@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 import requests
 
 from config import flower, reference
+from config.flower import FlowerSettings
+from config.secret_source import file_settings
 from config.settings import Settings, SettingsError, load
 from tasks.archive.storage import ArchiveStorage, ArchiveStorageError
 from tasks.musicapi import MusicApi, Unauthorized, UpstreamError
@@ -57,7 +59,7 @@ def this_process() -> ProcessHeartbeat:
 
 def known_settings() -> frozenset[str]:
     """Return the names of all settings that a process of the queue reads."""
-    return frozenset(row.name for row in reference.rows())
+    return frozenset(row.name for row in reference.rows()) | file_settings(Settings) | file_settings(FlowerSettings)
 
 
 def _unknown_names(environment: Mapping[str, str]) -> Iterator[CheckResult]:

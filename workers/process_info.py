@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import socket
 import time
 from collections.abc import Mapping, Set
 from importlib.metadata import version
@@ -15,6 +17,7 @@ from voicequeue.domain.store_format import CURRENT
 from voicequeue.storage.connection.redis_url import masked
 from voicequeue.storage.format import KNOWN_FORMAT
 from voicequeue.storage.heartbeats import CALLBACK_ROOTS, ROTATION_MARK
+from voicequeue.version import VERSION
 from workers.dependencies import callback_secrets
 
 _STARTED = time.time()
@@ -46,10 +49,12 @@ REPORTED_SETTINGS: Mapping[str, Set[str]] = {
 
 
 def process_facts(configured: Settings, kind: str) -> Mapping[str, Any]:
-    """Return the versions, the format that this release knows, the start of this process (Unix seconds), and the marks
-    of its settings that must be the same everywhere."""
+    """Return the host, the id and the start (Unix seconds) of this process, the versions, the format that this release
+    knows, and the marks of its settings that must be the same everywhere."""
     return {
-        "version": version("voicequeue"),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "version": VERSION,
         KNOWN_FORMAT: CURRENT.version,
         "celery": version("celery"),
         "python": platform.python_version(),

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from importlib.metadata import version
 from typing import Any, BinaryIO
 from urllib.parse import urljoin
 
 from voicequeue.net.address_policy import AddressPolicy
 from voicequeue.net.http_client import request
 from voicequeue.net.http_types import HttpTimeouts, RequestFailed, Response, ResponseTooLarge, Target, UrlNotAllowed
+from voicequeue.version import USER_AGENT
 
 REDIRECTS_MAX = 5
 
@@ -31,7 +31,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _RANGE = re.compile(r"bytes ([0-9]{1,15})-[0-9]{1,15}/([0-9]{1,15})")
 #: Validators are sent back as received: only texts that are harmless in a header.
 _ETAG, _DATE = re.compile(r'"[!#-~]{0,200}"'), re.compile(r"[A-Za-z0-9,: +-]{1,50}")
-_HEADERS = {"User-Agent": f"voicequeue/{version('voicequeue')}", "Accept": "*/*", "Accept-Encoding": "identity"}
+_HEADERS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
 
 
 class DownloadFailed(Exception):

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import version
 
 from standardwebhooks import Webhook
 
@@ -15,11 +14,10 @@ from voicequeue.net.address_policy import AddressPolicy
 from voicequeue.net.http_client import request
 from voicequeue.net.http_types import HttpTimeouts, RequestFailed, Target, UrlNotAllowed
 from voicequeue.storage.callbacks import CallbackClaim, UndeliverableError
+from voicequeue.version import USER_AGENT
 
 #: Statuses of a receiver that is not available for any callback.
 _UNAVAILABLE = frozenset({429, 502, 503, 504})
-
-_AGENT = f"voicequeue/{version('voicequeue')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +93,7 @@ def signed_headers(secrets: Sequence[str], callback_id: str, body: bytes, now: f
     signatures = [Webhook(secret).sign(callback_id, timestamp, body.decode()) for secret in secrets]
     return {
         "Content-Type": "application/json",
-        "User-Agent": _AGENT,
+        "User-Agent": USER_AGENT,
         "webhook-id": callback_id,
         "webhook-timestamp": str(int(now)),
         "webhook-signature": " ".join(signatures),

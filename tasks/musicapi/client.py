@@ -15,6 +15,7 @@ from tasks.musicapi.errors import AmbiguousFailure, UpstreamError, error_from_re
 from tasks.musicapi.requests import ApiRequest, Webhook
 from tasks.musicapi.results import TaskResult
 from voicequeue.domain.song import Song
+from voicequeue.version import USER_AGENT
 
 if TYPE_CHECKING:
     from tasks.musicapi.transport import HttpTransport
@@ -56,7 +57,7 @@ class MusicApi:
         self._key = key.encode()
         self._on_request = on_request or _ignore
         self.connections = connections
-        common = {"Authorization": f"Bearer {key}", "Accept": "application/json"}
+        common = {"Authorization": f"Bearer {key}", "Accept": "application/json", "User-Agent": USER_AGENT}
         self._headers = {"GET": common, "POST": {**common, "Content-Type": "application/json"}}
         self._transport: HttpTransport = _transport(base_url, connect_s=connect_s, answer_s=answer_s)
         self._senders: set[asyncio.Task[None]] = set()

@@ -22,7 +22,7 @@ class CallbackReceiver:
     A random fraction `bad` of them fails: with an error, or without a response although the event was taken.
     """
 
-    def __init__(self, secret: str, *, seed: int, bad: float) -> None:
+    def __init__(self, secret: str, *, seed: int, bad: float, host: str = "127.0.0.1") -> None:
         self._root = signatures.callback_secret(secret)
         self._random = random.Random(seed)
         self._bad = bad
@@ -33,7 +33,7 @@ class CallbackReceiver:
         #: Number of callbacks received, repetitions included, and number of those with an invalid signature.
         self.received = self.unsigned = 0
         self._seen: set[str] = set()
-        self.server = ScriptedServer(self._receive)
+        self.server = ScriptedServer(self._receive, host=host)
 
     def _receive(self, request: Request) -> Iterator[bytes]:
         if self._random.random() < self._bad:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import random
 import signal
 import sys
 import tempfile
@@ -27,9 +26,9 @@ import requests
 from config.settings import Settings
 from tests.support.callback_receiver import CallbackReceiver
 from tests.support.releases import Deployments, PreviousProducer, audit_by_previous, previous_producer, unpack_previous
-from tests.tools.torture import Torture
+from tests.tools.run import Run
 from tests.tools.torture_setup import ENV, dials, without_faults
-from voicequeue import State, VoiceQueue
+from voicequeue import State
 from workers.local.stack import FILES_HOST, Stack
 from workers.local.supervisor import Supervisor
 
@@ -48,7 +47,7 @@ BURST = 5
 
 
 @dataclass
-class Rolling(Torture):
+class Rolling(Run):
     """One run, whose only faults are restarts."""
 
     deployments: Deployments = field(kw_only=True)
@@ -59,11 +58,14 @@ class Rolling(Torture):
     stops: list[float] = field(default_factory=list)
     previous_producer: PreviousProducer = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.random = random.Random(self.seed)
-        self.redis_url = self.start_redis()
+    def start_simulator(self) -> str:
+        """Start an upstream without faults that takes its time; return the URL of its controls."""
         healthy = {**dials(self.seed, webhooks=True), **without_faults(), "clip_failure": 0, "latency_s": 0.15}
-        _, self.control = self.stack.start_simulator({**healthy, "voice_s": 1, "music_s": 2})
+        _, control = self.stack.start_simulator({**healthy, "voice_s": 1, "music_s": 2})
+        return control
+
+    def start_workers(self) -> list[str]:
+        """Start all processes with the previous release; return the names of the workers."""
         self.web = self.stack.start_gateway(webhooks=True)
         self.supervisor.remove("web")
         if "flower" in self.processes:
@@ -71,10 +73,9 @@ class Rolling(Torture):
             self.supervisor.remove("flower")
         for name in self.processes:
             self.stack.start(name, self.deployments.command(name, PROCESSES[name], is_previous=True), stop_s=60)
-        self.workers = [name for name in self.processes if PROCESSES[name] == "worker"]
-        self.stack.wait_for_workers(len(self.workers))
-        with VoiceQueue(self.redis_url, namespace="*") as queue:
-            queue.set_batch_callback("torture", f"{self.receiver.server.url}/batch")
+        workers = [name for name in self.processes if PROCESSES[name] == "worker"]
+        self.stack.wait_for_workers(len(workers))
+        return workers
 
     def run(self) -> list[str]:
         """Restart each process in turns, wait until all jobs are settled, and return the findings."""
@@ -153,7 +154,7 @@ class Rolling(Torture):
 
     def check_archive(self) -> list[str]:
         """Check that the songs of all jobs were archived."""
-        with VoiceQueue(self.redis_url, namespace="*") as queue:
+        with self.queue() as queue:
             deadline = time.monotonic() + 60
             while (counts := queue.archive_counts()).pending and time.monotonic() < deadline:
                 time.sleep(0.2)

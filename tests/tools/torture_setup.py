@@ -40,9 +40,6 @@ POLL_FAULTS = (
     *("key_401", "style_403", "subscription_403", "busy", "false_failure"),
 )
 
-#: One job in this many shares its voice, with as many others.
-SHARING = 4
-
 #: Jobs with this in their title are rejected, with one of these responses.
 REFUSED = "poison"
 REFUSALS = (
@@ -57,6 +54,14 @@ LIMITED, LIMIT = "limited", 400
 #: A namespace with a budget, which all of its batches share, and the budget: of the month, too, because a run may end
 #: on the next day.
 BUDGETED, BUDGET = "budgeted", 300
+
+#: One job in this many shares its voice, with as many others.
+SHARING = 4
+
+
+def recording_number(number: int) -> int:
+    """Return the number of the recording for a job."""
+    return number if number % SHARING else number - number % (SHARING * SHARING)
 
 
 def dials(seed: int, *, webhooks: bool) -> dict[str, object]:
@@ -82,11 +87,6 @@ def dials(seed: int, *, webhooks: bool) -> dict[str, object]:
         **dict.fromkeys(("pending_shape", "code_shape", "task_id_place", "clips_shape", "voice_shape"), "mixed"),
         **dict.fromkeys(("clip_word", "limit_with"), "mixed"),
     }
-
-
-def recording_number(number: int) -> int:
-    """Return the number of the recording for a job."""
-    return number if number % SHARING else number - number % (SHARING * SHARING)
 
 
 def without_faults() -> dict[str, object]:

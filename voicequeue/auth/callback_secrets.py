@@ -28,6 +28,10 @@ def new_secret(root_secrets: Sequence[str], key_name: str) -> tuple[str, str]:
     return secret, SecretCipher(root_secrets).encrypt(key_name, secret)
 
 
+#: The settings of the root secrets of callbacks, in the order of the arguments of `roots`.
+ROOT_SETTINGS = ("VOICEQUEUE_CALLBACK_SECRET", "VOICEQUEUE_SECRET")
+
+
 def roots(callback_setting: str, common_setting: str) -> tuple[str, ...]:
     """Return the root secrets of callbacks of VOICEQUEUE_CALLBACK_SECRET, else of VOICEQUEUE_SECRET.
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from typing import Annotated
 
+import typer
 from dotenv import load_dotenv
 
-from voicequeue.cli.lazy_group import LazyCommand, LazyGroup
-from voicequeue.cli.terminal import TerminalLogHandler, print_error
+from voicequeue.cli.lazy_group import LazyCommand, LazyGroup, parameters_of
+from voicequeue.cli.terminal import TerminalLogHandler, print_error, use_utf8
 from voicequeue.errors import (
     InvalidStateError,
     StoreFormatError,
@@ -68,6 +70,12 @@ COMMANDS = {
         ),
         LazyCommand("doctor", "doctor", "Check settings, Redis, upstream, the public URL, processes and versions."),
         LazyCommand(
+            "alive",
+            "alive",
+            "Check that the processes of this host consume their queues: a probe for containers.",
+            has_namespace=False,
+        ),
+        LazyCommand(
             "upgrade",
             "upgrade",
             "Raise the format of the queue to that of this release, after all processes have been upgraded.",
@@ -76,6 +84,27 @@ COMMANDS = {
     ),
 }
 
+
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
+        from voicequeue.version import VERSION  # noqa: PLC0415
+
+        typer.echo(f"voicequeue {VERSION}")
+        raise typer.Exit
+
+
+def _options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", metavar="", help="Show the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Declare the options of the command itself."""
+
+
 app = LazyGroup(
     COMMANDS,
     name="voicequeue",
@@ -83,12 +112,15 @@ app = LazyGroup(
     epilog="Connects to REDIS_URL (default redis://localhost:6379/0), which may be set in the file .env. "
     "Exit codes: 0 success, 1 failure, 2 wrong usage or input, 3 Redis or upstream unreachable.",
     no_args_is_help=True,
+    params=parameters_of(_options),
 )
 
 
 def main() -> None:
     """Run the command and end the process with its exit code."""
     load_dotenv(".env")
+    for stream in (sys.stdout, sys.stderr):
+        use_utf8(stream)
     _show_log()
     warnings.simplefilter("once", UnknownModelWarning)
     warnings.showwarning = lambda message, *_, **__: print_error(f"note: {message}")

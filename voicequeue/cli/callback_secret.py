@@ -10,6 +10,7 @@ import typer
 
 from voicequeue.auth.api_keys import parse_keys
 from voicequeue.auth.callback_secrets import new_secret
+from voicequeue.auth.secret_files import read_secret
 from voicequeue.cli.callbacks import root_secrets
 from voicequeue.cli.terminal import AsJson, Reason, argument, flag, open_queue, option, out, print_error, print_json
 from voicequeue.client.callback_secrets import shared_roots
@@ -67,7 +68,7 @@ def _create(queue: VoiceQueue, name: str, overlap_s: float | None, *, as_json: b
 def _configured_namespace(name: str) -> str | None:
     """Return the namespace of a key of VOICEQUEUE_API_KEYS, as far as this environment has that setting."""
     try:
-        keys = parse_keys(os.environ.get("VOICEQUEUE_API_KEYS") or "")
+        keys = parse_keys(read_secret(os.environ, "VOICEQUEUE_API_KEYS"))
     except ValueError:
         return None
     return next((key.namespace for key in keys if key.name == name), None)

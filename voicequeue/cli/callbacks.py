@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from voicequeue.auth import callback_secrets, signatures
+from voicequeue.auth.secret_files import read_secret
 from voicequeue.cli.outbox import attempt_cells, print_entries, print_outbox_json, print_workers
 from voicequeue.cli.terminal import (
     AsJson,
@@ -71,13 +72,10 @@ def _root_secret() -> str:
 def root_secrets() -> tuple[str, ...]:
     """Return the values of VOICEQUEUE_CALLBACK_SECRET, or those derived from VOICEQUEUE_SECRET.
 
-    Raises CommandSetupError.
+    Raises CommandSetupError and SecretFileError.
     """
-    environment = os.environ
     try:
-        roots = callback_secrets.roots(
-            environment.get("VOICEQUEUE_CALLBACK_SECRET", ""), environment.get("VOICEQUEUE_SECRET", "")
-        )
+        roots = callback_secrets.roots(*(read_secret(os.environ, name) for name in callback_secrets.ROOT_SETTINGS))
     except ValueError as error:
         raise CommandSetupError(f"VOICEQUEUE_SECRET: {error}") from None
     if not roots:

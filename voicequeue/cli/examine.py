@@ -10,13 +10,13 @@ from typing import Protocol, cast
 
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
-from voicequeue.auth.callback_secrets import roots
+from voicequeue.auth.callback_secrets import ROOT_SETTINGS, roots
+from voicequeue.auth.secret_files import SecretFileError, read_secret
 from voicequeue.cli.terminal import CommandSetupError, escape_untrusted, out, print_json
-from voicequeue.client.queue import DEFAULT_URL
 from voicequeue.diagnostics import checkup, shared_database, store_format, stored_secrets
 from voicequeue.diagnostics.check_result import CheckResult, Level
 from voicequeue.errors import StoreFormatError
-from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.client import DEFAULT_URL, connect
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX, Keyspace
 from voicequeue.storage.format import FormatStamp
 from voicequeue.storage.heartbeats import ProcessHeartbeat
@@ -76,7 +76,7 @@ def _exit_code(results: list[CheckResult], *, strict: bool) -> int:
 def _results() -> Iterator[CheckResult]:
     checks = _worker_checks()
     yield from (checks.results() if checks else [LIBRARY_ONLY])
-    url = os.environ.get("REDIS_URL") or DEFAULT_URL
+    url = read_secret(os.environ, "REDIS_URL") or DEFAULT_URL
     prefix = os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX
     try:
         with connect(url) as redis:
@@ -106,11 +106,10 @@ def _results() -> Iterator[CheckResult]:
 
 
 def _callback_roots() -> tuple[str, ...]:
-    """Return the root secrets of callbacks of this shell; none if VOICEQUEUE_SECRET is invalid, which is reported."""
-    environment = os.environ
+    """Return the root secrets of callbacks of this shell; none if a setting is invalid, which is reported."""
     try:
-        return roots(environment.get("VOICEQUEUE_CALLBACK_SECRET", ""), environment.get("VOICEQUEUE_SECRET", ""))
-    except ValueError:
+        return roots(*(read_secret(os.environ, name) for name in ROOT_SETTINGS))
+    except (ValueError, SecretFileError):
         return ()
 
 

@@ -9,6 +9,7 @@ import typer
 
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope
+from voicequeue.auth.secret_files import read_secret
 from voicequeue.cli.callback_secret import callback_secret
 from voicequeue.cli.terminal import (
     AsJson,
@@ -166,7 +167,7 @@ def _show_changed(key: ApiKey, message: str, *, as_json: bool) -> None:
 
 def _configured_names() -> set[str]:
     try:
-        return {key.name for key in api_keys.parse_keys(os.environ.get("VOICEQUEUE_API_KEYS") or "")}
+        return {key.name for key in api_keys.parse_keys(read_secret(os.environ, "VOICEQUEUE_API_KEYS"))}
     except ValueError:
         return set()
 

@@ -42,10 +42,8 @@ class LazyCommand:
             gc.enable()
         if isinstance(implementation, typer.Typer):
             return get_command(implementation)
-        single = typer.Typer(add_completion=False)
         command = with_namespace(implementation) if self.has_namespace else implementation
-        single.command(self.name, help=_help(implementation))(command)
-        return get_command(single)
+        return _single_command(command, self.name, _help(implementation))
 
 
 class LazyGroup(TyperGroup):
@@ -68,6 +66,17 @@ class LazyGroup(TyperGroup):
     def load(self, name: str) -> Any:
         """Return the command of this name with its options."""
         return self._lazy[name].load()
+
+
+def parameters_of(function: Callable[..., None]) -> list[Any]:
+    """Return the options that the parameters of a function declare."""
+    return list(_single_command(function, None, None).params)
+
+
+def _single_command(function: Callable[..., None], name: str | None, text: str | None) -> Any:
+    single = typer.Typer(add_completion=False)
+    single.command(name, help=text)(function)
+    return get_command(single)
 
 
 def _help(command: Callable[..., None]) -> str:

@@ -10,6 +10,7 @@ import re
 import socket
 import sys
 from datetime import datetime
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from voicequeue.auth.secret_files import read_secret
 from voicequeue.cli.namespace import namespace_or
 from voicequeue.domain.namespaces import ALL, Scope
 from voicequeue.domain.source import Source
@@ -124,23 +126,30 @@ StartWithin = Annotated[
 
 
 def open_queue(*, namespace: str = ALL, reuse: bool | None = None, reason: str = "") -> VoiceQueue:
-    """Return the queue that REDIS_URL, VOICEQUEUE_PREFIX and VOICEQUEUE_WAIT_FOR_REDIS_S describe.
+    """Return the queue that REDIS_URL, VOICEQUEUE_PREFIX, VOICEQUEUE_WAIT_FOR_REDIS_S and VOICEQUEUE_REPLICAS_ACK
+    describe.
 
     `namespace` is where the command acts if neither `--namespace` nor VOICEQUEUE_NAMESPACE says so. `reuse` is whether
     jobs share voices by default; None takes VOICEQUEUE_REUSE_VOICES. Changes are recorded in the audit log as those of
-    the user at this machine, with `reason`. Raises CommandSetupError.
+    the user at this machine, with `reason`. Raises CommandSetupError and SecretFileError.
     """
     # Imported here, because the help of a command needs no connection.
-    from voicequeue.client.queue import DEFAULT_URL, VoiceQueue, with_source  # noqa: PLC0415
+    from voicequeue.client.queue import VoiceQueue, with_source  # noqa: PLC0415
+    from voicequeue.storage.connection.client import DEFAULT_URL  # noqa: PLC0415
     from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX  # noqa: PLC0415
 
-    url = os.environ.get("REDIS_URL") or DEFAULT_URL
+    url = read_secret(os.environ, "REDIS_URL") or DEFAULT_URL
     prefix = os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX
     wait_s = os.environ.get("VOICEQUEUE_WAIT_FOR_REDIS_S") or "0"
     reuse = _boolean("VOICEQUEUE_REUSE_VOICES") if reuse is None else reuse
     try:
         connected = VoiceQueue(
-            url, prefix=prefix, wait_for_redis_s=_number(wait_s), reuse=reuse, namespace=namespace_or(namespace)
+            url,
+            prefix=prefix,
+            wait_for_redis_s=_number(wait_s),
+            reuse=reuse,
+            namespace=namespace_or(namespace),
+            replicas_ack=_replicas_ack(),
         )
     except ValueError as error:
         settings = "REDIS_URL, VOICEQUEUE_PREFIX, VOICEQUEUE_NAMESPACE and VOICEQUEUE_WAIT_FOR_REDIS_S"
@@ -174,6 +183,13 @@ def _boolean(name: str) -> bool:
     return _BOOLEANS[text]
 
 
+def _replicas_ack() -> int:
+    text = os.environ.get("VOICEQUEUE_REPLICAS_ACK") or "0"
+    if not text.isdecimal():
+        raise CommandSetupError("VOICEQUEUE_REPLICAS_ACK: must be a whole number of replicas, such as 1")
+    return int(text)
+
+
 def _number(text: str) -> float:
     try:
         return float(text)
@@ -182,6 +198,19 @@ def _number(text: str) -> float:
 
 
 # ── output ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def use_utf8(stream: TextIO) -> None:
+    """Write UTF-8 to files and pipes, whatever the system's encoding is, and line ends as they are.
+
+    A terminal keeps its encoding, and gets characters that it cannot show as escapes.
+    """
+    if not isinstance(stream, TextIOWrapper):
+        return
+    if stream.isatty():
+        stream.reconfigure(errors="backslashreplace")
+    else:
+        stream.reconfigure(encoding="utf-8", errors=stream.errors, newline="")
 
 
 class TerminalLogHandler(logging.Handler):

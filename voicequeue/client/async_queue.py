@@ -16,13 +16,14 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from voicequeue.client.enqueueing import JobInput
 from voicequeue.client.events import event_id
-from voicequeue.client.queue import DEFAULT_URL, VoiceQueue
+from voicequeue.client.queue import VoiceQueue
 from voicequeue.client.results import EnqueueSummary, Rejection
 from voicequeue.domain.job import Event, Job
 from voicequeue.domain.namespaces import DEFAULT
 from voicequeue.domain.portions import PORTION_JOBS_MAX, Portion, split_into_portions, weight
 from voicequeue.domain.states import State
 from voicequeue.errors import StoreUnavailableError
+from voicequeue.storage.connection.client import DEFAULT_URL
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 
 P = ParamSpec("P")
@@ -78,11 +79,12 @@ class AsyncVoiceQueue:
         reuse: Whether jobs that leave `reuse` unset share a voice, as in `VoiceQueue`.
         app: Name of the calling program, as in `VoiceQueue`.
         namespace: Namespace of its jobs, as in `VoiceQueue`.
+        replicas_ack: Number of replicas that must have recorded what a call has written, as in `VoiceQueue`.
         threads: Maximum number of calls that run at the same time; 1 or more. All calls of `wait` together take one.
 
     Raises:
-        ValueError: `url`, `prefix`, `app` or `namespace` is invalid, `wait_for_redis_s` is negative, or `threads` is
-            below 1.
+        ValueError: `url`, `prefix`, `app` or `namespace` is invalid, `wait_for_redis_s` or `replicas_ack` is
+            negative, or `threads` is below 1.
     """
 
     def __init__(
@@ -94,10 +96,17 @@ class AsyncVoiceQueue:
         reuse: bool = False,
         app: str = "",
         namespace: str = DEFAULT,
+        replicas_ack: int = 0,
         threads: int = 8,
     ) -> None:
         self._queue = VoiceQueue(
-            url, prefix=prefix, wait_for_redis_s=wait_for_redis_s, reuse=reuse, app=app, namespace=namespace
+            url,
+            prefix=prefix,
+            wait_for_redis_s=wait_for_redis_s,
+            reuse=reuse,
+            app=app,
+            namespace=namespace,
+            replicas_ack=replicas_ack,
         )
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="voicequeue")
         self._waiters: dict[str, list[asyncio.Event]] = {}

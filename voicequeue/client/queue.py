@@ -24,14 +24,12 @@ from voicequeue.errors import InvalidStateError
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.audit.findings import Finding
 from voicequeue.storage.audit.repair import repair
-from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.client import DEFAULT_URL, connect
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 from voicequeue.storage.connection.recorded_change import ACTOR_MAX, Actor, amend
 from voicequeue.storage.format import FormatStamp, left_behind
 from voicequeue.storage.job_store import JobStore
-
-DEFAULT_URL = "redis://localhost:6379/0"
 
 
 class VoiceQueue(
@@ -52,7 +50,7 @@ class VoiceQueue(
     `StoreFormatError` if the queue was upgraded to a format that this release does not know.
 
     Args:
-        url: Redis URL, such as `redis://host:6379/0`; `rediss://` for TLS.
+        url: Redis URL, such as `redis://host:6379/0`; `rediss://` for TLS, `sentinel://` for a Redis that fails over.
         prefix: Prefix of all keys: 1 to 40 letters, digits, `.`, `_` and `-`. Workers and clients of one queue use the
             same prefix.
         wait_for_redis_s: Seconds for which each call retries while Redis is down, restarting, loading its file, failing
@@ -65,9 +63,12 @@ class VoiceQueue(
             `-`, or the default one, which has no name. Those of other namespaces do not exist for this client. `*` is
             for operators: it reads and changes all of them, names a batch as `NAMESPACE/BATCH`, controls the whole
             queue, and enqueues into the default namespace.
+        replicas_ack: Number of replicas of Redis that must have recorded what a call has written before it returns, as
+            VOICEQUEUE_REPLICAS_ACK for the workers. Otherwise it raises `StoreUnavailableError`, and is to be repeated.
 
     Raises:
-        ValueError: `url`, `prefix`, `app` or `namespace` is invalid, or `wait_for_redis_s` is negative.
+        ValueError: `url`, `prefix`, `app` or `namespace` is invalid, or `wait_for_redis_s` or `replicas_ack` is
+            negative.
     """
 
     def __init__(
@@ -79,13 +80,16 @@ class VoiceQueue(
         reuse: bool = False,
         app: str = "",
         namespace: str = DEFAULT,
+        replicas_ack: int = 0,
     ) -> None:
         self._source = Source.LIBRARY.with_caller(app)
         self._actor = Actor(self._source)
         if not wait_for_redis_s >= 0:
             raise ValueError("wait_for_redis_s must be 0 or more seconds")
+        if replicas_ack < 0:
+            raise ValueError("replicas_ack must be 0 or more replicas")
         self._redis = connect(url, wait_s=wait_for_redis_s, prefix=prefix)
-        self._store = JobStore(self._redis, prefix, namespace=namespace, reuse=reuse)
+        self._store = JobStore(self._redis, prefix, namespace=namespace, reuse=reuse, replicas_ack=replicas_ack)
         self._key_limits = KeyLimits()
         self._prefix = prefix
 

@@ -29,9 +29,6 @@ from voicequeue.storage.personas import Persona
 
 T = TypeVar("T")
 
-#: The pace is the average over this many seconds.
-RATE_WINDOW_S = 300.0
-
 
 def require_positive(name: str, value: float) -> None:
     """Raise ValueError, which names the parameter, unless the value is positive."""
@@ -236,8 +233,7 @@ class ReadMethods:
         with translated_errors():
             backlog = store.lanes(batch)
             states = store.counts_by_state(batch, backlog)
-            pace = store.count_succeeded(now - RATE_WINDOW_S) * 60 / RATE_WINDOW_S
-            unsettled = sum(states[state] for state in ACTIVE)
+            pace, unsettled = store.jobs_per_minute(now), sum(states[state] for state in ACTIVE)
             counts = store.counts(batch)
             holds = store.job_holds([lane.head_id for lane in backlog], now)
             seconds_left = unsettled * 60 / pace if pace else None

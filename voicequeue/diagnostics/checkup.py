@@ -13,7 +13,7 @@ from typing import Any
 from redis import Redis
 
 from voicequeue.auth import signatures
-from voicequeue.diagnostics import redis_server
+from voicequeue.diagnostics import consumption, redis_server
 from voicequeue.diagnostics.check_result import CheckResult, Level, passed
 from voicequeue.diagnostics.redis_server import RedisServer
 from voicequeue.domain.balance import UncountedSpending
@@ -117,6 +117,7 @@ def results(facts: Facts) -> Iterator[CheckResult]:
     yield from redis_server.results(facts.server, facts.write_refusal)
     yield from _clocks(facts)
     yield from _processes(facts)
+    yield from consumption.results(facts.processes, facts.message_counts)
     yield from _versions(facts.processes)
     yield from _old_secrets(facts)
     yield from _work(facts)

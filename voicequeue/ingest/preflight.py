@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
 from typing import ClassVar, TypeVar
 from urllib.parse import urljoin
 
@@ -35,6 +34,7 @@ from voicequeue.net.http_types import (
     UrlNotAllowed,
 )
 from voicequeue.net.per_host_executor import PerHostExecutor
+from voicequeue.version import USER_AGENT
 
 log = logging.getLogger("voicequeue")
 
@@ -53,7 +53,7 @@ WINDOW, CACHED_MAX = 1_000, 10_000
 
 _REDIRECTED = frozenset({301, 302, 303, 307, 308})
 _MEANINGS = {401: ": not public", 403: ": not public", 404: ": not found", 410: ": gone"}
-HEADERS = {"User-Agent": f"voicequeue/{version('voicequeue')}", "Accept": "audio/*,*/*", "Accept-Encoding": "identity"}
+HEADERS = {"User-Agent": USER_AGENT, "Accept": "audio/*,*/*", "Accept-Encoding": "identity"}
 
 
 ALLOWED_HOSTS_SETTING = "VOICEQUEUE_AUDIO_ALLOWED_HOSTS"

@@ -45,6 +45,11 @@ class ProcessHeartbeat:
         """Seconds by which the clock of its host is ahead of Redis's; negative if it is behind."""
         return float(self.facts.get("ahead", 0.0))
 
+    @property
+    def host(self) -> str:
+        """The name of its host; of a release that does not report it, the part of the process's name after the '@'."""
+        return str(self.facts.get("host") or self.name.partition("@")[2])
+
 
 class Heartbeats:
     """The heartbeats of one kind of process. Safe to share between threads."""

@@ -29,6 +29,9 @@ from voicequeue.texts import replace_unencodable
 
 _PAGE = 500
 
+#: The pace is the average over this many seconds.
+RATE_WINDOW_S = 300.0
+
 #: In a lane, songs have their creation time minus this many seconds as score, so that they precede voices
 #: (scripts/lib/backlog.lua).
 SONG_SCORE_OFFSET = 4e9
@@ -203,6 +206,10 @@ class JobQueries:
             for key in self._space.indexes(f"state:{State.SUCCEEDED}"):
                 pipe.zcount(key, since, "+inf")
             return sum(pipe.execute())
+
+    def jobs_per_minute(self, now: float) -> float:
+        """Return the number of jobs that recently succeeded per minute."""
+        return self.count_succeeded(now - RATE_WINDOW_S) * 60 / RATE_WINDOW_S
 
     def credits_spent(self, batch: str | None = None) -> int:
         """Return the credits known to be spent, by one batch or in total."""

@@ -88,7 +88,7 @@ class JobStore(JobQueries):
         archives: bool = False,
         replicas_ack: int = 0,
     ) -> None:
-        super().__init__(Keyspace(redis, prefix, namespace))
+        super().__init__(Keyspace(redis, prefix, namespace, replicas_ack=replicas_ack))
         self.job_ids = JobIds(self._space)
         self.clock = RedisClock(redis)
         self.flow_control = FlowControl(self._space, limits)
@@ -112,7 +112,6 @@ class JobStore(JobQueries):
         self._limits = self.flow_control.settings.script_arguments()
         self._reuse = reuse
         self._archives = archives
-        self._replicas_ack = replicas_ack
         self._scoped: dict[str, JobStore] = {}
 
     def in_namespace(self, namespace: str) -> JobStore:
@@ -134,7 +133,7 @@ class JobStore(JobQueries):
             limits=self.flow_control.settings,
             reuse=self._reuse,
             archives=self._archives,
-            replicas_ack=self._replicas_ack,
+            replicas_ack=self._space.replicas_ack,
         )
         # What was read once for the queue is not read again for each request.
         other.clock, other.metrics, other.job_ids = self.clock, self.metrics, self.job_ids.in_scope_of(other._space)
@@ -232,7 +231,7 @@ class JobStore(JobQueries):
         """
         expires_at = now + lease_s
         arguments = (f"{now:.6f}", stage, holder, expires_at, *self._limits, *job_ids)
-        replies, is_replicated = self._space.run_acknowledged(self._replicas_ack, "claim_submit", *arguments)
+        replies, is_replicated = self._space.run_acknowledged("claim_submit", *arguments)
         return [
             script_replies.parse_submit_claim(job_id, stage, expires_at, reply, is_replicated=is_replicated)
             for job_id, reply in zip(job_ids, replies, strict=True)

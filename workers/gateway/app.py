@@ -6,7 +6,6 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from importlib.metadata import version
 
 from fastapi import FastAPI
 from kombu.exceptions import OperationalError
@@ -23,6 +22,7 @@ from voicequeue.domain.namespaces import ALL
 from voicequeue.domain.stage import Stage
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import JobStore
+from voicequeue.version import VERSION
 from workers import local_token
 from workers.app import app as celery
 from workers.dependencies import build_limits
@@ -68,7 +68,9 @@ WEBHOOK_REDIS_WAIT_S = 5.0
 def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAPI:
     """Return the gateway for these settings and the bounds of its server."""
     bounds = bounds or ServerLimits()
-    connected = VoiceQueue(settings.redis_url, prefix=settings.prefix, namespace=ALL)
+    connected = VoiceQueue(
+        settings.redis_url, prefix=settings.prefix, namespace=ALL, replicas_ack=settings.replicas_ack
+    )
     # Each change needs the caller that asks for it: `acting` in workers/gateway/security/access.py.
     queue = without_actor(with_audio_hosts(connected, settings.audio_allowed_hosts))
     store = JobStore(
@@ -78,7 +80,7 @@ def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAP
     beating = partial(send_heartbeats, store.heartbeats["gateway"], store.clock, process_facts(settings, "gateway"))
     app = SecureApp(
         title="voicequeue",
-        version=version("voicequeue"),
+        version=VERSION,
         docs_url=None,
         redoc_url=None,
         lifespan=_lifespan(queue, access, beating),
@@ -97,6 +99,7 @@ def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAP
         connect(settings.redis_url, wait_s=WEBHOOK_REDIS_WAIT_S, prefix=settings.prefix),
         settings.prefix,
         limits=build_limits(settings),
+        replicas_ack=settings.replicas_ack,
     )
     hooks = webhooks.router(patient, settings.secrets, _poll_now)
     app.include_router(hooks, include_in_schema=False)

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from config.secret_source import file_settings
 from config.settings import Settings, is_secret_value, setting_names
+from voicequeue.auth.secret_files import SUFFIX
 from workers import private_files
 
 #: The simulator accepts any key.
@@ -46,9 +48,15 @@ class EnvironmentFile:
         values |= {name: value for name, value in env.items() if name in SHARED_VARIABLES}
         if "prefix" in settings.model_fields_set:  # it may come from .env, which is not read in another folder
             values["VOICEQUEUE_PREFIX"] = settings.prefix
+        files = {
+            name: str(Path(os.environ[name]).absolute())
+            for name in sorted(file_settings(Settings))
+            if os.environ.get(name) and name.removesuffix(SUFFIX) not in values
+        }
         file = self.home / "env"
         (self.home / "redis_url").unlink(missing_ok=True)
-        lines = [_unset_line(values), *(self._line(name, value) for name, value in values.items())]
+        lines = [_unset_line({**values, **files}), *(self._line(name, value) for name, value in values.items())]
+        lines += [f"export {name}={shlex.quote(path)}" for name, path in files.items()]
         private_files.write(file, "\n".join([*lines, *_gateway_lines(web, token_file), ""]))
         return file
 
@@ -73,7 +81,8 @@ class EnvironmentFile:
 
 def _unset_line(values: Mapping[str, str]) -> str:
     """Return the line that unsets variables that the file of an earlier stack may have set and this one does not."""
-    return f"unset {' '.join(sorted({*SHARED_VARIABLES, 'VOICEQUEUE_PREFIX'} - values.keys()))}"
+    names = {*SHARED_VARIABLES, "VOICEQUEUE_PREFIX"} | {name + SUFFIX for name in SHARED_VARIABLES}
+    return f"unset {' '.join(sorted(names - values.keys()))}"
 
 
 def _gateway_lines(web: str | None, token_file: Path | None) -> Iterator[str]:

@@ -24,7 +24,9 @@ from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.namespaces import ALL
 from voicequeue.domain.states import State
 from voicequeue.errors import StoreUnavailableError
+from voicequeue.storage.connection.client import connect
 from workers import local_token, private_files
+from workers.local.consumers import CHECK_INTERVAL_S, restart_stalled
 from workers.local.environment_file import SIMULATED_KEY, EnvironmentFile
 from workers.local.ports import free_port
 from workers.local.readiness import (
@@ -111,6 +113,7 @@ class Stack:
             self.start_callbacks()
         if self._settings.archive_url.get_secret_value():
             self.start_archive()
+        self.restart_stalled()
         flower_url = self.wait_for_flower(flower_url)
         page = f"{web}/?token={key}" if (key := self.gateway_token()) else web
         return Addresses(redis, web, page, flower_url, simulator, control)
@@ -146,7 +149,7 @@ class Stack:
 
     def use_redis(self, url: str) -> None:
         """Give this Redis to every program that is started later."""
-        self._env["REDIS_URL"] = url
+        self._env |= {"REDIS_URL": url, "REDIS_URL_FILE": ""}
 
     # ── the simulator ─────────────────────────────────────────────────────────────────────────────
 
@@ -171,6 +174,7 @@ class Stack:
 
     def start_workers(self, count: int) -> list[str]:
         """Start workers as the Procfile does, and wait for their heartbeats; return their names in the supervisor."""
+        self._share_secret()
         names = [f"worker.{number}" for number in range(1, count + 1)]
         for name in names:
             self.start(name, procfile()["worker"], stop_s=self._settings.stop_timeout_s)
@@ -183,12 +187,18 @@ class Stack:
 
     def start_callbacks(self) -> None:
         """Start the process that delivers callbacks as the Procfile does, without waiting for it."""
-        self._env.setdefault("VOICEQUEUE_SECRET", self._secret())
+        self._share_secret()
         self.start("callbacks", procfile()["callbacks"])
 
     def start_archive(self) -> None:
         """Start the process that archives songs as the Procfile does, without waiting for it."""
         self.start("archive", procfile()["archive"])
+
+    def restart_stalled(self) -> None:
+        """Restart processes that do not consume their queues, from now on."""
+        redis = connect(self._env["REDIS_URL"])
+        check = partial(restart_stalled, redis, self._settings.prefix, self._supervisor.restart)
+        self._supervisor.repeat(check, CHECK_INTERVAL_S)
 
     def submissions_in_progress(self) -> int:
         """Count the submissions whose responses workers still wait for. Raises StoreUnavailableError."""
@@ -212,9 +222,9 @@ class Stack:
 
     def _gateway(self, port: int, *, webhooks: bool) -> Endpoint:
         url = f"http://127.0.0.1:{port}"
+        self._share_secret()
         if webhooks:
             self._env["VOICEQUEUE_PUBLIC_URL"] = url
-            self._env.setdefault("VOICEQUEUE_SECRET", self._secret())
         self._env["PORT"] = str(port)
         local_token.ensure(self._token_file)
         self._env["VOICEQUEUE_LOCAL_TOKEN_FILE"] = str(self._token_file)
@@ -254,9 +264,10 @@ class Stack:
     def start(
         self, name: str, command: list[str] | str, *, foundation: bool = False, stop_s: float = STOP_TIMEOUT_S
     ) -> None:
-        """Start one program with the environment of this stack."""
+        """Start one program with the present environment of this stack, also when it is restarted."""
+        env = dict(self._env)
         program = Program(
-            name, command, self._log(name), env=self._env, cwd=ROOT, is_foundation=foundation, stop_timeout_s=stop_s
+            name, command, self._log(name), env=env, cwd=ROOT, is_foundation=foundation, stop_timeout_s=stop_s
         )
         self._supervisor.add(program)
 
@@ -288,9 +299,13 @@ class Stack:
     def _secret_file(self) -> Path:
         return self._home / "secret"
 
-    def _secret(self) -> str:
-        """Return VOICEQUEUE_SECRET, or the stack's own, which is kept so that webhooks of earlier orders stay valid."""
-        return self._settings.secret.get_secret_value() or private_files.ensure_random_secret(self._secret_file)
+    def _share_secret(self) -> None:
+        """Give every program VOICEQUEUE_SECRET, before the first one that reads it starts: they compare it.
+
+        The stack's own is kept, so that webhooks of earlier orders stay valid.
+        """
+        if "VOICEQUEUE_SECRET" not in self._env and not self._settings.secrets:
+            self._env["VOICEQUEUE_SECRET"] = private_files.ensure_random_secret(self._secret_file)
 
     def _log(self, name: str) -> Path:
         return self._home / "log" / f"{name}.log"

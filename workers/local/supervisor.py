@@ -6,6 +6,7 @@ For `make up` and `make demo`; in production use systemd, Docker or a platform.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -61,6 +62,7 @@ class ManagedProcess:
         self._started_at = 0.0
         self._restart_at = 0.0
         self._is_held_down = False
+        self._kill_at = math.inf
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -69,7 +71,9 @@ class ManagedProcess:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def check(self) -> None:
-        """Start the program if it is not running and its restart is due."""
+        """Start the program if it is not running and its restart is due; kill it if it does not end for a restart."""
+        if self._process is not None and time.monotonic() >= self._kill_at:
+            self._process.kill()
         if self.pid is not None or self._is_held_down:
             return
         if self._process is not None:
@@ -78,7 +82,7 @@ class ManagedProcess:
             self._start()
 
     def _start(self) -> None:
-        self._started_at = time.monotonic()
+        self._started_at, self._kill_at = time.monotonic(), math.inf
         with self._open_log() as log:
             self._process = subprocess.Popen(  # noqa: S603  the Procfile's commands are shell commands
                 self.program.command,
@@ -111,6 +115,15 @@ class ManagedProcess:
         self._print_line(
             f"{self.program.name} exited ({status}), restarting in {delay:g} s; its log: {self.program.log}"
         )
+
+    def restart(self, reason: str) -> None:
+        """End the process, so that the program starts again. A process that does not end within `stop_timeout_s` is
+        killed alone: its children finish what they do."""
+        if self._process is None or self._kill_at < math.inf:
+            return
+        self._kill_at = time.monotonic() + self.program.stop_timeout_s
+        self._print_line(f"restarting {self.program.name}: {reason}")
+        self._process.terminate()
 
     def hold_down(self, number: signal.Signals, *, whole_group: bool) -> None:
         """Send the process this signal, and do not restart the program before `release`."""
@@ -206,6 +219,22 @@ class Supervisor:
         """Return the id of the process that runs a program; None while it is down."""
         with self._lock:
             return self._processes[name].pid
+
+    def restart(self, pid: int, reason: str) -> None:
+        """Restart the program that runs as process `pid`, and print the reason; nothing if none does."""
+        with self._lock:
+            for process in self._processes.values():
+                if process.pid == pid:
+                    process.restart(reason)
+
+    def repeat(self, check: Callable[[], object], interval_s: float) -> None:
+        """Call `check` every `interval_s` seconds in a thread, until the programs are stopped."""
+
+        def run() -> None:
+            while not self._stopping.wait(interval_s):
+                check()
+
+        threading.Thread(target=run, name="checks", daemon=True).start()
 
     @contextmanager
     def held_down(

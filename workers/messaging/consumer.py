@@ -28,6 +28,7 @@ from voicequeue.storage.connection.retry import retry_until
 from voicequeue.storage.rejected_messages import RejectedMessage
 from workers.clock import EVENT_LOOP_WAIT_S, event_loop_time, to_monotonic
 from workers.dependencies import services
+from workers.messaging.consumption import consumption
 from workers.messaging.held_messages import DelayedMessages
 from workers.messaging.message_validation import JSON, parse_instant, task_name_and_id, validation_error
 
@@ -50,6 +51,7 @@ class Consumer(CeleryConsumer):
     timer: Any
     strategies: Any
     connection_errors: Any
+    task_consumer: Any
     _is_flush_scheduled = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -66,6 +68,15 @@ class Consumer(CeleryConsumer):
                 for wrong_type in services().store.wrong_types(QUEUE_NAMES):
                     log.critical("%s; %s", wrong_type, wrong_type.cure)
             raise
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Connect to the event loop, and record its turns."""
+        super().register_with_event_loop(hub)
+        hub.on_tick.add(self._record_turn)
+
+    def _record_turn(self) -> None:
+        channel = self.task_consumer.channel
+        consumption.turn(channel.active_queues, is_full=not channel.qos.can_consume())
 
     def on_close(self) -> None:
         """Forget messages that wait for their `eta`: Redis delivers them again."""

@@ -15,6 +15,7 @@ Seen with kombu 5.7.0, and changed here:
 - How long a message has been held is measured by the hosts' clocks: a host that is minutes ahead would take all
   messages from the others, repeatedly. Here it is measured by the queue's clock.
 - Connections are reopened up to 30 s after Redis is back. Here it takes at most 3 s.
+- A lost subscription is noticed by the event loop of a worker only, not by Flower. Here both notice it.
 - The transport for sentinels reads their addresses and logins from options that Flower shows. Here it gets the address
   of the queue's own client, so that both ask the same sentinels in the same way.
 
@@ -51,7 +52,9 @@ from voicequeue.storage.connection.refusals import (
 )
 from voicequeue.storage.connection.retry import UNREACHABLE
 from workers.messaging import remote_control
+from workers.messaging.consumption import consumption
 from workers.messaging.message_decoding import InvalidMessageError, decode_message
+from workers.messaging.poller import Poller
 
 log = logging.getLogger("voicequeue.broker")
 
@@ -176,6 +179,7 @@ class Channel(kombu_redis.Channel):
     _in_poll: Any
     _q_for_pri: Any
     _queue_cycle: Any
+    active_queues: Any
     _kept_client: Any = None
     auto_delete_queues: set[str]
     priority_steps: Any
@@ -223,10 +227,12 @@ class Channel(kombu_redis.Channel):
     def _brpop_reply(self, **options: Any) -> Any:
         """Read Redis's reply; a lost connection is opened again with the next read."""
         try:
-            return self.client.parse_response(self.client.connection, "BRPOP", **options)
+            reply = self.client.parse_response(self.client.connection, "BRPOP", **options)
         except self.connection_errors:
             self.client.connection.disconnect()
             raise
+        consumption.record(self.active_queues)
+        return reply
 
     def _receive_one(self, client: Any) -> Any:
         """Read and deliver a broadcast; log and drop one that is invalid or not allowed."""
@@ -306,6 +312,11 @@ class Transport(kombu_redis.Transport):
 
     Channel = Channel
     connection_errors = (*kombu_redis.Transport.connection_errors, RedisRefusalError)
+    cycle: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = Poller()
 
     def _deliver(self, message: Any, queue: str | None) -> None:
         """Decode a message, given as bytes or as the envelope of a broadcast, and deliver it."""

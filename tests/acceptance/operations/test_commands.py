@@ -161,7 +161,7 @@ def end_of(process: subprocess.Popen[str]) -> tuple[int, str]:
 def test_a_redis_url_that_celery_would_misread_starts_no_process(tmp_path: Path) -> None:
     """Each process exits at once and reports the error in one line without the password: a worker would have consumed
     messages from another Redis."""
-    url = "redis+sentinel://:s3cr3t@sentinel:26379/mymaster"
+    url = "redis+cluster://:s3cr3t@redis:6379/0"
     processes = [start_process(name, tmp_path, REDIS_URL=url) for name in ("worker", "flower", "web")]
     for code, output in map(end_of, processes):
         assert code == 1

@@ -90,6 +90,16 @@ def with_another_secret(setup: Setup) -> None:
     setup.store.heartbeats["worker"].record("w2", time.time(), process_facts(settings, "worker"))
 
 
+def with_a_stalled_consumer(setup: Setup) -> None:
+    """Report the only worker as one that has consumed no poll for 100 seconds."""
+    setup.send_heartbeat(consumed={"poll": time.time() - 100})
+
+
+def with_a_cancelled_consumer(setup: Setup) -> None:
+    """Report the only worker as one whose consumer of polls was cancelled."""
+    setup.send_heartbeat(consumed={"poll": time.time()}, cancelled=["poll"])
+
+
 @pytest.mark.parametrize(
     ("broken", "check", "message", "action"),
     [
@@ -102,6 +112,8 @@ def with_another_secret(setup: Setup) -> None:
         (with_an_unreachable_public_url, "public url", "no response from", "check that `web` is running"),
         (without_a_secret, "settings", "VOICEQUEUE_SECRET: is required", "in the environment or in .env"),
         (with_flower_open, "flower", "FLOWER_BASIC_AUTH: is required", "FLOWER_BASIC_AUTH=user:"),
+        (with_a_stalled_consumer, "consumers", "has not consumed the queue poll for 100 s", "restart that process"),
+        (with_a_cancelled_consumer, "consumers", "its consumer was cancelled", "restart that process"),
         (with_mixed_versions, "versions", "0.0.9 by w2", "finish the deploy"),
         (with_another_secret, "settings", "VOICEQUEUE_SECRET is not the same for", "the same environment"),
     ],

@@ -87,8 +87,11 @@ def test_short_credits_are_logged_once_and_so_is_their_end(
 
 def test_a_few_jobs_are_divided_among_the_processes_of_all_workers(bench: WorkerBench, queue: VoiceQueue) -> None:
     """Workers without a recent heartbeat are not counted; a full message would leave processes without work."""
-    old, other = bench.another("w0", facts={PROCESSES: 8}), bench.another("w2", facts={PROCESSES: 2})
-    dispatcher = bench.another("w3", facts={PROCESSES: 3})
+    old, other = (
+        bench.another("w0", facts=lambda _: {PROCESSES: 8}),
+        bench.another("w2", facts=lambda _: {PROCESSES: 2}),
+    )
+    dispatcher = bench.another("w3", facts=lambda _: {PROCESSES: 3})
     old.send_heartbeat()
     bench.clock.now += HEARTBEAT_TIMEOUT_S + 1
     other.send_heartbeat()
@@ -102,7 +105,7 @@ def test_a_few_jobs_are_divided_among_the_processes_of_all_workers(bench: Worker
 
 def test_jobs_that_one_process_runs_concurrently_share_a_message(bench: WorkerBench, queue: VoiceQueue) -> None:
     """However many other processes are idle."""
-    dispatcher = bench.another("w2", facts={PROCESSES: 20}, at_once=3)
+    dispatcher = bench.another("w2", facts=lambda _: {PROCESSES: 20}, at_once=3)
     dispatcher.send_heartbeat()
     ids = enqueue(queue, 7)
 

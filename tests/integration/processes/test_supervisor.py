@@ -5,14 +5,22 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from tests.conftest import eventually
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import JobStore
+from voicequeue.storage.monitoring.consumption import CONSUMED
+from workers.local.consumers import restart_stalled
 from workers.local.home import HomeInUseError, lock_home
+from workers.local.ports import free_port
 from workers.local.supervisor import Program, Supervisor
 
 SLEEPER = [sys.executable, "-c", "import signal; signal.pause()"]
@@ -73,6 +81,51 @@ def test_a_program_that_ignores_the_signal_is_killed(tmp_path: Path) -> None:
         ):
             pytest.fail("the program did not exit")
         assert supervisor.pid("deaf") not in (None, first)
+
+
+def test_a_program_is_restarted_for_a_reason_and_killed_alone_if_it_does_not_end(tmp_path: Path) -> None:
+    """Its children finish what they do: a killed POST would be an order that may have been charged."""
+    lines: list[str] = []
+    code = (
+        "import signal, subprocess, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "subprocess.Popen([sys.executable, '-c', \"import time; time.sleep(1); open('finished', 'w')\"]); "
+        "open('started', 'w'); signal.pause()"
+    )
+    with Supervisor(lines.append, check_interval_s=0.02) as supervisor:
+        program = Program("hung", [sys.executable, "-c", code], tmp_path / "hung.log", cwd=tmp_path, stop_timeout_s=0.2)
+        supervisor.add(program)
+        eventually(lambda: (tmp_path / "started").exists())
+        first = supervisor.pid("hung")
+        assert first is not None
+        supervisor.restart(first, "it consumes nothing")
+        supervisor.restart(first, "it consumes nothing")
+        eventually(lambda: supervisor.pid("hung") not in (None, first))
+        eventually(lambda: (tmp_path / "finished").exists())
+        supervisor.restart(first, "it is another process now")
+    assert [line.partition("; ")[0] for line in lines] == [
+        "restarting hung: it consumes nothing",
+        "hung exited (SIGKILL), restarting in 0.2 s",
+    ]
+
+
+def test_only_processes_of_this_host_that_do_not_consume_are_restarted(redis: Redis, prefix: str) -> None:
+    """Without Redis, none is."""
+    store, now = JobStore(redis, prefix), time.time()
+    for name, pid, host, consumed_at in (
+        ("sound", 1, socket.gethostname(), now),
+        ("stalled", 2, socket.gethostname(), now - 100),
+        ("elsewhere", 3, "another", now - 100),
+    ):
+        facts = {"host": host, "pid": pid, CONSUMED: {"poll": consumed_at}}
+        store.heartbeats["worker"].record(name, now, facts)
+    restarted: list[tuple[int, str]] = []
+
+    restart_stalled(redis, prefix, lambda *arguments: restarted.append(arguments))
+    restart_stalled(
+        connect(f"redis://127.0.0.1:{free_port()}/0"), prefix, lambda *arguments: restarted.append(arguments)
+    )
+
+    assert restarted == [(2, "stalled has not consumed the queue poll for 100 s")]
 
 
 def test_foundations_end_last(tmp_path: Path) -> None:

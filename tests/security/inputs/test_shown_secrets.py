@@ -139,6 +139,28 @@ def test_another_shell_keeps_no_setting_of_an_earlier_stack(
     assert values["VOICEQUEUE_PREFIX"] == "mine"
 
 
+def test_another_shell_gets_the_files_of_secrets_that_make_up_got(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: list[Program]
+) -> None:
+    """By their absolute paths. A file of the shell's own does not contradict a value that the stack sets."""
+    monkeypatch.chdir(tmp_path)
+    for name in SECRETS:
+        monkeypatch.delenv(name, raising=False)
+    for name in ("REDIS_URL", "MUSICAPI_KEY", "VOICEQUEUE_SECRET"):
+        Path(name).write_text(SECRETS[name])
+        monkeypatch.setenv(f"{name}_FILE", name)
+    written = start_stack(tmp_path / "home", programs)[0].write_environment()
+    files = {f"{name}_FILE": "of-the-shell" for name in SECRETS}
+
+    values = {name: in_a_shell(written, name, None, **files).stdout for name in files}
+
+    assert (values["MUSICAPI_KEY_FILE"], values["REDIS_URL_FILE"]) == (str(tmp_path / "MUSICAPI_KEY"), "")
+    assert in_a_shell(written, "REDIS_URL", None, **files).stdout == SECRETS["REDIS_URL"]
+    assert CANARY not in written.read_text()
+    for program in programs:
+        assert (program.env["REDIS_URL"], program.env["REDIS_URL_FILE"]) == (SECRETS["REDIS_URL"], "")
+
+
 def test_the_file_for_other_shells_says_which_secrets_to_export(
     where: str, tmp_path: Path, programs: list[Program]
 ) -> None:

@@ -8,8 +8,13 @@ import pytest
 from redis import Redis
 
 from tests.conftest import eventually
+from tests.store.life import enqueue_jobs, job_in_state
+from tests.support.jobs import voice_with_song
+from voicequeue import State
 from voicequeue.storage.connection.keyspace import Keyspace
+from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.monitoring.metrics import BOUNDS, MetricsCounter
+from workers.gateway.api.metrics import QueueCollector
 
 
 @pytest.fixture
@@ -80,3 +85,19 @@ def test_while_redis_refuses_counters_are_kept(space: Keyspace) -> None:
 
     assert metrics.read().counts == {"x": 2}
     assert [histogram.sum for _, histogram in metrics.read().histograms_of("upstream_request")] == [2.0]
+
+
+def test_the_time_left_is_that_of_all_unsettled_jobs_at_the_current_pace(store: JobStore) -> None:
+    """Autoscalers read it. Without a job that succeeded, it is unknown, which is not 0."""
+    enqueue_jobs(store, *(voice_with_song(key=f"k{n}") for n in range(4)), now=store.clock())
+
+    assert time_left(store) == []
+
+    job_in_state(store, State.SUCCEEDED, voice_with_song(key="done"), now=store.clock())
+    assert time_left(store) == [4 * 300]
+
+
+def time_left(store: JobStore) -> list[float]:
+    """Return the samples of the metric, in seconds."""
+    [metric] = [metric for metric in QueueCollector(store).collect() if metric.name == "voicequeue_time_left_seconds"]
+    return [sample.value for sample in metric.samples]

@@ -31,6 +31,7 @@ ALERTS: list[dict[str, Any]] = [
 HEALTHY = {
     'up{job="voicequeue"}': "1x90",
     'voicequeue_heartbeat_age_seconds{kind="worker",worker="a"}': "1x90",
+    'voicequeue_stalled_consumers{queue="poll"}': "0x90",
     'voicequeue_gate_closed{reason="unauthorized"}': "0x90",
     'voicequeue_gate_closed{reason="out_of_credits"}': "0x90",
     'voicequeue_gate_closed{reason="upstream_down"}': "0x90",
@@ -61,6 +62,7 @@ HEALTHY = {
 FAULTS = {
     "VoicequeueGatewayDown": {'up{job="voicequeue"}': "0x90"},
     "VoicequeueNoWorkers": {'voicequeue_heartbeat_age_seconds{kind="worker",worker="a"}': "1+60x90"},
+    "VoicequeueConsumerStalled": {'voicequeue_stalled_consumers{queue="poll"}': "1x90"},
     "VoicequeueKeyRejected": {'voicequeue_gate_closed{reason="unauthorized"}': "1x90"},
     "VoicequeueOutOfCredits": {'voicequeue_gate_closed{reason="out_of_credits"}': "1x90"},
     "VoicequeueUpstreamDown": {'voicequeue_gate_closed{reason="upstream_down"}': "1x90"},

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO, cast
 
 from voicequeue.cli.export.columns import SheetColumns, sheet_record
 from voicequeue.cli.terminal import CommandSetupError
@@ -47,7 +47,7 @@ def collected(jobs: Iterable[Job], rows: TextIO, *, first: tuple[str, ...]) -> t
 
 def temporary_rows() -> TextIO:
     """Return a file for `collected`, which no other user can read, and which is deleted when it is closed."""
-    return tempfile.TemporaryFile("w+", encoding="utf-8", prefix="voicequeue-export-")
+    return cast(TextIO, tempfile.TemporaryFile("w+", encoding="utf-8", prefix="voicequeue-export-"))
 
 
 def write_csv(columns: tuple[str, ...], rows: Table, file: TextIO, delimiter: str) -> None:

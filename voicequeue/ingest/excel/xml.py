@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from array import array
@@ -104,4 +103,5 @@ class SharedStrings:
         if not 0 <= index < len(self._ends) - 1:
             raise DamagedSheet("a cell refers to a text that the workbook does not contain; save it again in Excel")
         start, end = self._ends[index], self._ends[index + 1]
-        return os.pread(self._file.fileno(), end - start, start).decode("utf-8", "surrogatepass")
+        self._file.seek(start)
+        return self._file.read(end - start).decode("utf-8", "surrogatepass")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from redis import Connection, ConnectionPool, Redis
@@ -20,6 +21,27 @@ from voicequeue.storage.connection.refusals import (
 )
 from voicequeue.storage.connection.retry import TimedRetry
 
+#: The Redis of a queue whose user names none.
+DEFAULT_URL = "redis://localhost:6379/0"
+
+#: How long Redis may take to accept a connection, and to answer a command, before the connection counts as lost
+#: (seconds). Commands that wait in Redis wait for less.
+CONNECT_TIMEOUT_S, REPLY_TIMEOUT_S = 5, 10
+
+#: How the kernel notices that the other end of a connection is gone although nothing says so: a probe after so many
+#: idle seconds, then one every few seconds; and how long what was sent may stay unacknowledged (milliseconds).
+_TCP_OPTIONS: Mapping[str, int] = {
+    "TCP_KEEPIDLE": 5,
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 15_000,
+}
+
+#: Those of them that this system has, by number.
+KEEPALIVE_OPTIONS: Mapping[int, int] = {
+    getattr(socket, name): value for name, value in _TCP_OPTIONS.items() if hasattr(socket, name)
+}
+
 #: How long a sentinel may take to accept a connection and to answer (seconds), before the next one is asked.
 SENTINEL_TIMEOUT_S = 1.0
 
@@ -36,8 +58,10 @@ def connect(url: str, *, wait_s: float = 0.0, prefix: str | None = None) -> Redi
             parse_redis_url(url),
             decode_responses=True,
             protocol=2,  # responses have one shape for every server and release of redis-py
-            socket_connect_timeout=5,
-            socket_timeout=10,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_timeout=REPLY_TIMEOUT_S,
+            socket_keepalive=True,
+            socket_keepalive_options=KEEPALIVE_OPTIONS,
             health_check_interval=25,
             retry=TimedRetry(wait_s),
             **(checked_on_connect(prefix) if prefix else {}),
@@ -50,7 +74,7 @@ def connection_pool(
     adapt: Callable[[type[Connection]], type[Connection]] = lambda kind: kind,
     **options: Any,
 ) -> ConnectionPool:
-    """Return a pool of connections to the server, or to whichever server the sentinels name as the primary.
+    """Return a pool of connections to the server, or to the server that the sentinels name as the primary.
 
     `options` are redis-py's options of a connection. `adapt` may replace the class of the connections.
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -40,13 +41,19 @@ STEP_S = 1.0
 _TICK_S = 1e-6
 
 
-def uptime() -> float:
-    """Return the seconds since this host started, including those that it slept."""
-    return time.clock_gettime(_COUNTER)
+if sys.platform == "win32":
 
+    def uptime() -> float:
+        """Return the seconds since this host started, including those that it slept."""
+        return time.monotonic()
+else:
 
-#: Where there is no such counter, a host that slept is behind until Redis is asked again.
-_COUNTER: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    def uptime() -> float:
+        """Return the seconds since this host started, including those that it slept."""
+        return time.clock_gettime(_COUNTER)
+
+    #: Where there is no such counter, a host that slept is behind until Redis is asked again.
+    _COUNTER: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,6 @@ DEFAULT_PREFIX = "voicequeue"
 
 _PAGE = 500
 
-#: How long replicas may take to acknowledge what was written (milliseconds).
-_WAIT_MS = 1_000
-
 #: A valid prefix: the hash tag of every key.
 PREFIX = r"[A-Za-z0-9_.-]{1,40}"
 
@@ -29,14 +26,21 @@ def celery_root(prefix: str) -> str:
 
 
 class Keyspace:
-    """The keys under one prefix; scripts/lib/keys.lua lists them. `namespace` is the scope of reads (`*`: all)."""
+    """The keys under one prefix; scripts/lib/keys.lua lists them. `namespace` is the scope of reads (`*`: all).
 
-    def __init__(self, redis: Redis, prefix: str = DEFAULT_PREFIX, namespace: str = ALL) -> None:
+    `replicas_ack` is the number of replicas that must have recorded what callers change, and what `run_acknowledged`
+    writes.
+    """
+
+    def __init__(
+        self, redis: Redis, prefix: str = DEFAULT_PREFIX, namespace: str = ALL, *, replicas_ack: int = 0
+    ) -> None:
         if not re.fullmatch(PREFIX, prefix):
             raise ValueError("the prefix must be 1 to 40 of the letters A-Z and a-z, digits, '.', '_' and '-'")
         self.redis = redis
         self.prefix = prefix
         self.scope = Scope(namespace)
+        self.replicas_ack = replicas_ack
         self._root = f"{{{prefix}}}:"
 
     def key(self, name: str) -> str:
@@ -57,19 +61,19 @@ class Keyspace:
         """Run a script; its header describes its arguments and its reply."""
         return scripts.run(self.redis, script, self._root, *arguments)
 
-    def run_acknowledged(self, replicas: int, script: str, *arguments: str | float) -> tuple[Any, bool]:
-        """Run a script; return its reply, and whether so many replicas have what it wrote. None need not, for 0."""
-        if not replicas:
+    def run_acknowledged(self, script: str, *arguments: str | float) -> tuple[Any, bool]:
+        """Run a script; return its reply, and whether enough replicas have recorded what it wrote."""
+        if not self.replicas_ack:
             return self.run_script(script, *arguments), True
-        return scripts.run_acknowledged(self.redis, replicas, _WAIT_MS, script, self._root, *arguments)
+        return scripts.run_acknowledged(self.redis, self.replicas_ack, script, self._root, *arguments)
 
     def run_change(self, script: str, *arguments: str | float) -> Any:
         """Run a script that changes something for callers, and record it in the audit log if a caller is named."""
-        return scripts.run_change(self.redis, script, self._root, *arguments)
+        return scripts.run_change(self.redis, script, self._root, *arguments, replicas=self.replicas_ack)
 
     def prepare_script(self, script: str, *arguments: str | float) -> scripts.ScriptCall:
         """Return a call of a script that runs while its caller does something else."""
-        return scripts.ScriptCall(self.redis, script, self._root, *arguments)
+        return scripts.ScriptCall(self.redis, script, self._root, *arguments, replicas=self.replicas_ack)
 
     def pages(self, key: str, *, latest_first: bool = False) -> Iterator[str]:
         """Yield the members of a sorted set by score, page by page; complete for members that stay, if it changes."""

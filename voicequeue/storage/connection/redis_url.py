@@ -58,7 +58,7 @@ _UNQUOTED: Final = re.compile(r"[\s\x00-\x1f\x7f;#\\]")
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """Where a queue's Redis is, and how to log in.
+    """The address of a queue's Redis, and the logins.
 
     Attributes:
         hosts: Hosts and ports: of Redis, or of the sentinels that know it.
@@ -88,11 +88,11 @@ def parse_redis_url(url: str) -> RedisAddress:
     """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in _SCHEMES:
-        raise _error(SHAPE, _scheme_problem(scheme if separator else ""))
+        raise _error(SHAPE, _scheme_problem(scheme if separator else "")) from None
     names_sentinels, has_tls = _SCHEMES[scheme]
     shape = SENTINEL_SHAPE if names_sentinels else SHAPE
     if _UNQUOTED.search(url):
-        raise _error(shape, "percent-encode special characters in the user or password")
+        raise _error(shape, "percent-encode special characters in the user or password") from None
     place, _, query = rest.partition("?")
     login_and_hosts, _, path = place.partition("/")
     login, _, hosts = login_and_hosts.rpartition("@")
@@ -102,7 +102,7 @@ def parse_redis_url(url: str) -> RedisAddress:
         *_path_problems(path, names_sentinels=names_sentinels),
         *_option_problems(query, scheme),
     ):
-        raise _error(shape, problem)
+        raise _error(shape, problem) from None
     username, colon, password = login.partition(":")
     primary, _, database = path.partition("/") if names_sentinels else ("", "", path)
     options = dict(parse_qsl(query))
@@ -131,7 +131,7 @@ def masked(url: str) -> str:
 
 
 def passwords_in(url: str) -> list[str]:
-    """Return the passwords in a valid URL, decoded and as they stand there."""
+    """Return the passwords in a valid URL, decoded and as they are written."""
     address, login, sentinels = parse_redis_url(url), _LOGIN.search(url), _SENTINEL_PASSWORD.search(url)
     raw = [login[0].partition(":")[2].removesuffix("@") if login else "", sentinels[0] if sentinels else ""]
     return [text for text in (address.password, address.sentinel_password, *raw) if text]
@@ -187,11 +187,11 @@ def _path_problems(path: str, *, names_sentinels: bool) -> Iterator[str]:
 
 def _option_problems(query: str, scheme: str) -> Iterator[str]:
     names_sentinels, has_tls = _SCHEMES[scheme]
-    known = [*(TLS_OPTIONS if has_tls else ()), *(SENTINEL_OPTIONS if names_sentinels else ())]
+    names = [*(TLS_OPTIONS if has_tls else ()), *(SENTINEL_OPTIONS if names_sentinels else ())]
     for name, value in parse_qsl(query, keep_blank_values=True):
         values = TLS_OPTIONS.get(name, frozenset())
-        if name not in known:
-            allowed = f"options of {scheme}:// are {', '.join(known)}" if known else f"{scheme}:// has no options"
+        if name not in names:
+            allowed = f"options of {scheme}:// are {', '.join(names)}" if names else f"{scheme}:// has no options"
             yield f"options after '?' are not supported, except those listed: {allowed}"
         elif not value and name in SENTINEL_OPTIONS:
             yield f"{name} is empty"

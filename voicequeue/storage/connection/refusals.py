@@ -3,14 +3,14 @@
 It is out of memory, its disk is full, a failover has made it a replica, or too few replicas are connected. Such an
 error is treated like a lost connection: the connection is closed and the call is retried on a new one, which may reach
 another server. A refused command was not executed: a script is refused before its first write or not, a transaction as
-a whole.
+a whole. Except for UNREPLICATED, which is our own word: the primary has executed the command, its replicas have not.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from redis import Connection, SSLConnection
 from redis.exceptions import (
@@ -24,6 +24,8 @@ from redis.exceptions import (
 )
 from redis.sentinel import SentinelManagedConnection
 
+from voicequeue.storage.connection.silence import Suspicious
+
 #: The codes of such errors, and how an operator ends them.
 CURES: Mapping[str, str] = {
     "BUSY": "a script runs for too long: wait for its end, or use SCRIPT KILL",
@@ -35,6 +37,7 @@ CURES: Mapping[str, str] = {
     "READONLY": "it is a replica: wait for the end of the failover, or let the Redis URL name the primary",
     "TRYAGAIN": "the cluster is moving its keys",
     "UNBLOCKED": "its role has changed: the next connection reaches the new primary",
+    "UNREPLICATED": "the primary has it, and a failover may forget it: connect the replicas, and repeat the call",
 }
 
 #: Errors from whose texts redis-py removes the code.
@@ -73,13 +76,7 @@ def redis_refusal(error: ResponseError) -> RedisRefusalError | None:
     return RedisRefusalError(_POSITION.sub("", match[1]).rstrip(".")) if match else None
 
 
-if TYPE_CHECKING:
-    from redis.connection import AbstractConnection as _Base
-else:
-    _Base = object
-
-
-class _ClosedByRefusals(_Base):
+class _ClosedByRefusals(Suspicious):
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         """Read one reply. Raises RedisRefusalError after closing the connection."""
         try:
@@ -106,11 +103,14 @@ class _ToPrimary(SentinelManagedConnection):
     that was the primary (its issue 3874).
     """
 
+    close_if_suspect: Callable[[], None]
+
     def _connect_retry(self) -> None:
         self.connect_check_health(check_health=self.connection_pool.check_connection)
 
     def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:  # noqa: ARG002
         """Open the connection to the present primary, if it is not open. The call is repeated with another one."""
+        self.close_if_suspect()
         if self._sock is None:
             self.host, self.port = self.connection_pool.get_master_address()
         super().connect_check_health(check_health, retry_socket_connect=False)

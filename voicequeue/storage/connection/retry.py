@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, BusyLoadingError, ConnectionError, TimeoutError
 from redis.retry import Retry
@@ -84,14 +85,14 @@ class TimedRetry(Retry):
     def __init__(self, wait_s: float = 0.0) -> None:
         # Older releases of redis-py do not translate errors of sockets.
         super().__init__(_Backoff(base=0.05, cap=1), -1, (*UNREACHABLE, OSError))
-        self._wait_s = max(wait_s, MIN_RETRY_S)
+        self.wait_s = max(wait_s, MIN_RETRY_S)
 
     def call_with_retry(self, do: Callable[[], T], fail: Callable[..., Any], *more: Any, **named: Any) -> T:
         """Retry like redis-py, with another end. Nested calls (connect, ping) have the deadline of the outer one."""
         if _thread.call is not None:
             return super().call_with_retry(do, _ending(_thread.call, fail, tries=1), *more, **named)
         now = time.monotonic()
-        call = _thread.call = _Call(now, min(now + self._wait_s, _thread.limit))
+        call = _thread.call = _Call(now, min(now + self.wait_s, _thread.limit))
         try:
             result = super().call_with_retry(do, _ending(call, fail, tries=2), *more, **named)
         finally:
@@ -113,6 +114,12 @@ def _ending(call: _Call, fail: Callable[..., Any], *, tries: int) -> Callable[..
             raise error
 
     return failed
+
+
+def retry_time_s(redis: Redis) -> float:
+    """Return for how long (seconds) the calls of a client are retried."""
+    retry = redis.get_retry()
+    return retry.wait_s if isinstance(retry, TimedRetry) else 0.0
 
 
 @contextmanager

@@ -16,8 +16,15 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from voicequeue.domain.store_format import CURRENT, too_old
 from voicequeue.errors import StoreFormatError
-from voicequeue.storage.connection.recorded_change import has_changed, unrecorded_change
-from voicequeue.storage.connection.retry import UNREACHABLE, count_lost_reply, failed_attempts, retry_until
+from voicequeue.storage.connection.recorded_change import current_change, has_changed, unrecorded_change
+from voicequeue.storage.connection.refusals import RedisRefusalError
+from voicequeue.storage.connection.retry import (
+    UNREACHABLE,
+    count_lost_reply,
+    failed_attempts,
+    retry_time_s,
+    retry_until,
+)
 from voicequeue.texts import replace_unencodable
 
 if TYPE_CHECKING:
@@ -53,6 +60,12 @@ PARTS = (
 
 #: The names that a part defines.
 _LOCALS = re.compile(r"^local (?:function )?([\w, ]+?) *(?:=|\(|$)", re.MULTILINE)
+
+#: How long replicas may take to record what a script wrote (milliseconds).
+WAIT_MS = 1_000
+
+#: A command of Redis with its arguments.
+Command = tuple[str | float, ...]
 
 #: The end of every script.
 _END = (
@@ -101,57 +114,48 @@ def names_of(text: str) -> list[str]:
 
 def run(redis: Redis, name: str, root: str, *arguments: str | float) -> Any:
     """Run the script with this name and return its reply; `root` is the prefix of every key."""
-    return _run(redis, load(name), (root,), _encodable(arguments))
-
-
-def run_change(redis: Redis, name: str, root: str, *arguments: str | float) -> Any:
-    """Run a script that changes something for callers; if this is such a change, it is recorded in the audit log.
-
-    The script must return 0, '' or nil for what it did not change.
-    """
-    change = unrecorded_change()
-    if change is None:
-        return run(redis, name, root, *arguments)
-    keys = (root, f"{root}audit_log")
-    reply = _run(redis, load(name), keys, _encodable((*arguments, change.argument())))
-    change.is_recorded = has_changed(reply)
+    reply, _ = _run(redis, load(name), (root,), _encodable(arguments))
     return reply
 
 
-def run_acknowledged(
-    redis: Redis, replicas: int, wait_ms: int, name: str, root: str, *arguments: str | float
-) -> tuple[Any, bool]:
-    """Run a script and return its reply, and whether so many replicas have acknowledged within `wait_ms` milliseconds
-    what it wrote.
+def run_change(redis: Redis, name: str, root: str, *arguments: str | float, replicas: int = 0) -> Any:
+    """Run a script that changes something for callers; if this is such a change, it is recorded in the audit log.
 
-    Both commands are sent on one connection: a server waits for what that connection has written to it. So a primary
-    that was replaced meanwhile acknowledges nothing.
+    The script must return 0, '' or nil for what it did not change. Raises RedisRefusalError if the change of a caller
+    was not recorded by so many replicas.
     """
-    script, values = load(name), _encodable(arguments)
-    with _format_errors():
-        try:
-            reply, count = _send_with_wait(redis, ("EVALSHA", script.sha, 1, root, *values), replicas, wait_ms)
-        except NoScriptError:
-            reply, count = _send_with_wait(redis, ("EVAL", script.source, 1, root, *values), replicas, wait_ms)
+    change = unrecorded_change()
+    keys = (root,) if change is None else (root, f"{root}audit_log")
+    argument = () if change is None else (change.argument(),)
+    reply, count = _run(redis, load(name), keys, _encodable((*arguments, *argument)), replicas)
+    if change is not None:
+        change.is_recorded = has_changed(reply)
+    if count < replicas and current_change() is not None:
+        raise unreplicated(count, replicas)
+    return reply
+
+
+def run_acknowledged(redis: Redis, replicas: int, name: str, root: str, *arguments: str | float) -> tuple[Any, bool]:
+    """Run a script; return its reply, and whether so many replicas have recorded what it wrote."""
+    reply, count = _run(redis, load(name), (root,), _encodable(arguments), replicas)
     return reply, count >= replicas
 
 
-def _send_with_wait(redis: Redis, command: Sequence[str | float], replicas: int, wait_ms: int) -> tuple[Any, int]:
-    with redis.pipeline(transaction=False) as pipe:
-        send: Callable[..., Any] = pipe.execute_command
-        send(*command)
-        send("WAIT", replicas, wait_ms)
-        reply, count = pipe.execute()
-    return reply, int(count)
+def unreplicated(count: int, replicas: int) -> RedisRefusalError:
+    """Return the error of a write that the primary has made and too few replicas have recorded."""
+    return RedisRefusalError(f"UNREPLICATED {count} of {replicas} replicas have recorded it")
 
 
-def _run(redis: Redis, script: Script, keys: Sequence[str], arguments: Sequence[str | float]) -> Any:
-    command: Callable[..., Any] = redis.execute_command
+def _run(
+    redis: Redis, script: Script, keys: Sequence[str], arguments: Sequence[str | float], replicas: int = 0
+) -> tuple[Any, int]:
+    """Run a script; return its reply, and how many replicas have recorded what it wrote, if it shall wait for some."""
+    send = _send_and_wait if replicas else _send
     with _format_errors():
         try:
-            return command("EVALSHA", script.sha, len(keys), *keys, *arguments)
+            return send(redis, ("EVALSHA", script.sha, len(keys), *keys, *arguments), keys[0], replicas)
         except NoScriptError:  # Redis has not loaded it yet, or was restarted
-            return command("EVAL", script.source, len(keys), *keys, *arguments)
+            return send(redis, ("EVAL", script.source, len(keys), *keys, *arguments), keys[0], replicas)
 
 
 @contextmanager
@@ -165,11 +169,34 @@ def _format_errors() -> Iterator[None]:
         raise
 
 
-class ScriptCall:
-    """A call of a script that runs while its caller does something else."""
+def _send(redis: Redis, command: Command, _root: str, _replicas: int) -> tuple[Any, int]:
+    execute: Callable[..., Any] = redis.execute_command
+    return execute(*command), 0
 
-    def __init__(self, redis: Redis, name: str, root: str, *arguments: str | float) -> None:
-        self._redis, self._script, self._root = redis, load(name), root
+
+def _send_and_wait(redis: Redis, command: Command, root: str, replicas: int) -> tuple[Any, int]:
+    with redis.pipeline(transaction=False) as pipe:
+        execute: Callable[..., Any] = pipe.execute_command
+        for part in (command, *_wait_for(root, replicas)):
+            execute(*part)
+        reply, _, count = pipe.execute()
+    return reply, int(count)
+
+
+def _wait_for(root: str, replicas: int) -> tuple[Command, Command]:
+    """Return the commands that wait until so many replicas have what was written before, on the same connection.
+
+    A server waits for the last write of the connection: if a script runs again after its reply was lost, and changes
+    nothing, there is none. The first command is one. On another connection, the reply could be that of a new primary.
+    """
+    return ("SET", f"{root}replication_marker", ""), ("WAIT", replicas, WAIT_MS)
+
+
+class ScriptCall:
+    """A call of a script that runs while its caller does something else; then `replicas` have recorded its writes."""
+
+    def __init__(self, redis: Redis, name: str, root: str, *arguments: str | float, replicas: int = 0) -> None:
+        self._redis, self._script, self._root, self._replicas = redis, load(name), root, replicas
         self._arguments = _encodable(arguments)
         self._connection: Any = None
         self._failures = failed_attempts()
@@ -180,29 +207,48 @@ class ScriptCall:
         try:
             with retry_until(time.monotonic()):
                 connection = self._redis.connection_pool.get_connection()
-            connection.send_command("EVALSHA", self._script.sha, 1, self._root, *self._arguments)
+            call = ("EVALSHA", self._script.sha, 1, self._root, *self._arguments)
+            waits = _wait_for(self._root, self._replicas) if self._replicas else ()
+            connection.send_packed_command(connection.pack_commands((call, *waits)))
         except (*UNREACHABLE, OSError):
             self._lost(connection)
         else:
             self._connection = connection
 
     def result(self) -> Any:
-        """Return the reply. If the connection was lost, the script is run again, like any other."""
+        """Return the reply. The script is run again, like any other, if the connection was lost, or while too few
+        replicas have recorded what it wrote. Raises RedisRefusalError if they do not in time."""
+        end = time.monotonic() + retry_time_s(self._redis)
+        while (outcome := self._read() or self._run())[1] < self._replicas:
+            count_lost_reply()
+            if time.monotonic() >= end:
+                raise unreplicated(outcome[1], self._replicas)
+        return outcome[0]
+
+    def _run(self) -> tuple[Any, int]:
+        return _run(self._redis, self._script, (self._root,), self._arguments, self._replicas)
+
+    def _read(self) -> tuple[Any, int] | None:
+        """Read the reply of a call that was sent, and how many replicas have recorded it; None if there is none."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            try:
+        if connection is None:
+            return None
+        try:
+            reply = connection.read_response()
+            _, count = [connection.read_response() for _ in range(2)] if self._replicas else (None, 0)
+        except (*UNREACHABLE, OSError):
+            self._lost(connection)
+        except RedisError as error:
+            if self._replicas:  # more replies follow
+                connection.disconnect()
+            self._redis.connection_pool.release(connection)
+            if not isinstance(error, NoScriptError):
                 with _format_errors():
-                    reply = connection.read_response()
-            except (*UNREACHABLE, OSError):
-                self._lost(connection)
-            except (RedisError, StoreFormatError) as error:
-                self._redis.connection_pool.release(connection)
-                if not isinstance(error, NoScriptError):
                     raise
-            else:
-                self._redis.connection_pool.release(connection)
-                return reply
-        return _run(self._redis, self._script, (self._root,), self._arguments)
+        else:
+            self._redis.connection_pool.release(connection)
+            return reply, int(count)
+        return None
 
     def may_have_run_twice(self) -> bool:
         """Return whether the script may have run twice, because the reply to its first attempt was lost."""

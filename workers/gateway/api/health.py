@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, HTTPException
 
+from voicequeue.storage.celery_queues import consumed_by
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.job_store import JobStore
+from voicequeue.storage.monitoring.consumption import unconsumed_queues
 from workers.gateway.openapi import problems
 
 #: A worker counts as running if its last heartbeat is at most this old (seconds).
@@ -23,11 +25,14 @@ def router(store: JobStore) -> APIRouter:
 
     @routes.get("/readyz", response_description="Jobs are processed.", responses=problems(503))
     def check_readiness() -> dict[str, int | str]:
-        """Check that Redis answers and a worker is running."""
+        """Check that Redis answers, and that running workers consume the queues of the jobs."""
         with translated_errors():
-            workers = len(store.heartbeats["worker"].since(store.clock() - HEARTBEAT_MAX_AGE_S))
+            workers = store.heartbeats["worker"].since(store.clock() - HEARTBEAT_MAX_AGE_S)
+            messages = store.count_messages(consumed_by("worker"))
         if not workers:
             raise HTTPException(503, f"No worker has sent a heartbeat in the last {HEARTBEAT_MAX_AGE_S:g} s.")
-        return {"status": "ok", "workers": workers}
+        if queues := unconsumed_queues(workers, messages):
+            raise HTTPException(503, f"No running worker consumes these queues: {', '.join(queues)}.")
+        return {"status": "ok", "workers": len(workers)}
 
     return routes

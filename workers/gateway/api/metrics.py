@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from importlib.metadata import version
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry
@@ -18,10 +17,14 @@ from voicequeue.domain.budgets import LEVELS, OWNER_KINDS, PERIODS
 from voicequeue.domain.gate import HoldReason
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import Stage
-from voicequeue.domain.states import State
+from voicequeue.domain.states import ACTIVE, State
 from voicequeue.domain.status import BacklogLane, by_priority
+from voicequeue.storage.celery_queues import QUEUE_NAMES
 from voicequeue.storage.connection.errors import translated_errors
+from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
 from voicequeue.storage.job_store import JobStore
+from voicequeue.storage.monitoring.consumption import consumed_queues, stalled_consumers
+from voicequeue.version import VERSION
 from workers.gateway.openapi import problems
 from workers.gateway.security.access import AccessControl, require_operator
 
@@ -82,24 +85,17 @@ class QueueCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics. The time that it takes does not depend on the number of jobs."""
         store, now = self._store, self._store.clock()
-        yield _gauge("info", "The gateway's version.", [({"version": version("voicequeue")}, 1)])
+        yield _gauge("info", "The gateway's version.", [({"version": VERSION}, 1)])
         lines = store.lanes()
         yield from _jobs(store, lines)
         yield from _ages(store, lines, now)
         yield from _flow(store, now)
+        yield _time_left(store, lines, now)
         yield from _credits(store, now)
         yield _budgets(store, now)
         yield from _requests(store)
         yield from _outcomes(store, now)
-        yield _gauge(
-            "heartbeat_age_seconds",
-            "Time since the last heartbeat of each process seen in the last hour.",
-            (
-                ({"kind": process.kind, "worker": process.name}, max(0.0, now - process.last_heartbeat))
-                for heartbeats in store.heartbeats.values()
-                for process in heartbeats.since(now - PROCESS_MAX_AGE_S)
-            ),
-        )
+        yield from _processes(store, now)
 
 
 def _jobs(store: JobStore, lines: list[BacklogLane]) -> Iterator[Metric]:
@@ -156,6 +152,15 @@ def _flow(store: JobStore, now: float) -> Iterator[Metric]:
         "gate_closed",
         "1 while submission is stopped for this reason, else 0.",
         (({"reason": reason}, int(reason in closed)) for reason in HOLD_REASONS),
+    )
+
+
+def _time_left(store: JobStore, lines: list[BacklogLane], now: float) -> Metric:
+    states, pace = store.counts_by_state(lanes=lines), store.jobs_per_minute(now)
+    return _gauge(
+        "time_left_seconds",
+        "Time to settle all jobs at the pace of the last five minutes; absent while no job succeeds.",
+        [({}, sum(states[state] for state in ACTIVE) * 60 / pace)] if pace else [],
     )
 
 
@@ -248,6 +253,36 @@ def _outcomes(store: JobStore, now: float) -> Iterator[Metric]:
     yield _counter("archived_jobs", "Jobs archived.", [({}, archive.jobs)])
     yield _counter("archived_files", "Files archived.", [({}, archive.files)])
     yield _gauge("rejected_messages", "Rejected messages kept.", [({}, store.rejected_messages.count())])
+
+
+def _processes(store: JobStore, now: float) -> Iterator[Metric]:
+    processes = [
+        process for heartbeats in store.heartbeats.values() for process in heartbeats.since(now - PROCESS_MAX_AGE_S)
+    ]
+    yield _gauge(
+        "heartbeat_age_seconds",
+        "Time since the last heartbeat of each process seen in the last hour.",
+        (
+            ({"kind": process.kind, "worker": process.name}, max(0.0, now - process.last_heartbeat))
+            for process in processes
+        ),
+    )
+    running = [process for process in processes if process.last_heartbeat > now - HEARTBEAT_TIMEOUT_S]
+    yield _gauge(
+        "consumer_idle_seconds",
+        "Time since each running process last consumed each of its queues, by its last heartbeat.",
+        (
+            ({"kind": process.kind, "worker": process.name, "queue": queue}, idle_s)
+            for process in running
+            for queue, idle_s in consumed_queues(process).items()
+        ),
+    )
+    stalled = Counter(consumer.queue for consumer in stalled_consumers(running))
+    yield _gauge(
+        "stalled_consumers",
+        "Running processes that do not consume this queue, although they were started for it.",
+        (({"queue": queue}, stalled[queue]) for queue in QUEUE_NAMES),
+    )
 
 
 def _age(now: float, times: Iterable[float]) -> float:

@@ -24,6 +24,7 @@ from voicequeue.auth import signatures
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain.namespaces import ALL
 from voicequeue.storage.sessions import SESSION_S
+from voicequeue.version import VERSION
 from workers.gateway import problems
 from workers.gateway.page import filters
 from workers.gateway.page.links import UrlPolicy
@@ -77,6 +78,7 @@ class PageRenderer:
             loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined
         )
         environment.filters.update(filters.FILTERS)
+        environment.globals["VERSION"] = VERSION
         self._templates = Jinja2Templates(env=environment)
 
     # ── access ────────────────────────────────────────────────────────────────────────────────────

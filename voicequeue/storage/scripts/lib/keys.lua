@@ -144,7 +144,9 @@
 --                          use it (lib/format.lua, docs/upgrading.md)
 --   heartbeats     zset    worker names; score = last heartbeat; callbacks:heartbeats, archive:heartbeats and
 --                          gateway:heartbeats: of the processes that deliver callbacks, archive songs, serve HTTP
---   heartbeats:facts hash  by worker name, JSON: its facts; callbacks:heartbeats:facts, …
+--   heartbeats:facts hash  by worker name, JSON: its facts, such as when it last consumed each queue
+--                          (voicequeue/storage/monitoring/consumption.py); callbacks:heartbeats:facts, …
+--   replication_marker string empty; written before a process waits for replicas, so that there is something to wait for
 --   old_secrets    hash    by mark of an old value of VOICEQUEUE_SECRET: when a process first reported that it accepts it
 --   metrics        hash    what processes count and measure (voicequeue/storage/monitoring/metrics.py)
 --   rejected_messages list JSON: messages for one namespace that became no job: rejected_at, message_id, task, reason, job

@@ -1,0 +1,1 @@
+"""Several hosts, with links that can be cut."""

@@ -1,0 +1,85 @@
+"""The command `alive`, a probe: it finds the processes of its host by their heartbeats."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any
+
+import pytest
+
+from tests.store.conftest import Command
+from voicequeue.storage.job_store import JobStore
+from voicequeue.storage.monitoring.consumption import CANCELLED, CONSUMED
+from workers.local.ports import free_port
+
+
+def send_heartbeat(store: JobStore, name: str = "w1", *, host: str = "", **facts: Any) -> None:
+    """Send the heartbeat of a worker of this host that has just consumed `poll`, except for these facts."""
+    now = time.time()
+    facts = {"host": host or socket.gethostname(), CONSUMED: {"poll": now}, **facts}
+    store.heartbeats["worker"].record(name, now, facts)
+
+
+def test_a_process_that_consumes_is_alive(command: Command, store: JobStore) -> None:
+    """Its name is printed, and the exit code is 0."""
+    send_heartbeat(store)
+
+    ended = command("alive", "--queue", "poll")
+
+    assert (ended.code, ended.out) == (0, "alive: w1\n")
+
+
+def test_a_process_that_does_not_consume_fails_with_one_sentence(command: Command, store: JobStore) -> None:
+    """Also if another host's worker consumes the queue."""
+    send_heartbeat(store, **{CONSUMED: {"poll": time.time() - 100}})
+    send_heartbeat(store, "w2", host="elsewhere")
+
+    ended = command("alive", "--queue", "poll")
+
+    assert (ended.code, ended.out) == (1, "w1 has not consumed the queue poll for 100 s\n")
+    assert command("alive", "--queue", "poll", "--name", "w1").code == 1
+
+
+def test_a_host_without_a_process_fails(command: Command, store: JobStore) -> None:
+    """A worker of another host is none."""
+    send_heartbeat(store, host="elsewhere")
+
+    ended = command("alive", "--queue", "poll", "--queue", "submit")
+
+    assert ended.code == 1
+    assert ended.out == (
+        "no running process of this host consumes the queue poll; "
+        "no running process of this host consumes the queue submit\n"
+    )
+
+
+def test_without_redis_nothing_is_restarted(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restart would cure nothing, and would interrupt orders."""
+    monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
+
+    ended = command("alive", "--queue", "poll")
+
+    assert ended.code == 0
+    assert ended.out.startswith("not checked: Redis does not answer")
+
+
+def test_the_json_of_the_probe(command: Command, store: JobStore) -> None:
+    """Scripts read what was checked and what is wrong."""
+    send_heartbeat(store, **{CANCELLED: ["poll"]})
+
+    assert command("alive", "--json").json() == {
+        "alive": False,
+        "checked": True,
+        "processes": ["w1"],
+        "problems": ["w1 does not consume the queue poll any more: its consumer was cancelled"],
+    }
+
+
+def test_an_unknown_queue_is_wrong_usage(command: Command) -> None:
+    """A probe that could never fail would protect nothing."""
+    ended = command("alive", "--queue", "polls")
+
+    assert ended.code == 2
+    text = " ".join(ended.err.replace("│", " ").split())
+    assert "the queues are submit, poll, intake, callbacks, archive" in text

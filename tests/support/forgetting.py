@@ -1,0 +1,70 @@
+"""A proxy in front of Redis that forgets connections, as a NAT or a firewall does: it says nothing to either side."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+
+class ForgettingProxy:
+    """Forwards bytes; after `forget` it swallows those of the connections that are open then, without closing them."""
+
+    def __init__(self, redis_url: str) -> None:
+        address = urlsplit(redis_url)
+        self._to = (address.hostname or "", address.port or 0)
+        self._login = address.netloc.rpartition("@")[0]
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._forgotten = threading.Event()
+        self._sockets: list[socket.socket] = []
+
+    @property
+    def url(self) -> str:
+        """URL of the proxy, for Redis clients."""
+        return f"redis://{self._login}@127.0.0.1:{self._listener.getsockname()[1]}/0"
+
+    def forget(self) -> None:
+        """Swallow from now on what the open connections send and receive; new connections work."""
+        forgotten, self._forgotten = self._forgotten, threading.Event()
+        forgotten.set()
+
+    def serve(self) -> None:
+        """Serve until the listener is closed."""
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                redis = socket.create_connection(self._to)
+                self._sockets += [client, redis]
+                for source, target in ((client, redis), (redis, client)):
+                    arguments = (source, target, self._forgotten)
+                    threading.Thread(target=self._forward, args=arguments, daemon=True).start()
+
+    def close(self) -> None:
+        """Close all connections."""
+        for open_socket in (self._listener, *self._sockets):
+            with contextlib.suppress(OSError):
+                open_socket.shutdown(socket.SHUT_RDWR)
+            open_socket.close()
+
+    def _forward(self, source: socket.socket, target: socket.socket, forgotten: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while content := source.recv(1_000_000):
+                if not forgotten.is_set():
+                    target.sendall(content)
+            if not forgotten.is_set():
+                target.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def forgetting_proxy(redis_url: str) -> Iterator[ForgettingProxy]:
+    """Yield a proxy for this Redis that forgets nothing yet."""
+    proxy = ForgettingProxy(redis_url)
+    thread = threading.Thread(target=proxy.serve, daemon=True)
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        proxy.close()
+        thread.join()

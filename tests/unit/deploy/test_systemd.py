@@ -1,0 +1,211 @@
+"""deploy/systemd: units that systemd accepts, with the commands of the Procfile, in a sandbox."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from config.settings import Settings, setting_names
+from tests.support.composed import ROOT
+from voicequeue.storage.celery_queues import consumed_by
+from workers.dependencies import build_callbacks
+from workers.gateway.serving import SHUTDOWN_TIMEOUT_S
+from workers.local.stack import procfile
+
+SYSTEMD = ROOT / "deploy" / "systemd"
+SANDBOX = SYSTEMD / "voicequeue-.service.d" / "common.conf"
+
+#: The unit of each process.
+UNITS = {
+    "worker": "voicequeue-worker@.service",
+    "callbacks": "voicequeue-callbacks@.service",
+    "archive": "voicequeue-archive@.service",
+    "web": "voicequeue-web.service",
+    "flower": "voicequeue-flower.service",
+}
+
+#: The secrets that each process reads. None has one that it does not need.
+CREDENTIALS = {
+    "worker": {"REDIS_URL", "MUSICAPI_KEY", "VOICEQUEUE_SECRET"},
+    "callbacks": {"REDIS_URL", "VOICEQUEUE_CALLBACK_SECRET"},
+    "archive": {"REDIS_URL"},
+    "web": {"REDIS_URL", "VOICEQUEUE_SECRET", "VOICEQUEUE_CALLBACK_SECRET"},
+    "flower": {"REDIS_URL", "FLOWER_BASIC_AUTH"},
+}
+
+#: The highest exposure that systemd-analyze may report: 0 is none, 10 everything.
+EXPOSURE_MAX = 1.5
+
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+processes = pytest.mark.parametrize("process", sorted(UNITS))
+
+
+def _directives(*names: str) -> dict[str, list[str]]:
+    """Return the values of each directive in these files."""
+    values = defaultdict[str, list[str]](list)
+    for name in names:
+        for line in (SYSTEMD / name).read_text(encoding="utf-8").splitlines():
+            directive, equals, value = line.partition("=")
+            if equals and not line.startswith("#"):
+                values[directive].append(value)
+    return values
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copy the units, as if this checkout were installed in /opt/voicequeue."""
+    folder = tmp_path_factory.mktemp("systemd")
+    shutil.copytree(SYSTEMD, folder, dirs_exist_ok=True)
+    for unit in folder.rglob("*.*"):
+        if unit.is_file():
+            text = unit.read_text(encoding="utf-8").replace("/opt/voicequeue/.venv/bin/python", sys.executable)
+            text = text.replace("/opt/voicequeue/.venv/bin/voicequeue", sys.executable)
+            unit.write_text(text.replace("/opt/voicequeue", str(ROOT)), encoding="utf-8")
+    return folder
+
+
+def _analyze(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run systemd-analyze with these units before those of the system."""
+    env = {**os.environ, "SYSTEMD_UNIT_PATH": f"{folder}:"}
+    return subprocess.run(["systemd-analyze", *arguments], env=env, capture_output=True, text=True, check=False)
+
+
+def _instances() -> list[str]:
+    """Return the names of all units, templates with an instance."""
+    files = [file.name for file in SYSTEMD.iterdir() if file.is_file()]
+    return sorted(name.replace("@.", "@worker." if "alive" in name or "restart" in name else "@1.") for name in files)
+
+
+# ── systemd ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@needs_systemd
+def test_systemd_accepts_every_unit(installed: Path) -> None:
+    """Each directive is known and has a valid value, in the shared file too."""
+    done = _analyze(installed, "verify", "--man=no", *_instances())
+
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    assert len(_instances()) == 9
+
+
+@needs_systemd
+@pytest.mark.parametrize("file", ["voicequeue-web.service", "voicequeue-.service.d/common.conf"])
+def test_a_typing_error_in_a_unit_is_found(installed: Path, tmp_path: Path, file: str) -> None:
+    """systemd itself would log it and continue without the directive."""
+    shutil.copytree(installed, tmp_path, dirs_exist_ok=True)
+    with (tmp_path / file).open("a", encoding="utf-8") as unit:
+        unit.write("[Service]\nProtectHomes=yes\n")
+
+    assert "ProtectHomes" in _analyze(tmp_path, "verify", "--man=no", "voicequeue-web.service").stderr
+
+
+@needs_systemd
+def test_every_service_runs_in_a_sandbox(installed: Path) -> None:
+    """It writes to its own folders only, cannot gain privileges, and sees neither devices nor other processes."""
+    services = [name for name in _instances() if name.startswith("voicequeue-") and name.endswith(".service")]
+    assert len(services) == len(UNITS) + 1
+    for service in services:
+        done = _analyze(installed, "security", "--offline=true", "--no-pager", service)
+        [exposure] = re.findall(r"exposure level for \S+ (\d+\.\d)", done.stdout)
+        assert float(exposure) <= EXPOSURE_MAX, done.stdout
+
+
+# ── processes ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@processes
+def test_a_unit_runs_the_process_of_the_procfile(process: str) -> None:
+    """The command is the same; the instance of the unit replaces the process id in the name. It always runs again."""
+    unit = _directives(UNITS[process])
+    expected = procfile()[process].removeprefix("exec ").replace("$$@%h", "%i@%%h")
+
+    assert unit["ExecStart"] == [f"/opt/voicequeue/.venv/bin/{expected}"]
+    assert unit["Restart"] == ["always"]
+    assert _directives(str(SANDBOX))["StartLimitIntervalSec"] == ["0"]
+    assert _directives(str(SANDBOX))["PartOf"] == unit["WantedBy"] == ["voicequeue.target"]
+
+
+def test_a_worker_gets_more_time_to_stop_than_a_post_may_take() -> None:
+    """SIGKILL must not interrupt a POST. SIGTERM goes to the main process, which stops its children itself."""
+    settings = Settings(_env_file=None)
+    timeouts = build_callbacks(settings).timeouts
+    stop_s = {process: int(_directives(unit)["TimeoutStopSec"][0]) for process, unit in UNITS.items()}
+
+    assert stop_s["worker"] > settings.stop_timeout_s
+    assert stop_s["callbacks"] > timeouts.start_window_s + settings.callback_timeout_s
+    assert stop_s["web"] > SHUTDOWN_TIMEOUT_S
+    for process in ("worker", "callbacks", "archive"):
+        assert _directives(UNITS[process])["KillMode"] == ["mixed"]
+
+
+@pytest.mark.parametrize("process", ["worker", "callbacks", "archive"])
+def test_the_check_of_a_process_watches_all_of_its_queues(process: str) -> None:
+    """A queue that no check watches could stop unnoticed."""
+    check = _directives("voicequeue-alive@.service")
+    own = SYSTEMD / f"voicequeue-alive@{process}.service.d" / "queues.conf"
+    settings = check["Environment"] + (_directives(str(own))["Environment"] if own.exists() else [])
+    queues = [value for value in settings if value.startswith('"QUEUES=')][-1].replace("%i", process)
+
+    assert queues == '"QUEUES=' + " ".join(f"--queue {name}" for name in consumed_by(process)) + '"'
+    assert check["ExecStart"] == ["/opt/voicequeue/.venv/bin/voicequeue alive $QUEUES"]
+    assert check["OnFailure"] == ["restart-voicequeue@%i.service"]
+
+
+def test_a_failed_check_restarts_gently_and_only_processes_that_run() -> None:
+    """A process that an operator stopped stays stopped, and a restart is never a kill."""
+    [command] = _directives("restart-voicequeue@.service")["ExecStart"]
+
+    assert command == "systemctl try-restart voicequeue-%i@*.service"
+    assert {UNITS[process].replace("@.", "@*.") for process in ("worker", "callbacks", "archive")} == {
+        command.split()[-1].replace("%i", process) for process in ("worker", "callbacks", "archive")
+    }
+
+
+# ── settings and secrets ──────────────────────────────────────────────────────────────────────────
+
+
+@processes
+def test_each_process_gets_the_secrets_that_it_needs_and_no_others(process: str) -> None:
+    """They are files that only this unit reads, neither in its environment nor on a disk."""
+    unit = _directives(UNITS[process])
+    credentials = {name: path for name, _, path in (value.partition(":") for value in unit["LoadCredential"])}
+    variables = dict(word.split("=", 1) for value in unit["Environment"] for word in value.split())
+    secret = (setting_names() - setting_names(include_secret=False)) | {"REDIS_URL", "FLOWER_BASIC_AUTH"}
+
+    assert set(credentials) == CREDENTIALS[process] <= secret
+    assert {name: value for name, value in variables.items() if name.endswith("_FILE")} == {
+        f"{name}_FILE": f"%d/{name}" for name in credentials
+    }
+    assert not set(variables) & secret
+
+
+def test_the_documentation_names_every_file_that_a_unit_reads() -> None:
+    """A missing one keeps the unit from starting."""
+    page = (ROOT / "docs" / "systemd.md").read_text(encoding="utf-8")
+    units = [*UNITS.values(), "voicequeue-alive@.service"]
+    loaded = {
+        path for unit in units for path in re.findall(r":(/etc/\S+)", "\n".join(_directives(unit)["LoadCredential"]))
+    }
+
+    assert {Path(path).parent for path in loaded} == {Path("/etc/voicequeue/secrets")}
+    assert {path for path in loaded if f"`{Path(path).name}`" not in page} == set()
+    assert _directives(str(SANDBOX))["EnvironmentFile"] == [
+        "/etc/voicequeue/settings.env",
+        "-/etc/voicequeue/%p.env",
+    ]
+
+
+def test_folders_of_processes_are_theirs_and_writable() -> None:
+    """The sandbox permits no others."""
+    archive, flower = _directives(UNITS["archive"]), _directives(UNITS["flower"])
+
+    assert archive["StateDirectory"] == ["voicequeue/archive"]
+    assert f"TMPDIR=%C/{archive['CacheDirectory'][0]}" in " ".join(archive["Environment"])
+    assert f"FLOWER_DB=%S/{flower['StateDirectory'][0]}/state" in " ".join(flower["Environment"])
