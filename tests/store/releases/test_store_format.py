@@ -114,7 +114,7 @@ def test_a_program_that_was_running_changes_nothing_after_the_upgrade(store: Job
         lambda: enqueue_jobs(store, voice(key="another")),
         lambda: store.admit(NOW),
         lambda: store.claim_submit([job_id], voice().stages[0], "h", NOW, lease_s=60),
-        lambda: store._space.run_acknowledged(1, "claim_submit", str(NOW), "voice", "h", NOW, "", "", "", "", job_id),
+        lambda: store._space.run_acknowledged("claim_submit", str(NOW), "voice", "h", NOW, "", "", "", "", job_id),
         lambda: store._space.prepare_script("admit", str(NOW), 1).result(),
     ):
         with pytest.raises(StoreFormatError, match="upgrade voicequeue here"):
