@@ -46,7 +46,7 @@ demo: $(READY)  ## Run a dozen sample voices through the whole pipeline and show
 up: $(READY)  ## Run the whole stack on this machine until Ctrl-C
 	@$(BIN)/python -m workers.local.up
 
-secrets:  ## Generate the secrets of docker-compose.yml in .env and .secrets; existing ones are kept
+secrets:  ## Generate the secrets of docker-compose.yml in .secrets; existing ones are kept
 	@sh config/secrets.sh
 
 test: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run every test (a real Valkey and real workers, no Docker)
@@ -93,6 +93,7 @@ PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashe
 lock:  ## Pin the dependencies (requires uv)
 	$(PIN) --upgrade --extra worker --extra excel --extra s3 --extra otel --extra docs --extra dev -o requirements.lock pyproject.toml
 	$(PIN) --extra worker --extra otel --constraint requirements.lock -o requirements-worker.lock pyproject.toml
+	echo hatchling | $(PIN) --constraint requirements.lock -o requirements-build.lock -
 
 clean:  ## Remove everything that make created
 	rm -rf .venv .voicequeue tests/node/node_modules build dist .mypy_cache .ruff_cache .pytest_cache

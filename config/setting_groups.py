@@ -70,8 +70,9 @@ class ConnectionSettings(SettingGroup):
         ge=0,
         le=10,
         description="Number of replicas of Redis that must have recorded that an order is about to be sent, before it "
-        "is sent, and a change before its caller gets the reply. 1 where sentinels replace a primary that fails, so "
-        "that a failover cannot forget a charge. 0: none ([more](operations.md#redis-that-fails-over)).",
+        "is sent, and a change before its caller gets the reply. Where sentinels replace a primary that fails: the "
+        "number of its replicas, so that a failover cannot forget a charge. 0: none "
+        "([more](operations.md#redis-that-fails-over)).",
     )
     prefix: str = Field(
         "voicequeue",

@@ -32,6 +32,12 @@ COOLDOWN_MAX_S = 300.0
 #: refusals, as a limit may hit some orders more often.
 RATE_LIMITED_MAX = 8
 
+#: The longest time between two attempts to send an order while Redis's replicas do not record its claim, in seconds.
+UNREPLICATED_HOLD_MAX_S = 30.0
+
+#: After this time without another such attempt, the replicas are taken to have recorded claims again, in seconds.
+UNREPLICATED_GAP_S = 60.0
+
 #: Subject of a failed balance request, in place of a job id.
 BALANCE = "balance"
 
@@ -54,6 +60,8 @@ class UpstreamHealth:
         self._timeouts = timeouts
         self._clock = clock
         self._has_failures = False
+        #: While Redis's replicas record no claims: since when, and until when orders are held (as the clock).
+        self._unreplicated_since = self._unreplicated_until = 0.0
 
     def report_order(self, job_id: str, result: object) -> Refusal | None:
         """Report the result of an order; return the refusal if it may apply to other orders too."""
@@ -86,10 +94,18 @@ class UpstreamHealth:
                 self._report_recovery()
 
     def report_unreplicated(self) -> None:
-        """Suspend charging for a moment, because Redis has too few replicas that record claims in time."""
+        """Suspend charging for a moment, because Redis has too few replicas that record claims in time.
+
+        Then orders are tried, the more rarely the longer this lasts: each attempt writes to the timelines of jobs.
+        """
         now = self._clock()
+        if now > self._unreplicated_until + UNREPLICATED_GAP_S:
+            self._unreplicated_since = now
+        lasting_s = now - self._unreplicated_since
+        hold_s = max(self._timeouts.cooldown_s, min(lasting_s / 2, UNREPLICATED_HOLD_MAX_S))
+        self._unreplicated_until = now + hold_s
         detail = "Redis's replicas do not acknowledge claims in time; VOICEQUEUE_REPLICAS_ACK requires it"
-        if self._flow_control.add_hold(HoldReason.UNREPLICATED, detail, now, now + self._timeouts.cooldown_s):
+        if self._flow_control.add_hold(HoldReason.UNREPLICATED, detail, now, now + hold_s):
             log.error("charging is suspended: %s. It is tried again automatically", detail)
 
     def log_refusal(self, job_id: str, refusal: Refusal, effect: HoldEffect) -> None:

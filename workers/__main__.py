@@ -13,7 +13,7 @@ from typing import Any
 import click
 from celery.bin.base import CLIContext
 
-from workers.startup import lean_imports
+from workers.startup import lean_imports, require_usable_redis
 
 #: The commands: their modules and functions.
 COMMANDS = {"worker": ("celery.bin.worker", "worker"), "flower": ("flower.command", "flower")}
@@ -39,7 +39,10 @@ class CeleryCommands(click.Group):
 def main() -> Any:
     """Run the command that the arguments name."""
     with lean_imports():
+        from config.settings import settings  # noqa: PLC0415
         from workers.app import app  # noqa: PLC0415
+
+    require_usable_redis(settings().redis_url)
     context = CLIContext(app=app, no_color="NO_COLOR" in os.environ, workdir=None)
     return CeleryCommands("workers", help="Run a worker, or Flower.").main(prog_name="python -m workers", obj=context)
 

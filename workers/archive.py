@@ -16,8 +16,19 @@ from config.settings import settings
 from tasks.archive.task import ArchiveServices, delete_erased, remove_stale_files
 from tasks.celery_tasks import ARCHIVE_TASK
 from voicequeue.storage.celery_queues import consumed_by
-from workers.background import BackgroundStep, FactsAt, LeaseDispatcher, Publish, facts_of, no_facts, publish
-from workers.dependencies import build_archive
+from voicequeue.storage.connection.client import connect
+from voicequeue.storage.job_store import JobStore
+from workers.background import (
+    BackgroundStep,
+    FactsAt,
+    IdleProcess,
+    LeaseDispatcher,
+    Publish,
+    facts_of,
+    no_facts,
+    publish,
+)
+from workers.dependencies import REDIS_RETRY_S, build_archive
 from workers.process_info import process_facts
 from workers.store_check import require_usable_store
 
@@ -47,16 +58,21 @@ class ArchiveStep(BackgroundStep):
 
     queues = frozenset(consumed_by("archive"))
 
-    def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None] | None:  # noqa: ARG002  one dispatcher is enough
-        """Build the dispatcher; None without an archive. Raises ArchiveStorageError."""
+    def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:  # noqa: ARG002  one dispatcher is enough
+        """Build the dispatcher; without an archive, only what sends heartbeats. Raises ArchiveStorageError."""
         configured = settings()
-        if not configured.archive_url.get_secret_value():
-            log.warning("VOICEQUEUE_ARCHIVE_URL is not set: nothing is archived")
-            return None
         require_usable_store(configured)
-        services = build_archive(configured)
-        remove_stale_files(time.time())
-        dispatcher = archive_dispatcher(
-            services, partial(publish, app), worker=worker, facts=facts_of(app, process_facts(configured, "archive"))
-        )
-        return partial(dispatcher.run_until, self.stopping, configured.dispatch_interval_s)
+        facts = facts_of(app, self.queues, process_facts(configured, "archive"))
+        if configured.archive_url.get_secret_value():
+            services = build_archive(configured)
+            remove_stale_files(time.time())
+            process: LeaseDispatcher | IdleProcess = archive_dispatcher(
+                services, partial(publish, app), worker=worker, facts=facts
+            )
+        else:
+            log.warning("VOICEQUEUE_ARCHIVE_URL is not set: nothing is archived")
+            store = JobStore(
+                connect(configured.redis_url, wait_s=REDIS_RETRY_S, prefix=configured.prefix), configured.prefix
+            )
+            process = IdleProcess(store.heartbeats["idle"], store.clock, worker, facts)
+        return partial(process.run_until, self.stopping, configured.dispatch_interval_s)

@@ -33,10 +33,12 @@ def no_facts(now: float) -> Mapping[str, Any]:  # noqa: ARG001  the signature of
     return {}
 
 
-def facts_of(app: Celery, constant: Mapping[str, Any]) -> FactsAt:
-    """Return the facts of a process of this app: `constant` ones, and when it last consumed each of its queues."""
-    consumption.start(app.amqp.queues.consume_from)
-    return lambda now: {**constant, **consumption.facts(now)}
+def facts_of(app: Celery, queues: Set[str], constant: Mapping[str, Any]) -> FactsAt:
+    """Return the facts of a process of this app: `constant` ones, and when it last consumed those of the `queues` that
+    it was started for."""
+    started = [queue for queue in app.amqp.queues.consume_from if queue in queues]
+    consumption.start(started)
+    return lambda now: {**constant, **consumption.facts(started, now)}
 
 
 def publish(app: Celery, task: str, ids: list[str]) -> None:
@@ -141,6 +143,28 @@ class BackgroundStep(bootsteps.StartStopStep):
         self.stopping.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
+
+
+@dataclass(frozen=True)
+class IdleProcess:
+    """Sends the heartbeats of a process that has nothing to do by its settings."""
+
+    heartbeats: Heartbeats
+    clock: Callable[[], float]
+    worker: str
+    facts: FactsAt
+
+    def send_heartbeat(self) -> None:
+        """Record that the process runs."""
+        now = self.clock()
+        self.heartbeats.record(self.worker, now, self.facts(now))
+
+    def run_until(self, stopping: threading.Event, interval_s: float) -> None:
+        """Send a heartbeat every `interval_s` seconds until `stopping` is set, then remove it."""
+        while not stopping.is_set():
+            run_safely(self.send_heartbeat)
+            stopping.wait(interval_s)
+        run_safely(partial(self.heartbeats.remove, self.worker))
 
 
 @dataclass(frozen=True)

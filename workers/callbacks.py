@@ -62,7 +62,7 @@ class CallbackStep(BackgroundStep):
             services,
             partial(publish, app),
             worker=worker,
-            facts=facts_of(app, process_facts(configured, "callbacks")),
+            facts=facts_of(app, self.queues, process_facts(configured, "callbacks")),
         )
         return partial(dispatcher.run_until, self.stopping, configured.dispatch_interval_s)
 

@@ -145,7 +145,7 @@ class DispatcherStep(BackgroundStep):
             worker=worker,
             chunk=config.task_chunk_size,
             at_once=config.upstream_concurrency,
-            facts=facts_of(app, {**process_facts(config, "worker"), PROCESSES: processes}),
+            facts=facts_of(app, self.queues, {**process_facts(config, "worker"), PROCESSES: processes}),
         )
         maintenance = Maintenance(
             services,

@@ -5,12 +5,30 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from config import tracing
 
 #: redis-py imports this if it is installed, for metrics that we do not use.
 _METRICS_SDK = "opentelemetry.sdk.metrics"
+
+
+def require_usable_redis(url: str) -> None:
+    """Raise SettingsError, which ends the process, if the server of this URL can keep no queue, or TLS with it fails.
+
+    A server that does not answer may do so later: processes wait for it.
+    """
+    from redis.exceptions import RedisError  # noqa: PLC0415  lean_imports must come first
+
+    from config.settings import SettingsError  # noqa: PLC0415
+    from voicequeue.storage.connection.client import connect  # noqa: PLC0415
+    from voicequeue.storage.connection.problems import TlsError, UnusableServerError  # noqa: PLC0415
+
+    with suppress(RedisError, OSError), connect(url) as redis:
+        try:
+            redis.ping()
+        except (TlsError, UnusableServerError) as error:
+            raise SettingsError(f"REDIS_URL: {error}") from None
 
 
 @contextmanager

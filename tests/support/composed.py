@@ -1,4 +1,4 @@
-"""docker-compose.yml without Docker: its services and their environments."""
+"""docker-compose.yml without Docker: its services, their environments and their secrets."""
 
 from __future__ import annotations
 
@@ -12,49 +12,38 @@ import yaml
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
 
-#: The variables that compose requires in .env: those of `make secrets`, and the key of the account.
-REQUIRED = {
-    "FLOWER_BASIC_AUTH",
-    "MUSICAPI_KEY",
-    "VALKEY_APP_PASSWORD",
-    "VALKEY_FLOWER_PASSWORD",
-    "VALKEY_GATEWAY_PASSWORD",
-    "VALKEY_WORKER_PASSWORD",
-    "VOICEQUEUE_CALLBACK_SECRET",
-    "VOICEQUEUE_SECRET",
-}
+#: The folder of a service's secrets, in its container.
+MOUNTED = "/run/secrets"
 
-#: `$$`, `${NAME}`, `${NAME:-default}` and `${NAME:?error}`.
-_VARIABLE = re.compile(r"\$\$|\$\{(\w+)(?::([-?])([^}]*))?\}")
+#: `$$`, `${NAME}` and `${NAME:-default}`.
+_VARIABLE = re.compile(r"\$\$|\$\{(\w+)(?::-([^}]*))?\}")
 
 
-class Unset(Exception):
-    """Compose does not start without this variable; the text says what to do."""
+def document() -> dict[str, Any]:
+    """Return the whole file."""
+    content: dict[str, Any] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+    return content
 
 
-def services() -> dict[str, Any]:
-    """Return the services by name."""
-    services_by_name: dict[str, Any] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
-    return services_by_name
+def services(profile: str | None = None) -> dict[str, Any]:
+    """Return the services by name: all of them, or those of a profile."""
+    all_services: dict[str, Any] = document()["services"]
+    return {name: service for name, service in all_services.items() if profile in (None, *service["profiles"])}
 
 
 def environment(service: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a service when .env has these values. Raises Unset."""
+    """Return the environment of a service when .env has these values: all of them, if the service reads that file."""
+    passed_on = values if any(entry["path"] == ".env" for entry in service.get("env_file", [])) else {}
     declared = service.get("environment", {})
-    passed_on = {name: values[name] for name, value in declared.items() if value is None and name in values}
-    return passed_on | {name: interpolated(str(value), values) for name, value in declared.items() if value is not None}
+    return {**passed_on, **{name: interpolated(str(value), values) for name, value in declared.items()}}
 
 
 def interpolated(text: str, values: Mapping[str, str]) -> str:
-    """Replace the variables in the text by their values. Raises Unset."""
+    """Replace the variables in the text by their values."""
 
     def value(variable: re.Match[str]) -> str:
-        name, kind, rest = variable.groups()
-        if name is None:
-            return "$"
-        if not values.get(name) and kind == "?":
-            raise Unset(f"{name}: {rest}")
-        return values.get(name) or (rest if kind == "-" else "")
+        name, default = variable.groups()
+        return "$" if name is None else values.get(name) or default or ""
 
     return _VARIABLE.sub(value, text)
 
@@ -63,6 +52,12 @@ def read_values(file: Path) -> dict[str, str]:
     """Return the variables of a .env file; the last line of a name counts."""
     lines = (line for line in file.read_text(encoding="utf-8").splitlines() if "=" in line and line[0] != "#")
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+
+def secret_files(service: Mapping[str, Any]) -> dict[str, str]:
+    """Return the files of a service's secrets, relative to the checkout, by their names in the container."""
+    declared = document()["secrets"]
+    return {name: declared[name]["file"] for name in service.get("secrets", [])}
 
 
 def source_of(path: str, service: Mapping[str, Any]) -> Path:

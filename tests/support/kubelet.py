@@ -1,10 +1,11 @@
-"""What the kubelet and the network plugin make of manifests: the environment of a container, and who reaches whom."""
+"""The kubelet and the network plugin, for manifests: the environments of containers, and who may connect to whom."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Any
 
 from tests.support.kustomized import Manifest, containers, named
@@ -22,7 +23,7 @@ def environment(container: Mapping[str, Any], manifests: list[Manifest], secret:
         match variable.get("valueFrom"):
             case None:
                 # Only variables that are listed before it are known.
-                own[variable["name"]] = re.sub(r"\$\((\w+)\)", lambda found: own[found[1]], variable["value"])
+                own[variable["name"]] = re.sub(r"\$\((\w+)\)", lambda name: own[name[1]], variable["value"])
             case {"secretKeyRef": {"key": key, "optional": True}} if key not in secret:
                 pass
             case {"secretKeyRef": {"key": key}}:
@@ -32,15 +33,21 @@ def environment(container: Mapping[str, Any], manifests: list[Manifest], secret:
     return variables | own
 
 
-def required_keys(manifests: list[Manifest]) -> set[str]:
-    """Return the keys of the Secret without which a container does not start."""
-    return {
-        reference["key"]
-        for manifest in manifests
-        for container in containers(manifest)
-        for variable in container["env"]
-        if (reference := variable.get("valueFrom", {}).get("secretKeyRef")) and not reference.get("optional")
-    }
+def secret_files(pod: Mapping[str, Any]) -> dict[str, str]:
+    """Return the files of the Secret that a pod mounts at /run/secrets: their keys in the Secret, by name."""
+    items = [item for volume in pod["volumes"] if "secret" in volume for item in volume["secret"]["items"]]
+    return {item["path"]: item["key"] for item in items}
+
+
+def start(manifest: Manifest, manifests: list[Manifest], secret: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Write the files of a pod's Secret into the folder, instead of /run/secrets. Return the environment of its
+    container."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, key in secret_files(manifest["spec"]["template"]["spec"]).items():
+        (folder / name).write_text(secret[key], encoding="utf-8")
+    [container] = containers(manifest)
+    variables = environment(container, manifests, secret)
+    return {name: value.replace("/run/secrets", str(folder)) for name, value in variables.items()}
 
 
 class Network:

@@ -226,7 +226,7 @@ class FailoverGroup:
         finally:
             self._run_sentinel(port)
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """Kill all processes."""
         for port in list(self._processes):
             self.kill(port)
@@ -240,4 +240,4 @@ def failover_group(home: Path) -> Iterator[FailoverGroup]:
         group.start()
         yield group
     finally:
-        group.close()
+        group.stop()

@@ -192,8 +192,8 @@ def _run(*command: str, cwd: Path = ROOT, environment: Mapping[str, str] | None 
 
 def commit_time() -> str:
     """Return the time of the commit in Unix seconds: two builds of it have the same bytes."""
-    if given := os.environ.get("SOURCE_DATE_EPOCH"):
-        return given
+    if fixed := os.environ.get("SOURCE_DATE_EPOCH"):
+        return fixed
     command = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -107,7 +107,8 @@ class Failovers(Run):
 def run(group: FailoverGroup, *, failovers: int, jobs: int, ways: Sequence[How], seed: int, home: Path) -> list[str]:
     """Run once in the folder `home`; return the findings."""
     receiver = CallbackReceiver(ENV["VOICEQUEUE_SECRET"], seed=seed, bad=0.05)
-    with receiver.server, Supervisor(lambda _: None) as supervisor, contextlib.closing(group):
+    with receiver.server, Supervisor(lambda _: None) as supervisor, contextlib.ExitStack() as resources:
+        resources.callback(group.stop)
         stack = Stack(supervisor, Settings(_env_file=None), home=home, env=environment(group))
         place = (supervisor, stack, home, receiver, group)
         return Failovers(0, seed, seed % 2 == 0, *place, failovers=failovers, jobs=jobs, ways=ways).run()

@@ -149,7 +149,7 @@ def hosts(*, seed: int, seconds: float, webhooks: bool, failovers: bool, home: P
         group = None
         if failovers:
             group = FailoverGroup(home, brisk=True, hosts=[by_name[name] for name in ("store", "one", "two")])
-            resources.enter_context(contextlib.closing(group))
+            resources.callback(group.stop)
         gateway = f"http://{by_name['store'].address}:{GATEWAY}"
         env = {
             **environment(group),

@@ -153,9 +153,11 @@ class Run:
         ]
 
     def resume(self) -> None:
-        """Resume the queue, as the runbook says."""
-        with self.queue(wait_s=30) as queue:
-            queue.resume()
+        """Resume the queue, as the runbook says; repeat it until replicas have recorded it."""
+        while True:
+            with contextlib.suppress(StoreUnavailableError), self.queue(wait_s=30) as queue:
+                queue.resume()
+                return
 
     def worker(self) -> int | None:
         """Return the process id of one of the workers, or None if it is down."""

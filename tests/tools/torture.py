@@ -172,7 +172,9 @@ def torture(
     """Run once in the folder `home`; return the findings."""
     receiver = CallbackReceiver(ENV["VOICEQUEUE_SECRET"], seed=seed, bad=0.05)
     group = FailoverGroup(home, brisk=True) if failovers else None
-    with receiver.server, Supervisor(say) as supervisor, contextlib.closing(group or contextlib.ExitStack()):
+    with receiver.server, Supervisor(say) as supervisor, contextlib.ExitStack() as resources:
+        if group is not None:
+            resources.callback(group.stop)
         stack = Stack(supervisor, Settings(_env_file=None), home=home, env=environment(group))
         return Torture(seconds, seed, webhooks, supervisor, stack, home, receiver, group).run()
 

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -17,6 +17,8 @@ from voicequeue.storage.celery_queues import QUEUE_NAMES
 
 if TYPE_CHECKING:
     from voicequeue.storage.heartbeats import ProcessHeartbeat
+
+T = TypeVar("T")
 
 #: The time for Redis to answer (seconds). A probe that is itself cut off would count as a failure.
 ANSWER_TIMEOUT_S = 3.0
@@ -27,8 +29,7 @@ _METRICS_SDK = "opentelemetry.sdk.metrics"
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What the probe found: the processes that it checked, and what is wrong; `processes` is None if Redis could not be
-    asked."""
+    """The result of the probe: the processes that it checked, and what is wrong; `processes` is None without Redis."""
 
     processes: Sequence[str] | None
     problems: Sequence[str]
@@ -95,15 +96,17 @@ def find_problems(processes: Sequence[ProcessHeartbeat] | None, queues: Sequence
 
 
 def _processes_of_this_host() -> list[ProcessHeartbeat] | None:
-    """Return the running processes of this host; None if Redis does not answer in time. Raises CommandSetupError."""
+    """Return the running processes of this host; None if Redis does not answer in time. Raises CommandSetupError and
+    SecretFileError."""
     from redis.exceptions import RedisError  # noqa: PLC0415
 
+    from voicequeue.auth.secret_files import read_secret  # noqa: PLC0415
     from voicequeue.storage.connection.client import DEFAULT_URL, connect  # noqa: PLC0415
     from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX, Keyspace  # noqa: PLC0415
     from voicequeue.storage.heartbeats import KINDS, Heartbeats  # noqa: PLC0415
 
     try:
-        redis = connect(os.environ.get("REDIS_URL") or DEFAULT_URL)
+        redis = connect(read_secret(os.environ, "REDIS_URL") or DEFAULT_URL)
         keyspace = Keyspace(redis, os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX)
     except ValueError as error:
         raise CommandSetupError(f"{error}; see REDIS_URL and VOICEQUEUE_PREFIX") from None
@@ -120,9 +123,9 @@ def _processes_of_this_host() -> list[ProcessHeartbeat] | None:
     return _within(ANSWER_TIMEOUT_S, read)
 
 
-def _within(seconds: float, read: Callable[[], Any]) -> Any:
+def _within(seconds: float, read: Callable[[], T | None]) -> T | None:
     """Return the result of `read`; None if it takes longer. Its thread does not keep the process running."""
-    results: list[Any] = []
+    results: list[T | None] = []
     thread = threading.Thread(target=lambda: results.append(read()), daemon=True)
     thread.start()
     thread.join(seconds)

@@ -8,16 +8,18 @@ from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import Protocol, cast
 
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from voicequeue.auth.callback_secrets import ROOT_SETTINGS, roots
 from voicequeue.auth.secret_files import SecretFileError, read_secret
-from voicequeue.cli.terminal import CommandSetupError, escape_untrusted, out, print_json
-from voicequeue.diagnostics import checkup, shared_database, store_format, stored_secrets
+from voicequeue.cli.terminal import CommandSetupError, escape_untrusted, out, print_json, replicas_ack
+from voicequeue.diagnostics import checkup, replication, shared_database, store_format, stored_secrets
 from voicequeue.diagnostics.check_result import CheckResult, Level
 from voicequeue.errors import StoreFormatError
 from voicequeue.storage.connection.client import DEFAULT_URL, connect
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX, Keyspace
+from voicequeue.storage.connection.problems import ConnectionProblem
+from voicequeue.storage.connection.refusals import RedisRefusalError
 from voicequeue.storage.format import FormatStamp
 from voicequeue.storage.heartbeats import ProcessHeartbeat
 from voicequeue.storage.job_store import JobStore
@@ -80,8 +82,10 @@ def _results() -> Iterator[CheckResult]:
     prefix = os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX
     try:
         with connect(url) as redis:
+            yield from replication.sentinel_results(replication.read_sentinels(redis))
             store = JobStore(redis, prefix)
             facts = checkup.inspect(redis, store)
+            replicas = replication.read_replicas(redis, facts.server, required=replicas_ack())
             database = shared_database.inspect(redis, prefix)
             store_formats = [store_format.check(FormatStamp(Keyspace(redis, prefix)).read())]
             secrets = list(stored_secrets.check(store, _callback_roots()))
@@ -91,15 +95,20 @@ def _results() -> Iterator[CheckResult]:
     except StoreFormatError as error:
         yield CheckResult("format", Level.ERROR, str(error), "docs/upgrading.md")
         return
+    except ConnectionProblem as error:
+        yield CheckResult("redis", Level.UNREACHABLE, f"Redis cannot be used: {error}", "check REDIS_URL")
+        return
     except RedisError as error:
-        todo = "check REDIS_URL, and that Redis is running"
-        yield CheckResult("redis", Level.UNREACHABLE, f"Redis does not respond: {type(error).__name__}", todo)
+        is_answer = isinstance(error, ResponseError | RedisRefusalError)
+        what = f"Redis refuses a command: {error}" if is_answer else f"Redis does not respond: {type(error).__name__}"
+        yield CheckResult("redis", Level.UNREACHABLE, what, "check REDIS_URL, and that Redis is running")
         return
     except ValueError as error:
         raise CommandSetupError(f"{error}; see REDIS_URL and VOICEQUEUE_PREFIX") from None
     if checks and any(process.facts for process in facts.processes):
         facts = _with_shell(checks, facts)
     yield from checkup.results(facts)
+    yield from replication.replica_results(replicas)
     yield from shared_database.results(database)
     yield from secrets
     yield from store_formats

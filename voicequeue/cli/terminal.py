@@ -149,7 +149,7 @@ def open_queue(*, namespace: str = ALL, reuse: bool | None = None, reason: str =
             wait_for_redis_s=_number(wait_s),
             reuse=reuse,
             namespace=namespace_or(namespace),
-            replicas_ack=_replicas_ack(),
+            replicas_ack=replicas_ack(),
         )
     except ValueError as error:
         settings = "REDIS_URL, VOICEQUEUE_PREFIX, VOICEQUEUE_NAMESPACE and VOICEQUEUE_WAIT_FOR_REDIS_S"
@@ -183,7 +183,8 @@ def _boolean(name: str) -> bool:
     return _BOOLEANS[text]
 
 
-def _replicas_ack() -> int:
+def replicas_ack() -> int:
+    """Return the value of VOICEQUEUE_REPLICAS_ACK. Raises CommandSetupError."""
     text = os.environ.get("VOICEQUEUE_REPLICAS_ACK") or "0"
     if not text.isdecimal():
         raise CommandSetupError("VOICEQUEUE_REPLICAS_ACK: must be a whole number of replicas, such as 1")
@@ -201,7 +202,7 @@ def _number(text: str) -> float:
 
 
 def use_utf8(stream: TextIO) -> None:
-    """Write UTF-8 to files and pipes, whatever the system's encoding is, and line ends as they are.
+    """Write UTF-8 to files and pipes on every system, and line ends as they are.
 
     A terminal keeps its encoding, and gets characters that it cannot show as escapes.
     """

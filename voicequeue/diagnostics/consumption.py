@@ -15,7 +15,7 @@ def results(processes: Sequence[ProcessHeartbeat], messages: Mapping[str, int]) 
     """Evaluate the processes; `messages` is the number of messages by queue.
 
     A consumer that stalls is an error if no other process consumes its queue. Queues without any process are an error
-    if messages wait; those of process kinds that do not run at all are reported elsewhere.
+    if messages wait; where no process of a kind runs, `checkup` reports that.
     """
     unconsumed = unconsumed_queues(processes, messages, {process.kind for process in processes})
     for consumer in stalled_consumers(processes):

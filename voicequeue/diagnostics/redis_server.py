@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from redis import Redis
-from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import ResponseError
 
 from voicequeue.diagnostics.check_result import CheckResult, Level, passed
 from voicequeue.storage.connection.refusals import RedisRefusalError
@@ -38,14 +38,14 @@ def _info(redis: Redis) -> dict[str, Any]:
     """Return the server's state, empty if the user has no right to it."""
     try:
         return redis.info()
-    except NoPermissionError:
+    except ResponseError:  # no right, or a managed Redis without the command
         return {}
 
 
 def _config(redis: Redis) -> dict[str, str]:
     """Return the configuration, empty if a managed Redis does not reveal it."""
     try:
-        return cast(dict[str, str], redis.config_get("appendonly", "appendfsync"))
+        return cast(dict[str, str], redis.config_get("appendonly", "appendfsync", "min-replicas-to-write"))
     except ResponseError:
         return {}
 

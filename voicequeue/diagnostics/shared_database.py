@@ -14,7 +14,7 @@ from typing import Any
 
 from redis import Redis
 from redis.client import NEVER_DECODE
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from voicequeue.diagnostics.check_result import CheckResult, Level, passed
 from voicequeue.storage.celery_queues import INTAKE, QUEUE_NAMES
@@ -105,7 +105,7 @@ def _databases(redis: Redis) -> dict[str, Any]:
     """Return the databases of the server, none if the user has no right to INFO; the check of the server reports it."""
     try:
         return redis.info("keyspace")
-    except NoPermissionError:
+    except ResponseError:
         return {}
 
 

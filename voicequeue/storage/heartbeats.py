@@ -27,6 +27,8 @@ KINDS: Mapping[str, str] = {
     "callbacks": "callbacks:heartbeats",
     "archive": "archive:heartbeats",
     "gateway": "gateway:heartbeats",
+    # Of a process that has nothing to do by its settings, and does not count as one that does the work.
+    "idle": "idle:heartbeats",
 }
 
 

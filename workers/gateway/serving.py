@@ -10,6 +10,7 @@ from voicequeue.errors import StoreFormatError
 from workers.gateway.app import create_app
 from workers.gateway.server.connections import ServerLimits, raise_descriptor_limit
 from workers.gateway.server.http_server import Server, ServerConfig
+from workers.startup import require_usable_redis
 from workers.store_check import require_usable_store
 
 log = logging.getLogger("voicequeue.gateway")
@@ -25,6 +26,7 @@ def build_server() -> Server:
     """Return the server that the settings describe. Raises SettingsError, SystemExit."""
     config = settings()
     logs.configure(config)
+    require_usable_redis(config.redis_url)
     files = raise_descriptor_limit()
     bounds = ServerLimits.for_descriptors(files)
     try:

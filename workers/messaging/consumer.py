@@ -28,6 +28,7 @@ from voicequeue.storage.connection.retry import retry_until
 from voicequeue.storage.rejected_messages import RejectedMessage
 from workers.clock import EVENT_LOOP_WAIT_S, event_loop_time, to_monotonic
 from workers.dependencies import services
+from workers.lifeline import lifeline
 from workers.messaging.consumption import consumption
 from workers.messaging.held_messages import DelayedMessages
 from workers.messaging.message_validation import JSON, parse_instant, task_name_and_id, validation_error
@@ -75,6 +76,8 @@ class Consumer(CeleryConsumer):
         hub.on_tick.add(self._record_turn)
 
     def _record_turn(self) -> None:
+        if self.task_consumer is None or lifeline.is_cut():  # a worker that stops cancels its consumers itself
+            return
         channel = self.task_consumer.channel
         consumption.turn(channel.active_queues, is_full=not channel.qos.can_consume())
 

@@ -7,7 +7,7 @@ consumes, and the thread reports that.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
@@ -15,20 +15,18 @@ from voicequeue.storage.monitoring.consumption import CANCELLED, CONSUMED, STEAD
 
 
 class Consumption:
-    """The queues that the process was started for, and when it last consumed each of them."""
+    """The queues with a consumer, and when the process last consumed each queue."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._queues: tuple[str, ...] = ()
         self._times: dict[str, float] = {}
         self._active: frozenset[str] = frozenset()
         self._reported_at = self._steady_since = float("-inf")
 
-    def start(self, queues: Iterable[str]) -> None:
-        """Begin with the queues that the process is started for."""
-        self._queues = tuple(queues)
-        self._times = dict.fromkeys(self._queues, self._clock())
-        self._active = frozenset(self._queues)
+    def start(self, queues: Collection[str]) -> None:
+        """Begin with these queues, for which the process is started."""
+        self.record(queues)
+        self._active |= frozenset(queues)
 
     def turn(self, active: Iterable[str], *, is_full: bool) -> None:
         """Record a turn of the event loop: the queues with a consumer, and whether the process may hold no more
@@ -41,15 +39,15 @@ class Consumption:
         """Record that Redis has answered a read of these queues, with a message or without."""
         self._times.update(dict.fromkeys(queues, self._clock()))
 
-    def facts(self, now: float) -> Mapping[str, Any]:
-        """Return the facts for a heartbeat at `now`, the queue's time."""
+    def facts(self, queues: Collection[str], now: float) -> Mapping[str, Any]:
+        """Return the facts about these queues for a heartbeat at `now`, the queue's time."""
         if now - self._reported_at > HEARTBEAT_TIMEOUT_S:
             self._steady_since = now
         self._reported_at = now
         ahead_s = now - self._clock()
         return {
-            CONSUMED: {queue: round(self._times[queue] + ahead_s, 1) for queue in self._queues},
-            CANCELLED: [queue for queue in self._queues if queue not in self._active],
+            CONSUMED: {queue: round(self._times[queue] + ahead_s, 1) for queue in queues},
+            CANCELLED: [queue for queue in queues if queue not in self._active],
             STEADY_SINCE: round(self._steady_since, 1),
         }
 

@@ -17,7 +17,7 @@ class Poller(MultiChannelPoller):
 
     def maybe_check_brpop_health(self) -> None:
         """Check the blocking reads, and the subscriptions if no timer does."""
-        super().maybe_check_brpop_health()
+        super().maybe_check_brpop_health()  # type: ignore[misc]  # kombu's types leave it out
         now, interval_s = time.monotonic(), max(channel.health_check_interval for channel in self._channels)
         if self._in_protected_read and now - self._checked_at >= interval_s:
             self._checked_at = now

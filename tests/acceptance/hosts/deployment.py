@@ -123,11 +123,13 @@ def deployed(home: Path) -> Iterator[Deployment]:
         key, configured = generate_key("shop", [Scope.ENQUEUE, Scope.READ])
         deployment = Deployment(network, store, workers, outside, apps, receiver, key, home)
 
-        def start(name: str, host: Host, command: str, *, foundation: bool = False, **env: str) -> None:
+        def start(
+            name: str, host: Host, command: str, *, foundation: bool = False, env: Mapping[str, str] | None = None
+        ) -> None:
             log = home / f"{name}.log"
             path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
             program = Program(
-                name, host.shell(command), log, env={"PATH": path, **env}, cwd=ROOT, is_foundation=foundation
+                name, host.shell(command), log, env={"PATH": path, **(env or {})}, cwd=ROOT, is_foundation=foundation
             )
             supervisor.add(program)
 
@@ -136,9 +138,9 @@ def deployed(home: Path) -> Iterator[Deployment]:
         resources.enter_context(apps.inside())
         eventually(lambda: _answers(deployment), within_s=20)
         environments = deployment.environments(configured.as_setting())
-        start("web", store, procfile()["web"], **environments["web"])
+        start("web", store, procfile()["web"], env=environments["web"])
         for name in WORKERS:
-            start(name, workers, procfile()[name], **environments[name])
+            start(name, workers, procfile()[name], env=environments[name])
         eventually(lambda: _is_up(deployment), within_s=40)
         yield deployment
 

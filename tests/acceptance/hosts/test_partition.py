@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -38,7 +38,8 @@ def test_a_primary_that_is_cut_off_acknowledges_nothing_that_its_successor_lacks
     hosts = [network.add_host(name) for name in ("first", "second", "third")]
     with ExitStack() as resources:
         resources.enter_context(network.add_host("apps").inside())
-        group = resources.enter_context(closing(FailoverGroup(tmp_path, servers=3, brisk=True, hosts=hosts)))
+        group = FailoverGroup(tmp_path, servers=3, replicas_ack=1, brisk=True, hosts=hosts)
+        resources.callback(group.stop)
         group.start()
         queue = resources.enter_context(VoiceQueue(group.url, wait_for_redis_s=PATIENT_S, replicas_ack=1))
         old = group.primary()

@@ -16,9 +16,11 @@ from config.celeryconfig import configuration
 from config.settings import Settings
 from tests.conftest import eventually
 from tests.support.jobs import voice
-from tests.support.sentinels import SENTINEL_PASSWORD, FailoverGroup, failover_group
+from tests.support.scripted_sentinel import scripted_sentinel
+from tests.support.sentinels import PASSWORD, SENTINEL_PASSWORD, FailoverGroup, failover_group
 from voicequeue import VoiceQueue
 from voicequeue.storage.connection.client import connect
+from workers.local.ports import free_port
 from workers.messaging import redis_transport
 
 
@@ -62,6 +64,19 @@ def test_calls_that_run_during_a_failover_continue(group: FailoverGroup) -> None
         is_over.set()
         for thread in running:
             thread.result()
+
+
+def test_the_latest_election_counts_that_most_sentinels_know(group: FailoverGroup) -> None:
+    """A sentinel that is cut off still names the old primary. One that is alone may name it, too: others are asked as
+    long as they are not more than half."""
+    address = ("127.0.0.1", group.primary())
+    with (
+        scripted_sentinel("voices", "192.0.2.1", 6379, epoch=1) as stale,
+        scripted_sentinel("voices", *address, epoch=2) as current,
+    ):
+        hosts = f"127.0.0.1:{stale},127.0.0.1:{free_port()},127.0.0.1:{current}"
+        with VoiceQueue(f"sentinel://:{PASSWORD}@{hosts}/voices/0") as queue:
+            assert queue.get(queue.enqueue(voice()).id)
 
 
 def test_messages_follow_the_primary(group: FailoverGroup, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from voicequeue.storage.connection.redis_url import parse_redis_url
 from workers.messaging import redis_transport
 from workers.messaging.consumption import Consumption
 
-#: Stands for the timeouts of minutes and seconds: long for an answer that comes, and short for a test.
+#: The timeout of a reply (seconds): long for one that arrives, and short for a test.
 TIMEOUT_S = 0.5
 
 
@@ -86,8 +86,8 @@ def test_one_loss_opens_all_other_idle_connections_again(proxy: ForgettingProxy)
     """Otherwise a process would wait for the timeout of each of them, one after the other."""
     pool = connection_pool(parse_redis_url(proxy.url), socket_timeout=TIMEOUT_S)
     with Redis.from_pool(pool) as first, connect(proxy.url) as other:
-        held = [pool.get_connection() for _ in range(10)]
-        for connection in held:
+        connections = [pool.get_connection() for _ in range(10)]
+        for connection in connections:
             pool.release(connection)
         other.ping()
         proxy.forget()
@@ -96,9 +96,8 @@ def test_one_loss_opens_all_other_idle_connections_again(proxy: ForgettingProxy)
             first.ping()
         lost_after_s = time.monotonic() - started_at
 
-        again = [pool.get_connection() for _ in range(10)]
-        for connection in again:
-            connection.send_command("PING")
+        for connection in [pool.get_connection() for _ in range(10)]:
+            connection.send_command("PING")  # type: ignore[no-untyped-call]  # redis-py has no types here
             assert connection.read_response() == b"PONG"
             pool.release(connection)
         assert other.ping()
@@ -131,13 +130,15 @@ def test_an_answered_read_is_a_consumption_and_a_cancelled_queue_has_none(
     log = Consumption()
     monkeypatch.setattr(redis_transport, "consumption", log)
     queues = [Queue(name, Exchange(name), routing_key=name) for name in ("lost-poll", "lost-submit")]
-    log.start(queue.name for queue in queues)
+    names = [queue.name for queue in queues]
+    log.start(names)
+    consumer: Any
     with Consumer(broker, queues, accept=["json"]) as consumer:
 
         def consumed() -> dict[str, float]:
             drain(broker)
             log.turn(consumer.channel.active_queues, is_full=False)
-            return dict(log.facts(time.time())["consumed"])
+            return dict(log.facts(names, time.time())["consumed"])
 
         before = consumed()
         eventually(lambda: min(consumed().values()) > max(before.values()))
@@ -145,5 +146,5 @@ def test_an_answered_read_is_a_consumption_and_a_cancelled_queue_has_none(
         cancelled_at = consumed()["lost-poll"]
         eventually(lambda: consumed()["lost-submit"] > cancelled_at + 0.3)
 
-        assert log.facts(time.time())["cancelled"] == ["lost-poll"]
+        assert log.facts(names, time.time())["cancelled"] == ["lost-poll"]
         assert consumed()["lost-poll"] == pytest.approx(cancelled_at, abs=0.2)

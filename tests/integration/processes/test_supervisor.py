@@ -94,13 +94,13 @@ def test_a_program_is_restarted_for_a_reason_and_killed_alone_if_it_does_not_end
     with Supervisor(lines.append, check_interval_s=0.02) as supervisor:
         program = Program("hung", [sys.executable, "-c", code], tmp_path / "hung.log", cwd=tmp_path, stop_timeout_s=0.2)
         supervisor.add(program)
-        eventually(lambda: (tmp_path / "started").exists())
+        eventually((tmp_path / "started").exists)
         first = supervisor.pid("hung")
         assert first is not None
         supervisor.restart(first, "it consumes nothing")
         supervisor.restart(first, "it consumes nothing")
         eventually(lambda: supervisor.pid("hung") not in (None, first))
-        eventually(lambda: (tmp_path / "finished").exists())
+        eventually((tmp_path / "finished").exists)
         supervisor.restart(first, "it is another process now")
     assert [line.partition("; ")[0] for line in lines] == [
         "restarting hung: it consumes nothing",

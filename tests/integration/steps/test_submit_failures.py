@@ -24,7 +24,7 @@ from tests.integration.conftest import (
 from tests.support.rights import url_with_rights
 from tests.support.scripted import HANG_UP, ScriptedServer, answer
 from voicequeue import Limits, Stage, State
-from voicequeue.domain.gate import HoldReason
+from voicequeue.domain.gate import Hold, HoldReason
 from voicequeue.domain.states import FailureCode
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.refusals import RedisRefusalError
@@ -269,14 +269,22 @@ def test_an_answer_is_written_though_its_health_report_is_refused(
 # ── Redis that fails over ──────────────────────────────────────────────────────────────────────
 
 
+def unreplicated_hold(bench: Bench) -> Hold:
+    """Return the hold, which has a time at which an order is tried."""
+    hold = bench.store.flow_control.gate(bench.clock.now).hold_for(HoldReason.UNREPLICATED)
+    assert hold is not None
+    return hold
+
+
 def test_nothing_is_sent_until_replicas_have_recorded_the_claim(
     bench: Bench, simulator: Simulator, valkey_url: str, prefix: str
 ) -> None:
-    """This Redis has no replica: the job is queued again, the gate says why, and a failover can forget no charge."""
+    """This Redis has no replica: the job is queued again, the gate says why, and a failover can forget no charge. It is
+    tried the more rarely the longer this lasts."""
     with connect(url_with_rights(valkey_url, "worker", prefix)) as client:
         store = JobStore(client, prefix, limits=MANY, replicas_ack=1)
         careful = replace(bench, services=replace(bench.services, store=store))
-        [job_id] = careful.admitted(voice())
+        [job_id] = bench.admitted(voice())
 
         done = careful.submit(Stage.VOICE, [job_id])
 
@@ -284,9 +292,12 @@ def test_nothing_is_sent_until_replicas_have_recorded_the_claim(
         assert simulator.ledger()["charges"] == []
         assert careful.job(job_id).state is State.QUEUED
         assert careful.store.timeline(job_id)[-1].reason == decisions.UNREPLICATED
-        hold = careful.store.flow_control.gate(careful.clock.now).hold_for(HoldReason.UNREPLICATED)
-        assert hold is not None
-        assert hold.until is not None
-        careful.clock.now = hold.until + 1
+        hold = unreplicated_hold(careful)
+        careful.clock.now = hold.since + 40
+        careful.admit()
+        careful.submit(Stage.VOICE, [job_id])
+        hold = unreplicated_hold(careful)
+        assert hold.until == pytest.approx(careful.clock.now + 20, abs=1)
+        careful.clock.now += 21
         careful.admit()
         assert bench.submit(Stage.VOICE, [job_id]).pending == [job_id]

@@ -15,6 +15,7 @@ from redis.exceptions import AuthenticationError, ResponseError
 from tests.acceptance.conftest import jobs, settled
 from tests.conftest import eventually
 from tests.security.broker.deployment import PROCESSES, Deployment, deployment, flower_shows
+from tests.support import composed
 from tests.support.messages import INTAKE_KEY, NAME, plain_client
 from voicequeue import ArchiveState, VoiceQueue
 
@@ -52,22 +53,38 @@ def test_the_doctor_reports_no_difference_for_processes_with_fewer_secrets(deplo
     assert deployment.rejected_commands() == []
 
 
-def test_no_secret_appears_in_a_command_line_or_a_log(deployment: Deployment) -> None:
-    """Neither the process's own nor another's; Valkey has none in its environment either."""
-    public = {
-        "MUSICAPI_BASE_URL",
-        "VOICEQUEUE_PUBLIC_URL",
-        "VOICEQUEUE_CALLBACK_ALLOWED_HOSTS",
-        "VOICEQUEUE_AUDIO_ALLOWED_HOSTS",
-    }
-    secrets = [text for name, value in deployment.secrets.items() if name not in public for text in value.split(":")]
+def test_no_secret_appears_in_a_command_line_an_environment_or_a_log(deployment: Deployment) -> None:
+    """Neither the process's own nor another's: `docker inspect` shows environments."""
+    secrets = [text for value in deployment.secrets.values() for text in value.split(":")]
     shown = [log.read_text() for log in deployment.logs.glob("*.log")]
     valkey = deployment.admin.info()["process_id"]
     shown += [Path(f"/proc/{pid}/cmdline").read_text() for pid in (*deployment.pids.values(), valkey)]
-    shown += [Path(f"/proc/{valkey}/environ").read_text()]
+    shown += [Path(f"/proc/{pid}/environ").read_text() for pid in (*deployment.pids.values(), valkey)]
 
-    assert len(shown) == 2 * len(PROCESSES) + 3
-    assert [text for text in secrets if len(text) > 10 and "/songs" not in text and text in "\n".join(shown)] == []
+    assert len(shown) == 3 * (len(PROCESSES) + 1)
+    assert len(long := [text for text in secrets if len(text) > 10]) > len(PROCESSES)
+    assert [text for text in long if text in "\n".join(shown)] == []
+
+
+def test_a_container_writes_neither_to_its_image_nor_to_its_home(deployment: Deployment) -> None:
+    """Its file system is read-only, but for volumes and a /tmp in memory."""
+    assert deployment.image.files() == deployment.files_before
+    assert not Path("/nowhere").exists()
+
+
+@pytest.mark.parametrize("service", PROCESSES)
+def test_the_healthcheck_of_each_service_passes_while_it_works(deployment: Deployment, service: str) -> None:
+    """By its very command, in its container; the ports differ here. A probe asks for the processes of its host."""
+    kind, *command = composed.services()[service]["healthcheck"]["test"]
+    env = deployment.environments[service]
+    ports = {"127.0.0.1:8000": f"127.0.0.1:{env['PORT']}", "127.0.0.1:5555": f"127.0.0.1:{env['FLOWER_PORT']}"}
+    for port, local in ports.items():
+        command = [argument.replace(port, local) for argument in command]
+
+    checked = deployment.execute(service, command)
+
+    assert (kind, checked.returncode) == ("CMD", 0), checked.stdout + checked.stderr
+    assert "config/probe.sh" not in command or checked.stdout.startswith(f"alive: {service}@")
 
 
 # ── what they forbid ──────────────────────────────────────────────────────────────────────────────
@@ -264,7 +281,7 @@ def test_operators_and_flower_can_inspect_the_workers(deployment: Deployment) ->
     name = next(iter(flower_shows(deployment, "workers")))
     env = deployment.environments["flower"]
     page = f"http://127.0.0.1:{env['FLOWER_PORT']}/worker/{name}"
-    shown = requests.get(page, auth=tuple(env["FLOWER_BASIC_AUTH"].split(":")), timeout=10)  # type: ignore[arg-type]
+    shown = requests.get(page, auth=tuple(deployment.secrets["FLOWER_BASIC_AUTH"].split(":")), timeout=10)  # type: ignore[arg-type]
     assert shown.status_code == 200
     assert "active_queues" in flower_shows(deployment, "workers")[name]
     assert deployment.rejected_commands() == []

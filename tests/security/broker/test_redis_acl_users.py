@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from tests.security.broker.deployment import admin_url, run_valkey
+from tests.security.broker.deployment import admin_url, make_secrets, run_valkey
 from tests.support.composed import ROOT
 from tests.support.jobs import voice
 from tests.support.messages import INTAKE_KEY, NAME, plain_client
@@ -39,8 +39,8 @@ TRAIL = "audit_log"
 def admin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     """Start a Valkey with these users as the compose file does; return an administrator's client."""
     home = tmp_path_factory.mktemp("valkey")
-    passwords = {f"VALKEY_{user.upper()}_PASSWORD": PASSWORD for user in USERS}
-    with run_valkey(home, passwords) as port, Redis.from_url(admin_url(home, port), decode_responses=True) as client:
+    make_secrets(home, **{f"VALKEY_{user.upper()}_PASSWORD": PASSWORD for user in USERS})
+    with run_valkey(home, {}) as port, Redis.from_url(admin_url(home, port), decode_responses=True) as client:
         yield client
 
 
@@ -289,7 +289,7 @@ def acl_file() -> Path:
 
 def test_users_without_a_password_do_not_exist(tmp_path: Path, acl_file: Path) -> None:
     """Those of producers and of monitoring are optional."""
-    passwords = {f"VALKEY_{user.upper()}_PASSWORD": PASSWORD for user in USERS[:4]}
-    with run_valkey(tmp_path, passwords) as port, Redis.from_url(admin_url(tmp_path, port)) as client:
+    make_secrets(tmp_path)
+    with run_valkey(tmp_path, {}) as port, Redis.from_url(admin_url(tmp_path, port)) as client:
         assert set(client.acl_users()) == {*USERS[:4], "admin", "default", "health"}
     assert all(f"user {user} " in acl_file.read_text() for user in USERS)

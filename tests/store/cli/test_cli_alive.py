@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import threading
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,14 +15,15 @@ import pytest
 from tests.store.conftest import Command
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.monitoring.consumption import CANCELLED, CONSUMED
+from workers.background import IdleProcess
 from workers.local.ports import free_port
 
 
-def send_heartbeat(store: JobStore, name: str = "w1", *, host: str = "", **facts: Any) -> None:
+def send_heartbeat(store: JobStore, facts: Mapping[str, Any] | None = None, *, name: str = "w1") -> None:
     """Send the heartbeat of a worker of this host that has just consumed `poll`, except for these facts."""
     now = time.time()
-    facts = {"host": host or socket.gethostname(), CONSUMED: {"poll": now}, **facts}
-    store.heartbeats["worker"].record(name, now, facts)
+    usual = {"host": socket.gethostname(), CONSUMED: {"poll": now}}
+    store.heartbeats["worker"].record(name, now, {**usual, **(facts or {})})
 
 
 def test_a_process_that_consumes_is_alive(command: Command, store: JobStore) -> None:
@@ -32,8 +37,8 @@ def test_a_process_that_consumes_is_alive(command: Command, store: JobStore) -> 
 
 def test_a_process_that_does_not_consume_fails_with_one_sentence(command: Command, store: JobStore) -> None:
     """Also if another host's worker consumes the queue."""
-    send_heartbeat(store, **{CONSUMED: {"poll": time.time() - 100}})
-    send_heartbeat(store, "w2", host="elsewhere")
+    send_heartbeat(store, {CONSUMED: {"poll": time.time() - 100}})
+    send_heartbeat(store, {"host": "elsewhere"}, name="w2")
 
     ended = command("alive", "--queue", "poll")
 
@@ -43,7 +48,7 @@ def test_a_process_that_does_not_consume_fails_with_one_sentence(command: Comman
 
 def test_a_host_without_a_process_fails(command: Command, store: JobStore) -> None:
     """A worker of another host is none."""
-    send_heartbeat(store, host="elsewhere")
+    send_heartbeat(store, {"host": "elsewhere"})
 
     ended = command("alive", "--queue", "poll", "--queue", "submit")
 
@@ -52,6 +57,25 @@ def test_a_host_without_a_process_fails(command: Command, store: JobStore) -> No
         "no running process of this host consumes the queue poll; "
         "no running process of this host consumes the queue submit\n"
     )
+
+
+def test_a_process_without_anything_to_do_is_alive_and_does_not_count_as_one_that_works(
+    command: Command, store: JobStore
+) -> None:
+    """A process `archive` without an archive; otherwise it would be restarted forever."""
+    stopping = threading.Event()
+
+    def facts(now: float) -> dict[str, Any]:
+        stopping.set()
+        return {"host": socket.gethostname(), CONSUMED: {"archive": now}}
+
+    process = IdleProcess(store.heartbeats["idle"], store.clock, "archive-1", facts)
+    process.send_heartbeat()
+
+    assert command("alive", "--queue", "archive").out == "alive: archive-1\n"
+    assert store.archive.counts(0.0).workers == 0
+    process.run_until(stopping, 60)
+    assert command("alive", "--queue", "archive").code == 1
 
 
 def test_without_redis_nothing_is_restarted(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,13 +90,13 @@ def test_without_redis_nothing_is_restarted(command: Command, monkeypatch: pytes
 
 def test_the_json_of_the_probe(command: Command, store: JobStore) -> None:
     """Scripts read what was checked and what is wrong."""
-    send_heartbeat(store, **{CANCELLED: ["poll"]})
+    send_heartbeat(store, {CANCELLED: ["poll"]})
 
     assert command("alive", "--json").json() == {
         "alive": False,
         "checked": True,
         "processes": ["w1"],
-        "problems": ["w1 does not consume the queue poll any more: its consumer was cancelled"],
+        "problems": ["w1 no longer consumes the queue poll: its consumer was cancelled"],
     }
 
 
@@ -83,3 +107,14 @@ def test_an_unknown_queue_is_wrong_usage(command: Command) -> None:
     assert ended.code == 2
     text = " ".join(ended.err.replace("│", " ").split())
     assert "the queues are submit, poll, intake, callbacks, archive" in text
+
+
+def test_the_url_may_be_in_a_file(command: Command, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the containers and services get it."""
+    send_heartbeat(store)
+    file = Path("redis_url")
+    file.write_text(os.environ["REDIS_URL"] + "\n", encoding="utf-8")
+    monkeypatch.delenv("REDIS_URL")
+    monkeypatch.setenv("REDIS_URL_FILE", str(file.resolve()))
+
+    assert command("alive").out == "alive: w1\n"

@@ -14,7 +14,7 @@ from config import flower
 from config.settings import Settings, load, setting_names
 from tests.support import composed
 from tests.support.composed import ROOT
-from tests.support.kubelet import Network, environment, required_keys
+from tests.support.kubelet import Network, secret_files, start
 from tests.support.kustomized import Manifest, containers, named
 from voicequeue.storage.celery_queues import consumed_by
 from workers.dependencies import build_callbacks
@@ -53,7 +53,7 @@ def test_kubernetes_runs_the_processes_of_the_procfile(base: list[Manifest]) -> 
     for name, line in procfile().items():
         expected = line.removeprefix("exec ").replace(f"{name}-$$@%h", f"{name}@%h")
         command = " ".join(_container(base, name)["command"])
-        assert (command.replace(" --concurrency 2", "") if name == "worker" else command) == expected
+        assert (command.replace(" --concurrency 4", "") if name == "worker" else command) == expected
 
 
 @pytest.mark.parametrize("process", ["worker", "callbacks", "archive"])
@@ -140,7 +140,8 @@ def secret(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return the content of the Secret, as docs/kubernetes.md has it made from `make secrets`."""
     folder = tmp_path_factory.mktemp("secrets")
     subprocess.run(["sh", str(ROOT / "config" / "secrets.sh")], cwd=folder, check=True, capture_output=True)
-    return {**composed.read_values(folder / ".env"), "MUSICAPI_KEY": "k" * 40}
+    files = {file.name: file.read_text(encoding="utf-8") for file in (folder / ".secrets").iterdir()}
+    return {**files, "MUSICAPI_KEY": "k" * 40}
 
 
 @pytest.mark.parametrize("process", sorted(SECRETS))
@@ -152,7 +153,7 @@ def test_every_process_starts_with_the_secrets_of_make_secrets(
         if name.startswith(("VOICEQUEUE_", "FLOWER_")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    variables = environment(_container(example, process), example, secret)
+    variables = start(named(example, "Deployment")[process], example, secret, tmp_path / "secrets")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
@@ -166,12 +167,18 @@ def test_every_process_starts_with_the_secrets_of_make_secrets(
         assert flower.load().logins() == [secret["FLOWER_BASIC_AUTH"]]
 
 
-def test_each_process_gets_the_secrets_that_it_needs_and_no_others(base: list[Manifest]) -> None:
+@pytest.mark.parametrize("process", sorted(SECRETS))
+def test_each_process_gets_the_secrets_that_it_needs_and_no_others(base: list[Manifest], process: str) -> None:
     """A compromised gateway exposes neither the MusicAPI key nor the keys of the storage."""
-    for name, expected in SECRETS.items():
-        variables = _container(base, name)["env"]
-        by_reference = {v["name"] for v in variables if "secretKeyRef" in v.get("valueFrom", {})}
-        assert (name, by_reference) == (name, expected)
+    variables, files = _container(base, process)["env"], secret_files(_pod(base, process))
+    optional = {v["name"] for v in variables if v.get("valueFrom", {}).get("secretKeyRef", {}).get("optional")}
+
+    assert set(files) | optional == SECRETS[process]
+    assert set(files) & optional == set()
+    assert {v["name"]: v.get("value") for v in variables if v["name"].endswith("_FILE")} == {
+        f"{name}_FILE": f"/run/secrets/{name}" for name in files
+    }
+    assert all(key in (name, f"REDIS_URL_{USERS[process].upper()}") for name, key in files.items())
 
 
 def test_no_secret_is_in_a_manifest(base: list[Manifest], example: list[Manifest]) -> None:
@@ -179,31 +186,31 @@ def test_no_secret_is_in_a_manifest(base: list[Manifest], example: list[Manifest
     secret = (setting_names() - setting_names(include_secret=False)) | {"REDIS_URL", "FLOWER_BASIC_AUTH"}
     for manifests in (base, example):
         assert named(manifests, "Secret") == {}
-        for manifest in named(manifests, "ConfigMap").values():
-            assert not set(manifest["data"]) & secret
+        assert not {name for settings in named(manifests, "ConfigMap").values() for name in settings["data"]} & secret
         for name in procfile():
-            plain = {v["name"]: v["value"] for v in _container(manifests, name)["env"] if "value" in v}
-            assert set(plain) & secret <= {"REDIS_URL"}
-            assert "$(VALKEY_PASSWORD)" in plain.get("REDIS_URL", "$(VALKEY_PASSWORD)")
+            assert not {v["name"] for v in _container(manifests, name)["env"] if "value" in v} & secret
 
 
 def test_every_setting_of_the_manifests_exists_and_reaches_every_process(example: list[Manifest]) -> None:
     """A typing error would leave the default in effect."""
-    known = setting_names() | {f"FLOWER_{name.upper()}" for name in flower.FlowerSettings.model_fields}
+    existing = setting_names() | {f"FLOWER_{name.upper()}" for name in flower.FlowerSettings.model_fields}
+    maps = named(example, "ConfigMap")
     for name in procfile():
         container = _container(example, name)
         assert container["envFrom"] == [{"configMapRef": {"name": "settings"}}]
-        assert {v["name"] for v in container["env"]} - known <= {
-            "VALKEY_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "TMPDIR",
-        }  # fmt: skip
-    assert set(named(example, "ConfigMap")["settings"]["data"]) <= known
+        names = {v["name"].removesuffix("_FILE") for v in container["env"]}
+        assert names - existing <= {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "TMPDIR"}
+    assert set(maps["settings"]["data"]) | set(maps["webhooks"]["data"]) <= existing
 
 
 def test_the_documentation_names_every_key_of_the_secrets(base: list[Manifest], example: list[Manifest]) -> None:
     """A missing key keeps a pod from starting."""
     page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    pods = [manifest["spec"]["template"]["spec"] for manifest in (*base, *example) if containers(manifest)]
+    keys = {key for pod in pods for key in secret_files(pod).values()}
 
-    assert {key for key in required_keys(base) | required_keys(example) if f"`{key}`" not in page} == set()
+    assert len(keys) == 11
+    assert {key for key in keys if f"`{key}`" not in page} == set()
 
 
 # ── permissions ───────────────────────────────────────────────────────────────────────────────────
@@ -232,7 +239,7 @@ def test_a_pod_has_no_privileges_that_its_process_does_not_need(example: list[Ma
 
 def test_pods_run_as_the_user_of_the_image(base: list[Manifest]) -> None:
     """The folders of the image belong to it."""
-    [user] = re.findall(r"--uid (\d+) voicequeue", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    [user] = re.findall(r"^USER (\d+):", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
 
     assert {_pod(base, name)["securityContext"]["runAsUser"] for name in procfile()} == {int(user)}
 
@@ -274,7 +281,7 @@ def test_only_our_processes_reach_valkey_and_nothing_else_is_reached(example: li
 def test_processes_that_request_urls_of_callers_reach_the_internet_only(
     example: list[Manifest], process: str, address: str, is_reached: bool
 ) -> None:
-    """The metadata of the cloud and the services of the cluster are out of reach, whatever a caller names."""
+    """The metadata of the cloud and the services of the cluster are out of reach for any URL of a caller."""
     assert Network(example).reaches(process, address, 443) is is_reached
 
 
@@ -317,18 +324,12 @@ def test_valkey_has_the_files_and_the_users_of_the_compose_file(example: list[Ma
     assert container["image"] == service["image"]
     assert container["command"][:3] == service["command"][:3]
     assert container["startupProbe"]["exec"]["command"] == service["healthcheck"]["test"][1:]
-    assert {v["name"] for v in container["env"]} == set(service["environment"])
+    assert {v["name"].removesuffix("_FILE") for v in container["env"]} == {
+        name.removesuffix("_FILE") for name in service["environment"]
+    }
     for name, text in files.items():
         assert text in {path.read_text(encoding="utf-8") for path in (ROOT / "config").rglob(name)}
     assert {"valkey.conf", "start.sh", "users.acl", "admin.sh"} == set(files)
     [claim] = stateful_set["spec"]["volumeClaimTemplates"]
     assert {"name": claim["metadata"]["name"], "mountPath": "/data"} in container["volumeMounts"]
     assert container["command"][3:5] == ["--dir", "/data"]
-
-
-def test_valkey_refuses_new_jobs_before_kubernetes_kills_it(example: list[Manifest]) -> None:
-    """Its own limit leaves as much again for rewriting the append-only file."""
-    [container] = containers(named(example, "StatefulSet")["valkey"])
-    [own] = re.findall(r"--maxmemory (\d+)gb", " ".join(container["command"]))
-
-    assert int(container["resources"]["limits"]["memory"].removesuffix("Gi")) >= 2 * int(own)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from config.settings import Settings
 from tests.support.composed import ROOT
-from tests.support.kustomized import Manifest, named
+from tests.support.kustomized import Manifest, containers, named
 from tests.support.promtool import MISSING, executable
 
 #: 60 of 100 jobs in flight, 500 queued, and three hours of work; two gateways report the same.
@@ -111,11 +112,18 @@ def test_workers_are_never_scaled_to_zero(scaling: dict[str, Any], example: list
     assert scaling["scaleTargetRef"]["name"] == "worker"
 
 
-def test_the_workers_of_the_maximum_suffice_for_a_full_limit(scaling: dict[str, Any]) -> None:
-    """The triggers reach the maximum only with more jobs in flight than the example allows."""
+def test_a_worker_can_request_something_for_each_of_its_jobs_at_once(
+    scaling: dict[str, Any], example: list[Manifest]
+) -> None:
+    """With all slots in use, no order waits for a free request. The maximum suffices for the limit of the example."""
     [jobs] = [trigger for trigger in scaling["triggers"] if trigger["name"] == "jobs"]
+    [container] = containers(named(example, "Deployment")["worker"])
+    children = int(container["command"][container["command"].index("--concurrency") + 1])
+    per_worker = float(jobs["metadata"]["threshold"])
+    limit = int(named(example, "ConfigMap")["settings"]["data"]["VOICEQUEUE_MAX_IN_FLIGHT"])
 
-    assert ceil(200 / float(jobs["metadata"]["threshold"])) <= scaling["maxReplicaCount"]
+    assert per_worker <= children * Settings(_env_file=None).upstream_concurrency
+    assert ceil(limit / per_worker) <= scaling["maxReplicaCount"]
 
 
 def test_prometheus_scrapes_the_service_and_not_each_gateway(example: list[Manifest]) -> None:

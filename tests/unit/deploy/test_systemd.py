@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,6 @@ import pytest
 
 from config.settings import Settings, setting_names
 from tests.support.composed import ROOT
-from voicequeue.storage.celery_queues import consumed_by
 from workers.dependencies import build_callbacks
 from workers.gateway.serving import SHUTDOWN_TIMEOUT_S
 from workers.local.stack import procfile
@@ -39,6 +39,9 @@ CREDENTIALS = {
     "web": {"REDIS_URL", "VOICEQUEUE_SECRET", "VOICEQUEUE_CALLBACK_SECRET"},
     "flower": {"REDIS_URL", "FLOWER_BASIC_AUTH"},
 }
+
+#: The longest time that `voicequeue alive` takes (seconds).
+ANSWER_S = 5
 
 #: The highest exposure that systemd-analyze may report: 0 is none, 10 everything.
 EXPOSURE_MAX = 1.5
@@ -80,7 +83,7 @@ def _analyze(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def _instances() -> list[str]:
     """Return the names of all units, templates with an instance."""
     files = [file.name for file in SYSTEMD.iterdir() if file.is_file()]
-    return sorted(name.replace("@.", "@worker." if "alive" in name or "restart" in name else "@1.") for name in files)
+    return sorted(name.replace("@.", "@worker-1." if "alive" in name or "restart" in name else "@1.") for name in files)
 
 
 # ── systemd ───────────────────────────────────────────────────────────────────────────────────────
@@ -128,7 +131,7 @@ def test_a_unit_runs_the_process_of_the_procfile(process: str) -> None:
 
     assert unit["ExecStart"] == [f"/opt/voicequeue/.venv/bin/{expected}"]
     assert unit["Restart"] == ["always"]
-    assert _directives(str(SANDBOX))["StartLimitIntervalSec"] == ["0"]
+    assert unit["StartLimitIntervalSec"] == ["0"]
     assert _directives(str(SANDBOX))["PartOf"] == unit["WantedBy"] == ["voicequeue.target"]
 
 
@@ -146,26 +149,38 @@ def test_a_worker_gets_more_time_to_stop_than_a_post_may_take() -> None:
 
 
 @pytest.mark.parametrize("process", ["worker", "callbacks", "archive"])
-def test_the_check_of_a_process_watches_all_of_its_queues(process: str) -> None:
-    """A queue that no check watches could stop unnoticed."""
-    check = _directives("voicequeue-alive@.service")
-    own = SYSTEMD / f"voicequeue-alive@{process}.service.d" / "queues.conf"
-    settings = check["Environment"] + (_directives(str(own))["Environment"] if own.exists() else [])
-    queues = [value for value in settings if value.startswith('"QUEUES=')][-1].replace("%i", process)
+def test_a_process_is_checked_while_it_runs(process: str) -> None:
+    """Starting and stopping it starts and stops the check, which finds it by its name."""
+    unit, check = _directives(UNITS[process]), _directives("voicequeue-alive@.service")
 
-    assert queues == '"QUEUES=' + " ".join(f"--queue {name}" for name in consumed_by(process)) + '"'
-    assert check["ExecStart"] == ["/opt/voicequeue/.venv/bin/voicequeue alive $QUEUES"]
+    assert unit["Wants"] == unit["PropagatesStopTo"] == [f"voicequeue-alive@{process}-%i.timer"]
+    assert check["ExecStart"] == ["/opt/voicequeue/.venv/bin/voicequeue alive --name %i@%H"]
+    assert f" -n {process}-%i@%%h " in unit["ExecStart"][0]
+
+
+def test_three_failed_checks_in_a_row_restart_a_process_and_checks_that_pass_never_do() -> None:
+    """A process may miss a heartbeat. The third failure reaches the limit of starts, which the timer alone does not."""
+    check, timer = _directives("voicequeue-alive@.service"), _directives("voicequeue-alive@.timer")
+    [burst], [interval_s] = map(int, check["StartLimitBurst"]), map(int, check["StartLimitIntervalSec"])
+    longest_failures_s = burst * (int(check["RestartSec"][0]) + ANSWER_S)
+
+    assert burst == 3
+    assert longest_failures_s < interval_s < burst * int(timer["OnUnitInactiveSec"][0])
+    assert check["Restart"] == ["on-failure"]
     assert check["OnFailure"] == ["restart-voicequeue@%i.service"]
 
 
-def test_a_failed_check_restarts_gently_and_only_processes_that_run() -> None:
+def test_a_failed_check_restarts_its_process_gently_and_only_if_it_runs(tmp_path: Path) -> None:
     """A process that an operator stopped stays stopped, and a restart is never a kill."""
+    (tmp_path / "systemctl").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "systemctl").chmod(0o755)
     [command] = _directives("restart-voicequeue@.service")["ExecStart"]
+    words = shlex.split(command.replace("$$", "$").replace("%%", "%").replace("%i", "callbacks-2"))
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
 
-    assert command == "systemctl try-restart voicequeue-%i@*.service"
-    assert {UNITS[process].replace("@.", "@*.") for process in ("worker", "callbacks", "archive")} == {
-        command.split()[-1].replace("%i", process) for process in ("worker", "callbacks", "archive")
-    }
+    output = subprocess.run(words, env=env, check=True, capture_output=True, text=True).stdout
+
+    assert output == "try-restart voicequeue-callbacks@2.service\n"
 
 
 # ── settings and secrets ──────────────────────────────────────────────────────────────────────────

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from mkdocs.exceptions import PluginError
 
+from benchmarks import sizing
 from config import reference, site
 from config.settings import setting_names
 from voicequeue.domain.states import CANCELLING_TRANSITIONS, SHARED_VOICE_TRANSITIONS, TRANSITIONS, State
@@ -61,6 +62,15 @@ def test_the_reference_names_every_column_of_a_file_once() -> None:
     cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
 
     assert sorted(re.findall(r"`([^`]+)`", " ".join(cells))) == sorted([*JOB_COLUMNS, *SONG_COLUMNS, "metadata.*"])
+
+
+def test_the_arithmetic_of_scaling_is_that_of_the_benchmarks() -> None:
+    """`python -m benchmarks.sizing` prints the same figures for the same load."""
+    rows = [sizing.needs(jobs, sizing.Load()) for jobs in (10_000, 1_000_000)]
+    expected = [f"| {name} | {rows[0][name]} | {rows[1][name]} |" for name in rows[0]]
+    table = (DOCS / "scaling.md").read_text(encoding="utf-8").partition("| jobs a day |")[2].partition("\n\n")[0]
+
+    assert table.splitlines()[2:] == expected
 
 
 # ── the settings ──────────────────────────────────────────────────────────────────────────────────

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.project import language
 
 ROOT = Path(__file__).parents[3]
-SUFFIXES = {".py", ".lua", ".md", ".yml", ".html", ".js"}
+SUFFIXES = {".py", ".lua", ".md", ".yml", ".html", ".js", ".yaml", ".service"}
 
 #: Everything that people read, besides the history of changes.
 PLACES = (
@@ -17,6 +17,7 @@ PLACES = (
     "tasks",
     "workers",
     "config",
+    "deploy",
     "simulator",
     "benchmarks",
     "tests",

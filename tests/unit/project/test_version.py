@@ -110,8 +110,8 @@ def test_a_build_without_git_has_the_version_that_it_is_given(source: Path) -> N
 
 def test_a_source_package_builds_the_very_wheel(source: Path) -> None:
     """With the same version and bytes, at another time and in another folder."""
-    given = {BUILD_VARIABLE: f"{RELEASE}.dev0+g1234abcd", "SOURCE_DATE_EPOCH": "1790000000"}
-    packed, wheel = build(source, "sdist", **given), build(source, "wheel", **given)
+    environment = {BUILD_VARIABLE: f"{RELEASE}.dev0+g1234abcd", "SOURCE_DATE_EPOCH": "1790000000"}
+    packed, wheel = build(source, "sdist", **environment), build(source, "wheel", **environment)
     unpacked = source.parent / "unpacked"
     shutil.unpack_archive(packed, unpacked, filter="data")
 

@@ -1,4 +1,4 @@
-"""Which processes consume their queues, by what they report with their heartbeats."""
+"""Consumption of queues, as processes report it with their heartbeats."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Process:
     def __post_init__(self) -> None:
         self.log = Consumption(lambda: self.now)
         self.log.start(self.queues)
-        self.facts = self.log.facts(START + self.now)
+        self.facts = self.log.facts(self.queues, START + self.now)
 
     def run(self, seconds: int, **loop: Any) -> ProcessHeartbeat:
         """Turn the event loop and send a heartbeat for each second; return the last one."""
         for _ in range(seconds):
             self.now += 1
             self.turn(**loop)
-            self.facts = self.log.facts(START + self.now)
+            self.facts = self.log.facts(self.queues, START + self.now)
         return ProcessHeartbeat("worker", self.name, START + self.now, self.facts)
 
     def turn(self, *, active: tuple[str, ...] | None = None, is_full: bool = False, is_answered: bool = True) -> None:
@@ -101,7 +101,7 @@ def test_a_consumer_that_was_cancelled_is_found_at_once_and_named() -> None:
 
     worker = process.run(1, active=("submit", "intake"))
 
-    assert problems(worker) == ["w1@host does not consume the queue poll any more: its consumer was cancelled"]
+    assert problems(worker) == ["w1@host no longer consumes the queue poll: its consumer was cancelled"]
     assert problems(process.run(1)) == []
 
 

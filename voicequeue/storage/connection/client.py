@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from redis import Connection, ConnectionPool, Redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelConnectionPool
+from redis.sentinel import SentinelConnectionPool
 
 from voicequeue.storage.connection.format_check import checked_on_connect
 from voicequeue.storage.connection.redis_url import RedisAddress, parse_redis_url
@@ -20,6 +18,7 @@ from voicequeue.storage.connection.refusals import (
     SecurePrimaryConnection,
 )
 from voicequeue.storage.connection.retry import TimedRetry
+from voicequeue.storage.connection.sentinels import Sentinels
 
 #: The Redis of a queue whose user names none.
 DEFAULT_URL = "redis://localhost:6379/0"
@@ -41,9 +40,6 @@ _TCP_OPTIONS: Mapping[str, int] = {
 KEEPALIVE_OPTIONS: Mapping[int, int] = {
     getattr(socket, name): value for name, value in _TCP_OPTIONS.items() if hasattr(socket, name)
 }
-
-#: How long a sentinel may take to accept a connection and to answer (seconds), before the next one is asked.
-SENTINEL_TIMEOUT_S = 1.0
 
 
 def connect(url: str, *, wait_s: float = 0.0, prefix: str | None = None) -> Redis:
@@ -86,21 +82,5 @@ def connection_pool(
         return ConnectionPool(host=host, port=port, connection_class=adapt(kind), **options)
     managed = PrimaryConnection if address.tls is None else SecurePrimaryConnection
     return SentinelConnectionPool(  # type: ignore[no-untyped-call]  # redis-py has no types here
-        address.primary, _sentinels(address), connection_class=adapt(managed), **options
-    )
-
-
-def _sentinels(address: RedisAddress) -> Sentinel:
-    """Return the client of the sentinels, which asks one after the other."""
-    return Sentinel(  # type: ignore[no-untyped-call]  # as above
-        address.hosts,
-        sentinel_kwargs={
-            "username": address.sentinel_username,
-            "password": address.sentinel_password,
-            "socket_connect_timeout": SENTINEL_TIMEOUT_S,
-            "socket_timeout": SENTINEL_TIMEOUT_S,
-            "protocol": 2,
-            "retry": Retry(NoBackoff(), 0),
-            **({} if address.tls is None else {"ssl": True, **address.tls}),
-        },
+        address.primary, Sentinels(address), connection_class=adapt(managed), **options
     )

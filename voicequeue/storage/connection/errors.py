@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from redis.exceptions import ResponseError
 
 from voicequeue.errors import StoreUnavailableError
+from voicequeue.storage.connection.problems import ConnectionProblem
 from voicequeue.storage.connection.refusals import RedisRefusalError
 from voicequeue.storage.connection.retry import PERMANENT, UNREACHABLE
 
@@ -19,6 +20,8 @@ def translated_errors() -> Iterator[None]:
     started_at = time.monotonic()
     try:
         yield
+    except ConnectionProblem as error:
+        raise StoreUnavailableError(f"Redis cannot be used: {error}") from error
     except PERMANENT as error:
         raise StoreUnavailableError(f"Redis refuses: {type(error).__name__}") from error
     except RedisRefusalError as error:

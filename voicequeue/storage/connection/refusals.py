@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from socket import socket
+from ssl import SSLError
 from typing import Any, Final
 
 from redis import Connection, SSLConnection
@@ -22,8 +24,12 @@ from redis.exceptions import (
     ResponseError,
     TryAgainError,
 )
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
 from redis.sentinel import SentinelManagedConnection
 
+from voicequeue.storage.connection.problems import CLOSED, require_usable, tls_error, tls_errors
 from voicequeue.storage.connection.silence import Suspicious
 
 #: The codes of such errors, and how an operator ends them.
@@ -88,12 +94,46 @@ class _ClosedByRefusals(Suspicious):
             raise
 
 
-class PlainConnection(_ClosedByRefusals, Connection):
+class _ToQueue(Suspicious):
+    def on_connect_check_health(self, check_health: bool = True) -> None:
+        """Log in and select the database. Raises UnusableServerError for a Cluster and for a sentinel."""
+        super().on_connect_check_health(check_health)
+        try:
+            self.send_command("HELLO", check_health=False)
+            reply = self.read_response()
+        except ResponseError:  # no right, or a proxy that does not know the command
+            return
+        require_usable(reply, self.host, self.port)
+
+
+class PlainServerConnection(_ClosedByRefusals, Connection):
     """A connection that is closed by a refusal."""
 
 
-class SecureConnection(_ClosedByRefusals, SSLConnection):
-    """A TLS connection that is closed by a refusal."""
+class SecureServerConnection(_ClosedByRefusals, SSLConnection):
+    """A TLS connection that is closed by a refusal, and says why TLS failed."""
+
+    def _wrap_socket_with_ssl(self, sock: socket) -> Any:
+        with tls_errors(self.host, self.port):
+            return super()._wrap_socket_with_ssl(sock)
+
+    def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        """Open the connection. Raises TlsError also for an alert after the handshake: that the server requires a
+        certificate."""
+        try:
+            super().connect_check_health(*args, **kwargs)
+        except RedisConnectionError as error:
+            if isinstance(error.__context__, SSLError) and not isinstance(error.__context__, CLOSED):
+                raise tls_error(self.host, self.port, error.__context__) from None
+            raise
+
+
+class PlainConnection(_ToQueue, PlainServerConnection):
+    """A connection to a server that can keep a queue."""
+
+
+class SecureConnection(_ToQueue, SecureServerConnection):
+    """A TLS connection to a server that can keep a queue."""
 
 
 class _ToPrimary(SentinelManagedConnection):

@@ -20,6 +20,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, BusyLoadingError, ConnectionError, TimeoutError
 from redis.retry import Retry
 
+from voicequeue.storage.connection.problems import ConnectionProblem, UnusableServerError
 from voicequeue.storage.connection.refusals import RedisRefusalError
 
 log = logging.getLogger("voicequeue")
@@ -30,7 +31,7 @@ T = TypeVar("T")
 UNREACHABLE = (ConnectionError, TimeoutError, BusyLoadingError, RedisRefusalError)
 
 #: Those of them that a retry does not solve.
-PERMANENT = (AuthenticationError, AuthorizationError)
+PERMANENT = (AuthenticationError, AuthorizationError, UnusableServerError)
 
 #: Every call is retried for this long (seconds): a lost connection, a quick restart.
 MIN_RETRY_S = 0.5
@@ -50,13 +51,21 @@ class _Call:
         now = time.monotonic()
         if not self.is_logged and self.started_at + MIN_RETRY_S <= now < self.give_up:
             self.is_logged = True
-            problem = f"refuses ({error})" if isinstance(error, RedisRefusalError) else "does not answer"
-            log.warning("Redis %s; trying for up to %.0f s more", problem, self.give_up - now)
+            log.warning("Redis %s; trying for up to %.0f s more", _problem(error), self.give_up - now)
 
     def answered(self) -> None:
         """Log that Redis answers again, if its failure was logged."""
         if self.is_logged:
             log.info("Redis answers again, after %.0f s", time.monotonic() - self.started_at)
+
+
+def _problem(error: Exception) -> str:
+    match error:
+        case RedisRefusalError():
+            return f"refuses ({error})"
+        case ConnectionProblem():
+            return f"cannot be used ({error})"
+    return "does not answer"
 
 
 class _Thread(threading.local):

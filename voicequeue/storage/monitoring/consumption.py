@@ -20,7 +20,7 @@ STALLED_AFTER_S = 60.0
 #: Redis answered its read, with a message or without, or it had as many messages as it may hold.
 CONSUMED = "consumed"
 
-#: The fact of a process: those of these queues that have no consumer any more.
+#: The fact of a process: those of these queues whose consumer was cancelled.
 CANCELLED = "cancelled"
 
 #: The fact of a process: since when it sends heartbeats without a gap. What it could not consume before does not count.
@@ -45,7 +45,7 @@ class StalledConsumer:
 
     def __str__(self) -> str:
         if self.is_cancelled:
-            return f"{self.process.name} does not consume the queue {self.queue} any more: its consumer was cancelled"
+            return f"{self.process.name} no longer consumes the queue {self.queue}: its consumer was cancelled"
         return f"{self.process.name} has not consumed the queue {self.queue} for {self.idle_s:,.0f} s"
 
 

@@ -143,7 +143,8 @@
 --   format         hash    version: the format of the queue; oldest_reader: the oldest format that a release has to know to
 --                          use it (lib/format.lua, docs/upgrading.md)
 --   heartbeats     zset    worker names; score = last heartbeat; callbacks:heartbeats, archive:heartbeats and
---                          gateway:heartbeats: of the processes that deliver callbacks, archive songs, serve HTTP
+--                          gateway:heartbeats: of the processes that deliver callbacks, archive songs, serve HTTP;
+--                          idle:heartbeats: of processes `archive` without an archive
 --   heartbeats:facts hash  by worker name, JSON: its facts, such as when it last consumed each queue
 --                          (voicequeue/storage/monitoring/consumption.py); callbacks:heartbeats:facts, …
 --   replication_marker string empty; written before a process waits for replicas, so that there is something to wait for

@@ -1,0 +1,48 @@
+"""Workers whose connections to Redis the network forgets, without a word to either side."""
+
+from __future__ import annotations
+
+from redis import Redis
+
+from tests.acceptance.conftest import Build, jobs, settled, verified_states
+from tests.conftest import eventually
+from tests.support.forgetting import forgetting_proxy
+from voicequeue import State
+from voicequeue.storage.heartbeats import ProcessHeartbeat
+from voicequeue.storage.job_store import JobStore
+from voicequeue.storage.monitoring.consumption import consumed_queues
+
+#: The longest time without consumption (seconds).
+RESUMES_WITHIN_S = 30.0
+
+
+def test_a_worker_whose_connections_are_all_forgotten_consumes_again_within_30_s(build: Build) -> None:
+    """Nothing is lost or charged twice, and its heartbeats report how long it has consumed nothing."""
+    system = build(workers=0)
+    with forgetting_proxy(system.redis_url) as proxy, Redis.from_url(system.redis_url, decode_responses=True) as redis:
+        system.stack.use_redis(proxy.url)
+        system.workers.extend(system.stack.start_workers(1))
+        store = JobStore(redis)
+
+        def worker() -> ProcessHeartbeat:
+            return store.heartbeats["worker"].alive(store.clock() - 60)[0]
+
+        with system.queue() as queue:
+            queue.enqueue_many(jobs(3, "before"))
+            eventually(lambda: settled(queue, "before"), within_s=60)
+            proxy.forget()
+            longest_idle_s = 0.0
+            queue.enqueue_many(jobs(3))
+
+            def is_consumed() -> bool:
+                nonlocal longest_idle_s
+                longest_idle_s = max(longest_idle_s, *consumed_queues(worker()).values())
+                states = queue.batch("voices").states
+                return states[State.QUEUED] + states[State.ADMITTED] == 0
+
+            eventually(is_consumed, within_s=RESUMES_WITHIN_S)
+            eventually(lambda: settled(queue), within_s=60)
+            spent = sum(job.credits for job in queue.jobs(batch="before"))
+
+    assert 2 < longest_idle_s < RESUMES_WITHIN_S
+    verified_states(system, 3, spent_elsewhere=spent)
