@@ -42,6 +42,18 @@ PROCESSES = {
     "flower": "flower",
 }
 
+#: Intervals at which a busy machine loses no time with polls and repeated messages.
+PACE = {
+    "VOICEQUEUE_POLL_MIN_INTERVAL_S": "1",
+    "VOICEQUEUE_POLL_MAX_INTERVAL_S": "1.5",
+    "VOICEQUEUE_MAINTENANCE_INTERVAL_S": "1",
+    "VOICEQUEUE_OVERDUE_AFTER_S": "8",
+    "VOICEQUEUE_TASK_CHUNK_SIZE": "25",
+    "VOICEQUEUE_UPSTREAM_RESPONSE_TIMEOUT_S": "5",
+    "VOICEQUEUE_SUBMIT_LEASE_S": "15",
+    "VOICEQUEUE_INITIAL_IN_FLIGHT": "150",
+}
+
 #: Jobs that the producer enqueues at once.
 BURST = 5
 
@@ -60,8 +72,8 @@ class Rolling(Run):
 
     def start_simulator(self) -> str:
         """Start an upstream without faults that takes its time; return the URL of its controls."""
-        healthy = {**dials(self.seed, webhooks=True), **without_faults(), "clip_failure": 0, "latency_s": 0.15}
-        _, control = self.stack.start_simulator({**healthy, "voice_s": 1, "music_s": 2})
+        healthy = {**dials(self.seed, webhooks=True), **without_faults(), "clip_failure": 0, "clip_stall": 0}
+        _, control = self.stack.start_simulator({**healthy, "latency_s": 0.15, "webhook": "once"})
         return control
 
     def start_workers(self) -> list[str]:
@@ -174,7 +186,7 @@ def run(
     """Run once in the folder `home`; return the findings."""
     receiver = CallbackReceiver(ENV["VOICEQUEUE_SECRET"], seed=seed, bad=0.0)
     deployments = Deployments(home / "current", unpack_previous(home / "previous"))
-    env = {**ENV, "VOICEQUEUE_UPSTREAM_RESPONSE_TIMEOUT_S": "5", "VOICEQUEUE_SUBMIT_LEASE_S": "15"}
+    env = {**ENV, **PACE}
     if "archive" in processes:
         env |= {
             "VOICEQUEUE_ARCHIVE_URL": f"file://{home}/songs",

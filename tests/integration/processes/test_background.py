@@ -59,9 +59,12 @@ def test_a_worker_exits_after_its_queue_was_upgraded_beyond_it(
     monkeypatch.setattr(state, "should_stop", None)
     stamp = FormatStamp(store._space)
 
+    def step() -> None:
+        store.admit(0.0)
+
     def loop() -> None:
         for attempt in count():
-            run_safely(lambda: store.admit(0.0))
+            run_safely(step)
             stamp.raise_to(StoreFormat(2, 2))
             assert attempt < 1
 
