@@ -28,5 +28,6 @@ def test_a_message_waits_for_a_worker_that_knows_the_format(store: JobStore, mon
     with pytest.raises(Reject) as caught:
         app.tasks[ENQUEUE_TASK].run({"audio_url": "https://recordings.example/1.wav"})
 
-    assert caught.value.requeue
+    rejection: Any = caught.value
+    assert rejection.requeue
     assert store.rejected_messages.count() == 0
