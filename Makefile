@@ -12,10 +12,10 @@ PROMTOOL := .venv/.promtool
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up secrets test docs screenshots torture check bench dist version lock clean
+.PHONY: help setup demo up secrets test docs screenshots torture rolling release-fixture check bench dist version lock clean
 
 help:  ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Create .venv with the versions pinned in requirements.lock
 
@@ -64,6 +64,12 @@ screenshots: $(READY) $(BROWSER)  ## Retake the screenshots in docs/images
 
 torture: $(READY)  ## Kill processes at random, then audit jobs and charges: SECONDS=180 SEED=7 FAILOVERS=1 HOSTS=1
 	@$(BIN)/python -m tests.tools.$(if $(HOSTS),hosts,torture) --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(if $(FAILOVERS),--failovers)
+
+rolling: $(READY)  ## Restart each process under load, each time with the other release: ROUNDS=10 JOBS=2000 SEED=1
+	@$(BIN)/python -m tests.tools.rolling --rounds $(or $(ROUNDS),1) --jobs $(or $(JOBS),300) $(if $(SEED),--seed $(SEED))
+
+release-fixture: $(READY)  ## Renew tests/releases, the previous release, from a tag: TAG=v0.1.0
+	@$(BIN)/python -m tests.tools.release_fixture $(TAG)
 
 check: $(READY)  ## Run the linter, the format check and the type checker
 	$(BIN)/ruff check .

@@ -11,10 +11,24 @@ from typing import Any
 
 from flower import views  # type: ignore[import-untyped]
 from kombu.transport.redis import PRIORITY_STEPS, Channel
+from redis.exceptions import RedisError
 
 from config.settings import settings
+from voicequeue.errors import StoreFormatError
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.connection.keyspace import celery_root
+
+
+def require_usable_store() -> None:
+    """End this process with one sentence if its release must not use the queue. Raises SystemExit."""
+    configured = settings()
+    with connect(configured.redis_url, prefix=configured.prefix) as redis:
+        try:
+            redis.ping()
+        except StoreFormatError as error:
+            raise SystemExit(str(error)) from None
+        except RedisError:  # it is checked again when Redis answers
+            return
 
 
 def install() -> None:
@@ -36,7 +50,7 @@ class Broker:
 def _read_queues(names: list[str]) -> list[dict[str, Any]]:
     configured = settings()
     root = celery_root(configured.prefix)
-    with connect(configured.redis_url) as redis, redis.pipeline(transaction=False) as pipe:
+    with connect(configured.redis_url, prefix=configured.prefix) as redis, redis.pipeline(transaction=False) as pipe:
         for name in names:
             for priority in PRIORITY_STEPS:
                 pipe.llen(root + (f"{name}{Channel.sep}{priority}" if priority else name))

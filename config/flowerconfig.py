@@ -21,6 +21,7 @@ basic_auth = _configured.logins()
 url_prefix = _configured.url_prefix.strip("/")
 read_only = _configured.read_only
 
+flowerbroker.require_usable_store()
 flowerbroker.install()
 flowerguard.install(_configured.accepted_hosts())
 

@@ -21,7 +21,13 @@ from tasks.enqueue import ENQUEUE_TASK, HiddenArguments, MessageRejected, enqueu
 from tasks.poll import poll_orders
 from tasks.submit import submit_orders
 from voicequeue.domain.stage import Stage
-from voicequeue.errors import BudgetExceededError, ErasedError, InvalidJobError, KeyConflictError
+from voicequeue.errors import (
+    BudgetExceededError,
+    ErasedError,
+    InvalidJobError,
+    KeyConflictError,
+    StoreUnavailableError,
+)
 
 #: Submit tasks are never redelivered after a crash: maintenance reconciles their jobs from the records.
 SUBMIT: dict[str, Any] = {"acks_late": False, "reject_on_worker_lost": False, "retry_on_worker_lost": False}
@@ -95,7 +101,7 @@ def _register_intake(app: Celery, services: Callable[[], TaskContext]) -> None:
         try:
             store = services().store
             return enqueue_or_reject(store, args, kwargs, message_id=self.request.id or "", now=store.clock())
-        except RedisError as error:
+        except (RedisError, StoreUnavailableError) as error:
             # A failed task is acknowledged and its message lost, so the message is requeued instead.
             # The text of a Redis error is not logged: it may quote the job.
             time.sleep(REQUEUE_DELAY_S)

@@ -47,6 +47,12 @@ CLAIM_EXPIRED = "the claim expired before anything was sent"
 #: A failover would forget the claim, and the order would be sent again.
 UNREPLICATED = "too few replicas of Redis have recorded its claim; nothing was sent"
 
+#: The order would not be what was asked for.
+NEWER_RELEASE = "it has content of a newer release of voicequeue; nothing was sent"
+
+#: The time (seconds) for which such a job rests, so that workers of that release find it.
+NEWER_RELEASE_REST_S = 10.0
+
 
 def accepted(claim: SubmitClaim, task_id: str, now: float, poll_in: float, model: str = "") -> Transition:
     """Return the transition of an accepted order: its credits are spent and it is polled in `poll_in` seconds."""
@@ -94,6 +100,11 @@ def answered_late(job: Job, transition: Transition) -> Transition | None:
 def not_sent(claim: SubmitClaim, reason: str) -> Transition:
     """Queue a claimed job whose POST was not sent."""
     return _submit_transition(claim)(State.QUEUED, reason=reason)
+
+
+def of_newer_release(claim: SubmitClaim, now: float) -> Transition:
+    """Queue a claimed job whose content this release does not know, for a worker of a newer release."""
+    return replace(not_sent(claim, NEWER_RELEASE), rests_until=now + NEWER_RELEASE_REST_S)
 
 
 def not_started(job: Job) -> Transition:

@@ -16,7 +16,15 @@ from voicequeue.client.results import EnqueueItemResult, item_result
 from voicequeue.domain.namespaces import DEFAULT, namespace_name
 from voicequeue.domain.source import Source
 from voicequeue.domain.spec import VoiceJob, parse_spec
-from voicequeue.errors import BudgetExceededError, ErasedError, InvalidJobError, KeyConflictError, Problem, check_field
+from voicequeue.errors import (
+    BudgetExceededError,
+    ErasedError,
+    InvalidJobError,
+    KeyConflictError,
+    Problem,
+    StoreUnavailableError,
+    check_field,
+)
 from voicequeue.storage.job_ids import StaleIdsError
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.rejected_messages import RejectedMessage
@@ -79,8 +87,8 @@ def enqueue_or_reject(
 
     The job, or the rejected message, belongs to the namespace that the message names.
 
-    Raises InvalidJobError, KeyConflictError, ErasedError, BudgetExceededError; RedisError where neither could be
-    written.
+    Raises InvalidJobError, KeyConflictError, ErasedError, BudgetExceededError; RedisError or StoreUnavailableError
+    where neither could be written.
     """
     content: Any = {"args": list(args), "kwargs": dict(named)}
     namespace = DEFAULT
@@ -88,7 +96,7 @@ def enqueue_or_reject(
         namespace = namespace_argument(named)
         content = job_argument(args, named)
         return enqueue_message(store, content, namespace=namespace, message_id=message_id, now=now)
-    except RedisError:
+    except (RedisError, StoreUnavailableError):
         raise
     except Exception as error:
         reason = str(error) if isinstance(error, InvalidJobError | KeyConflictError) else safe_reason(error)

@@ -26,7 +26,7 @@ from voicequeue.domain.claims import ChargedOrder, PollReschedule, StalledJob, S
 from voicequeue.domain.gate import Refusal
 from voicequeue.domain.job import Transition
 from voicequeue.domain.serialization import task_field
-from voicequeue.domain.spec import VoiceJob
+from voicequeue.domain.spec import NewerJob, VoiceJob
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import State
 
@@ -73,6 +73,10 @@ class AcceptedJob:
     job_id: str
     version: int
     poll_in_s: float
+
+
+class NewerContentError(Exception):
+    """The job has content that this release does not know: its order would not be what was asked for."""
 
 
 def submit_orders(services: TaskContext, stage: Stage, job_ids: Sequence[str]) -> SubmitResult:
@@ -140,6 +144,8 @@ def _send_orders(
                     posts.append(_post(services, claim))
                 except InvalidRequest as error:
                     transitions.append((claim, decisions.not_accepted(claim, error, now)))
+                except NewerContentError:
+                    transitions.append((claim, decisions.of_newer_release(claim, now)))
                 except SourceError as error:
                     transitions.append((claim, _without_source(claim, error, now)))
     if reason := _reason_not_to_send(services, claimed_at=now):
@@ -175,7 +181,8 @@ def _requeue(services: TaskContext, stage: Stage, job_ids: Collection[str]) -> N
 
 
 def _post(services: TaskContext, claim: SubmitClaim) -> tuple[Order, ApiRequest[str]]:
-    """Return the POST of a claim. Raises InvalidRequest for a record that it cannot be made from, and SourceError."""
+    """Return the POST of a claim. Raises InvalidRequest for a record that it cannot be made from, NewerContentError and
+    SourceError."""
     spec = _read_spec(claim)
     webhook = services.webhooks.for_order(claim) if services.webhooks else None
     if claim.stage is Stage.VOICE and spec.audio_url is not None:
@@ -193,9 +200,12 @@ def _without_source(claim: SubmitClaim, error: SourceError, now: float) -> Trans
 
 def _read_spec(claim: SubmitClaim) -> VoiceJob:
     try:
-        return claim.spec()
+        spec = claim.spec()
     except ValueError:
         raise InvalidRequest("this release cannot read the job's record") from None
+    if isinstance(spec, NewerJob):
+        raise NewerContentError
+    return spec
 
 
 def _record_answers(

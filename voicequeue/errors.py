@@ -14,6 +14,7 @@
      ├── InvalidStateError                            the state of the job does not allow the action
      ├── NotOperatorError                             the action concerns the whole queue, the client has one namespace
      └── StoreUnavailableError                        Redis does not answer, or refuses the command
+         └── StoreFormatError                         the queue has a format that this release must not use
 
 No message contains a URL, lyrics or a secret. Messages may contain names that the caller chose, such as those of
 unknown fields; `redacted` omits them too, and is what logs and Celery events contain. All errors can be pickled.
@@ -339,6 +340,10 @@ class StoreUnavailableError(VoiceQueueError):
 
     The command may or may not have been executed.
     """
+
+
+class StoreFormatError(StoreUnavailableError):
+    """The queue has a format that this release must not use; the text says what to do. Nothing was read or changed."""
 
 
 class UnknownModelWarning(UserWarning):

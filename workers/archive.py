@@ -30,6 +30,7 @@ from workers.background import (
 )
 from workers.dependencies import REDIS_RETRY_S, build_archive
 from workers.process_info import process_facts
+from workers.store_check import require_usable_store
 
 log = logging.getLogger("voicequeue.dispatcher")
 
@@ -60,6 +61,7 @@ class ArchiveStep(BackgroundStep):
     def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:  # noqa: ARG002  one dispatcher is enough
         """Build the dispatcher; without an archive, only what sends heartbeats. Raises ArchiveStorageError."""
         configured = settings()
+        require_usable_store(configured)
         facts = facts_of(app, self.queues, process_facts(configured, "archive"))
         if configured.archive_url.get_secret_value():
             services = build_archive(configured)
@@ -69,6 +71,8 @@ class ArchiveStep(BackgroundStep):
             )
         else:
             log.warning("VOICEQUEUE_ARCHIVE_URL is not set: nothing is archived")
-            store = JobStore(connect(configured.redis_url, wait_s=REDIS_RETRY_S), configured.prefix)
+            store = JobStore(
+                connect(configured.redis_url, wait_s=REDIS_RETRY_S, prefix=configured.prefix), configured.prefix
+            )
             process = IdleProcess(store.heartbeats["idle"], store.clock, worker, facts)
         return partial(process.run_until, self.stopping, configured.dispatch_interval_s)

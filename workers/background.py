@@ -14,6 +14,7 @@ from celery import Celery, bootsteps
 from celery.platforms import EX_FAILURE
 from celery.worker import state
 
+from voicequeue.errors import StoreFormatError
 from voicequeue.storage.heartbeats import Heartbeats
 from voicequeue.storage.outbox import Outbox
 from workers.messaging.consumption import consumption
@@ -51,9 +52,14 @@ def chunks(ids: list[str], size: int) -> Iterator[list[str]]:
 
 
 def run_safely(step: Callable[[], None]) -> bool:
-    """Run a step and log its error; return whether it succeeded. The next round tries again."""
+    """Run a step and log its error; return whether it succeeded. The next round tries again.
+
+    Raises StoreFormatError.
+    """
     try:
         step()
+    except StoreFormatError:  # the queue was upgraded: this release must not use it
+        raise
     except Exception as error:  # entries and jobs that it claimed are due again when the claim expires
         log.warning("a background step failed: %s: %s", type(error).__name__, error)
         return False
@@ -117,6 +123,9 @@ class BackgroundStep(bootsteps.StartStopStep):
     def _run(self, loop: Callable[[], None]) -> None:
         try:
             loop()
+        except StoreFormatError as error:
+            log.critical("the worker exits: %s", error)
+            state.should_stop = EX_FAILURE  # type: ignore[assignment]  # a flag or an exit code
         except BaseException as error:
             log.critical("the background thread failed, so the worker exits: %s", type(error).__name__, exc_info=True)
             state.should_stop = EX_FAILURE  # type: ignore[assignment]  # a flag or an exit code

@@ -20,6 +20,7 @@ from voicequeue.storage.celery_queues import consumed_by
 from workers.background import BackgroundStep, FactsAt, LeaseDispatcher, Publish, facts_of, no_facts, publish
 from workers.dependencies import build_callbacks, callback_secrets
 from workers.process_info import process_facts
+from workers.store_check import require_usable_store
 
 log = logging.getLogger("voicequeue.dispatcher")
 
@@ -52,6 +53,7 @@ class CallbackStep(BackgroundStep):
     def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:  # noqa: ARG002  one dispatcher is enough
         """Build the dispatcher."""
         configured = settings()
+        require_usable_store(configured)
         if not callback_secrets(configured):
             log.warning("callbacks cannot be signed: set VOICEQUEUE_CALLBACK_SECRET or VOICEQUEUE_SECRET")
         services = build_callbacks(configured)

@@ -88,7 +88,7 @@ def flush_metrics(**_: object) -> None:
 def build_services(configured: Settings) -> TaskContext:
     """Build the services of the tasks from the settings."""
     store = JobStore(
-        connect(configured.redis_url, wait_s=REDIS_RETRY_S),
+        connect(configured.redis_url, wait_s=REDIS_RETRY_S, prefix=configured.prefix),
         configured.prefix,
         limits=build_limits(configured),
         reuse=configured.reuse_voices,
@@ -154,7 +154,7 @@ def _count_request(metrics: MetricsCounter, operation: str, outcome: str, second
 
 def build_callbacks(configured: Settings) -> CallbackServices:
     """Build the callback services from the settings."""
-    store = JobStore(connect(configured.redis_url, wait_s=REDIS_RETRY_S), configured.prefix)
+    store = JobStore(connect(configured.redis_url, wait_s=REDIS_RETRY_S, prefix=configured.prefix), configured.prefix)
     return CallbackServices(
         callbacks=store.callbacks,
         clock=store.clock,
@@ -181,7 +181,7 @@ def build_callbacks(configured: Settings) -> CallbackServices:
 
 def build_archive(configured: Settings) -> ArchiveServices:
     """Build the archive services from the settings. Raises ArchiveStorageError."""
-    store = JobStore(connect(configured.redis_url, wait_s=REDIS_RETRY_S), configured.prefix)
+    store = JobStore(connect(configured.redis_url, wait_s=REDIS_RETRY_S, prefix=configured.prefix), configured.prefix)
     return ArchiveServices(
         archive=store.archive,
         erasure=store.erasure,

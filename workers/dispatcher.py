@@ -38,6 +38,7 @@ from workers.dependencies import build_services
 from workers.lifeline import lifeline
 from workers.maintenance import Maintenance
 from workers.process_info import process_facts
+from workers.store_check import require_usable_store
 
 log = logging.getLogger("voicequeue.dispatcher")
 
@@ -136,6 +137,7 @@ class DispatcherStep(BackgroundStep):
     def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:
         """Build the dispatcher and the maintenance, and return their loop."""
         config = settings()
+        require_usable_store(config)
         services = replace(build_services(config), is_stopping=lifeline.is_cut)
         dispatcher = Dispatcher(
             services,

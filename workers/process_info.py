@@ -13,7 +13,9 @@ from typing import Any
 from config.settings import Settings
 from voicequeue.auth.callback_secrets import root_marks
 from voicequeue.auth.signatures import mark
+from voicequeue.domain.store_format import CURRENT
 from voicequeue.storage.connection.redis_url import masked
+from voicequeue.storage.format import KNOWN_FORMAT
 from voicequeue.storage.heartbeats import CALLBACK_ROOTS, ROTATION_MARK
 from voicequeue.version import VERSION
 from workers.dependencies import callback_secrets
@@ -48,12 +50,13 @@ REPORTED_SETTINGS: Mapping[str, Set[str]] = {
 
 
 def process_facts(configured: Settings, kind: str) -> Mapping[str, Any]:
-    """Return the host, the id and the start (Unix seconds) of this process, the versions, and the marks of its settings
-    that must be the same everywhere."""
+    """Return the host, the id and the start (Unix seconds) of this process, the versions, the format that this release
+    knows, and the marks of its settings that must be the same everywhere."""
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "version": VERSION,
+        KNOWN_FORMAT: CURRENT.version,
         "celery": version("celery"),
         "python": platform.python_version(),
         "started": _STARTED,

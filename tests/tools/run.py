@@ -142,8 +142,16 @@ class Run:
 
     def enqueue(self, count: int) -> None:
         """Enqueue more voices; each has a key, so a retry is safe."""
-        numbers = range(self.enqueued, self.enqueued + count)
-        voices = [
+        voices = self.voices(count)
+        while True:
+            with contextlib.suppress(StoreUnavailableError), self.queue() as queue:
+                queue.enqueue_many(voices)
+                self.enqueued += count
+                return
+
+    def voices(self, count: int) -> list[VoiceJob]:
+        """Return the next jobs."""
+        return [
             VoiceJob(
                 audio_url=f"https://recordings.example/{recording_number(number)}.wav",
                 reuse=number % SHARING == 0,
@@ -152,13 +160,8 @@ class Run:
                 key=f"torture-{number}",
                 callback_url=f"{self.receiver.server.url}/jobs",
             )
-            for number in numbers
+            for number in range(self.enqueued, self.enqueued + count)
         ]
-        while True:
-            with contextlib.suppress(StoreUnavailableError), self.queue() as queue:
-                queue.enqueue_many(voices)
-                self.enqueued += count
-                return
 
     @contextmanager
     def producing(self, *, at_least: int = 0) -> Iterator[None]:

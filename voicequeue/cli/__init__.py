@@ -15,7 +15,13 @@ from dotenv import load_dotenv
 
 from voicequeue.cli.lazy_group import LazyCommand, LazyGroup, parameters_of
 from voicequeue.cli.terminal import TerminalLogHandler, print_error, use_utf8
-from voicequeue.errors import InvalidStateError, StoreUnavailableError, UnknownModelWarning, VoiceQueueError
+from voicequeue.errors import (
+    InvalidStateError,
+    StoreFormatError,
+    StoreUnavailableError,
+    UnknownModelWarning,
+    VoiceQueueError,
+)
 
 #: The commands, by panel of the help. The text is the first line of the command's docstring.
 COMMANDS = {
@@ -69,6 +75,11 @@ COMMANDS = {
             "Check that the processes of this host consume their queues: a probe for containers.",
             has_namespace=False,
         ),
+        LazyCommand(
+            "upgrade",
+            "upgrade",
+            "Raise the format of the queue to that of this release, after all processes have been upgraded.",
+        ),
         LazyCommand("keys", "keys", "Manage API keys of the HTTP gateway.", attribute="app", has_namespace=False),
     ),
 }
@@ -115,6 +126,9 @@ def main() -> None:
     warnings.showwarning = lambda message, *_, **__: print_error(f"note: {message}")
     try:
         app()
+    except StoreFormatError as error:
+        print_error(str(error))
+        sys.exit(1)
     except StoreUnavailableError as error:
         print_error(f"{error}{_hint(error)}")
         sys.exit(3)

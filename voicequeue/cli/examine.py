@@ -13,12 +13,14 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 from voicequeue.auth.callback_secrets import ROOT_SETTINGS, roots
 from voicequeue.auth.secret_files import SecretFileError, read_secret
 from voicequeue.cli.terminal import CommandSetupError, escape_untrusted, out, print_json, replicas_ack
-from voicequeue.diagnostics import checkup, replication, shared_database, stored_secrets
+from voicequeue.diagnostics import checkup, replication, shared_database, store_format, stored_secrets
 from voicequeue.diagnostics.check_result import CheckResult, Level
+from voicequeue.errors import StoreFormatError
 from voicequeue.storage.connection.client import DEFAULT_URL, connect
-from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
+from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX, Keyspace
 from voicequeue.storage.connection.problems import ConnectionProblem
 from voicequeue.storage.connection.refusals import RedisRefusalError
+from voicequeue.storage.format import FormatStamp
 from voicequeue.storage.heartbeats import ProcessHeartbeat
 from voicequeue.storage.job_store import JobStore
 
@@ -85,9 +87,13 @@ def _results() -> Iterator[CheckResult]:
             facts = checkup.inspect(redis, store)
             replicas = replication.read_replicas(redis, facts.server, required=replicas_ack())
             database = shared_database.inspect(redis, prefix)
+            store_formats = [store_format.check(FormatStamp(Keyspace(redis, prefix)).read())]
             secrets = list(stored_secrets.check(store, _callback_roots()))
     except (NoPermissionError, AuthenticationError) as error:
         yield _of_rights(error)
+        return
+    except StoreFormatError as error:
+        yield CheckResult("format", Level.ERROR, str(error), "docs/upgrading.md")
         return
     except ConnectionProblem as error:
         yield CheckResult("redis", Level.UNREACHABLE, f"Redis cannot be used: {error}", "check REDIS_URL")
@@ -105,6 +111,7 @@ def _results() -> Iterator[CheckResult]:
     yield from replication.replica_results(replicas)
     yield from shared_database.results(database)
     yield from secrets
+    yield from store_formats
 
 
 def _callback_roots() -> tuple[str, ...]:

@@ -256,7 +256,7 @@ def plain_table(*columns: str) -> Table:
 
 def coloured(state: State) -> str:
     """Return the name of the state in its colour."""
-    return f"[{COLOURS[state]}]{state}[/]"
+    return f"[{COLOURS.get(state, 'white')}]{state}[/]"
 
 
 def escape_untrusted(text: object) -> str:

@@ -339,6 +339,7 @@ class AsyncVoiceQueue:
 
     audit = offload(VoiceQueue.audit)
     repair = offload(VoiceQueue.repair)
+    upgrade = offload(VoiceQueue.upgrade)
 
 
 async def _chunks(jobs: Iterable[JobInput] | AsyncIterable[JobInput]) -> AsyncIterator[list[JobInput]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from itertools import chain
 
 from voicequeue.client.api_keys import ApiKeyMethods
 from voicequeue.client.audited import audited
@@ -18,6 +19,8 @@ from voicequeue.client.spending import SpendingMethods
 from voicequeue.domain.api_keys import KeyLimits
 from voicequeue.domain.namespaces import DEFAULT
 from voicequeue.domain.source import Source
+from voicequeue.domain.store_format import CURRENT
+from voicequeue.errors import InvalidStateError
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.audit.findings import Finding
 from voicequeue.storage.audit.repair import repair
@@ -25,6 +28,7 @@ from voicequeue.storage.connection.client import DEFAULT_URL, connect
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 from voicequeue.storage.connection.recorded_change import ACTOR_MAX, Actor, amend
+from voicequeue.storage.format import FormatStamp, left_behind
 from voicequeue.storage.job_store import JobStore
 
 
@@ -42,7 +46,8 @@ class VoiceQueue(
     """A client of the queue in one Redis database.
 
     It needs only Redis, and may be shared between threads. Use it as a context manager, or call `close`.
-    Every method that calls Redis raises `StoreUnavailableError` if Redis does not answer or refuses the command.
+    Every method that calls Redis raises `StoreUnavailableError` if Redis does not answer or refuses the command, and
+    `StoreFormatError` if the queue was upgraded to a format that this release does not know.
 
     Args:
         url: Redis URL, such as `redis://host:6379/0`; `rediss://` for TLS, `sentinel://` for a Redis that fails over.
@@ -83,7 +88,7 @@ class VoiceQueue(
             raise ValueError("wait_for_redis_s must be 0 or more seconds")
         if replicas_ack < 0:
             raise ValueError("replicas_ack must be 0 or more replicas")
-        self._redis = connect(url, wait_s=wait_for_redis_s)
+        self._redis = connect(url, wait_s=wait_for_redis_s, prefix=prefix)
         self._store = JobStore(self._redis, prefix, namespace=namespace, reuse=reuse, replicas_ack=replicas_ack)
         self._key_limits = KeyLimits()
         self._prefix = prefix
@@ -147,6 +152,25 @@ class VoiceQueue(
         amend(jobs=len(findings))
         with translated_errors():
             return repair(self._redis, self._prefix, findings, self._now())
+
+    @audited
+    def upgrade(self) -> bool:
+        """Raise the format of the queue to that of this release, and return whether it was older.
+
+        Call it after all processes have been upgraded. Older releases may refuse to use the queue afterwards.
+
+        Raises:
+            NotOperatorError: The client is limited to one namespace.
+            InvalidStateError: A process that does not know the format is running.
+        """
+        self._require_operator("upgrade")
+        with translated_errors():
+            running = chain.from_iterable(group.alive(self._now()) for group in self._store.heartbeats.values())
+            if names := [process.name for process in left_behind(running)]:
+                raise InvalidStateError(
+                    f"format {CURRENT} is not known to {', '.join(names)}: upgrade these processes, or stop them"
+                )
+            return FormatStamp(self._store._space).raise_to()
 
 
 def without_actor(queue: VoiceQueue) -> VoiceQueue:

@@ -177,13 +177,13 @@ def _names(processes: Sequence[ProcessHeartbeat]) -> str:
 def _versions(processes: Sequence[ProcessHeartbeat]) -> Iterator[CheckResult]:
     reporting = [process for process in processes if process.facts.get("version")]
     for fact, product, todo in (
-        ("version", "voicequeue", "finish the deploy: restart the processes of the old release"),
+        ("version", "voicequeue", "finish the upgrade: restart the processes of the old release (docs/upgrading.md)"),
         ("celery", "Celery", "install the locked requirements everywhere, and restart"),
     ):
         groups = _grouped((process.facts.get(fact), process) for process in reporting)
         versions = "; ".join(f"{version} by {_names(group)}" for version, group in sorted(groups.items()))
         if len(groups) > 1:
-            yield CheckResult("versions", Level.ERROR, f"several versions of {product} are running: {versions}", todo)
+            yield CheckResult("versions", Level.WARNING, f"several versions of {product} are running: {versions}", todo)
         elif groups:
             yield passed("versions", f"{product} {next(iter(groups))} everywhere")
     yield from _marks(reporting)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.namespaces import ALL
+from voicequeue.domain.newer_records import with_unknown_fields
 from voicequeue.domain.spec import Priority
 from voicequeue.errors import InvalidJobError, InvalidStateError, Problem
 
@@ -218,12 +219,15 @@ class ApiKey:
             "last_used_at": _time(self.last_used_at),
         }
 
-    def to_record(self) -> str:
-        """Return the text that is stored."""
-        limits = self.limits
-        return json.dumps(
+    def to_record(self, before: str = "") -> str:
+        """Return the text that is stored in place of the record `before`.
+
+        What a newer release has added to that record is kept; its scopes too, unless the scopes change.
+        """
+        limits, unknown = self.limits, _unknown_scopes(self, before)
+        record = with_unknown_fields(
             {
-                "scopes": [scope for scope in Scope if scope in self.scopes],
+                "scopes": [*(scope for scope in Scope if scope in self.scopes), *unknown],
                 "digest": self.digest,
                 "namespace": self.namespace,
                 "requests_per_s": limits.requests_per_s,
@@ -238,8 +242,17 @@ class ApiKey:
                 "previous_until": self.previous_until,
                 "older": self.older,
                 "revoked_at": self.revoked_at,
-            }
+            },
+            before,
         )
+        return json.dumps(record)
+
+
+def _unknown_scopes(key: ApiKey, before: str) -> list[str]:
+    """Return the scopes of newer releases in the record that a key replaces; none if it changes the scopes."""
+    scopes = json.loads(before)["scopes"] if before else []
+    listed = {scope for scope in scopes if scope in set(Scope)}
+    return [scope for scope in scopes if scope not in listed] if listed == key.scopes else []
 
 
 def from_record(name: str, text: str, last_used_at: float | None = None) -> ApiKey | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 #: The most valid secrets of a key at once. Each of them adds a signature to each callback.
 VALID_MAX = 5
@@ -32,12 +34,13 @@ class OldSecret:
 class StoredSecret:
     """The callback secret of an API key as it is stored: encrypted, and since when (Unix seconds).
 
-    `old` are replaced secrets, the latest first.
+    `old` are replaced secrets, the latest first. `record` is what was stored, which may have fields of a newer release.
     """
 
     token: str
     since: float
     old: tuple[OldSecret, ...] = ()
+    record: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> StoredSecret:
@@ -45,14 +48,15 @@ class StoredSecret:
         try:
             fields = json.loads(text)
             old = tuple(OldSecret(str(token), float(until)) for token, until in fields["old"])
-            return cls(str(fields["token"]), float(fields["since"]), old)
+            return cls(str(fields["token"]), float(fields["since"]), old, fields)
         except (ValueError, LookupError, TypeError):
             raise DamagedSecretError("its record is damaged") from None
 
     def as_text(self) -> str:
         """Return the stored form."""
         old = [[secret.token, secret.until] for secret in self.old]
-        return json.dumps({"token": self.token, "since": self.since, "old": old}, separators=(",", ":"))
+        record = {**self.record, "token": self.token, "since": self.since, "old": old}
+        return json.dumps(record, separators=(",", ":"))
 
     def replaced(self, token: str, now: float, overlap_s: float) -> StoredSecret:
         """Return the record with a new secret; this one and older ones sign for `overlap_s` seconds at most.
@@ -67,7 +71,7 @@ class StoredSecret:
                 f"{VALID_MAX} callback secrets of this key are valid already: wait until an overlap ends, or replace "
                 "all of them at once with an overlap of 0"
             )
-        return StoredSecret(token, now, old)
+        return StoredSecret(token, now, old, self.record)
 
     def valid_tokens(self, now: float) -> tuple[str, ...]:
         """Return the encrypted secrets that sign now, the latest first."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import Enum
+from typing import Any
 
 
 class Phase(Enum):
@@ -105,6 +106,11 @@ class Clip:
     created_at: str | None = None
     gpt_description_prompt: str | None = None
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON representation."""
+        values = asdict(self)
+        return {one.name: values[one.name] for one in fields(Clip)}
+
     @property
     def has_failed(self) -> bool:
         """True if upstream ended it without a song."""
@@ -121,6 +127,25 @@ class Clip:
         return not (self.has_failed or self.is_finished)
 
 
+@dataclass(frozen=True, slots=True)
+class NewerClip(Clip):
+    """A song with fields that this release does not know; they are stored again with it."""
+
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+
+
+def unknown_fields(clip: Clip) -> Mapping[str, Any]:
+    """Return the fields of a song that this release does not know."""
+    return clip.unknown if isinstance(clip, NewerClip) else {}
+
+
+def with_unknown(clip: Clip, unknown: Mapping[str, Any]) -> Clip:
+    """Return a song with these fields, which this release does not know."""
+    if not unknown:
+        return clip
+    return NewerClip(**{one.name: getattr(clip, one.name) for one in fields(Clip)}, unknown=unknown)
+
+
 def merge_clips(earlier: Iterable[Clip], later: Iterable[Clip]) -> tuple[Clip, ...]:
     """Return the clips of two results of one task; no value of the earlier one is lost."""
     clips = {clip.clip_id: clip for clip in earlier}
@@ -132,5 +157,6 @@ def merge_clips(earlier: Iterable[Clip], later: Iterable[Clip]) -> tuple[Clip, .
 def _filled(before: Clip, after: Clip) -> Clip:
     """Return the later clip, or the finished one, completed with the values that only the other one has."""
     clip, other = (before, after) if before.is_finished and not after.is_finished else (after, before)
-    names = [field.name for field in fields(Clip) if getattr(clip, field.name) is None]
-    return replace(clip, **{name: getattr(other, name) for name in names})
+    names = [one.name for one in fields(Clip) if getattr(clip, one.name) is None]
+    filled = replace(clip, **{name: getattr(other, name) for name in names})
+    return with_unknown(filled, {**unknown_fields(other), **unknown_fields(clip)})

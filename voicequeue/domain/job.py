@@ -322,7 +322,7 @@ class Job:
             "audio_url": self.spec.audio_url,
             "persona_id": self.persona_id,
             "voice_name": self.voice_name,
-            "clips": [cast("schemas.Clip", asdict(clip)) for clip in self.clips],
+            "clips": [cast("schemas.Clip", clip.as_dict()) for clip in self.clips],
             "incomplete": self.is_incomplete,
             "archive": self.archive,
             "failure": cast("schemas.Failure", asdict(self.failure)) if self.failure else None,

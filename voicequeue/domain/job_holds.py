@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from voicequeue.domain.job import to_iso8601
+from voicequeue.domain.newer_records import stored
 from voicequeue.domain.states import State
 from voicequeue.texts import owner_text
 
@@ -97,7 +98,8 @@ class JobHold:
         if self.owner == GATE:
             return f"no order is submitted: {self.reason}"
         end = _RESETS.format(until=to_iso8601(self.until)) if self.until else _DOES_NOT_SUFFICE
-        return _DETAILS[JobHoldReason(self.reason)].format(owner=owner_text(self.owner), end=end)
+        text = _DETAILS.get(stored(JobHoldReason, self.reason), f"{self.reason}: {{owner}}")
+        return text.format(owner=owner_text(self.owner), end=end)
 
     def as_dict(self) -> schemas.JobHold:
         """Return the JSON representation."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from voicequeue.domain.newer_records import known_fields, stored
 from voicequeue.domain.states import FailureCode
 
 
@@ -98,7 +99,7 @@ def parse_outcome(text: str | None) -> CheckOutcome | None:
     code = fields["code"]
     return CheckOutcome(
         fields["at"],
-        FailureCode(code) if code else None,
+        stored(FailureCode, code) if code else None,
         fields["message"],
         fields["is_temporary"],
         fields.get("retry_after_s", 0.0),
@@ -112,4 +113,4 @@ def recheck_text(recheck: Recheck) -> str:
 
 def parse_recheck(text: str | None) -> Recheck | None:
     """Return the failed checks in a record field."""
-    return Recheck(**json.loads(text)) if text else None
+    return Recheck(**known_fields(Recheck, json.loads(text))) if text else None

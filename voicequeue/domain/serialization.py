@@ -8,10 +8,11 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from voicequeue.domain.balance import Balance, UncountedSpending
-from voicequeue.domain.clip import ArchivedFile, Clip
+from voicequeue.domain.clip import ArchivedFile, Clip, unknown_fields, with_unknown
 from voicequeue.domain.gate import Refusal
 from voicequeue.domain.job import Event, Failure, FailureReport, Job, TimelineEntry, Transition
 from voicequeue.domain.namespaces import namespace_of, split
+from voicequeue.domain.newer_records import known_fields, stored
 from voicequeue.domain.spec import parse_stored_spec
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import ArchiveState, ClipPart, FailureCode, State
@@ -29,8 +30,8 @@ def parse_job(job_id: str, record: Mapping[str, str]) -> Job:
     return Job(
         id=job_id,
         version=int(record["version"]),
-        state=State(record["state"]),
-        stage=Stage(record["stage"]),
+        state=stored(State, record["state"]),
+        stage=stored(Stage, record["stage"]),
         spec=spec,
         created_at=created,
         updated_at=float(record.get("updated", created)),
@@ -44,7 +45,7 @@ def parse_job(job_id: str, record: Mapping[str, str]) -> Job:
         shared_voice=record.get("shared_voice"),
         task_ids={stage: record[task_field(stage)] for stage in Stage if task_field(stage) in record},
         callback_id=record.get("callback"),
-        archive=ArchiveState(record["archive"]) if "archive" in record else None,
+        archive=stored(ArchiveState, record["archive"]) if "archive" in record else None,
         unreadable_response=record.get("upstream_response"),
         charged_task_ids=(orders := _orders(record.get("orders"))),
         lost_stages={
@@ -63,7 +64,7 @@ def _orders(text: str | None) -> dict[int, str]:
 
 
 def _lost(text: str | None) -> dict[int, Stage]:
-    return {int(attempt): Stage(stage) for attempt, stage in json.loads(text).items()} if text else {}
+    return {int(attempt): stored(Stage, stage) for attempt, stage in json.loads(text).items()} if text else {}
 
 
 def lost_text(lost: Mapping[int, Stage]) -> str:
@@ -73,7 +74,7 @@ def lost_text(lost: Mapping[int, Stage]) -> str:
 
 def parse_failure_report(text: str | None) -> FailureReport | None:
     """Return the failure that upstream reported, from a record field."""
-    return FailureReport(**json.loads(text)) if text else None
+    return FailureReport(**known_fields(FailureReport, json.loads(text))) if text else None
 
 
 def failure_report_text(report: FailureReport) -> str:
@@ -87,17 +88,23 @@ def task_field(stage: Stage) -> str:
 
 
 def parse_clips(text: str | None) -> tuple[Clip, ...]:
-    """Return the clips in a record field; fields of other releases are ignored."""
-    lines = json.loads(text) if text else []
-    return tuple(Clip(**{name: clip[name] for name in UPSTREAM_CLIP_FIELDS if name in clip}) for clip in lines)
+    """Return the clips in a record field."""
+    return tuple(map(_clip, json.loads(text) if text else []))
+
+
+def _clip(line: Mapping[str, Any]) -> Clip:
+    unknown = {name: value for name, value in line.items() if name not in UPSTREAM_CLIP_FIELDS}
+    return with_unknown(Clip(**{name: line[name] for name in UPSTREAM_CLIP_FIELDS if name in line}), unknown)
 
 
 def clips_text(songs: tuple[Clip, ...]) -> str:
     """Return clips as a record field; archived files have fields of their own."""
-    lines = [
-        {name: value for name in UPSTREAM_CLIP_FIELDS if (value := getattr(clip, name)) is not None} for clip in songs
-    ]
-    return json.dumps(lines, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps([_clip_line(clip) for clip in songs], ensure_ascii=False, separators=(",", ":"))
+
+
+def _clip_line(clip: Clip) -> dict[str, Any]:
+    stated = {name: value for name in UPSTREAM_CLIP_FIELDS if (value := getattr(clip, name)) is not None}
+    return {**unknown_fields(clip), **stated}
 
 
 def archived_field(part: ClipPart, clip_id: str) -> str:
@@ -111,7 +118,7 @@ def _archived(clip: Clip, record: Mapping[str, str]) -> Clip:
 
 
 def _file(text: str | None) -> ArchivedFile | None:
-    return ArchivedFile(**json.loads(text)) if text else None
+    return ArchivedFile(**known_fields(ArchivedFile, json.loads(text))) if text else None
 
 
 def parse_failure(text: str | None) -> Failure | None:
@@ -119,7 +126,7 @@ def parse_failure(text: str | None) -> Failure | None:
     if not text:
         return None
     parts = json.loads(text)
-    return Failure(FailureCode(parts["code"]), Stage(parts["stage"]), parts["message"])
+    return Failure(stored(FailureCode, parts["code"]), stored(Stage, parts["stage"]), parts["message"])
 
 
 def failure_text(cause: Failure) -> str:
@@ -179,16 +186,16 @@ def parse_uncounted_spending(text: str | None) -> UncountedSpending | None:
     """Return the unexplained spending in a record field."""
     if not text:
         return None
-    line = json.loads(text)
-    return UncountedSpending(**{**line, "stage": Stage(line["stage"]) if line["stage"] else None})
+    line = known_fields(UncountedSpending, json.loads(text))
+    return UncountedSpending(**{**line, "stage": stored(Stage, line["stage"]) if line["stage"] else None})
 
 
 def parse_event(event_id: str, fields: Mapping[str, str]) -> Event:
     """Return one entry of the event stream."""
-    stage = Stage(fields["stage"]) if fields["stage"] else None
+    stage = stored(Stage, fields["stage"]) if fields["stage"] else None
     took = float(fields["took"]) if fields.get("took") else None
     namespace, batch = split(fields["batch"])
-    state, reason = State(fields["state"]), fields["reason"]
+    state, reason = stored(State, fields["state"]), fields["reason"]
     return Event(event_id, fields["id"], batch or None, state, stage, reason, took, namespace)
 
 
@@ -197,8 +204,8 @@ def parse_timeline_entry(text: str) -> TimelineEntry:
     line = json.loads(text)
     return TimelineEntry(
         at=float(line["at"]),
-        state=State(line["state"]),
-        stage=Stage(line["stage"]),
+        state=stored(State, line["state"]),
+        stage=stored(Stage, line["stage"]),
         reason=line.get("reason", ""),
         attempt=line.get("attempt", 0),
         task_id=line.get("task_id"),
@@ -226,7 +233,7 @@ def parse_refused_job(job_id: str, until: float, record: Sequence[str | None]) -
     refusals: dict[str, Any] = json.loads(text) if text else {"own_count": 0}
     if not refusals["own_count"] or stage is None:
         return None
-    return RefusedJob(job_id, Stage(stage), refusals["message"], refusals["count"], until)
+    return RefusedJob(job_id, stored(Stage, stage), refusals["message"], refusals["count"], until)
 
 
 def transition_arguments(move: Transition, *, archive: bool = False) -> dict[str, Any]:

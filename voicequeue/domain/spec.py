@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import partial
 from hashlib import blake2b, sha1
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -15,6 +16,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainSerializer,
+    PlainValidator,
     StringConstraints,
     ValidationError,
     ValidationInfo,
@@ -23,6 +26,7 @@ from pydantic import (
 )
 
 from voicequeue.domain.namespaces import DEFAULT, namespace_name, qualify, split
+from voicequeue.domain.newer_records import stored
 from voicequeue.domain.song import STORED_CONTEXT, NumberOrText, Song
 from voicequeue.domain.stage import PRICES, Stage
 from voicequeue.domain.url_faults import INVISIBLE, describe_fault
@@ -67,7 +71,7 @@ class Priority(StrEnum):
     @property
     def rank(self) -> int:
         """The rank; 0 is admitted first."""
-        return _RANKS[self]
+        return _RANKS.get(self, _RANKS[Priority.NORMAL])
 
 
 _RANKS = {priority: rank for rank, priority in enumerate(Priority)}
@@ -303,6 +307,22 @@ class VoiceJob(BaseModel):
         return self.model_copy(update={"key": f"row-{_base32(digest)}"})
 
 
+class _NewerSong(Song):
+    """A song with fields that this release does not know."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class NewerJob(VoiceJob):
+    """A job with content that this release does not know: it is shown and kept, but not ordered."""
+
+    model_config = ConfigDict(extra="allow")
+
+    song: _NewerSong | None = None
+    songs: tuple[_NewerSong, ...] = ()
+    priority: Annotated[Priority, PlainValidator(partial(stored, Priority)), PlainSerializer(str)] = Priority.NORMAL
+
+
 def parse_spec(data: VoiceJob | Any) -> VoiceJob:
     """Return the job of a mapping (JSON or a row). Raises InvalidJobError, which names each invalid field."""
     if isinstance(data, VoiceJob):
@@ -331,8 +351,16 @@ def _check_counts(data: Mapping[str, Any]) -> None:
 
 
 def parse_stored_spec(content: str) -> VoiceJob:
-    """Return the job whose `content()` this is."""
-    return VoiceJob.model_validate_json(content, context=STORED_CONTEXT)
+    """Return the job of a record; a NewerJob if it has fields or a priority that this release does not know.
+
+    Raises ValueError for a record that this release cannot read.
+    """
+    try:
+        return VoiceJob.model_validate_json(content, context=STORED_CONTEXT)
+    except ValidationError as error:
+        if not all(problem["type"] in ("extra_forbidden", "enum") for problem in error.errors(include_url=False)):
+            raise
+    return NewerJob.model_validate_json(content, context=STORED_CONTEXT)
 
 
 def is_named_voice(voice: str) -> bool:

@@ -53,7 +53,7 @@ class ApiKeys:
         if any(value is not None for value in limits.values()):
             require_complete_counters(self._space)
         fields = [text for limit, value in limits.items() for text in (limit, budget_text(limit, value))]
-        return bool(self._space.run_change("write_api_key", key.name, before, key.to_record(), *fields))
+        return bool(self._space.run_change("write_api_key", key.name, before, key.to_record(before), *fields))
 
     def dropped_limits(self, key: ApiKey) -> list[str]:
         """Return the limits of the budget that the owner of this name has already and that the key does not set."""

@@ -12,6 +12,7 @@ from voicequeue.domain.budgets import Budget
 from voicequeue.domain.job import Event, Job, TimelineEntry
 from voicequeue.domain.job_holds import JobHold
 from voicequeue.domain.namespaces import index_of, namespace_of, split
+from voicequeue.domain.newer_records import stored
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.spending import Spending, SpendingQuery
 from voicequeue.domain.stage import Stage
@@ -73,7 +74,7 @@ class JobQueries:
         if created is None:
             return steps
         # The record itself says when the job was enqueued: a million queued jobs need no timelines.
-        first = steps[0].stage if steps else Stage(stage)
+        first = steps[0].stage if steps else stored(Stage, stage)
         return [TimelineEntry(at=float(created), state=State.QUEUED, stage=first, reason="enqueued"), *steps]
 
     def list_ids(self, *, state: State | None = None, batch: str | None = None) -> Iterator[str]:

@@ -30,7 +30,7 @@ from voicequeue.domain.namespaces import ALL, qualify
 from voicequeue.domain.source import Source
 from voicequeue.domain.spec import VoiceJob, qualified_batch_name
 from voicequeue.domain.stage import PRICES, Stage
-from voicequeue.domain.states import SETTLED, State
+from voicequeue.domain.states import SETTLED
 from voicequeue.domain.stop_loss import limit_text
 from voicequeue.storage import script_replies
 from voicequeue.storage.api_keys import ApiKeys
@@ -283,10 +283,7 @@ class JobStore(JobQueries):
     def lease_expired(self, now: float, *, at_most: int = 1000) -> list[StalledJob]:
         """Lease for a minute the queued and waiting jobs that were not started in time."""
         flat = self._space.run_script("lease_expired", f"{now:.6f}", at_most)
-        return [
-            StalledJob(job_id, int(version), State(state), Stage(stage), may_be_charged=bool(lost_orders))
-            for job_id, version, state, stage, lost_orders in rows(flat, 5)
-        ]
+        return [script_replies.parse_stalled_job(*row) for row in rows(flat, 5)]
 
     def lease_overdue(
         self, now: float, *, overdue_s: float, at_most: int = 1000, longest_s: float = 86_400.0
@@ -296,12 +293,8 @@ class JobStore(JobQueries):
         Due times more than `longest_s` seconds ahead are moved to that limit: they were written before Redis's clock
         was set back.
         """
-        return [
-            StalledJob(job_id, int(version), State(state), Stage(stage))
-            for job_id, version, state, stage in rows(
-                self._space.run_script("lease_overdue", now, overdue_s, at_most, longest_s), 4
-            )
-        ]
+        flat = self._space.run_script("lease_overdue", now, overdue_s, at_most, longest_s)
+        return [script_replies.parse_stalled_job(*row) for row in rows(flat, 4)]
 
     # ── transitions ────────────────────────────────────────────────────────────────────────────
 

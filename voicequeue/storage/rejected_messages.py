@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.namespaces import index_of
+from voicequeue.domain.newer_records import known_fields
 from voicequeue.storage.connection.keyspace import Keyspace
 from voicequeue.texts import replace_unencodable, replace_unencodable_in_json
 
@@ -124,7 +125,8 @@ def _newest_first(namespaces: Sequence[str], lists: Sequence[list[str]]) -> list
 
 def _read(line: str, namespace: str) -> RejectedMessage:
     """Parse a line, also one of a release that escaped unpaired surrogates."""
-    return RejectedMessage(**replace_unencodable_in_json(json.loads(line)), namespace=namespace)
+    fields = known_fields(RejectedMessage, replace_unencodable_in_json(json.loads(line)))
+    return RejectedMessage(**{**fields, "namespace": namespace})
 
 
 def _bounded(job: Any) -> Any:

@@ -17,6 +17,7 @@ from voicequeue.domain.claims import (
     SubmitDeferred,
 )
 from voicequeue.domain.job import Transition
+from voicequeue.domain.newer_records import stored
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import CANCELLING_TRANSITIONS, SHARED_VOICE_TRANSITIONS, State
@@ -38,18 +39,24 @@ def parse_submit_claim(
     return None
 
 
+def parse_stalled_job(job_id: str, version: str, state: str, stage: str, lost_orders: str = "") -> StalledJob:
+    """Return one job from the reply of scripts/lease_expired.lua or scripts/lease_overdue.lua."""
+    may_be_charged = bool(lost_orders)
+    return StalledJob(job_id, int(version), stored(State, state), stored(Stage, stage), may_be_charged=may_be_charged)
+
+
 def parse_poll_claim(stage: Stage, reply: Sequence[str]) -> PollClaim:
     """Return one claim from the reply of scripts/claim_poll.lua."""
     job_id, version, state, task_id, submitted_at, not_ready_at, next_stage, model, clips, report, resubmits = reply
     return PollClaim(
         job_id,
         int(version),
-        State(state),
+        stored(State, state),
         stage,
         task_id,
         submitted_at=float(submitted_at),
         last_not_ready_at=float(not_ready_at) if not_ready_at else None,
-        next_stage=Stage(next_stage) if next_stage else None,
+        next_stage=stored(Stage, next_stage) if next_stage else None,
         model=model,
         clips=serialization.parse_clips(clips),
         failure_report=serialization.parse_failure_report(report),

@@ -73,7 +73,9 @@ def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAP
     )
     # Each change needs the caller that asks for it: `acting` in workers/gateway/security/access.py.
     queue = without_actor(with_audio_hosts(connected, settings.audio_allowed_hosts))
-    store = JobStore(connect(settings.redis_url), settings.prefix, limits=build_limits(settings))
+    store = JobStore(
+        connect(settings.redis_url, prefix=settings.prefix), settings.prefix, limits=build_limits(settings)
+    )
     access = create_access(settings).with_registry(KeyRegistry(store.api_keys, store.clock))
     beating = partial(send_heartbeats, store.heartbeats["gateway"], store.clock, process_facts(settings, "gateway"))
     app = SecureApp(
@@ -94,7 +96,7 @@ def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAP
     app.include_router(callback_secrets.router(queue, access, root_secrets(settings)))
     # A webhook may be the first sign that MusicAPI accepted an order, which the in-flight limit depends on.
     patient = JobStore(
-        connect(settings.redis_url, wait_s=WEBHOOK_REDIS_WAIT_S),
+        connect(settings.redis_url, wait_s=WEBHOOK_REDIS_WAIT_S, prefix=settings.prefix),
         settings.prefix,
         limits=build_limits(settings),
         replicas_ack=settings.replicas_ack,

@@ -29,6 +29,7 @@ from voicequeue import (
     NotOperatorError,
     PlanNotFoundError,
     Problem,
+    StoreFormatError,
     StoreUnavailableError,
     VoiceQueueError,
 )
@@ -63,6 +64,7 @@ _RAISED: Mapping[type[VoiceQueueError], tuple[int, str]] = {
     PlanNotFoundError: (404, "plan_not_found"),
     NotOperatorError: (403, "not_operator"),
     StoreUnavailableError: (503, "store_unavailable"),
+    StoreFormatError: (503, "store_unavailable"),
 }
 
 #: Codes of HTTP errors; for others, the phrase of the status.

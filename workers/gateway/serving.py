@@ -6,10 +6,12 @@ import logging
 
 from config import logs, tracing
 from config.settings import settings
+from voicequeue.errors import StoreFormatError
 from workers.gateway.app import create_app
 from workers.gateway.server.connections import ServerLimits, raise_descriptor_limit
 from workers.gateway.server.http_server import Server, ServerConfig
 from workers.startup import require_usable_redis
+from workers.store_check import require_usable_store
 
 log = logging.getLogger("voicequeue.gateway")
 
@@ -21,12 +23,16 @@ SHUTDOWN_TIMEOUT_S = 10
 
 
 def build_server() -> Server:
-    """Return the server that the settings describe. Raises SettingsError."""
+    """Return the server that the settings describe. Raises SettingsError, SystemExit."""
     config = settings()
     logs.configure(config)
     require_usable_redis(config.redis_url)
     files = raise_descriptor_limit()
     bounds = ServerLimits.for_descriptors(files)
+    try:
+        require_usable_store(config)
+    except StoreFormatError as error:
+        raise SystemExit(str(error)) from None
     app = create_app(config, bounds)
     tracing.instrument_fastapi(app)
     if files < FEW_DESCRIPTORS:

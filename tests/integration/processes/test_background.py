@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,10 @@ import pytest
 from celery.worker import state
 
 from config.settings import SettingsError
-from workers.background import BackgroundStep
+from voicequeue.domain.store_format import StoreFormat
+from voicequeue.storage.format import FormatStamp
+from voicequeue.storage.job_store import JobStore
+from workers.background import BackgroundStep, run_safely
 
 
 class FailingStep(BackgroundStep):
@@ -46,3 +50,26 @@ def test_a_worker_exits_with_its_background_thread_and_logs_the_error(
     assert state.should_stop == (1 if in_loop else None)
     [record] = caplog.records
     assert record.getMessage().endswith(f"so the worker exits: {error}")
+
+
+def test_a_worker_exits_after_its_queue_was_upgraded_beyond_it(
+    store: JobStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its next step ends it with the sentence that says what to do; other errors are tried again."""
+    monkeypatch.setattr(state, "should_stop", None)
+    stamp = FormatStamp(store._space)
+
+    def step() -> None:
+        store.admit(0.0)
+
+    def loop() -> None:
+        for attempt in count():
+            run_safely(step)
+            stamp.raise_to(StoreFormat(2, 2))
+            assert attempt < 1
+
+    BackgroundStep(SimpleNamespace())._run(loop)
+
+    assert state.should_stop == 1
+    [record] = caplog.records
+    assert record.getMessage().startswith("the worker exits: this release is too old for the queue")

@@ -61,13 +61,13 @@ COMMANDS: Mapping[str, int] = {
     "HINCRBYFLOAT": 4,
     "EXEC": 1,
 }
-#: Commands that these scripts execute.
+#: Commands that these scripts execute. Each call reads the format of the queue first.
 INSIDE: Mapping[str, int] = {
     "enqueue": 116,
-    "admit": 1_324,
-    "claim_submit": 1_698,
-    "apply_transitions": 4_504,
-    "claim_poll": 600,
+    "admit": 1_325,
+    "claim_submit": 1_712,
+    "apply_transitions": 4_520,
+    "claim_poll": 602,
 }
 #: Celery messages: one for each chunk and step.
 SENT: Mapping[str, int] = {"voice.submit": 1, "voice.poll": 1, "music.submit": 1, "music.poll": 1}
@@ -81,7 +81,7 @@ POLL_COMMANDS: Mapping[str, int] = {
     "HINCRBYFLOAT": 4,
     "EXEC": 1,
 }
-POLL_INSIDE: Mapping[str, int] = {"claim_poll": 300, "reschedule_polls": 301}
+POLL_INSIDE: Mapping[str, int] = {"claim_poll": 301, "reschedule_polls": 302}
 POLL_SENT: Mapping[str, int] = {"voice.poll": 1}
 
 #: The idle work of one worker in five seconds.
@@ -107,11 +107,11 @@ IDLE_COMMANDS: Mapping[str, int] = {
     "DEL": 1,
 }
 IDLE_INSIDE: Mapping[str, int] = {
-    "admit": 14,
-    "lease_overdue": 3,
-    "lease_expired": 1,
-    "release_waiting": 1,
-    "reassign_voice_creators": 4,  # of each namespace
+    "admit": 15,
+    "lease_overdue": 4,
+    "lease_expired": 2,
+    "release_waiting": 2,
+    "reassign_voice_creators": 5,  # of each namespace
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -219,4 +220,25 @@ def test_a_job_whose_claim_reply_was_lost_is_submitted_again_though_it_became_un
         State.CHARGING,
         State.PENDING,
     ]
+    assert charges_match(bench, simulator)
+
+
+# ── beside a newer release ────────────────────────────────────────────────────────────────────
+
+
+def test_a_job_with_content_of_a_newer_release_is_left_to_its_workers(bench: Bench, simulator: Simulator) -> None:
+    """An order without the content that this release does not know would be paid, and not be what was asked for."""
+    job_id, other = bench.admitted(*voices(2))
+    record = bench.store._space.key(f"job:{job_id}")
+    content = json.loads(str(bench.store._redis.hget(record, "spec")))
+    bench.store._redis.hset(record, "spec", json.dumps({**content, "newer": True}))
+
+    assert bench.submit(Stage.VOICE, [job_id, other]).pending == [other]
+
+    assert bench.states([job_id, other]) == [State.QUEUED, State.PENDING]
+    assert bench.store.timeline(job_id)[-1].reason == decisions.NEWER_RELEASE
+    assert bench.admit() == {}  # it rests, so that its slot is free for others
+    bench.clock.now += decisions.NEWER_RELEASE_REST_S
+    bench.store._redis.hset(record, "spec", json.dumps(content))  # a worker of that release understands it
+    assert bench.submit(Stage.VOICE, bench.admit()[Stage.VOICE]).pending == [job_id]
     assert charges_match(bench, simulator)

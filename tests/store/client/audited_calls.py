@@ -84,6 +84,11 @@ def damaged(store: JobStore) -> None:
     store._redis.zrem(store._space.key("state:cancelled"), job_id)
 
 
+def of_older_format(store: JobStore) -> None:
+    """Stamp the queue with an older format than that of this release."""
+    store._redis.hset(store._space.key("format"), mapping={"version": 1, "oldest_reader": 0})
+
+
 def with_callback_secret(store: JobStore) -> None:
     """Store an API key of the name `shop`, and its callback secret."""
     with_api_key(store)
@@ -282,6 +287,7 @@ CHANGES: dict[str, list[Case]] = {
             UNNAMED,
         )
     ],
+    "upgrade": [Case(of_older_format, lambda queue, _: queue.upgrade(), {}, WHOLE)],
     "repair": [Case(damaged, lambda queue, _: queue.repair(queue.audit()), {"jobs": 1}, WHOLE)],
 }
 

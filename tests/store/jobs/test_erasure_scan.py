@@ -64,7 +64,7 @@ IMPERSONAL = {
             "budgets:reported",
         ),
         *("poll_durations:<kind>", "poll_kinds", "poll_schedules", "counters", "account", "balances", "metrics"),
-        *("rejected_messages:bytes", "settings", "limits"),
+        *("rejected_messages:bytes", "settings", "limits", "format"),
     },
     "names and secrets of operators, apps and processes": {
         *(

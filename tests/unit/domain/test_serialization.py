@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.support.jobs import SONG, voice, voice_with_song
 from voicequeue import Clip, Failure, FailureCode, Job, Stage, State, TimelineEntry, VoiceJob
 from voicequeue.domain import serialization
+from voicequeue.domain.clip import NewerClip
 from voicequeue.domain.job import Transition
 
 QUEUED = {
@@ -105,12 +106,12 @@ def test_a_failure_comes_back_as_it_was(failure: Failure) -> None:
 
 
 def test_clips_of_other_releases_are_read_with_what_is_known_of_them() -> None:
-    """Missing fields are None, and unknown fields are ignored."""
+    """Missing fields are None, and unknown fields are kept."""
     older = '[{"clip_id": "c", "state": "succeeded", "title": null, "audio_url": "https://cdn.example/1.mp3"}]'
     newer = '[{"clip_id": "c", "state": "succeeded", "tags": "calm", "of_next_year": 7}]'
 
     assert serialization.parse_clips(older) == (Clip("c", "succeeded", audio_url="https://cdn.example/1.mp3"),)
-    assert serialization.parse_clips(newer) == (Clip("c", "succeeded", tags="calm"),)
+    assert serialization.parse_clips(newer) == (NewerClip("c", "succeeded", tags="calm", unknown={"of_next_year": 7}),)
 
 
 def test_only_songs_that_are_there_are_to_be_archived() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from redis import Connection, ConnectionPool, Redis
 from redis.sentinel import SentinelConnectionPool
 
+from voicequeue.storage.connection.format_check import checked_on_connect
 from voicequeue.storage.connection.redis_url import RedisAddress, parse_redis_url
 from voicequeue.storage.connection.refusals import (
     PlainConnection,
@@ -41,9 +42,10 @@ KEEPALIVE_OPTIONS: Mapping[int, int] = {
 }
 
 
-def connect(url: str, *, wait_s: float = 0.0) -> Redis:
+def connect(url: str, *, wait_s: float = 0.0, prefix: str | None = None) -> Redis:
     """Return a client for the queue's Redis. Each call is retried for up to `wait_s` seconds while Redis is
-    unreachable or refuses commands, also while sentinels elect a new primary.
+    unreachable or refuses commands, also while sentinels elect a new primary. With `prefix`, calls raise
+    StoreFormatError if that queue has a format that this release must not use.
 
     Raises ValueError if not every process can use `url`. The message does not quote it: it may contain a password.
     """
@@ -58,6 +60,7 @@ def connect(url: str, *, wait_s: float = 0.0) -> Redis:
             socket_keepalive_options=KEEPALIVE_OPTIONS,
             health_check_interval=25,
             retry=TimedRetry(wait_s),
+            **(checked_on_connect(prefix) if prefix else {}),
         )
     )
 

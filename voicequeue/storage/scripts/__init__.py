@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from voicequeue.domain.store_format import CURRENT, too_old
+from voicequeue.errors import StoreFormatError
 from voicequeue.storage.connection.recorded_change import current_change, has_changed, unrecorded_change
 from voicequeue.storage.connection.refusals import RedisRefusalError
 from voicequeue.storage.connection.retry import (
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 #: The shared parts; each depends on those before it.
 PARTS = (
     "keys",
+    "format",
     "audit_log",
     "tombstones",
     "backlog",
@@ -66,7 +71,16 @@ WAIT_MS = 1_000
 Command = tuple[str | float, ...]
 
 #: The end of every script.
-_END = "local outcome = action() flush_counters() append_audit_entry(outcome) return outcome"
+_END = (
+    "local refusal = format_refusal() if refusal then return refusal end "
+    "local outcome = action() flush_counters() append_audit_entry(outcome) return outcome"
+)
+
+#: The start of every script: the format of this release.
+_START = f"local FORMAT_KNOWN, FORMAT_OLDEST_READER = {CURRENT.version}, {CURRENT.oldest_reader}"
+
+#: The error of a script whose release is too old for the queue, with the format that it would have to know.
+_FORMAT_REFUSAL = re.compile(r"(?:^|caused error: )FORMAT (\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +100,7 @@ def load(name: str) -> Script:
         text = text_of(f"lib/{part}")
         if part == "keys" or any(re.search(rf"\b{name}\b", source) for name in names_of(text)):
             source = f"{text}\n{source}"
+    source = f"{_START}\n{source}"
     return Script(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -139,10 +154,22 @@ def _run(
 ) -> tuple[Any, int]:
     """Run a script; return its reply, and how many replicas have recorded what it wrote, if it shall wait for some."""
     send = _send_and_wait if replicas else _send
+    with _format_errors():
+        try:
+            return send(redis, ("EVALSHA", script.sha, len(keys), *keys, *arguments), keys[0], replicas)
+        except NoScriptError:  # Redis has not loaded it yet, or was restarted
+            return send(redis, ("EVAL", script.source, len(keys), *keys, *arguments), keys[0], replicas)
+
+
+@contextmanager
+def _format_errors() -> Iterator[None]:
+    """Raise StoreFormatError for the error of a script whose release is too old for the queue."""
     try:
-        return send(redis, ("EVALSHA", script.sha, len(keys), *keys, *arguments), keys[0], replicas)
-    except NoScriptError:  # Redis has not loaded it yet, or was restarted
-        return send(redis, ("EVAL", script.source, len(keys), *keys, *arguments), keys[0], replicas)
+        yield
+    except ResponseError as error:
+        if refusal := _FORMAT_REFUSAL.search(str(error)):
+            raise StoreFormatError(too_old(int(refusal[1]))) from None
+        raise
 
 
 def _send(redis: Redis, command: Command, _root: str, _replicas: int) -> tuple[Any, int]:
@@ -225,7 +252,8 @@ class ScriptCall:
                 connection.disconnect()
             self._redis.connection_pool.release(connection)
             if not isinstance(error, NoScriptError):
-                raise
+                with _format_errors():
+                    raise
         else:
             self._redis.connection_pool.release(connection)
             return reply, int(count)

@@ -5,6 +5,7 @@
 -- RETURNS  the secret, or 'unkeyed'
 local secret = redis.call('GET', key('id_secret'))
 if secret then return secret end
+stamp_format()
 secret = redis.call('EXISTS', key('events'), key('counters')) > 0 and 'unkeyed' or ARGV[1]
 redis.call('SET', key('id_secret'), secret)
 return secret

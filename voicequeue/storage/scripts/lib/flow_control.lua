@@ -45,8 +45,10 @@ local function add_hold(reason, now, detail, ends_at)
     ends_at = before.ends_at
   end
   if before and detail == '' then detail = before.detail end
-  write_hold(reason, { since = before and before.since or now, detail = detail, ends_at = ends_at,
-    failures = (before and before.failures or 0) + 1 })
+  local hold = { since = now, failures = 0 }
+  for field, value in pairs(before or {}) do hold[field] = value end -- with what a newer release has stored
+  hold.detail, hold.ends_at, hold.failures, hold.closed_at, hold.trial_at = detail, ends_at, hold.failures + 1, nil, nil
+  write_hold(reason, hold)
   return before
 end
 

@@ -140,6 +140,8 @@
 --   archive:failed zset    ids whose songs could not be archived; score = when they were given up
 --
 -- Operations
+--   format         hash    version: the format of the queue; oldest_reader: the oldest format that a release has to know to
+--                          use it (lib/format.lua, docs/upgrading.md)
 --   heartbeats     zset    worker names; score = last heartbeat; callbacks:heartbeats, archive:heartbeats and
 --                          gateway:heartbeats: of the processes that deliver callbacks, archive songs, serve HTTP;
 --                          idle:heartbeats: of processes `archive` without an archive

@@ -150,8 +150,9 @@ local function record_refusal(id, t, job, now, is_mixed)
   local accepted = tonumber(redis.call('HGET', key('flow'), 'accepted.' .. t.stage) or 0)
   local is_own = is_own_refusal(id, r, t.stage, before, accepted, at)
   local has_others = count_others_refused(r.reason, id) > 0
-  local refusal = { count = before.count + 1, own_count = before.own_count + (is_own and 1 or 0), accepted = accepted,
-    at = now, message = r.message }
+  local refusal = before -- with what a newer release has stored
+  refusal.count, refusal.own_count = before.count + 1, before.own_count + (is_own and 1 or 0)
+  refusal.accepted, refusal.at, refusal.message = accepted, now, r.message
   if refusal.own_count >= r.attempts
     or (refusal.own_count > 0 and not has_others and refusal.count >= LONG * r.attempts) then
     t.to, t.reason, t.set = 'failed', cjson.decode(r.failure).code, { failure = r.failure, settled = now }

@@ -1,0 +1,49 @@
+"""The check of a queue's format, once for each new connection: every process that connects to a queue makes it.
+
+A queue that was restored, or replaced by a failover, is thus checked again. What programs change is checked by each
+script as well (scripts/lib/format.lua).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from redis.exceptions import NoPermissionError
+
+from voicequeue.domain.store_format import UNSTAMPED, StoreFormat, misfit
+from voicequeue.errors import StoreFormatError
+
+#: The fields of the stamp.
+FIELDS = ("version", "oldest_reader")
+
+
+def format_key(prefix: str) -> str:
+    """Return the key of the stamp of a queue."""
+    return f"{{{prefix}}}:format"
+
+
+def checked_on_connect(prefix: str) -> Mapping[str, Any]:
+    """Return the option of redis-py that checks the queue's format on each new connection."""
+    return {"redis_connect_func": _checking(format_key(prefix))}
+
+
+def _checking(key: str) -> Callable[[Any], None]:
+    def connected(connection: Any) -> None:
+        connection.on_connect()
+        connection.send_command("HMGET", key, *FIELDS)
+        try:
+            stored = parse_format(connection.read_response())
+        except NoPermissionError:  # a user of a few other keys: the scripts check what it changes
+            return
+        if problem := misfit(stored):
+            connection.disconnect()
+            raise StoreFormatError(problem)
+
+    return connected
+
+
+def parse_format(fields: Sequence[str | bytes | None]) -> StoreFormat:
+    """Return the format that a stamp gives; that of queues without one if it is missing or damaged."""
+    numbers = [int(field) for field in fields if field is not None and field.isdigit()]
+    return StoreFormat(*numbers) if len(numbers) == len(FIELDS) else UNSTAMPED
