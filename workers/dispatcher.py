@@ -37,6 +37,7 @@ from workers.background import (
 from workers.dependencies import build_services
 from workers.lifeline import lifeline
 from workers.maintenance import Maintenance
+from workers.messaging.submit_slots import submit_processes
 from workers.process_info import process_facts
 
 log = logging.getLogger("voicequeue.dispatcher")
@@ -45,7 +46,7 @@ log = logging.getLogger("voicequeue.dispatcher")
 #: together and share messages from there on.
 PAUSE_AFTER_WAKE_UP = 1 / 2
 
-#: The fact of a heartbeat that gives the number of processes that run a worker's tasks.
+#: The fact of a heartbeat that gives the number of processes that may run a worker's submit tasks.
 PROCESSES = "processes"
 
 #: Jobs that one script admits; Redis does nothing else meanwhile.
@@ -143,7 +144,7 @@ class DispatcherStep(BackgroundStep):
             worker=worker,
             chunk=config.task_chunk_size,
             at_once=config.upstream_concurrency,
-            facts=facts_of(app, self.queues, {**process_facts(config, "worker"), PROCESSES: processes}),
+            facts=facts_of(app, self.queues, {**process_facts(config, "worker"), PROCESSES: submit_processes(processes)}),
         )
         maintenance = Maintenance(
             services,
@@ -177,3 +178,4 @@ class DispatcherStep(BackgroundStep):
             if not run_safely(partial(dispatcher.wait_and_admit, config.dispatch_interval_s, self.stopping.wait)):
                 self.stopping.wait(config.dispatch_interval_s)
         run_safely(dispatcher.remove_heartbeat)
+        run_safely(maintenance.close)
