@@ -157,6 +157,7 @@ def _processes(facts: Facts) -> Iterator[CheckResult]:
         ("archive", facts.archive.pending, "songs to be archived"),
     ):
         processes = facts.of_kind(kind)
+        yield from _storage_errors(processes)
         if processes:
             yield passed(kind, f"{len(processes)} alive: {_names(processes)}")
         elif pending:
@@ -168,6 +169,15 @@ def _processes(facts: Facts) -> Iterator[CheckResult]:
         if count > MESSAGES_MAX:
             todo = "start more workers, or one that consumes it (-Q)"
             yield CheckResult("messages", Level.WARNING, f"{count:,} messages are waiting in the queue {name}", todo)
+
+
+def _storage_errors(processes: Sequence[ProcessHeartbeat]) -> Iterator[CheckResult]:
+    """Report the processes that cannot store songs. Only they reach their disks."""
+    for process in processes:
+        if process.storage_error:
+            minutes = process.storage_failing_s(process.last_heartbeat) / 60
+            what = f"{process.name} cannot store songs, for {minutes:,.0f} min now: {process.storage_error}"
+            yield CheckResult("archive", Level.ERROR, what, "docs/archive.md#troubleshooting")
 
 
 def _names(processes: Sequence[ProcessHeartbeat]) -> str:
