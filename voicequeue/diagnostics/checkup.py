@@ -23,6 +23,7 @@ from voicequeue.domain.status import ArchiveCounts, CallbackCounts, RefusedJob
 from voicequeue.storage.celery_queues import QUEUE_NAMES
 from voicequeue.storage.connection.key_types import WrongType
 from voicequeue.storage.connection.refusals import RedisRefusalError
+from voicequeue.storage.erasure import ERASURE_MAX_S
 from voicequeue.storage.heartbeats import DAY_S, HEARTBEAT_TIMEOUT_S, ROTATION_MARK, ProcessHeartbeat
 from voicequeue.storage.job_store import JobStore
 
@@ -37,9 +38,6 @@ OLD_SECRET_MAX_DAYS = 7
 
 #: The most messages in one queue that are not reported.
 MESSAGES_MAX = 1_000
-
-#: How long the workers may take to complete an erasure (seconds); unsure jobs have to be settled first.
-ERASURE_MAX_S = 86_400
 
 #: The most refused jobs that are listed by their id.
 REFUSED_LISTED = 5
