@@ -6,11 +6,11 @@ from tests.acceptance.conftest import Build
 from tests.conftest import eventually
 from voicequeue import State, TimelineEntry, VoiceJob
 
-#: The number of jobs: several times as many as are ordered at once.
-JOBS = 24
+#: The number of jobs: twice as many as are ordered at once.
+JOBS = 16
 
 #: Bytes of the answer to an order, which the simulator sends one after the other, and seconds until it is complete.
-ANSWER_BYTES, ORDER_S = 90, 4.0
+ANSWER_BYTES, ORDER_S = 90, 3.0
 
 #: Seconds within which a result must be recorded: two of the longest intervals between polls, and a second.
 RECORDED_S = 2.0
