@@ -35,6 +35,10 @@ log = logging.getLogger("voicequeue")
 #: Seconds between two checks for a stopping process while jobs wait for free request slots.
 STOP_CHECK_S = 0.5
 
+#: Seconds after its time at which a first poll is handed out while other answers are awaited: until then it can share
+#: their message.
+LATE_POLL_S = 1.0
+
 #: Seconds after which a checked recording is seen at the latest while answers are awaited.
 RECORDING_CHECK_S = 0.05
 
@@ -84,8 +88,8 @@ def submit_orders(
 
     Recordings are checked first where that is configured, while the orders of other jobs are sent. Only as many jobs
     are claimed as can be sent at once. Answers are written as they arrive, those that arrive together in one call, and
-    free the slots of the next claims. Jobs whose first poll is due before all answers have arrived are given to `poll`,
-    and are not in the result. When the process stops, the remaining jobs are queued again and only the answers
+    free the slots of the next claims. Jobs whose first poll would be late until all answers have arrived are given to
+    `poll`, and are not in the result. When the process stops, the remaining jobs are queued again and only the answers
     to sent requests are awaited.
     """
     job_ids, jitter = list(dict.fromkeys(job_ids)), services.polls.jitter()
@@ -106,11 +110,11 @@ def submit_orders(
             retry_in_s |= _send_orders(services, stage, batch, orders, recordings)
         timeout_s = RECORDING_CHECK_S if recordings.is_open else STOP_CHECK_S if waiting else None
         if poll is not None and orders.is_open:
-            timeout_s = _until_first_poll(services, accepted, timeout_s)
+            timeout_s = _until_late_poll(services, accepted, timeout_s)
         completed = orders.collect(timeout_s)
         accepted |= {job.job_id: job for job in _record_answers(services, jitter, completed)}
         if poll is not None and orders.is_open:
-            _poll_due(services, accepted, poll)
+            _poll_late(services, accepted, poll)
     # One message polls all of them, so they share the earliest due time.
     poll_in_s = min((job.poll_in_s for job in accepted.values()), default=0.0)
     due = services.clock() + poll_in_s
@@ -122,22 +126,22 @@ def submit_orders(
     return SubmitResult(pending, poll_in_s, deferred, retry_in_s=max(retry_in_s.values(), default=0.0))
 
 
-def _until_first_poll(
+def _until_late_poll(
     services: TaskContext, accepted: Mapping[str, AcceptedJob], timeout_s: float | None
 ) -> float | None:
-    """Return the seconds until the first poll of an accepted job is due, at most `timeout_s`; None for no limit."""
+    """Return the seconds until the first poll of an accepted job is late, at most `timeout_s`; None for no limit."""
     if not accepted:
         return timeout_s
-    until_poll_s = max(0.0, min(job.due for job in accepted.values()) - services.clock())
+    until_poll_s = max(0.0, min(job.due for job in accepted.values()) + LATE_POLL_S - services.clock())
     return until_poll_s if timeout_s is None else min(timeout_s, until_poll_s)
 
 
-def _poll_due(
-    services: TaskContext, accepted: dict[str, AcceptedJob], poll: Callable[[list[str]], object]
-) -> None:
-    """Give the jobs whose first poll is due to `poll`, and remove them from `accepted`."""
+def _poll_late(services: TaskContext, accepted: dict[str, AcceptedJob], poll: Callable[[list[str]], object]) -> None:
+    """Once a first poll is late, give the jobs whose first poll is due to `poll`, and remove them from `accepted`."""
     now = services.clock()
-    if due_ids := [job.job_id for job in accepted.values() if job.due <= now]:
+    due_jobs = [job for job in accepted.values() if job.due <= now]
+    if any(job.due + LATE_POLL_S <= now for job in due_jobs):
+        due_ids = [job.job_id for job in due_jobs]
         with defer_to_reconciler(due_ids):
             poll(due_ids)
         for job_id in due_ids:

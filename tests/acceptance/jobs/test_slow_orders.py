@@ -22,6 +22,7 @@ def test_results_are_polled_on_time_while_every_order_is_answered_late(build: Bu
         workers=1,
         dials={"voice_s": 0.1, "drip_s": ORDER_S / ANSWER_BYTES, "post_faults": {"drip_after": 1}},
         VOICEQUEUE_UPSTREAM_CONCURRENCY="4",
+        VOICEQUEUE_TASK_CHUNK_SIZE="4",
         VOICEQUEUE_SUBMIT_LEASE_S="20",
     )
     with system.queue() as queue:

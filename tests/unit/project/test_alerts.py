@@ -120,7 +120,10 @@ FAULTS = {
 
 #: Metrics that differ from a healthy queue, and fire nothing.
 HARMLESS = {
-    "a few failures": {'voicequeue_settled_jobs{state="failed"}': "0x40 1x50", 'voicequeue_settled_jobs{state="succeeded"}': "0x90"},
+    "a few failures": {
+        'voicequeue_settled_jobs{state="failed"}': "0x40 1x50",
+        'voicequeue_settled_jobs{state="succeeded"}': "0x90",
+    },
     "admitted jobs while paused": {
         'voicequeue_oldest_in_flight_age_seconds{state="admitted"}': "0+60x90",
         'voicequeue_gate_closed{reason="cooldown"}': "1x90",

@@ -12,7 +12,7 @@ from redis.exceptions import NoPermissionError
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """What `INFO` shows of a Redis server.
+    """A Redis server as `INFO` shows it.
 
     `max_bytes` is its limit of memory, or the memory of its host if it has none; 0 if neither is known.
     """

@@ -109,7 +109,8 @@ def _jobs(store: JobStore, lines: list[BacklogLane]) -> Iterator[Metric]:
     )
     purged = store.purged_by_state()
     settled = {
-        final: purged.get(final, 0) + sum(n for (state, _), n in counts.items() if state is final) for final in sorted(SETTLED)
+        final: purged.get(final, 0) + sum(n for (state, _), n in counts.items() if state is final)
+        for final in sorted(SETTLED)
     }
     yield gauge(
         "settled_jobs",

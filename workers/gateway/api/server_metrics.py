@@ -78,13 +78,17 @@ def redis_metrics(store: JobStore) -> Iterator[Metric]:
         [({}, int(state is not None))],
     )
     facts: tuple[tuple[str, str, Callable[[ServerState], float]], ...] = (
-        ("redis_memory_used_bytes", "Memory that Redis uses.", lambda known: known.used_bytes),
-        ("redis_memory_max_bytes", "Limit of Redis's memory, or the memory of its host.", lambda known: known.max_bytes),
-        ("redis_evicts_keys", "1 if Redis deletes keys when it is full, else 0.", lambda known: known.evicts_keys),
+        ("redis_memory_used_bytes", "Memory that Redis uses.", lambda server: server.used_bytes),
+        (
+            "redis_memory_max_bytes",
+            "Limit of Redis's memory, or the memory of its host.",
+            lambda server: server.max_bytes,
+        ),
+        ("redis_evicts_keys", "1 if Redis deletes keys when it is full, else 0.", lambda server: server.evicts_keys),
         (
             "redis_persistent",
             "1 if Redis keeps an append-only file and could write it last, else 0.",
-            lambda known: known.has_append_only_file and known.can_write_file,
+            lambda server: server.has_append_only_file and server.can_write_file,
         ),
     )
     for name, description, value_of in facts:
