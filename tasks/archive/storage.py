@@ -105,8 +105,9 @@ class ArchiveStorage:
         with _storage_errors():
             free_bytes = _free_bytes(Path(self.root)) if _is_local(self.filesystem) else None
         if free_bytes is not None and free_bytes < min_free_bytes:
+            left_mb, needed_mb = free_bytes / 1e6, min_free_bytes / 1e6
             raise ArchiveStorageError(
-                f"the archive's disk has {free_bytes / 1e6:,.0f} MB left, and a file may take {min_free_bytes / 1e6:,.0f} MB"
+                f"the archive's disk has {left_mb:,.0f} MB left, and a file may take {needed_mb:,.0f} MB"
             )
         self.put(file, CHECK_FOLDER, name)
         if not is_object_store:

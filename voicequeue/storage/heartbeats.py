@@ -47,7 +47,7 @@ class ProcessHeartbeat:
 
     @property
     def storage_error(self) -> str:
-        """The error that keeps a process `archive` from storing songs; empty if there is none, and for other processes."""
+        """The error that keeps a process `archive` from storing songs; empty if there is none."""
         return str(self.facts.get(STORAGE_ERROR, ""))
 
     def storage_failing_s(self, now: float) -> float:

@@ -74,12 +74,15 @@ class Consumer(CeleryConsumer):
         slots = SubmitSlots(
             self.on_task_request,
             limit=self._submit_processes,
-            raise_limit=lambda: self.qos.increment_eventually(),
-            lower_limit=lambda: self.qos.decrement_eventually(),
+            change_limit=self._change_message_limit,
         )
         self._slots, self.on_task_request = slots, slots.add
         self.hub.on_tick.add(self._hand_on_submits)
         redis_transport.Channel.paused_queues = slots.paused_queues
+
+    def _change_message_limit(self, by: int) -> None:
+        """Change the number of messages that this worker may hold."""
+        (self.qos.increment_eventually if by > 0 else self.qos.decrement_eventually)(abs(by))
 
     def _submit_processes(self) -> int:
         processes: int = self.pool.num_processes

@@ -34,14 +34,13 @@ def submit_processes(processes: int) -> int:
 class SubmitSlots:
     """The submit tasks of one worker: those that run, and those that wait for a process.
 
-    `process` hands a task to the processes, and `limit` returns how many submit tasks they may run at once. `raise_limit`
-    and `lower_limit` change by one how many messages the worker may hold.
+    `process` hands a task to the processes, and `limit` returns how many submit tasks they may run at once.
+    `change_limit` changes by 1 or -1 how many messages the worker may hold.
     """
 
     process: Callable[[Any], object]
     limit: Callable[[], int]
-    raise_limit: Callable[[], object]
-    lower_limit: Callable[[], object]
+    change_limit: Callable[[int], object]
     clock: Callable[[], float] = time.monotonic
     #: The time at which each running task was handed to the processes, the oldest first.
     _running: dict[Any, float] = field(default_factory=dict)
@@ -72,7 +71,7 @@ class SubmitSlots:
             request = self._waiting.popleft()
             if self._uncounted:
                 self._uncounted -= 1
-                self.lower_limit()
+                self.change_limit(-1)
             self._running[request] = self.clock()
             self.process(request)
             has_handed_on = True
@@ -83,7 +82,7 @@ class SubmitSlots:
         """Let the worker receive other messages in place of the submit tasks that wait for slow ones."""
         while self._is_slow() and self._uncounted < len(self._waiting):
             self._uncounted += 1
-            self.raise_limit()
+            self.change_limit(1)
 
     def _is_slow(self) -> bool:
         return any(self.clock() - at > SLOW_AFTER_S for at in self._running.values())

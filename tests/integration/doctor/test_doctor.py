@@ -23,6 +23,7 @@ from voicequeue.cli.examine import run_checks
 from voicequeue.domain.callback_secrets import StoredSecret
 from voicequeue.domain.states import State
 from voicequeue.storage.celery_queues import QUEUE_NAMES
+from voicequeue.storage.heartbeats import STORAGE_ERROR, STORAGE_FAILING_SINCE
 from workers.local.ports import free_port
 from workers.process_info import process_facts
 
@@ -69,6 +70,16 @@ def with_an_unreachable_public_url(setup: Setup) -> None:
     setup.send_heartbeat()
 
 
+def with_a_full_disk_of_the_archive(setup: Setup) -> None:
+    """Let a process on another host report that it cannot store songs."""
+    since = setup.store.clock() - 5 * 60
+    facts = {
+        STORAGE_ERROR: "the archive cannot be written: OSError (No space left on device)",
+        STORAGE_FAILING_SINCE: since,
+    }
+    setup.send_heartbeat("archive", "r1", **facts)
+
+
 def without_a_secret(setup: Setup) -> None:
     """Set a public URL without a secret."""
     setup.env("VOICEQUEUE_SECRET", "")
@@ -110,6 +121,7 @@ def with_a_cancelled_consumer(setup: Setup) -> None:
         (with_a_clock_that_is_off, "clock", "the clock of g1 is 301 s behind", "chrony"),
         (without_a_worker, "workers", "no worker has sent a heartbeat", "python -m workers worker"),
         (with_an_unreachable_public_url, "public url", "no response from", "check that `web` is running"),
+        (with_a_full_disk_of_the_archive, "archive", "r1 cannot store songs, for 5 min now: the", "docs/archive.md"),
         (without_a_secret, "settings", "VOICEQUEUE_SECRET: is required", "in the environment or in .env"),
         (with_flower_open, "flower", "FLOWER_BASIC_AUTH: is required", "FLOWER_BASIC_AUTH=user:"),
         (with_a_stalled_consumer, "consumers", "has not consumed the queue poll for 100 s", "restart that process"),

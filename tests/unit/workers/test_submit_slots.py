@@ -34,8 +34,7 @@ class Worker:
         self.slots = SubmitSlots(
             self.started.append,
             limit=lambda: submit_processes(self.processes),
-            raise_limit=lambda: self._change_limit(1),
-            lower_limit=lambda: self._change_limit(-1),
+            change_limit=self._change_limit,
             clock=lambda: self.now,
         )
 
