@@ -113,6 +113,8 @@ class Consumer(CeleryConsumer):
             return
         channel = self.task_consumer.channel
         consumption.turn(channel.active_queues, is_full=not channel.qos.can_consume())
+        if self._slots:
+            consumption.record(self._slots.paused_queues())  # it is busy with messages of these queues
 
     def on_close(self) -> None:
         """Forget messages that wait for their `eta`: Redis delivers them again."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
 from celery.worker import state
 
+from config.celeryconfig import configuration
+from config.settings import Settings
 from tasks.celery_tasks import poll_name, submit_name
 from voicequeue.domain.stage import Stage
 from voicequeue.storage.celery_queues import SUBMIT
@@ -75,6 +78,13 @@ def test_orders_never_occupy_all_processes(processes: int) -> None:
     poll = worker.receive(poll_name(Stage.VOICE))
 
     assert worker.started == [*submits[: processes - 1], poll]
+
+
+def test_a_worker_sends_as_many_orders_by_default_as_there_are_processors() -> None:
+    """The process that is kept for polls is an additional one."""
+    processes = configuration(Settings(_env_file=None))["worker_concurrency"]
+
+    assert submit_processes(processes) == os.cpu_count()
 
 
 def test_a_single_process_does_everything() -> None:
