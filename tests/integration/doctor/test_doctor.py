@@ -148,6 +148,20 @@ def test_each_problem_is_reported_with_what_to_do(
     assert all(hidden not in str(result) for hidden in (SECRET, KEY, "another-key"))
 
 
+def test_a_job_whose_order_is_not_sent_is_reported_while_the_gate_is_open(setup: Setup) -> None:
+    """Workers do not receive its message, or are too few. A closed gate is a cause of its own."""
+    enqueue_jobs(setup.store, voice())
+    setup.store.admit(setup.store.clock() - 15 * 60)
+
+    [stuck] = setup.results()[1]
+    setup.store.flow_control.pause(setup.store.clock())
+    [gate] = setup.results()[1]
+
+    assert (stuck["check"], stuck["level"]) == ("jobs", "warning")
+    assert stuck["message"] == "a job has had a slot for 15 min, and its order is not sent"
+    assert gate["check"] == "gate"
+
+
 def test_a_short_password_of_flower_is_reported_by_its_user_alone(setup: Setup) -> None:
     """The password itself is not shown; a long one is accepted."""
     setup.env("FLOWER_BASIC_AUTH", "me:short-one,you:long-and-random-one")
