@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from celery.utils.sysinfo import cpu_budget  # type: ignore[attr-defined]  # newer than its stubs
 from celery.worker import state
 
 from config.celeryconfig import configuration
@@ -84,7 +84,7 @@ def test_a_worker_sends_as_many_orders_by_default_as_there_are_processors() -> N
     """The process that is kept for polls is an additional one."""
     processes = configuration(Settings(_env_file=None))["worker_concurrency"]
 
-    assert submit_processes(processes) == os.cpu_count()
+    assert submit_processes(processes) == cpu_budget().count
 
 
 def test_a_single_process_does_everything() -> None:
