@@ -33,7 +33,7 @@ STOPS = [
 
 @pytest.fixture(scope="module")
 def system(build_shared: Build) -> System:
-    """Start one worker with two processes and slow POSTs."""
+    """Start one worker with slow POSTs, and three processes of which two send them."""
     return build_shared(workers=1, dials=SLOW, **ENV)
 
 
