@@ -138,13 +138,14 @@ class DispatcherStep(BackgroundStep):
         """Build the dispatcher and the maintenance, and return their loop."""
         config = settings()
         services = replace(build_services(config), is_stopping=lifeline.is_cut)
+        facts = {**process_facts(config, "worker"), PROCESSES: submit_processes(processes)}
         dispatcher = Dispatcher(
             services,
             partial(publish, app),
             worker=worker,
             chunk=config.task_chunk_size,
             at_once=config.upstream_concurrency,
-            facts=facts_of(app, self.queues, {**process_facts(config, "worker"), PROCESSES: submit_processes(processes)}),
+            facts=facts_of(app, self.queues, facts),
         )
         maintenance = Maintenance(
             services,

@@ -135,7 +135,7 @@ def test_every_image_is_pinned_by_digest(services: dict[str, Any]) -> None:
     images = {service["image"] for service in services.values() if "build" not in service}
     images |= set(re.findall(r"^ARG PYTHON=(\S+)$", image.dockerfile(), re.MULTILINE))
 
-    assert len(images) == 4
+    assert len(images) == 5
     assert all(re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+[\w.-]*@sha256:[0-9a-f]{64}", name) for name in images)
     assert set(re.findall(r"^FROM (\S+)", image.dockerfile(), re.MULTILINE)) == {"${PYTHON}", "runtime"}
 
