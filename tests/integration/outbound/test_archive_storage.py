@@ -293,7 +293,7 @@ def test_an_object_store_is_checked_with_the_rights_that_songs_need(bucket: str)
     storage.filesystem.rm(storage.root, recursive=True)
 
 
-class HangingFiles(MemoryFileSystem):
+class HangingFiles(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
     """A storage whose uploads wait for `release`."""
 
     cachable = False

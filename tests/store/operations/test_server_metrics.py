@@ -70,7 +70,7 @@ def test_a_redis_that_does_not_show_its_state_is_reported_as_such(valkey_url: st
     url = url_with_rights(valkey_url, "gateway", prefix)
     user = url.partition("//")[2].partition(":")[0]
     with Redis.from_url(valkey_url) as admin, connect(url) as redis:
-        admin.execute_command("ACL", "SETUSER", user, "-info")  # type: ignore[no-untyped-call]  # redis-py has no types here
+        admin.execute_command("ACL", "SETUSER", user, "-info")
         values = scraped(JobStore(redis, prefix))
 
     assert (values["redis_info_permitted"], values["redis_accepts_writes"]) == (0, 1)
