@@ -80,7 +80,7 @@ def running_stack(
     ready: tuple[float, float], *, workers: int = 1, children: int | None = None, env: Mapping[str, str] | None = None
 ) -> Iterator[RunningStack]:
     """Start a fresh Valkey, an upstream whose orders take `ready` seconds (lowest and highest), and workers with
-    `children` each (default: the number of processors)."""
+    `children` each (default: one more than there are processors)."""
     with (
         tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder,
         Supervisor(print_line=print) as supervisor,
@@ -95,7 +95,7 @@ def running_stack(
         )
         redis = stack.start_valkey()
         start_upstream(stack, ready, port)
-        count = children or os.cpu_count() or 1
+        count = children or (os.cpu_count() or 1) + 1
         names = [f"worker.{number}" for number in range(1, workers + 1)]
         for name in names:
             stack.start(name, f"{procfile()['worker']} --concurrency {count}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from celery.utils.sysinfo import cpu_budget  # type: ignore[attr-defined]  # newer than its stubs
 from kombu import Exchange, Queue
 
 from config.settings import Settings
@@ -63,6 +64,9 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_time_limit": 900,
         "task_serializer": "json",
         "accept_content": ["json"],
+        # One process more than the processors that this container may use: all but one send orders and wait for their
+        # answers.
+        "worker_concurrency": cpu_budget().count + 1,
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_enable_prefetch_count_reduction": False,

@@ -76,7 +76,9 @@ def register(
 def _register_submit(app: Celery, services: Callable[[], TaskContext], stage: Stage) -> None:
     @app.task(bind=True, name=submit_name(stage), **SUBMIT)
     def submit(self: Task[..., None], job_ids: list[str]) -> None:
-        result = submit_orders(services(), stage, job_ids)
+        result = submit_orders(
+            services(), stage, job_ids, poll=lambda due_ids: app.send_task(poll_name(stage), args=(due_ids,))
+        )
         if result.pending:
             app.send_task(poll_name(stage), args=(result.pending,), countdown=result.poll_in_s)
         if result.deferred:

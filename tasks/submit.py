@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -34,6 +34,10 @@ log = logging.getLogger("voicequeue")
 
 #: Seconds between two checks for a stopping process while jobs wait for free request slots.
 STOP_CHECK_S = 0.5
+
+#: Seconds after its time at which a first poll is handed out while other answers are awaited: until then it can share
+#: their message.
+LATE_POLL_S = 1.0
 
 #: Seconds after which a checked recording is seen at the latest while answers are awaited.
 RECORDING_CHECK_S = 0.05
@@ -68,10 +72,12 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedJob:
-    """A job whose order upstream accepted: its new version, and the seconds until its first poll."""
+    """A job whose order upstream accepted: its new version, the time of its first poll (Unix seconds), and the seconds
+    until then when the answer was written."""
 
     job_id: str
     version: int
+    due: float
     poll_in_s: float
 
 
@@ -79,12 +85,15 @@ class NewerContentError(Exception):
     """The job has content that this release does not know: its order would not be what was asked for."""
 
 
-def submit_orders(services: TaskContext, stage: Stage, job_ids: Sequence[str]) -> SubmitResult:
+def submit_orders(
+    services: TaskContext, stage: Stage, job_ids: Sequence[str], poll: Callable[[list[str]], object] | None = None
+) -> SubmitResult:
     """Send the POST of `stage` once for each job that is admitted to it.
 
     Recordings are checked first where that is configured, while the orders of other jobs are sent. Only as many jobs
     are claimed as can be sent at once. Answers are written as they arrive, those that arrive together in one call, and
-    free the slots of the next claims. When the process stops, the remaining jobs are queued again and only the answers
+    free the slots of the next claims. Jobs whose first poll would be late until all answers have arrived are given to
+    `poll`, and are not in the result. When the process stops, the remaining jobs are queued again and only the answers
     to sent requests are awaited.
     """
     job_ids, jitter = list(dict.fromkeys(job_ids)), services.polls.jitter()
@@ -104,8 +113,12 @@ def submit_orders(services: TaskContext, stage: Stage, job_ids: Sequence[str]) -
         with defer_to_reconciler(batch):
             retry_in_s |= _send_orders(services, stage, batch, orders, recordings)
         timeout_s = RECORDING_CHECK_S if recordings.is_open else STOP_CHECK_S if waiting else None
+        if poll is not None and orders.is_open:
+            timeout_s = _until_late_poll(services, accepted, timeout_s)
         completed = orders.collect(timeout_s)
         accepted |= {job.job_id: job for job in _record_answers(services, jitter, completed)}
+        if poll is not None and orders.is_open:
+            _poll_late(services, accepted, poll)
     # One message polls all of them, so they share the earliest due time.
     poll_in_s = min((job.poll_in_s for job in accepted.values()), default=0.0)
     due = services.clock() + poll_in_s
@@ -115,6 +128,28 @@ def submit_orders(services: TaskContext, stage: Stage, job_ids: Sequence[str]) -
     pending = [job_id for job_id in job_ids if job_id in accepted]
     deferred = [job_id for job_id in job_ids if job_id in retry_in_s]
     return SubmitResult(pending, poll_in_s, deferred, retry_in_s=max(retry_in_s.values(), default=0.0))
+
+
+def _until_late_poll(
+    services: TaskContext, accepted: Mapping[str, AcceptedJob], timeout_s: float | None
+) -> float | None:
+    """Return the seconds until the first poll of an accepted job is late, at most `timeout_s`; None for no limit."""
+    if not accepted:
+        return timeout_s
+    until_poll_s = max(0.0, min(job.due for job in accepted.values()) + LATE_POLL_S - services.clock())
+    return until_poll_s if timeout_s is None else min(timeout_s, until_poll_s)
+
+
+def _poll_late(services: TaskContext, accepted: dict[str, AcceptedJob], poll: Callable[[list[str]], object]) -> None:
+    """Once a first poll is late, give the jobs whose first poll is due to `poll`, and remove them from `accepted`."""
+    now = services.clock()
+    due_jobs = [job for job in accepted.values() if job.due <= now]
+    if any(job.due + LATE_POLL_S <= now for job in due_jobs):
+        due_ids = [job.job_id for job in due_jobs]
+        with defer_to_reconciler(due_ids):
+            poll(due_ids)
+        for job_id in due_ids:
+            del accepted[job_id]
 
 
 def _send_orders(
@@ -269,7 +304,8 @@ def _write(services: TaskContext, transitions: Sequence[tuple[SubmitClaim, Trans
                 and transition.to_state is State.PENDING
                 and transition.due is not None
             ):
-                accepted.append(AcceptedJob(claim.job_id, transition.version + 1, transition.due - services.clock()))
+                poll_in_s = transition.due - services.clock()
+                accepted.append(AcceptedJob(claim.job_id, transition.version + 1, transition.due, poll_in_s))
     return accepted
 
 

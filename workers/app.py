@@ -15,7 +15,7 @@ from workers import lifeline
 from workers.archive import ArchiveStep
 from workers.callbacks import CallbackStep
 from workers.clock import CeleryApp, event_loop_time
-from workers.dependencies import archive_services, callback_services, flush_metrics, services
+from workers.dependencies import archive_services, callback_services, close_upstream, flush_metrics, services
 from workers.dispatcher import DispatcherStep
 from workers.lifeline import LifelineStep
 from workers.messaging import redis_transport
@@ -36,3 +36,4 @@ worker_process_init.connect(lambda **_: tracing.instrument_celery("worker"), wea
 worker_process_init.connect(lambda **_: shorten_retry_traces(app), weak=False)
 for signal in (worker_process_shutdown, worker_shutdown):
     signal.connect(flush_metrics)
+worker_shutdown.connect(close_upstream)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from celery import Celery
 
 from config.settings import settings
+from tasks.archive.storage_check import StorageCheck
 from tasks.archive.task import ArchiveServices, delete_erased, remove_stale_files
 from tasks.celery_tasks import ARCHIVE_TASK
 from voicequeue.storage.celery_queues import consumed_by
@@ -53,6 +55,12 @@ def archive_dispatcher(
     )
 
 
+def _facts(process: FactsAt, check: StorageCheck, now: float) -> Mapping[str, Any]:
+    """Return the facts of this process for a heartbeat, with the state of its storage."""
+    check.watch()
+    return {**process(now), **check.facts}
+
+
 class ArchiveStep(BackgroundStep):
     """Runs the dispatcher in a thread of each worker that consumes the queue `archive`."""
 
@@ -66,8 +74,10 @@ class ArchiveStep(BackgroundStep):
         if configured.archive_url.get_secret_value():
             services = build_archive(configured)
             remove_stale_files(time.time())
+            check = StorageCheck(services.storage, services.clock, min_free_bytes=configured.archive_max_file_bytes)
+            check.start(self.stopping)
             process: LeaseDispatcher | IdleProcess = archive_dispatcher(
-                services, partial(publish, app), worker=worker, facts=facts
+                services, partial(publish, app), worker=worker, facts=partial(_facts, facts, check)
             )
         else:
             log.warning("VOICEQUEUE_ARCHIVE_URL is not set: nothing is archived")

@@ -85,6 +85,12 @@ def flush_metrics(**_: object) -> None:
         callback_services().metrics.flush()
 
 
+def close_upstream(**_: object) -> None:
+    """Close the main process's connections to upstream before it exits; a handler of Celery's signals."""
+    if _services_of.cache_info().currsize:
+        services().upstream.close()
+
+
 def build_services(configured: Settings) -> TaskContext:
     """Build the services of the tasks from the settings."""
     store = JobStore(

@@ -37,6 +37,7 @@ from workers.background import (
 from workers.dependencies import build_services
 from workers.lifeline import lifeline
 from workers.maintenance import Maintenance
+from workers.messaging.submit_slots import submit_processes
 from workers.process_info import process_facts
 from workers.store_check import require_usable_store
 
@@ -46,7 +47,7 @@ log = logging.getLogger("voicequeue.dispatcher")
 #: together and share messages from there on.
 PAUSE_AFTER_WAKE_UP = 1 / 2
 
-#: The fact of a heartbeat that gives the number of processes that run a worker's tasks.
+#: The fact of a heartbeat that gives the number of processes that may run a worker's submit tasks.
 PROCESSES = "processes"
 
 #: Jobs that one script admits; Redis does nothing else meanwhile.
@@ -139,13 +140,14 @@ class DispatcherStep(BackgroundStep):
         config = settings()
         require_usable_store(config)
         services = replace(build_services(config), is_stopping=lifeline.is_cut)
+        facts = {**process_facts(config, "worker"), PROCESSES: submit_processes(processes)}
         dispatcher = Dispatcher(
             services,
             partial(publish, app),
             worker=worker,
             chunk=config.task_chunk_size,
             at_once=config.upstream_concurrency,
-            facts=facts_of(app, self.queues, {**process_facts(config, "worker"), PROCESSES: processes}),
+            facts=facts_of(app, self.queues, facts),
         )
         maintenance = Maintenance(
             services,
@@ -179,3 +181,4 @@ class DispatcherStep(BackgroundStep):
             if not run_safely(partial(dispatcher.wait_and_admit, config.dispatch_interval_s, self.stopping.wait)):
                 self.stopping.wait(config.dispatch_interval_s)
         run_safely(dispatcher.remove_heartbeat)
+        run_safely(maintenance.close)

@@ -189,4 +189,4 @@ def _archive(settings: Settings) -> CheckResult:
         ArchiveStorage.from_url(settings.archive_url.get_secret_value())
     except ArchiveStorageError as error:
         return CheckResult("archive", Level.ERROR, str(error), "docs/archive.md")
-    return passed("archive", "finished songs are archived")
+    return passed("archive", "VOICEQUEUE_ARCHIVE_URL is valid; the process `archive` checks that it can write there")

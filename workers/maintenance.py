@@ -70,6 +70,10 @@ class Maintenance:
         self._purge: Iterator[int] = iter(())
         self._balance_thread = ThreadPoolExecutor(1, thread_name_prefix="balance")
 
+    def close(self) -> None:
+        """Close the connections to upstream; a read of the balance fails."""
+        self._services.upstream.close()
+
     def log_events(self) -> None:
         """Log every transition, and every batch that stopped itself, that is not logged yet, of any process."""
         if not self._services.store.event_log.log_new(log_transition):
@@ -99,6 +103,8 @@ class Maintenance:
         try:
             balance = self._services.upstream.get_credits()
         except UpstreamError as error:
+            if self._services.is_stopping():
+                return  # this process has closed the connection
             self._services.health.report_balance(error)
             log.info("balance check failed: %s", error)
             return

@@ -125,9 +125,10 @@ def _ours() -> Contestant:
     return Contestant(
         OURS,
         OURS,
-        [f"{worker} --concurrency {PROCESSES}"],
+        # One process is kept free for polls, as by default.
+        [f"{worker} --concurrency {PROCESSES + 1}"],
         "python -m benchmarks.peers.ours",
-        f"prefork, {PROCESSES} children, 16 calls each at once; a task for up to 100 jobs, polls by `retry`",
+        f"prefork, {PROCESSES + 1} children, 16 calls each at once; a task for up to 100 jobs, polls by `retry`",
         Path(sys.executable).parent,
         ROOT,
         {

@@ -10,6 +10,7 @@ import mimetypes
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ _NAME_MAX = 100
 
 #: Storages that show an upload only when it is complete, and have no folders.
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "tos", "memory"})
+
+#: The folder of the file that is stored to check the storage.
+CHECK_FOLDER = "_write_check"
 
 #: Bytes of an upload kept in memory, for storages where this is configurable; smaller files are sent in one request.
 _PIECE = 8 * 2**20
@@ -90,6 +94,26 @@ class ArchiveStorage:
             raise ArchiveStorageError(f"the archive stored {stored:,} bytes of {expected:,}")
         return "/".join([self.url, *path])
 
+    def check(self, file: Path, *, min_free_bytes: int) -> None:
+        """Store a file as songs are stored. It is removed again, except from an object store, where it is overwritten:
+        that needs no further rights.
+
+        Raises ArchiveStorageError, also if the disk of a folder has less space than `min_free_bytes`.
+        """
+        is_object_store = bool(_OBJECT_STORES & set(_protocols(self.filesystem)))
+        name = "file" if is_object_store else secrets.token_hex(8)
+        with _storage_errors():
+            free_bytes = _free_bytes(Path(self.root)) if _is_local(self.filesystem) else None
+        if free_bytes is not None and free_bytes < min_free_bytes:
+            left_mb, needed_mb = free_bytes / 1e6, min_free_bytes / 1e6
+            raise ArchiveStorageError(
+                f"the archive's disk has {left_mb:,.0f} MB left, and a file may take {needed_mb:,.0f} MB"
+            )
+        self.put(file, CHECK_FOLDER, name)
+        if not is_object_store:
+            with _storage_errors():
+                self.filesystem.rm_file("/".join([self.root.rstrip("/"), CHECK_FOLDER, name]))
+
     def remove_folder(self, *path: str) -> None:
         """Delete a folder with all its files, and the folders above that are empty then; nothing if there is none.
 
@@ -137,6 +161,12 @@ class ArchiveStorage:
             file_name = file["name"].rpartition("/")[2]
             if file_name.startswith(f".{name}.") and file_name.endswith(".part") and file["type"] == "file":
                 self.filesystem.rm_file(file["name"])
+
+
+def _free_bytes(folder: Path) -> int:
+    """Return the free space of the disk of a folder that may not exist yet."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
 def _upload_options(protocols: tuple[str, ...], name: str) -> dict[str, Any]:

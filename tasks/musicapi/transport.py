@@ -26,6 +26,9 @@ from tasks.musicapi.errors import AmbiguousFailure, ConnectionFailed
 
 T = TypeVar("T")
 
+#: Seconds that requests in flight may take to fail when the transport is closed.
+CLOSE_S = 1.0
+
 #: Maximum size in bytes of a response body, after decompression.
 BODY_MAX = 2_000_000
 
@@ -97,8 +100,8 @@ class HttpTransport:
         self._session = self.run(self._open_session()).result()
 
     def close(self) -> None:
-        """Close the connections and stop the thread; requests in flight are aborted."""
-        self.run(self._session.close()).result()
+        """Close the connections and stop the thread; requests in flight fail."""
+        self.run(self._close_session()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -134,6 +137,14 @@ class HttpTransport:
             raise AmbiguousFailure("no answer in time") from None
         except (aiohttp.ClientError, OSError, ValueError):
             raise AmbiguousFailure("the connection was lost") from None
+
+    async def _close_session(self) -> None:
+        """Close the session, and give the requests in flight the time to report that their connection is closed."""
+        await self._session.close()
+        if requests := asyncio.all_tasks() - {asyncio.current_task()}:
+            _, unfinished = await asyncio.wait(requests, timeout=CLOSE_S)
+            for request in unfinished:
+                request.cancel()
 
     async def _open_session(self) -> aiohttp.ClientSession:
         # The session has no default headers: it would send them to a proxy too, and they contain the key.

@@ -23,6 +23,7 @@ from voicequeue.domain.status import ArchiveCounts, CallbackCounts, RefusedJob
 from voicequeue.storage.celery_queues import QUEUE_NAMES
 from voicequeue.storage.connection.key_types import WrongType
 from voicequeue.storage.connection.refusals import RedisRefusalError
+from voicequeue.storage.erasure import ERASURE_MAX_S
 from voicequeue.storage.heartbeats import DAY_S, HEARTBEAT_TIMEOUT_S, ROTATION_MARK, ProcessHeartbeat
 from voicequeue.storage.job_store import JobStore
 
@@ -38,8 +39,8 @@ OLD_SECRET_MAX_DAYS = 7
 #: The most messages in one queue that are not reported.
 MESSAGES_MAX = 1_000
 
-#: How long the workers may take to complete an erasure (seconds); unsure jobs have to be settled first.
-ERASURE_MAX_S = 86_400
+#: How long a job may wait for its order while the gate is open (seconds).
+ADMITTED_MAX_S = 600
 
 #: The most refused jobs that are listed by their id.
 REFUSED_LISTED = 5
@@ -64,6 +65,8 @@ class Facts:
     rejects: int = 0
     #: Jobs whose erasure was requested more than a day ago and is not complete.
     late_erasures: int = 0
+    #: For how long the job that was admitted first has waited for its order, in seconds.
+    admitted_s: float = 0.0
     refused_jobs: Sequence[RefusedJob] = ()
     message_counts: Mapping[str, int] = field(default_factory=dict)
     #: By mark of an old value of VOICEQUEUE_SECRET: seconds since a process first reported it.
@@ -92,6 +95,7 @@ def inspect(redis: Redis, store: JobStore) -> Facts:
         archive=store.archive.counts(now - HEARTBEAT_TIMEOUT_S),
         rejects=store.rejected_messages.count(),
         late_erasures=store.erasure.count_unfinished(now - ERASURE_MAX_S),
+        admitted_s=now - (store.oldest_entry(State.ADMITTED) or now),
         refused_jobs=store.flow_control.refused_jobs(),
         message_counts=store.count_messages(
             [queue for queue in QUEUE_NAMES if queue not in {key.queue for key in wrong_types}]
@@ -157,6 +161,7 @@ def _processes(facts: Facts) -> Iterator[CheckResult]:
         ("archive", facts.archive.pending, "songs to be archived"),
     ):
         processes = facts.of_kind(kind)
+        yield from _storage_errors(processes)
         if processes:
             yield passed(kind, f"{len(processes)} alive: {_names(processes)}")
         elif pending:
@@ -168,6 +173,15 @@ def _processes(facts: Facts) -> Iterator[CheckResult]:
         if count > MESSAGES_MAX:
             todo = "start more workers, or one that consumes it (-Q)"
             yield CheckResult("messages", Level.WARNING, f"{count:,} messages are waiting in the queue {name}", todo)
+
+
+def _storage_errors(processes: Sequence[ProcessHeartbeat]) -> Iterator[CheckResult]:
+    """Report the processes that cannot store songs. Only they reach their disks."""
+    for process in processes:
+        if process.storage_error:
+            minutes = process.storage_failing_s(process.last_heartbeat) / 60
+            what = f"{process.name} cannot store songs, for {minutes:,.0f} min now: {process.storage_error}"
+            yield CheckResult("archive", Level.ERROR, what, "docs/archive.md#troubleshooting")
 
 
 def _names(processes: Sequence[ProcessHeartbeat]) -> str:
@@ -245,6 +259,9 @@ def _work(facts: Facts) -> Iterator[CheckResult]:
         yield CheckResult("gate", level, what, _TODO.get(hold.reason.partition(".")[0], ""))
     if facts.gate.is_open:
         yield passed("gate", "open")
+        if facts.admitted_s > ADMITTED_MAX_S:
+            what = f"a job has had a slot for {facts.admitted_s / 60:,.0f} min, and its order is not sent"
+            yield CheckResult("jobs", Level.WARNING, what, "docs/runbook.md#voicequeuejobsstuck")
     for job in facts.refused_jobs[:REFUSED_LISTED]:
         what = (
             f"upstream refuses job {job.job_id} while it accepts others, {job.refusals:,} times so far ({job.message})"

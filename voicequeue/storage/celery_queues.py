@@ -24,11 +24,14 @@ class TaskQueue:
 #: The queue that other programs write to.
 INTAKE = "intake"
 
+#: The queues of orders, whose answers may take half a minute, and of polls, which are due at a certain time.
+SUBMIT, POLL = "submit", "poll"
+
 #: One queue per kind of work. Callbacks and the archive wait for other people's servers: they have processes of their
 #: own, so that polls never wait behind them.
 TASK_QUEUES = (
-    TaskQueue("submit", "*.submit", "worker"),
-    TaskQueue("poll", "*.poll", "worker"),
+    TaskQueue(SUBMIT, "*.submit", "worker"),
+    TaskQueue(POLL, "*.poll", "worker"),
     TaskQueue(INTAKE, "voicequeue.enqueue", "worker"),
     TaskQueue("callbacks", "callback.deliver", "callbacks"),
     TaskQueue("archive", "song.archive", "archive"),

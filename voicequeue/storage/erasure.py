@@ -23,6 +23,9 @@ _PAGE = 500
 #: The action of a plan to erase.
 ERASE = "erase"
 
+#: How long the workers may take to complete an erasure (seconds); unsure jobs have to be settled first.
+ERASURE_MAX_S = 86_400
+
 #: The text that replaces a name in the audit log.
 REDACTED = "(erased)"
 

@@ -21,6 +21,9 @@ ROTATION_MARK = "old_secret"
 #: The fact of a process `callbacks`: marks of the root secrets that decrypt the callback secrets of API keys.
 CALLBACK_ROOTS = "callback_roots"
 
+#: The facts of a process `archive`: why it cannot store songs (empty if it can), and since when (Unix seconds).
+STORAGE_ERROR, STORAGE_FAILING_SINCE = "storage_error", "storage_failing_since"
+
 #: The keys of the heartbeats, by kind of process.
 KINDS: Mapping[str, str] = {
     "worker": "heartbeats",
@@ -41,6 +44,15 @@ class ProcessHeartbeat:
     name: str
     last_heartbeat: float
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def storage_error(self) -> str:
+        """The error that keeps a process `archive` from storing songs; empty if there is none."""
+        return str(self.facts.get(STORAGE_ERROR, ""))
+
+    def storage_failing_s(self, now: float) -> float:
+        """Return for how long it cannot store songs, in seconds."""
+        return max(0.0, now - float(self.facts.get(STORAGE_FAILING_SINCE, now))) if self.storage_error else 0.0
 
     @property
     def clock_ahead_s(self) -> float:

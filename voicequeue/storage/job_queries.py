@@ -23,6 +23,7 @@ from voicequeue.storage.connection.key_types import WrongType, wrong_types
 from voicequeue.storage.connection.keyspace import Keyspace
 from voicequeue.storage.counters import failures_by_code, read_counters
 from voicequeue.storage.job_holds import read_job_holds
+from voicequeue.storage.monitoring.server_state import ServerState, read_server_state
 from voicequeue.storage.monitoring.spending import read_spending
 from voicequeue.storage.monitoring.throughput import TimeBucket, throughput
 from voicequeue.texts import replace_unencodable
@@ -179,6 +180,10 @@ class JobQueries:
             for key in self._space.indexes(f"state:{state}"):
                 pipe.zrange(key, 0, 0, withscores=True)
             return min((since for first in pipe.execute() for _, since in first), default=None)
+
+    def server_state(self) -> ServerState | None:
+        """Return the state of the Redis server; None if this user has no right to it."""
+        return read_server_state(self._redis)
 
     def orders_by_stage(self) -> dict[Stage, tuple[int, int]]:
         """Return the number of charged orders of each stage and the credits that they cost."""

@@ -23,15 +23,17 @@ from redis.exceptions import RedisError, ResponseError
 from config.celeryconfig import BROKER_TRANSPORT_OPTIONS
 from tasks.enqueue import ENQUEUE_TASK, job_argument
 from voicequeue.errors import REDACTED_MAX, InvalidJobError, Problem
-from voicequeue.storage.celery_queues import INTAKE, QUEUE_NAMES
+from voicequeue.storage.celery_queues import INTAKE, POLL, QUEUE_NAMES
 from voicequeue.storage.connection.retry import retry_until
 from voicequeue.storage.rejected_messages import RejectedMessage
 from workers.clock import EVENT_LOOP_WAIT_S, event_loop_time, to_monotonic
 from workers.dependencies import services
 from workers.lifeline import lifeline
+from workers.messaging import redis_transport
 from workers.messaging.consumption import consumption
 from workers.messaging.held_messages import DelayedMessages
 from workers.messaging.message_validation import JSON, parse_instant, task_name_and_id, validation_error
+from workers.messaging.submit_slots import SubmitSlots, submit_processes
 
 log = logging.getLogger("voicequeue.consumer")
 
@@ -53,12 +55,43 @@ class Consumer(CeleryConsumer):
     strategies: Any
     connection_errors: Any
     task_consumer: Any
+    on_task_request: Any
+    pool: Any
+    qos: Any
     _is_flush_scheduled = False
+    #: None where a task blocks the main process (`--pool solo`), or needs no process (threads).
+    _slots: SubmitSlots | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Gossip would run tasks that a broadcast names, and Mingle would revoke messages that other workers list.
         super().__init__(*args, **{**kwargs, "without_gossip": True, "without_mingle": True})
         self._delayed = DelayedMessages()
+        if self.hub:
+            self._share_processes()
+
+    def _share_processes(self) -> None:
+        """Keep one process of this worker free for polls, if it polls."""
+        slots = SubmitSlots(
+            self.on_task_request,
+            limit=self._submit_processes,
+            change_limit=self._change_message_limit,
+        )
+        self._slots, self.on_task_request = slots, slots.add
+        self.hub.on_tick.add(self._hand_on_submits)
+        redis_transport.Channel.paused_queues = slots.paused_queues
+
+    def _change_message_limit(self, by: int) -> None:
+        """Change the number of messages that this worker may hold."""
+        (self.qos.increment_eventually if by > 0 else self.qos.decrement_eventually)(abs(by))
+
+    def _submit_processes(self) -> int:
+        processes: int = self.pool.num_processes
+        return submit_processes(processes) if POLL in self.app.amqp.queues.consume_from else processes
+
+    def _hand_on_submits(self) -> None:
+        """Hand on submit tasks that wait, at each turn of the loop; the pool sends them with this turn."""
+        if self._slots and self._slots.hand_on():
+            self.pool._pool.on_poll_start()
 
     def start(self) -> None:
         """Consume until the worker stops. If a key of a wrong type causes an error, log that key and the remedy."""
@@ -80,11 +113,15 @@ class Consumer(CeleryConsumer):
             return
         channel = self.task_consumer.channel
         consumption.turn(channel.active_queues, is_full=not channel.qos.can_consume())
+        if self._slots:
+            consumption.record(self._slots.paused_queues())  # it is busy with messages of these queues
 
     def on_close(self) -> None:
         """Forget messages that wait for their `eta`: Redis delivers them again."""
         super().on_close()
         self._delayed = DelayedMessages()
+        if self._slots:
+            self._slots.forget_waiting()
 
     def update_strategies(self) -> None:
         """Prepare the handlers of our tasks; Celery's own tasks have none. An `eta` is a time of the queue's clock."""

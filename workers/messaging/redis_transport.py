@@ -29,7 +29,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from functools import partial
 from queue import Empty
@@ -39,6 +39,7 @@ from celery.app.amqp import AMQP
 from kombu import Connection as KombuConnection
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
+from kombu.utils.scheduling import round_robin_cycle
 from redis.exceptions import ConnectionError, RedisError, ResponseError
 
 from voicequeue.storage.celery_queues import INTAKE
@@ -161,6 +162,15 @@ class QoS(kombu_redis.QoS):
         super().restore_visible(*args, **kwargs)
 
 
+class QueueCycle(round_robin_cycle):  # type: ignore[type-arg]  # generic in its stubs only
+    """The queues of a channel in turn, without those that are paused."""
+
+    def consume(self, n: int) -> list[str]:  # type: ignore[override]  # its stubs are wrong
+        """Return the queues of which the next message is requested."""
+        paused = Channel.paused_queues()
+        return [queue for queue in super().consume(n) if queue not in paused]
+
+
 class Channel(kombu_redis.Channel):
     """A channel that opens only if Redis accepts writes, closes without errors on a dead connection, and keeps its
     client: kombu creates one for each command, at more than the cost of the command.
@@ -191,9 +201,12 @@ class Channel(kombu_redis.Channel):
     typeof: Any
     #: Whether remote control may stop this process.
     may_stop = False
+    #: Returns the queues whose messages this process leaves to others now.
+    paused_queues: Callable[[], Set[str]] = frozenset
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._queue_cycle = QueueCycle()
         try:
             self.client.set(PROBE, "", xx=True)
         except BaseException:

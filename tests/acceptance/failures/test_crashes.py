@@ -10,15 +10,20 @@ import psutil
 import pytest
 from redis import Redis
 
+from config.celeryconfig import configuration
 from config.settings import Settings
 from tests.acceptance.conftest import Build, System, jobs, settled, verified_states
 from tests.conftest import eventually
 from tests.support.messages import UNACKED_KEY
 from voicequeue import State, StoreUnavailableError, VoiceQueue
+from workers.messaging.submit_slots import submit_processes
 
 COUNT = 100
-#: Requests that one worker can have in flight: those of each of its two children.
-REQUESTS_IN_FLIGHT = 2 * Settings.model_fields["upstream_concurrency"].default
+#: Children of a worker; all but one send orders.
+CHILDREN: int = configuration(Settings(_env_file=None))["worker_concurrency"]
+
+#: Orders that one worker can have in flight.
+REQUESTS_IN_FLIGHT = submit_processes(CHILDREN) * Settings.model_fields["upstream_concurrency"].default
 
 
 def is_busy(queue: VoiceQueue, batch: str) -> bool:
@@ -41,9 +46,9 @@ def system(shared_system: System) -> System:
 
 
 def has_children(system: System, worker: str) -> bool:
-    """Return whether a worker has its two child processes."""
+    """Return whether a worker has its child processes."""
     with suppress(psutil.NoSuchProcess):
-        return (pid := system.supervisor.pid(worker)) is not None and len(psutil.Process(pid).children()) == 2
+        return (pid := system.supervisor.pid(worker)) is not None and len(psutil.Process(pid).children()) == CHILDREN
     return False
 
 

@@ -33,7 +33,7 @@ STOPS = [
 
 @pytest.fixture(scope="module")
 def system(build_shared: Build) -> System:
-    """Start one worker with two processes and slow POSTs."""
+    """Start one worker with slow POSTs, and three processes of which two send them."""
     return build_shared(workers=1, dials=SLOW, **ENV)
 
 
@@ -44,7 +44,7 @@ def system(build_shared: Build) -> System:
 )
 def test_a_stop_starts_no_post_and_cuts_none_off(system: System, number: signal.Signals, whole_group: bool) -> None:
     """All POSTs in flight are answered and recorded, none starts after the signal, the other jobs are queued again at
-    once, and no process is left."""
+    once, no process is left, and the log has no error."""
     batch = f"{number.name}-{whole_group}"
     with system.queue() as queue:
         queue.enqueue_many(jobs(3 * AT_ONCE, batch))
@@ -57,6 +57,7 @@ def test_a_stop_starts_no_post_and_cuts_none_off(system: System, number: signal.
             paid = charges(system, batch)
             cancel_queued(queue, batch)
 
+    assert '"level": "error"' not in system.logs()
     assert paid == AT_ONCE
     assert {state: count for state, count in states.items() if count} == {
         State.PENDING: AT_ONCE,

@@ -23,6 +23,7 @@ from voicequeue.cli.examine import run_checks
 from voicequeue.domain.callback_secrets import StoredSecret
 from voicequeue.domain.states import State
 from voicequeue.storage.celery_queues import QUEUE_NAMES
+from voicequeue.storage.heartbeats import STORAGE_ERROR, STORAGE_FAILING_SINCE
 from workers.local.ports import free_port
 from workers.process_info import process_facts
 
@@ -69,6 +70,16 @@ def with_an_unreachable_public_url(setup: Setup) -> None:
     setup.send_heartbeat()
 
 
+def with_a_full_disk_of_the_archive(setup: Setup) -> None:
+    """Let a process on another host report that it cannot store songs."""
+    since = setup.store.clock() - 5 * 60
+    facts = {
+        STORAGE_ERROR: "the archive cannot be written: OSError (No space left on device)",
+        STORAGE_FAILING_SINCE: since,
+    }
+    setup.send_heartbeat("archive", "r1", **facts)
+
+
 def without_a_secret(setup: Setup) -> None:
     """Set a public URL without a secret."""
     setup.env("VOICEQUEUE_SECRET", "")
@@ -110,6 +121,7 @@ def with_a_cancelled_consumer(setup: Setup) -> None:
         (with_a_clock_that_is_off, "clock", "the clock of g1 is 301 s behind", "chrony"),
         (without_a_worker, "workers", "no worker has sent a heartbeat", "python -m workers worker"),
         (with_an_unreachable_public_url, "public url", "no response from", "check that `web` is running"),
+        (with_a_full_disk_of_the_archive, "archive", "r1 cannot store songs, for 5 min now: the", "docs/archive.md"),
         (without_a_secret, "settings", "VOICEQUEUE_SECRET: is required", "in the environment or in .env"),
         (with_flower_open, "flower", "FLOWER_BASIC_AUTH: is required", "FLOWER_BASIC_AUTH=user:"),
         (with_a_stalled_consumer, "consumers", "has not consumed the queue poll for 100 s", "restart that process"),
@@ -134,6 +146,20 @@ def test_each_problem_is_reported_with_what_to_do(
     assert message in result["message"]
     assert action in result["action"]
     assert all(hidden not in str(result) for hidden in (SECRET, KEY, "another-key"))
+
+
+def test_a_job_whose_order_is_not_sent_is_reported_while_the_gate_is_open(setup: Setup) -> None:
+    """Workers do not receive its message, or are too few. A closed gate is a cause of its own."""
+    enqueue_jobs(setup.store, voice())
+    setup.store.admit(setup.store.clock() - 15 * 60)
+
+    [stuck] = setup.results()[1]
+    setup.store.flow_control.pause(setup.store.clock())
+    [gate] = setup.results()[1]
+
+    assert (stuck["check"], stuck["level"]) == ("jobs", "warning")
+    assert stuck["message"] == "a job has had a slot for 15 min, and its order is not sent"
+    assert gate["check"] == "gate"
 
 
 def test_a_short_password_of_flower_is_reported_by_its_user_alone(setup: Setup) -> None:

@@ -5,20 +5,27 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
 from simulator.process import Simulator
 from tasks.archive.storage import ArchiveStorage, ArchiveStorageError, safe_name
+from tasks.archive.storage_check import TIMEOUT_S, StorageCheck
 from tasks.archive.task import TEMPORARY_PREFIX, remove_stale_files
+from tests.conftest import eventually
+from tests.integration.conftest import Clock
 from tests.integration.outbound.archive_worker import ArchiveWorker, archiving_store, files_in, served
 from voicequeue import ArchiveState
+from voicequeue.storage.heartbeats import ProcessHeartbeat
 from voicequeue.storage.job_store import JobStore
 
 
@@ -216,3 +223,92 @@ def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path, monkeyp
         remove_stale_files(recent.stat().st_mtime + 1)
 
     assert set(tmp_path.iterdir()) == {locked, recent, other}
+
+
+# ── checks ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _report(check: StorageCheck, now: float) -> tuple[str, float]:
+    """Return the error that the heartbeat of the process shows, and for how long it has lasted."""
+    process = ProcessHeartbeat("archive", "a", now, check.facts)
+    return process.storage_error, process.storage_failing_s(now)
+
+
+def test_a_storage_that_cannot_be_written_shows_without_a_song(tmp_path: Path) -> None:
+    """The process says why, and since when, until it can write again. Nothing is left in the archive."""
+    folder, clock = tmp_path / "songs", Clock(1_000)
+    check = StorageCheck(ArchiveStorage.from_url(str(folder)), clock, min_free_bytes=1)
+    folder.touch()  # a file where the folder should be
+
+    check.check()
+    clock.now += 90
+    check.check()
+    error, failing_s = _report(check, clock.now)
+    folder.unlink()
+    check.check()
+
+    assert error.startswith("the archive cannot be written: ")
+    assert failing_s == 90
+    assert _report(check, clock.now) == ("", 0)
+    assert files_in(folder) == {}
+
+
+def test_a_disk_without_space_for_a_file_shows_before_a_song_fails(tmp_path: Path) -> None:
+    """A small file may still fit where a song does not."""
+    check = StorageCheck(ArchiveStorage.from_url(str(tmp_path / "songs")), Clock(), min_free_bytes=10**18)
+
+    check.check()
+
+    assert "MB left, and a file may take 1,000,000,000,000 MB" in _report(check, 0)[0]
+
+
+def test_a_storage_that_does_not_answer_shows() -> None:
+    """A check that hangs counts as failed, and the process still sends its heartbeats."""
+    clock, stopping = Clock(1_000), threading.Event()
+    storage = ArchiveStorage(HangingFiles(), "/hanging", "memory:///hanging")
+    check = StorageCheck(storage, clock, min_free_bytes=1)
+    check.start(stopping)
+    eventually(lambda: storage.filesystem.is_waiting)
+
+    clock.now += TIMEOUT_S + 1
+    check.watch()
+    error = _report(check, clock.now)[0]
+    storage.filesystem.release()
+    stopping.set()
+
+    assert error == "the archive has not answered for 30 s"
+    eventually(lambda: _report(check, clock.now)[0] == "")
+
+
+def test_an_object_store_is_checked_with_the_rights_that_songs_need(bucket: str) -> None:
+    """It is written and read, nothing is deleted, and each check overwrites the file of the last one."""
+    storage = ArchiveStorage.from_url(bucket)
+    check = StorageCheck(storage, Clock(), min_free_bytes=10**18)
+
+    check.check()
+    check.check()
+
+    assert _report(check, 0) == ("", 0)
+    assert [path.rpartition("/")[2] for path in storage.filesystem.find(storage.root)] == ["file"]
+    storage.filesystem.rm(storage.root, recursive=True)
+
+
+class HangingFiles(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """A storage whose uploads wait for `release`."""
+
+    cachable = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_waiting = False
+        self._may_continue = threading.Event()
+
+    def put_file(self, *args: Any, **options: Any) -> None:
+        """Wait, then store the file."""
+        self.is_waiting = True
+        self._may_continue.wait(20)
+        super().put_file(*args, **options)
+
+    def release(self) -> None:
+        """Let uploads continue."""
+        self._may_continue.set()

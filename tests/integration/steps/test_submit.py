@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -14,7 +15,7 @@ import pytest
 
 from simulator.process import Simulator
 from tasks import decisions
-from tasks.submit import SubmitResult
+from tasks.submit import SubmitResult, submit_orders
 from tests.conftest import eventually
 from tests.integration.conftest import (
     POLL_S,
@@ -120,6 +121,25 @@ def test_a_task_id_is_written_before_the_rest_of_its_chunk_is_answered(build: Bu
         bench.submitted(first, second)
 
     assert stored_in_time == [True]
+
+
+def test_an_order_is_polled_on_time_while_others_of_its_chunk_are_still_unanswered(build: Build) -> None:
+    """One slow answer delays no result: the first poll of each other order is handed out when it is due."""
+    first, second = voice("first"), voice("second")
+    polled: list[str] = []
+
+    def in_order(request: Request) -> Iterator[bytes]:
+        if audio_of(request) == "second":
+            eventually(lambda: polled == [first.job_id()], within_s=5)
+        yield answer({"task_id": f"task of {audio_of(request)}"})
+
+    with ScriptedServer(in_order) as upstream:
+        bench = build(upstream.url)
+        job_ids = bench.admitted(first, second)
+        services = replace(bench.services, poll_plan=PollSchedulePolicy(0.05, 0.05), clock=time.time)
+        done = submit_orders(services, Stage.VOICE, job_ids, poll=polled.extend)
+
+    assert (polled, done.pending) == ([first.job_id()], [second.job_id()])
 
 
 def test_the_orders_of_a_chunk_are_with_upstream_at_the_same_time(build: Build) -> None:

@@ -27,11 +27,11 @@ from tests.support.jobs import SONG, voice
 from voicequeue import FailureCode, RejectedMessage, State, VoiceJob, VoiceQueue
 from voicequeue.client.queue import in_namespace
 from voicequeue.diagnostics.check_result import Level
-from voicequeue.diagnostics.checkup import ERASURE_MAX_S, inspect, results
+from voicequeue.diagnostics.checkup import inspect, results
 from voicequeue.domain import transitions
 from voicequeue.errors import ErasedError, InvalidJobError, PlanNotFoundError
 from voicequeue.storage.audit.audit import audit
-from voicequeue.storage.erasure import REDACTED
+from voicequeue.storage.erasure import ERASURE_MAX_S, REDACTED
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.rejected_messages import JOB_MAX
 

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from tests.store.life import enqueue_jobs
+from tests.support import composed
 from tests.support.jobs import voice_with_song
 from tests.support.promtool import MISSING, executable
 from voicequeue.storage.job_store import JobStore
@@ -56,6 +57,26 @@ HEALTHY = {
     'voicequeue_callback_attempts_total{outcome="retry"}': "0+6x90",
     'voicequeue_heartbeat_age_seconds{kind="callbacks",worker="c"}': "1x90",
     'voicequeue_archive_jobs{state="failed"}': "0x90",
+    'voicequeue_archive_jobs{state="pending"}': "3x90",
+    'voicequeue_heartbeat_age_seconds{kind="archive",worker="r"}': "1x90",
+    'voicequeue_archive_storage_failing_seconds{worker="r"}': "0x90",
+    'voicequeue_settled_jobs{state="succeeded"}': "0+10x90",
+    'voicequeue_settled_jobs{state="failed"}': "0+1x90",
+    'voicequeue_settled_jobs{state="cancelled"}': "0+1x90",
+    'voicequeue_oldest_in_flight_age_seconds{state="admitted"}': "20x90",
+    'voicequeue_oldest_in_flight_age_seconds{state="pending"}': "900x90",
+    'voicequeue_result_detection_delay_seconds_bucket{stage="voice",le="30"}': "0+60x90",
+    'voicequeue_result_detection_delay_seconds_bucket{stage="voice",le="120"}': "0+60x90",
+    'voicequeue_result_detection_delay_seconds_bucket{stage="voice",le="+Inf"}': "0+60x90",
+    "voicequeue_rejected_messages": "0x90",
+    "voicequeue_late_erasures": "0x90",
+    'voicequeue_clock_ahead_seconds{kind="worker",worker="a"}': "-0.1x90",
+    "voicequeue_redis_accepts_writes": "1x90",
+    "voicequeue_redis_info_permitted": "1x90",
+    "voicequeue_redis_persistent": "1x90",
+    "voicequeue_redis_evicts_keys": "0x90",
+    "voicequeue_redis_memory_used_bytes": "70x90",
+    "voicequeue_redis_memory_max_bytes": "100x90",
 }
 
 #: The metrics that differ when each alert must fire.
@@ -82,6 +103,36 @@ FAULTS = {
     "VoicequeueCallbacksFailing": {'voicequeue_callback_attempts_total{outcome="retry"}': "0+90x90"},
     "VoicequeueNoCallbackWorkers": {'voicequeue_heartbeat_age_seconds{kind="callbacks",worker="c"}': "1+60x90"},
     "VoicequeueArchiveFailed": {'voicequeue_archive_jobs{state="failed"}': "1x90"},
+    "VoicequeueNoArchiveWorkers": {'voicequeue_heartbeat_age_seconds{kind="archive",worker="r"}': "1+60x90"},
+    "VoicequeueArchiveFailing": {'voicequeue_archive_storage_failing_seconds{worker="r"}': "0+60x90"},
+    "VoicequeueJobsFailing": {'voicequeue_settled_jobs{state="failed"}': "0+5x90"},
+    "VoicequeueJobsStuck": {'voicequeue_oldest_in_flight_age_seconds{state="admitted"}': "0+60x90"},
+    "VoicequeueResultsLate": {'voicequeue_result_detection_delay_seconds_bucket{stage="voice",le="30"}': "0+1x90"},
+    "VoicequeueMessagesRejected": {"voicequeue_rejected_messages": "2x90"},
+    "VoicequeueErasuresLate": {"voicequeue_late_erasures": "1x90"},
+    "VoicequeueClockWrong": {'voicequeue_clock_ahead_seconds{kind="worker",worker="a"}': "-90x90"},
+    "VoicequeueRedisRefusesWrites": {"voicequeue_redis_accepts_writes": "0x90"},
+    "VoicequeueRedisNotPersistent": {"voicequeue_redis_persistent": "0x90"},
+    "VoicequeueRedisEvictsKeys": {"voicequeue_redis_evicts_keys": "1x90"},
+    "VoicequeueRedisMemoryHigh": {"voicequeue_redis_memory_used_bytes": "85x90"},
+    "VoicequeueRedisUnobserved": {"voicequeue_redis_info_permitted": "0x90"},
+}
+
+#: Metrics that differ from a healthy queue, and fire nothing.
+HARMLESS = {
+    "a few failures": {
+        'voicequeue_settled_jobs{state="failed"}': "0x40 1x50",
+        'voicequeue_settled_jobs{state="succeeded"}': "0x90",
+    },
+    "admitted jobs while paused": {
+        'voicequeue_oldest_in_flight_age_seconds{state="admitted"}': "0+60x90",
+        'voicequeue_gate_closed{reason="cooldown"}': "1x90",
+    },
+    "memory without a known limit": {"voicequeue_redis_memory_max_bytes": "0x90"},
+    "a queue without an archive": {
+        'voicequeue_archive_jobs{state="pending"}': "0x90",
+        'voicequeue_heartbeat_age_seconds{kind="archive",worker="r"}': "1+60x90",
+    },
 }
 
 
@@ -117,6 +168,15 @@ def test_every_alert_fires_when_it_should_and_no_other_does(tmp_path: Path, firi
     assert set(FAULTS) == {rule["alert"] for rule in ALERTS}
     cases = [_case(FAULTS.get(fault, {}), expected) for fault, expected in firing.items()]
     cases_file = tmp_path / "cases.yml"
+    cases_file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": cases}), encoding="utf-8")
+
+    promtool("test", "rules", cases_file)
+
+
+def test_harmless_deviations_fire_nothing(tmp_path: Path) -> None:
+    """Alerts that fire without a cause are ignored when there is one."""
+    cases_file = tmp_path / "cases.yml"
+    cases = [_case(series, set()) for series in HARMLESS.values()]
     cases_file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": cases}), encoding="utf-8")
 
     promtool("test", "rules", cases_file)
@@ -162,13 +222,63 @@ def test_every_alert_says_what_to_do() -> None:
     table = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 
     for rule in ALERTS:
-        assert {"summary", "description", "runbook"} == set(rule["annotations"])
-        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
+        assert {"summary", "description", "runbook_url"} == set(rule["annotations"])
+        assert rule["annotations"]["runbook_url"].endswith(f"}}}}#{rule['alert'].lower()}")
         section = page.partition(f"### {rule['alert']}\n")[2].partition("\n#")[0]
         assert [part for part in ("**Meaning**", "**Check**", "**Action**") if part not in section] == []
         row = f"| [{rule['alert']}](runbook.md#{rule['alert'].lower()}) | {rule['labels']['severity']} |"
         assert row in table
         assert rule["labels"]["severity"] in ("critical", "warning", "info")
+
+
+@pytest.mark.parametrize(
+    ("published", "link"),
+    [
+        ("https://docs.example.com/runbook.html", "https://docs.example.com/runbook.html#voicequeuekeyrejected"),
+        (None, "docs/runbook.md#voicequeuekeyrejected"),
+    ],
+)
+def test_a_notification_links_to_the_runbook_where_it_is_published(
+    tmp_path: Path, published: str | None, link: str
+) -> None:
+    """A click in an e-mail works as soon as the external label is set; without it, the file is named."""
+    [rule] = [rule for rule in ALERTS if rule["alert"] == "VoicequeueKeyRejected"]
+    expected = {
+        "exp_labels": {"reason": "unauthorized", **rule["labels"]},
+        "exp_annotations": {**rule["annotations"], "runbook_url": link},
+    }
+    case = {
+        "interval": "1m",
+        "external_labels": {"runbook": published} if published else {},
+        "input_series": [{"series": 'voicequeue_gate_closed{reason="unauthorized"}', "values": "1x9"}],
+        "alert_rule_test": [{"alertname": rule["alert"], "eval_time": "5m", "exp_alerts": [expected]}],
+    }
+    cases_file = tmp_path / "cases.yml"
+    cases_file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": [case]}), encoding="utf-8")
+
+    promtool("test", "rules", cases_file)
+
+
+def test_prometheus_sends_alerts_to_the_alertmanager_with_the_address_of_the_runbook() -> None:
+    """The names in its configuration are those of the compose file."""
+    configuration = yaml.safe_load((CONFIG / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
+    services = composed.services()
+
+    [target] = configuration["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"]
+    assert target.partition(":")[0] in services
+    assert configuration["global"]["external_labels"] == {"runbook": "${RUNBOOK_URL}"}
+    assert "RUNBOOK_URL" in services["prometheus"]["environment"]
+
+
+@pytest.mark.skipif(executable("amtool") is None, reason="amtool is missing (Debian's package prometheus-alertmanager)")
+def test_amtool_accepts_the_configuration_of_the_alertmanager() -> None:
+    """Every alert has a receiver, and its secret comes from a file."""
+    path = executable("amtool")
+    assert path
+    configuration = CONFIG / "alertmanager" / "alertmanager.yml"
+    done = subprocess.run([path, "check-config", configuration], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "_url_file: /run/secrets/" in configuration.read_text(encoding="utf-8")
 
 
 def exposed(store: JobStore) -> set[str]:

@@ -67,7 +67,7 @@ def test_each_service_gets_the_secrets_that_it_needs_and_no_others(services: dic
         files = {setting: path for setting, path in environment.items() if setting.endswith("_FILE") and path}
         mounted = {f"{composed.MOUNTED}/{secret}" for secret in service.get("secrets", [])}
         assert (name, set(files)) == (name, FILES.get(name, set()))
-        assert name == "prometheus" or set(files.values()) == mounted
+        assert name in ("prometheus", "alertmanager") or set(files.values()) == mounted
 
 
 def test_a_secret_in_dotenv_reaches_no_container_that_does_not_need_it(services: dict[str, Any]) -> None:
@@ -135,7 +135,7 @@ def test_every_image_is_pinned_by_digest(services: dict[str, Any]) -> None:
     images = {service["image"] for service in services.values() if "build" not in service}
     images |= set(re.findall(r"^ARG PYTHON=(\S+)$", image.dockerfile(), re.MULTILINE))
 
-    assert len(images) == 4
+    assert len(images) == 5
     assert all(re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+[\w.-]*@sha256:[0-9a-f]{64}", name) for name in images)
     assert set(re.findall(r"^FROM (\S+)", image.dockerfile(), re.MULTILINE)) == {"${PYTHON}", "runtime"}
 
@@ -248,6 +248,7 @@ def test_only_our_processes_reach_valkey(services: dict[str, Any]) -> None:
     assert [name for name, service in services.items() if "monitoring" in service["networks"]] == [
         "web",
         "prometheus",
+        "alertmanager",
         "grafana",
     ]
 

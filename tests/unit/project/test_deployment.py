@@ -55,7 +55,7 @@ def test_compose_runs_the_processes_of_the_procfile(services: dict[str, Any]) ->
     expected = {name: command.removeprefix("exec ").replace("-$$@%h", "@%h") for name, command in procfile().items()}
 
     assert set(composed.services("live")) == {*procfile(), "valkey"}
-    assert set(composed.services("monitoring")) == {"prometheus", "grafana"}
+    assert set(composed.services("monitoring")) == {"prometheus", "alertmanager", "grafana"}
     for name, command in expected.items():
         assert " ".join(services[name]["command"]).removesuffix(" --concurrency 4") == command
     assert " ".join(image.default_command()) == expected["worker"]
@@ -141,7 +141,7 @@ def test_no_time_limit_ends_a_task_that_waits_for_redis() -> None:
 
 def test_monitoring_is_optional_and_published_on_this_machine_only(services: dict[str, Any]) -> None:
     """It has its rules, its dashboard and its own API key."""
-    for name in ("prometheus", "grafana"):
+    for name in ("prometheus", "alertmanager", "grafana"):
         assert services[name]["profiles"] == ["monitoring"]
         assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])
         assert not services[name]["image"].endswith("latest")

@@ -13,7 +13,7 @@ from tests.support import composed
 from tests.support.composed import ROOT
 
 #: Files that only an operator can write, and files of users that exist only with a password.
-OF_THE_OPERATOR = {"MUSICAPI_KEY", "metrics_key"}
+OF_THE_OPERATOR = {"MUSICAPI_KEY", "alert_webhook", "metrics_key"}
 OPTIONAL = {"VALKEY_PRODUCER_PASSWORD", "VALKEY_MONITOR_PASSWORD"}
 
 #: Files with random content, and those with a URL that contains the password of another file.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from starlette.concurrency import run_in_threadpool
@@ -17,24 +17,19 @@ from voicequeue.domain.budgets import LEVELS, OWNER_KINDS, PERIODS
 from voicequeue.domain.gate import HoldReason
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.stage import Stage
-from voicequeue.domain.states import ACTIVE, State
+from voicequeue.domain.states import ACTIVE, IN_FLIGHT, SETTLED, State
 from voicequeue.domain.status import BacklogLane, by_priority
-from voicequeue.storage.celery_queues import QUEUE_NAMES
 from voicequeue.storage.connection.errors import translated_errors
-from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
+from voicequeue.storage.erasure import ERASURE_MAX_S
 from voicequeue.storage.job_store import JobStore
-from voicequeue.storage.monitoring.consumption import consumed_queues, stalled_consumers
 from voicequeue.version import VERSION
+from workers.gateway.api.metric_families import PREFIX, counter, gauge
+from workers.gateway.api.server_metrics import process_metrics, redis_metrics
 from workers.gateway.openapi import problems
 from workers.gateway.security.access import AccessControl, require_operator
 
 #: All reasons of holds.
 HOLD_REASONS = (*HoldReason, *(f"{HoldReason.PAUSED}.{stage}" for stage in Stage))
-
-#: Processes whose last heartbeat is older (seconds) are omitted: others have replaced them.
-PROCESS_MAX_AGE_S = 3600.0
-
-PREFIX = "voicequeue_"
 
 #: Name of the measurement, its label, the metric and its description.
 HISTOGRAMS = (
@@ -47,8 +42,6 @@ HISTOGRAMS = (
         "Upper bound of the time between a result and its detection: since the last poll without it.",
     ),
 )
-
-Samples = Iterable[tuple[dict[str, str], float]]
 
 
 def router(store: JobStore, access: AccessControl) -> APIRouter:
@@ -85,7 +78,7 @@ class QueueCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics. The time that it takes does not depend on the number of jobs."""
         store, now = self._store, self._store.clock()
-        yield _gauge("info", "The gateway's version.", [({"version": VERSION}, 1)])
+        yield gauge("info", "The gateway's version.", [({"version": VERSION}, 1)])
         lines = store.lanes()
         yield from _jobs(store, lines)
         yield from _ages(store, lines, now)
@@ -95,38 +88,48 @@ class QueueCollector(Collector):
         yield _budgets(store, now)
         yield from _requests(store)
         yield from _outcomes(store, now)
-        yield from _processes(store, now)
+        yield from process_metrics(store, now)
+        yield from redis_metrics(store)
 
 
 def _jobs(store: JobStore, lines: list[BacklogLane]) -> Iterator[Metric]:
     songs = sum(line.with_voice for line in lines)
     queued = {Stage.VOICE: sum(line.count for line in lines) - songs, Stage.MUSIC: songs}
     counts = {(State.QUEUED, stage): count for stage, count in queued.items()} | store.counts_by_state_and_stage()
-    yield _gauge(
+    yield gauge(
         "jobs",
         "Jobs by state and stage.",
         (({"state": state, "stage": stage}, count) for (state, stage), count in counts.items()),
     )
-    yield _gauge("failed_jobs", "Failed jobs by code.", (({"code": c}, n) for c, n in store.failures_by_code().items()))
-    yield _gauge(
+    yield gauge("failed_jobs", "Failed jobs by code.", (({"code": c}, n) for c, n in store.failures_by_code().items()))
+    yield gauge(
         "stopped_batches",
         "Batches with unsettled jobs that have stopped themselves because too many of their jobs failed.",
         [({}, len(store.stopped_batches()))],
     )
     purged = store.purged_by_state()
-    yield _counter(
+    settled = {
+        final: purged.get(final, 0) + sum(n for (state, _), n in counts.items() if state is final)
+        for final in sorted(SETTLED)
+    }
+    yield gauge(
+        "settled_jobs",
+        "Jobs in each final state, with those that were deleted since.",
+        (({"state": state}, count) for state, count in settled.items()),
+    )
+    yield counter(
         "purged_jobs", "Jobs deleted after their retention period.", (({"state": s}, n) for s, n in purged.items())
     )
 
 
 def _ages(store: JobStore, lines: list[BacklogLane], now: float) -> Iterator[Metric]:
     backlog = {priority: list(lanes) for priority, lanes in by_priority(tuple(lines))}
-    yield _gauge(
+    yield gauge(
         "backlog_jobs",
         "Queued jobs by priority.",
         (({"priority": priority}, sum(line.count for line in backlog.get(priority, ()))) for priority in Priority),
     )
-    yield _gauge(
+    yield gauge(
         "oldest_queued_age_seconds",
         "Age of the oldest queued job of each priority; 0 if there is none.",
         (
@@ -134,8 +137,17 @@ def _ages(store: JobStore, lines: list[BacklogLane], now: float) -> Iterator[Met
             for priority in Priority
         ),
     )
+    yield gauge(
+        "oldest_in_flight_age_seconds",
+        "Time since the oldest job of each state in flight entered it; 0 if there is none.",
+        (
+            ({"state": state}, _age(now, [] if (since := store.oldest_entry(state)) is None else [since]))
+            for state in State
+            if state in IN_FLIGHT
+        ),
+    )
     unsure = store.oldest_entry(State.UNSURE)
-    yield _gauge(
+    yield gauge(
         "oldest_unsure_age_seconds",
         "Time since the oldest unsure job became unsure; 0 if there is none.",
         [({}, _age(now, [] if unsure is None else [unsure]))],
@@ -144,11 +156,11 @@ def _ages(store: JobStore, lines: list[BacklogLane], now: float) -> Iterator[Met
 
 def _flow(store: JobStore, now: float) -> Iterator[Metric]:
     flow = store.flow_control.in_flight_limit()
-    yield _gauge("in_flight_jobs", "Jobs in flight.", [({}, store.count_in_flight())])
-    yield _gauge("in_flight_limit", "Current limit of jobs in flight.", [({}, flow.limit)])
-    yield _gauge("in_flight_limit_max", "Configured maximum of the in-flight limit.", [({}, flow.maximum)])
+    yield gauge("in_flight_jobs", "Jobs in flight.", [({}, store.count_in_flight())])
+    yield gauge("in_flight_limit", "Current limit of jobs in flight.", [({}, flow.limit)])
+    yield gauge("in_flight_limit_max", "Configured maximum of the in-flight limit.", [({}, flow.maximum)])
     closed = {hold.reason for hold in store.flow_control.gate(now).holds}
-    yield _gauge(
+    yield gauge(
         "gate_closed",
         "1 while submission is stopped for this reason, else 0.",
         (({"reason": reason}, int(reason in closed)) for reason in HOLD_REASONS),
@@ -157,7 +169,7 @@ def _flow(store: JobStore, now: float) -> Iterator[Metric]:
 
 def _time_left(store: JobStore, lines: list[BacklogLane], now: float) -> Metric:
     states, pace = store.counts_by_state(lanes=lines), store.jobs_per_minute(now)
-    return _gauge(
+    return gauge(
         "time_left_seconds",
         "Time to settle all jobs at the pace of the last five minutes; absent while no job succeeds.",
         [({}, sum(states[state] for state in ACTIVE) * 60 / pace)] if pace else [],
@@ -166,30 +178,30 @@ def _time_left(store: JobStore, lines: list[BacklogLane], now: float) -> Metric:
 
 def _credits(store: JobStore, now: float) -> Iterator[Metric]:
     charged, account = store.orders_by_stage(), store.flow_control.account(now)
-    yield _counter(
+    yield counter(
         "charges", "Orders charged by MusicAPI.", (({"stage": stage}, n) for stage, (n, _) in charged.items())
     )
-    yield _counter(
+    yield counter(
         "credits_spent", "Credits charged by MusicAPI.", (({"stage": stage}, n) for stage, (_, n) in charged.items())
     )
-    yield _gauge("credits_reserved", "Credits reserved for jobs in flight and unsure jobs.", [({}, account.reserved)])
-    yield _gauge(
+    yield gauge("credits_reserved", "Credits reserved for jobs in flight and unsure jobs.", [({}, account.reserved)])
+    yield gauge(
         "credits_queued",
         "Credits that queued and waiting jobs will take in addition to the reserved ones.",
         [({}, account.queued_credits)],
     )
-    yield _gauge(
+    yield gauge(
         "credits_unexplained",
         "Credits that left the account without a known order.",
         [({}, account.uncounted.unexplained if account.uncounted else 0)],
     )
-    yield _gauge("credits_min_balance", "Minimum balance to keep.", [({}, store.flow_control.limits().min_balance)])
-    yield _gauge(
+    yield gauge("credits_min_balance", "Minimum balance to keep.", [({}, store.flow_control.limits().min_balance)])
+    yield gauge(
         "credits_balance",
         "Credits on the account: the last balance minus what was spent since; absent until it is known.",
         [] if account.balance is None else [({}, account.balance)],
     )
-    yield _gauge(
+    yield gauge(
         "credits_checked_timestamp_seconds",
         "Time of the last balance check.",
         [] if account.updated_at is None else [({}, account.updated_at)],
@@ -198,7 +210,7 @@ def _credits(store: JobStore, now: float) -> Iterator[Metric]:
 
 def _budgets(store: JobStore, now: float) -> Metric:
     counts = Counter((budget.owner.partition("/")[0], budget.period, budget.level) for budget in store.budgets(now))
-    return _gauge(
+    return gauge(
         "budgets_used",
         "Budgets of which that percentage is used or reserved; 100: what remains pays no voice with a song.",
         (
@@ -212,7 +224,7 @@ def _budgets(store: JobStore, now: float) -> Metric:
 
 def _requests(store: JobStore) -> Iterator[Metric]:
     counters = store.metrics.read()
-    yield _counter(
+    yield counter(
         "upstream_requests",
         "Requests to MusicAPI by operation and outcome (rate_limited: 429).",
         (
@@ -220,12 +232,12 @@ def _requests(store: JobStore) -> Iterator[Metric]:
             for (operation, outcome), n in counters.counters_under("upstream_request")
         ),
     )
-    yield _counter(
+    yield counter(
         "callback_attempts",
         "Attempts to deliver callbacks, by outcome.",
         (({"outcome": outcome}, n) for (outcome,), n in counters.counters_under("callback_attempt")),
     )
-    yield _counter(
+    yield counter(
         "recording_checks",
         "Checks of recordings before their order, by result.",
         (({"result": result}, n) for (result,), n in counters.counters_under("recording_check")),
@@ -240,66 +252,22 @@ def _requests(store: JobStore) -> Iterator[Metric]:
 def _outcomes(store: JobStore, now: float) -> Iterator[Metric]:
     callbacks, archive = store.callbacks.counts(now), store.archive.counts(now)
     undelivered = {"pending": callbacks.pending, "undelivered": callbacks.undelivered}
-    yield _gauge(
+    yield gauge(
         "callbacks", "Callbacks not delivered yet, by state.", (({"state": s}, n) for s, n in undelivered.items())
     )
-    yield _counter("callbacks_delivered", "Callbacks delivered.", [({}, callbacks.delivered)])
+    yield counter("callbacks_delivered", "Callbacks delivered.", [({}, callbacks.delivered)])
     songs = {"pending": archive.pending, "failed": archive.failed}
-    yield _gauge(
+    yield gauge(
         "archive_jobs",
         "Jobs whose songs are not archived yet, by state.",
         (({"state": s}, n) for s, n in songs.items()),
     )
-    yield _counter("archived_jobs", "Jobs archived.", [({}, archive.jobs)])
-    yield _counter("archived_files", "Files archived.", [({}, archive.files)])
-    yield _gauge("rejected_messages", "Rejected messages kept.", [({}, store.rejected_messages.count())])
-
-
-def _processes(store: JobStore, now: float) -> Iterator[Metric]:
-    processes = [
-        process for heartbeats in store.heartbeats.values() for process in heartbeats.since(now - PROCESS_MAX_AGE_S)
-    ]
-    yield _gauge(
-        "heartbeat_age_seconds",
-        "Time since the last heartbeat of each process seen in the last hour.",
-        (
-            ({"kind": process.kind, "worker": process.name}, max(0.0, now - process.last_heartbeat))
-            for process in processes
-        ),
-    )
-    running = [process for process in processes if process.last_heartbeat > now - HEARTBEAT_TIMEOUT_S]
-    yield _gauge(
-        "consumer_idle_seconds",
-        "Time since each running process last consumed each of its queues, by its last heartbeat.",
-        (
-            ({"kind": process.kind, "worker": process.name, "queue": queue}, idle_s)
-            for process in running
-            for queue, idle_s in consumed_queues(process).items()
-        ),
-    )
-    stalled = Counter(consumer.queue for consumer in stalled_consumers(running))
-    yield _gauge(
-        "stalled_consumers",
-        "Running processes that do not consume this queue, although they were started for it.",
-        (({"queue": queue}, stalled[queue]) for queue in QUEUE_NAMES),
-    )
+    yield counter("archived_jobs", "Jobs archived.", [({}, archive.jobs)])
+    yield counter("archived_files", "Files archived.", [({}, archive.files)])
+    late_erasures = store.erasure.count_unfinished(now - ERASURE_MAX_S)
+    yield gauge("late_erasures", "Erasures of jobs that are not complete after a day.", [({}, late_erasures)])
+    yield gauge("rejected_messages", "Rejected messages kept.", [({}, store.rejected_messages.count())])
 
 
 def _age(now: float, times: Iterable[float]) -> float:
     return max(0.0, now - min(times, default=now))
-
-
-def _gauge(name: str, description: str, samples: Samples) -> Metric:
-    return _filled(GaugeMetricFamily(PREFIX + name, description), samples)
-
-
-def _counter(name: str, description: str, samples: Samples) -> Metric:
-    return _filled(CounterMetricFamily(PREFIX + name, description), samples, suffix="_total")
-
-
-def _filled(family: Metric, samples: Samples, suffix: str = "") -> Metric:
-    for labels, value in samples:
-        family.add_sample(
-            family.name + suffix, {label: str(label_value) for label, label_value in labels.items()}, value
-        )
-    return family
