@@ -11,6 +11,8 @@ RUN pip install --require-hashes -r requirements-build.lock
 RUN python -m venv /venv && /venv/bin/pip install --require-hashes -r requirements-worker.lock
 COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
 COPY voicequeue voicequeue
+# The version: docker compose build --build-arg VOICEQUEUE_BUILD="$(make version)"
+ARG VOICEQUEUE_BUILD
 RUN python -m hatchling build -t wheel && /venv/bin/pip install --no-deps dist/*.whl
 
 FROM ${PYTHON} AS runtime
