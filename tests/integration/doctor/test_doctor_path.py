@@ -32,8 +32,9 @@ def test_no_module_of_the_working_directory_is_imported(tmp_path: Path, module: 
 
 def test_the_image_names_the_folder_of_the_workers() -> None:
     """Its voicequeue is installed apart from them, so Python's path must lead there."""
-    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
-    final = lines[max(number for number, line in enumerate(lines) if line.startswith("FROM ")) :]
-    [folder] = [match[1] for line in final if (match := re.match(r"WORKDIR (\S+)", line))]
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    runtime = text.partition(" AS runtime\n")[2].partition("\nFROM ")[0].splitlines()
+    [folder] = [match[1] for line in runtime if (match := re.match(r"WORKDIR (\S+)", line))]
 
-    assert any(f"PYTHONPATH={folder}" in line for line in final if line.startswith("ENV "))
+    assert text.endswith("\nFROM runtime\n")
+    assert any(f"PYTHONPATH={folder}" in line for line in runtime if line.startswith("ENV "))

@@ -70,7 +70,7 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> list[Program]:
 
 def start_stack(home: Path, programs: list[Program]) -> tuple[Stack, Addresses]:
     """Build a stack as `make up` does, with the settings of this environment."""
-    supervisor: Any = SimpleNamespace(add=programs.append, pid=lambda _: 1)
+    supervisor: Any = SimpleNamespace(add=programs.append, pid=lambda _: 1, restart=None, repeat=lambda *_: None)
     home.mkdir(exist_ok=True)
     built = Stack(supervisor, load(), home=home)
     return built, built.start_all(workers=1)

@@ -25,7 +25,7 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> list[Program]:
 @pytest.mark.parametrize("archive", ["", "songs"])
 def test_every_program_gets_the_same_secret(tmp_path: Path, programs: list[Program], key: str, archive: str) -> None:
     """In any order of starts, with the simulator and with a real account: the doctor compares it."""
-    supervisor: Any = SimpleNamespace(add=programs.append, pid=lambda _: 1)
+    supervisor: Any = SimpleNamespace(add=programs.append, pid=lambda _: 1, restart=None, repeat=lambda *_: None)
     settings = Settings(_env_file=None, MUSICAPI_KEY=key, archive_url=archive)
 
     Stack(supervisor, settings, home=tmp_path).start_all(workers=1)
@@ -38,7 +38,7 @@ def test_every_program_gets_the_same_secret(tmp_path: Path, programs: list[Progr
 
 def test_a_program_that_is_restarted_keeps_its_environment(tmp_path: Path, programs: list[Program]) -> None:
     """What the stack learns later is for programs that start later."""
-    supervisor: Any = SimpleNamespace(add=programs.append, pid=lambda _: 1)
+    supervisor: Any = SimpleNamespace(add=programs.append, pid=lambda _: 1, restart=None, repeat=lambda *_: None)
     built = Stack(supervisor, Settings(_env_file=None), home=tmp_path)
 
     built.start("early", "true")
