@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 #: Modules that Windows does not have.
 MODULES = ("fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty", "uvloop")
@@ -70,7 +70,7 @@ def _msvcrt() -> ModuleType:
     module.LK_NBLCK = 2
     lockf, mode = fcntl.lockf, fcntl.LOCK_EX | fcntl.LOCK_NB
     module.locking = lambda descriptor, _, count: lockf(descriptor, mode, count)
-    return module
+    return cast(ModuleType, module)
 
 
 def become_windows() -> None:
