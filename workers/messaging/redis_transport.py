@@ -17,7 +17,7 @@ Seen with kombu 5.7.0, and changed here:
 - Connections are reopened up to 30 s after Redis is back. Here it takes at most 3 s.
 - A lost subscription is noticed by the event loop of a worker only, not by Flower. Here both notice it.
 - A broadcast is read without a limit. If the read opens a lost connection again, nothing is subscribed to the new one,
-  and the worker consumes nothing any more. Here the read ends.
+  and the worker consumes no more messages. Here the read ends.
 - The transport for sentinels reads their addresses and logins from options that Flower shows. Here it gets the address
   of the queue's own client, so that both ask the same sentinels in the same way.
 
