@@ -91,7 +91,7 @@ class Rolling(Run):
 
     def run(self) -> list[str]:
         """Restart each process in turns, wait until all jobs are settled, and return the findings."""
-        with self.producing():
+        with self.producing_evenly():
             for number in range(1, self.rounds + 1):
                 for name in self.restarted:
                     self.restart(name, is_previous=number % 2 == 0)
@@ -118,7 +118,7 @@ class Rolling(Run):
             self.stack.wait_for_workers(len(self.workers))
 
     @contextmanager
-    def producing(self) -> Iterator[None]:
+    def producing_evenly(self) -> Iterator[None]:
         """Enqueue jobs from a thread meanwhile, evenly, and the rest of them afterwards."""
         stopping, restarts = threading.Event(), self.rounds * len(self.restarted)
 

@@ -73,7 +73,7 @@ def with_an_unreachable_public_url(setup: Setup) -> None:
 def with_a_full_disk_of_the_archive(setup: Setup) -> None:
     """Let a process on another host report that it cannot store songs."""
     since = setup.store.clock() - 5 * 60
-    facts = {
+    facts: dict[str, Any] = {
         STORAGE_ERROR: "the archive cannot be written: OSError (No space left on device)",
         STORAGE_FAILING_SINCE: since,
     }
