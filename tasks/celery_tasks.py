@@ -74,7 +74,7 @@ def register(
 
 
 def _register_submit(app: Celery, services: Callable[[], TaskContext], stage: Stage) -> None:
-    @app.task(bind=True, name=submit_name(stage), **SUBMIT)
+    @app.task(bind=True, shared=False, name=submit_name(stage), **SUBMIT)
     def submit(self: Task[..., None], job_ids: list[str]) -> None:
         result = submit_orders(
             services(), stage, job_ids, poll=lambda due_ids: app.send_task(poll_name(stage), args=(due_ids,))
@@ -86,7 +86,7 @@ def _register_submit(app: Celery, services: Callable[[], TaskContext], stage: St
 
 
 def _register_poll(app: Celery, services: Callable[[], TaskContext], stage: Stage) -> None:
-    @app.task(bind=True, name=poll_name(stage), **POLL)
+    @app.task(bind=True, shared=False, name=poll_name(stage), **POLL)
     def poll(self: Task[..., None], job_ids: list[str]) -> None:
         result = poll_orders(services(), stage, job_ids)
         if result.to_music:
@@ -98,7 +98,7 @@ def _register_poll(app: Celery, services: Callable[[], TaskContext], stage: Stag
 
 
 def _register_intake(app: Celery, services: Callable[[], TaskContext]) -> None:
-    @app.task(bind=True, name=ENQUEUE_TASK, **INTAKE)
+    @app.task(bind=True, shared=False, name=ENQUEUE_TASK, **INTAKE)
     def enqueue(self: Task[..., str], *args: Any, **kwargs: Any) -> str:
         try:
             store = services().store
@@ -116,13 +116,13 @@ def _register_intake(app: Celery, services: Callable[[], TaskContext]) -> None:
 
 
 def _register_deliver(app: Celery, callbacks: Callable[[], CallbackServices]) -> None:
-    @app.task(name=DELIVER_TASK)
+    @app.task(shared=False, name=DELIVER_TASK)
     def deliver_callbacks(callback_ids: list[str]) -> None:
         deliver(callbacks(), callback_ids)
 
 
 def _register_archive(app: Celery, archive: Callable[[], ArchiveServices]) -> None:
     # Acknowledged early too: archiving may exceed the broker's visibility timeout, and the record prevents duplicates.
-    @app.task(name=ARCHIVE_TASK, **SUBMIT)
+    @app.task(shared=False, name=ARCHIVE_TASK, **SUBMIT)
     def archive_songs(job_ids: list[str]) -> None:
         archive_jobs(archive(), job_ids)

@@ -360,4 +360,4 @@ def _poll_transition(claim: PollClaim) -> partial[Transition]:
 
 
 def _submit_transition(claim: SubmitClaim) -> partial[Transition]:
-    return partial(Transition, claim.job_id, claim.version, State.CHARGING, claim.stage)
+    return partial(Transition, claim.job_id, claim.version, State.CHARGING, claim.stage, holder=claim.holder)

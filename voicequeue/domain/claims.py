@@ -75,8 +75,8 @@ class SubmitClaim:
     """Permission to send one POST; the state `charging` was recorded for it.
 
     After `expires_at` (Unix seconds) another worker may have changed the job. `persona_id` is the voice that this job
-    has created; `content` is what `spec` parses. Without `is_replicated` nothing may be sent: a failover could forget
-    the claim, and the order would be sent again.
+    has created; `content` is what `spec` parses; `holder` is the token of the claim. Without `is_replicated` nothing
+    may be sent: a failover could forget the claim, and the order would be sent again.
     """
 
     job_id: str
@@ -86,6 +86,7 @@ class SubmitClaim:
     content: str
     persona_id: str | None
     expires_at: float
+    holder: str
     is_replicated: bool = True
 
     def spec(self) -> VoiceJob:

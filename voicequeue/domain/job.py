@@ -46,7 +46,8 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A transition of one job, applied only if the job is still at `version`.
+    """A transition of one job, applied only if the job is still at `version`, in `state` and `stage`, and claimed by
+    `holder`, if a claim led to it: after a failover has forgotten changes, others may give the job the same version.
 
     `due` is when the job next needs attention (Unix seconds): required in flight, and set on a settled job while a paid
     result, or a part of it, may still arrive. `fields` are written to the record; None removes one. `credits` were
@@ -70,6 +71,7 @@ class Transition:
     attempt: int | None = None
     released_credits: int = 0
     rests_until: float | None = None
+    holder: str | None = None
 
     def __post_init__(self) -> None:
         if self.to_state not in TRANSITIONS[self.state]:

@@ -245,6 +245,8 @@ def transition_arguments(move: Transition, *, archive: bool = False) -> dict[str
     line: dict[str, Any] = {
         "id": move.job_id,
         "version": move.version,
+        "from": [move.state, move.stage],
+        "holder": move.holder,
         "to": move.to_state,
         "stage": stage,
         "credits": move.credits,

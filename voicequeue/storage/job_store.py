@@ -233,7 +233,9 @@ class JobStore(JobQueries):
         arguments = (f"{now:.6f}", stage, holder, expires_at, *self._limits, *job_ids)
         replies, is_replicated = self._space.run_acknowledged("claim_submit", *arguments)
         return [
-            script_replies.parse_submit_claim(job_id, stage, expires_at, reply, is_replicated=is_replicated)
+            script_replies.parse_submit_claim(
+                job_id, stage, reply, expires_at=expires_at, holder=holder, is_replicated=is_replicated
+            )
             for job_id, reply in zip(job_ids, replies, strict=True)
         ]
 

@@ -24,13 +24,13 @@ from voicequeue.domain.states import CANCELLING_TRANSITIONS, SHARED_VOICE_TRANSI
 
 
 def parse_submit_claim(
-    job_id: str, stage: Stage, expires_at: float, reply: list[Any] | None, *, is_replicated: bool = True
+    job_id: str, stage: Stage, reply: list[Any] | None, *, expires_at: float, holder: str, is_replicated: bool
 ) -> SubmitClaim | SubmitDeferred | StalledJob | None:
     """Return the reply of scripts/claim_submit.lua for one job; None if it cannot be claimed."""
     match reply:
         case [version, attempt, content, persona_id]:
             return SubmitClaim(
-                job_id, int(version), stage, int(attempt), content, persona_id, expires_at, is_replicated=is_replicated
+                job_id, int(version), stage, int(attempt), content, persona_id, expires_at, holder, is_replicated
             )
         case [version, "unsure"]:
             return StalledJob(job_id, int(version), State.UNSURE, stage)

@@ -152,7 +152,7 @@ def test_no_process_may_administer_valkey_or_access_other_data(deployment: Deplo
     [
         ("app", {"info", "config|get"}),
         ("worker", {"info", "config|get"}),
-        ("gateway", set()),
+        ("gateway", {"info"}),
         ("flower", set()),
         ("producer", set()),
         ("monitor", {"info"}),

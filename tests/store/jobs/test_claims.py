@@ -68,7 +68,7 @@ def test_a_charge_is_written_before_anything_is_sent(store: JobStore, redis: Red
     claim = claim_submit(store, job.id, Stage.VOICE, "h", NOW + 1, lease=90)
 
     assert claim == SubmitClaim(
-        job.id, job.version + 1, Stage.VOICE, 1, voice_with_song().canonical_content(), None, NOW + 91
+        job.id, job.version + 1, Stage.VOICE, 1, voice_with_song().canonical_content(), None, NOW + 91, "h"
     )
     now = get_job(store, job.id)
     assert (now.state, now.version, now.attempt, now.credits) == (State.CHARGING, job.version + 1, 1, 0)

@@ -64,7 +64,7 @@ IMPERSONAL = {
             "budgets:reported",
         ),
         *("poll_durations:<kind>", "poll_kinds", "poll_schedules", "counters", "account", "balances", "metrics"),
-        *("rejected_messages:bytes", "settings", "limits", "format"),
+        *("rejected_messages:bytes", "settings", "limits", "format", "replication_marker"),
     },
     "names and secrets of operators, apps and processes": {
         *(

@@ -25,9 +25,11 @@ from tests.store.life import (
 from tests.support.jobs import numbered_voices, voice, voice_with_song
 from voicequeue import Job, Stage, State
 from voicequeue.domain.claims import PollReschedule
-from voicequeue.storage.connection.client import connect
+from voicequeue.storage.connection.client import connection_pool
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
-from voicequeue.storage.connection.refusals import RedisRefusalError
+from voicequeue.storage.connection.redis_url import parse_redis_url
+from voicequeue.storage.connection.refusals import PlainServerConnection, RedisRefusalError
+from voicequeue.storage.connection.retry import TimedRetry
 from voicequeue.storage.job_store import JobStore
 
 
@@ -94,7 +96,10 @@ def cluster() -> Iterator[Redis]:
     """Yield a Valkey in cluster mode that holds only the slot of the prefix."""
     config = {"save": "", "cluster-enabled": "yes", "cluster-require-full-coverage": "no"}
     with ValkeyServer(config=config) as server:
-        client = connect(f"redis://127.0.0.1:{server.port}/0")
+        address = parse_redis_url(f"redis://127.0.0.1:{server.port}/0")
+        # The queue's own connections refuse a Cluster.
+        pool = connection_pool(address, lambda _: PlainServerConnection, decode_responses=True, retry=TimedRetry(0))
+        client = Redis.from_pool(pool)
         client.cluster("addslots", key_slot(DEFAULT_PREFIX.encode()))
         eventually(lambda: _serves(client))
         yield client

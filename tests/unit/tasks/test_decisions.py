@@ -43,7 +43,9 @@ BOTH_STAGES = pytest.mark.parametrize("stage", list(Stage))
 
 def charged(stage: Stage) -> SubmitClaim:
     """Return a claim to send a POST."""
-    return SubmitClaim("j1", 3, stage, 1, SPEC.canonical_content(), None if stage is Stage.VOICE else "p1", NOW + 90)
+    return SubmitClaim(
+        "j1", 3, stage, 1, SPEC.canonical_content(), None if stage is Stage.VOICE else "p1", NOW + 90, "h"
+    )
 
 
 def claimed(
@@ -96,7 +98,7 @@ def test_an_order_that_certainly_cost_nothing_is_queued_again(stage: Stage, erro
     """The job returns to the backlog, and only the reason is written."""
     move = decisions.not_accepted(charged(stage), error, NOW)
 
-    assert move == Transition("j1", 3, State.CHARGING, stage, State.QUEUED, reason="no")
+    assert move == Transition("j1", 3, State.CHARGING, stage, State.QUEUED, reason="no", holder="h")
 
 
 @BOTH_STAGES
@@ -106,7 +108,8 @@ def test_an_order_that_may_have_cost_something_is_unsure(stage: Stage) -> None:
         move = decisions.not_accepted(charged(stage), AmbiguousFailure("HTTP 502", answer), NOW)
 
         kept = {"upstream_response": answer}
-        assert move == Transition("j1", 3, State.CHARGING, stage, State.UNSURE, reason="HTTP 502", fields=kept)
+        assert (move.to_state, move.reason, move.fields) == (State.UNSURE, "HTTP 502", kept)
+        assert (move.version, move.state, move.holder) == (3, State.CHARGING, "h")
 
 
 @BOTH_STAGES

@@ -1,21 +1,27 @@
--- apply_transitions: write transitions decided in Python, each if its job still has the version it was decided for.
+-- apply_transitions: write transitions decided in Python, each if its job is still as it was when they were decided.
 -- KEYS  root
--- ARGV  now, JSON list of transitions, then the limits. A transition is {id, version, to, stage, due, reason,
---       set = {field: value}, unset = [field], credits, task_id, attempt = the order of these two, archive = archive its
---       songs, refused = upstream refused its order (lib/refusals.lua), unsettled = cost of a lost order that is given up,
---       rests_until = when a job that is queued again may be admitted}
--- RETURNS  for each transition 1 = written (for a job to be cancelled perhaps another one), 0 = the version has changed,
+-- ARGV  now, JSON list of transitions, then the limits. A transition is {id, version, from = {state, stage}, holder, to,
+--       stage, due, reason, set = {field: value}, unset = [field], credits, task_id, attempt = the order of these two,
+--       archive = archive its songs, refused = upstream refused its order (lib/refusals.lua), unsettled = cost of a lost
+--       order that is given up, rests_until = when a job that is queued again may be admitted}
+-- RETURNS  for each transition 1 = written (for a job to be cancelled perhaps another one), 0 = the job has changed,
 --          or the job is to be cancelled and may not be resubmitted; for a refused order 2 = a trial has started,
 --          3 = submission is held
 local now, limits, transitions = ARGV[1], limits_from(3), cjson.decode(ARGV[2])
 local results, accepted, has_responded = {}, {}, false
 local is_mixed = is_any_accepted(transitions)
 
+-- The version alone does not say it: a failover forgets changes, and others may have given the job the same version.
+local function is_unchanged(job, t)
+  local is_current = job.version == tostring(t.version) and job.state == t.from[1] and job.stage == t.from[2]
+  return is_current and (not t.holder or job.holder == t.holder)
+end
+
 for i, t in ipairs(transitions) do
   local job = read_record(t.id)
   local state, failure, shared_voice = job.state, job.failure, t.stage == 'voice' and job.shared_voice
   results[i] = 0
-  if job.version == tostring(t.version) and not is_resubmission_blocked(job, t) then
+  if is_unchanged(job, t) and not is_resubmission_blocked(job, t) then
     -- A job that goes back to the backlog waits if another job creates its voice by now.
     local is_requeued = t.to == 'queued' and (FINAL[state] or state == 'pending')
     if shared_voice and is_requeued and not become_creator(shared_voice, t.id) then t.to = 'waiting' end

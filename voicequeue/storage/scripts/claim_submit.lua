@@ -21,7 +21,7 @@ local function claim(id)
   if job.stage ~= stage then return false end
   if job.state == 'charging' or job.state == 'unsure' then
     -- A retry by the same holder: its first reply was lost.
-    if redis.call('HGET', key('job:' .. id), 'holder') ~= holder then return false end
+    if job.holder ~= holder then return false end
     return job.state == 'charging' and claim_of(id) or { job.version, 'unsure' }
   end
   if job.state ~= 'admitted' then return false end

@@ -96,7 +96,7 @@ end
 -- The fields of a record that a transition depends on.
 local RECORD_FIELDS = { 'state', 'stage', 'version', 'batch', 'rank', 'created', 'updated', 'attempt', 'next_stage',
   'requeued_at', 'shared_voice', 'failure', 'credits', 'orders', 'lost_orders', 'refused', 'cancelling', 'sampled',
-  'recheck', 'source', 'submissions' }
+  'recheck', 'source', 'submissions', 'holder' }
 local function read_record(id) return read_fields('job:' .. id, RECORD_FIELDS) end
 
 -- States from which the current order may still be sent.
