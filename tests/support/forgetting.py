@@ -19,6 +19,8 @@ class ForgettingProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._forgotten = threading.Event()
         self._sockets: list[socket.socket] = []
+        #: Bytes that were swallowed.
+        self.swallowed = 0
 
     @property
     def url(self) -> str:
@@ -51,7 +53,9 @@ class ForgettingProxy:
     def _forward(self, source: socket.socket, target: socket.socket, forgotten: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while content := source.recv(1_000_000):
-                if not forgotten.is_set():
+                if forgotten.is_set():
+                    self.swallowed += len(content)
+                else:
                     target.sendall(content)
             if not forgotten.is_set():
                 target.shutdown(socket.SHUT_RDWR)

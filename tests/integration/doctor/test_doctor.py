@@ -90,11 +90,6 @@ def with_flower_open(setup: Setup) -> None:
     setup.env("FLOWER_ADDRESS", "0.0.0.0")
 
 
-def with_mixed_versions(setup: Setup) -> None:
-    """Report one worker of an older version."""
-    setup.send_heartbeat(name="w2", version="0.0.9")
-
-
 def with_another_secret(setup: Setup) -> None:
     """Report a worker with another secret than the gateway's."""
     settings = Settings(_env_file=None, secret="quite another secret of the same length or so")
@@ -126,7 +121,6 @@ def with_a_cancelled_consumer(setup: Setup) -> None:
         (with_flower_open, "flower", "FLOWER_BASIC_AUTH: is required", "FLOWER_BASIC_AUTH=user:"),
         (with_a_stalled_consumer, "consumers", "has not consumed the queue poll for 100 s", "restart that process"),
         (with_a_cancelled_consumer, "consumers", "its consumer was cancelled", "restart that process"),
-        (with_mixed_versions, "versions", "0.0.9 by w2", "finish the deploy"),
         (with_another_secret, "settings", "VOICEQUEUE_SECRET is not the same for", "the same environment"),
     ],
 )
@@ -146,6 +140,17 @@ def test_each_problem_is_reported_with_what_to_do(
     assert message in result["message"]
     assert action in result["action"]
     assert all(hidden not in str(result) for hidden in (SECRET, KEY, "another-key"))
+
+
+def test_another_version_of_a_process_is_a_warning(setup: Setup) -> None:
+    """Releases run side by side during an upgrade, which may have been forgotten half done."""
+    setup.send_heartbeat(name="w2", version="0.0.9")
+
+    code, [result] = setup.results()
+
+    assert (code, result["check"], result["level"]) == (0, "versions", "warning")
+    assert "0.0.9 by w2" in result["message"]
+    assert "finish the upgrade" in result["action"]
 
 
 def test_a_job_whose_order_is_not_sent_is_reported_while_the_gate_is_open(setup: Setup) -> None:
