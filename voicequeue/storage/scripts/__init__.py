@@ -121,16 +121,28 @@ def run(redis: Redis, name: str, root: str, *arguments: str | float) -> Any:
     return reply
 
 
-def run_change(redis: Redis, name: str, root: str, *arguments: str | float, replicas: int = 0) -> Any:
+def run_change(
+    redis: Redis, name: str, root: str, *arguments: str | float, replicas: int = 0, within_s: float = 0.0
+) -> Any:
     """Run a script that changes something for callers; if this is such a change, it is recorded in the audit log.
 
-    The script must return 0, '' or nil for what it did not change. Raises RedisRefusalError if the change of a caller
-    was not recorded by so many replicas.
+    The script must return 0, '' or nil for what it did not change. While fewer replicas have recorded what it wrote, it
+    is run again for `within_s` seconds, by then perhaps on a new primary. Raises RedisRefusalError if the change of a
+    caller was not recorded by so many replicas.
     """
     change = unrecorded_change()
     keys = (root,) if change is None else (root, f"{root}audit_log")
     argument = () if change is None else (change.argument(),)
-    reply, count = _run(redis, load(name), keys, _encodable((*arguments, *argument)), replicas)
+    end = time.monotonic() + within_s
+    while True:
+        started_at = time.monotonic()
+        reply, count = _run(redis, load(name), keys, _encodable((*arguments, *argument)), replicas)
+        if count >= replicas or started_at >= end:
+            break
+        count_lost_reply()
+        # The next attempt is on a new connection: sentinels may name another primary.
+        redis.connection_pool.disconnect(inuse_connections=False)
+        time.sleep(max(0.0, started_at + WAIT_MS / 1000 - time.monotonic()))
     if change is not None:
         change.is_recorded = has_changed(reply)
     if count < replicas and current_change() is not None:
