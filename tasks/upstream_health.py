@@ -109,7 +109,7 @@ class UpstreamHealth:
             log.error("charging is suspended: %s. It is tried again automatically", detail)
 
     def report_replicated(self) -> None:
-        """Let the next time without replicas begin anew: this one has ended."""
+        """Count the next time without replicas from its own start: this one has ended."""
         self._unreplicated_until = -UNREPLICATED_GAP_S
 
     def log_refusal(self, job_id: str, refusal: Refusal, effect: HoldEffect) -> None:

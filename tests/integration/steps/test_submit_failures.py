@@ -280,7 +280,7 @@ def test_nothing_is_sent_until_replicas_have_recorded_the_claim(
     bench: Bench, simulator: Simulator, valkey_url: str, prefix: str
 ) -> None:
     """This Redis has no replica: the job is queued again, the gate says why, and a failover can forget no charge. It is
-    tried the more rarely the longer this lasts; the next time without replicas, a minute or less later, begins anew."""
+    tried the more rarely the longer this lasts. The next time without replicas counts from its own start."""
     with connect(url_with_rights(valkey_url, "worker", prefix)) as client:
         store = JobStore(client, prefix, limits=MANY, replicas_ack=1)
         careful = replace(bench, services=replace(bench.services, store=store))
