@@ -39,6 +39,10 @@ STOP_CHECK_S = 0.5
 #: their message.
 LATE_POLL_S = 1.0
 
+#: Seconds for which an answer is written again while Redis's replicas do not record it: the time of a failover. The new
+#: primary would otherwise not know that the order was accepted.
+REPLICATED_WITHIN_S = 30.0
+
 #: Seconds after which a checked recording is seen at the latest while answers are awaited.
 RECORDING_CHECK_S = 0.05
 
@@ -187,8 +191,11 @@ def _send_orders(
         transitions += [(order.claim, decisions.not_sent(order.claim, reason)) for order, _ in posts]
         posts.clear()
     orders.send(posts)
-    if any(isinstance(claim, SubmitClaim) and not claim.is_replicated for claim in claims):
+    is_replicated = {claim.is_replicated for claim in claims if isinstance(claim, SubmitClaim)}
+    if False in is_replicated:
         services.health.report_unreplicated()
+    elif is_replicated:
+        services.health.report_replicated()
     _write(services, transitions)
     unclaimed = [decisions.claim_not_received(claim, now) for claim in claims if isinstance(claim, StalledJob)]
     is_written = services.store.apply_transitions(unclaimed, now)
@@ -251,7 +258,7 @@ def _record_answers(
     for post in completed:
         with defer_to_reconciler([post.key.job_id]):
             transitions.append((post.key.claim, _transition_for(services, jitter, post)))
-    return _write(services, transitions)
+    return _write(services, transitions, within_s=0.0 if services.is_stopping() else REPLICATED_WITHIN_S)
 
 
 def _transition_for(services: TaskContext, jitter: float, post: Completed[Order, str]) -> Transition:
@@ -289,13 +296,19 @@ def _report_health(services: TaskContext, claim: SubmitClaim, result: str | Upst
         return None
 
 
-def _write(services: TaskContext, transitions: Sequence[tuple[SubmitClaim, Transition]]) -> list[AcceptedJob]:
-    """Write the transitions that answers lead to, even after the claim has expired; return the accepted jobs."""
+def _write(
+    services: TaskContext, transitions: Sequence[tuple[SubmitClaim, Transition]], within_s: float = 0.0
+) -> list[AcceptedJob]:
+    """Write the transitions that answers lead to, even after the claim has expired; return the accepted jobs.
+
+    They are written again for `within_s` seconds until Redis's replicas have them.
+    """
     if not transitions:
         return []
     accepted: list[AcceptedJob] = []
     with defer_to_reconciler([claim.job_id for claim, _ in transitions]):
-        effects = services.store.apply_with_effects([transition for _, transition in transitions], services.clock())
+        moves = [transition for _, transition in transitions]
+        effects = services.store.apply_with_effects(moves, services.clock(), within_s)
         for (claim, transition), effect in zip(transitions, effects, strict=True):
             if effect and transition.refused:
                 services.health.log_refusal(claim.job_id, transition.refused, effect)

@@ -108,6 +108,10 @@ class UpstreamHealth:
         if self._flow_control.add_hold(HoldReason.UNREPLICATED, detail, now, now + hold_s):
             log.error("charging is suspended: %s. It is tried again automatically", detail)
 
+    def report_replicated(self) -> None:
+        """Count the next time without replicas from its own start: this one has ended."""
+        self._unreplicated_until = -UNREPLICATED_GAP_S
+
     def log_refusal(self, job_id: str, refusal: Refusal, effect: HoldEffect) -> None:
         """Log the effect of a refused order on all orders."""
         text = _WRONG_KEY if refusal.max_hold_s is None else _CLOSED[refusal.reason]

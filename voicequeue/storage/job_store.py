@@ -304,21 +304,25 @@ class JobStore(JobQueries):
         """Apply transitions, each completely or not; False for a job whose version has changed."""
         return [effect is not None for effect in self.apply_with_effects(transitions, now)]
 
-    def apply_with_effects(self, transitions: Sequence[Transition], now: float) -> list[HoldEffect | None]:
+    def apply_with_effects(
+        self, transitions: Sequence[Transition], now: float, within_s: float = 0.0
+    ) -> list[HoldEffect | None]:
         """Apply transitions like `apply_transitions`; return how a refused order affects other jobs, None for a job
-        whose version has changed."""
+        whose version has changed. They are applied again for `within_s` seconds until enough replicas record them."""
         order = sorted(range(len(transitions)), key=lambda position: not transitions[position].is_applied_first)
         effects: dict[int, HoldEffect | None] = {}
         for start in range(0, len(order), _PAGE):
             page = order[start : start + _PAGE]
-            effects.update(zip(page, self._apply([transitions[position] for position in page], now), strict=True))
+            effects.update(
+                zip(page, self._apply([transitions[position] for position in page], now, within_s), strict=True)
+            )
         return [effects[position] for position in range(len(transitions))]
 
-    def _apply(self, moves: Sequence[Transition], now: float) -> list[HoldEffect | None]:
+    def _apply(self, moves: Sequence[Transition], now: float, within_s: float) -> list[HoldEffect | None]:
         failures_before = failed_attempts()
         texts = [serialization.transition_arguments(move, archive=self._archives) for move in moves]
         codes = self._space.run_change(
-            "apply_transitions", f"{now:.6f}", json.dumps(texts, ensure_ascii=False), *self._limits
+            "apply_transitions", f"{now:.6f}", json.dumps(texts, ensure_ascii=False), *self._limits, within_s=within_s
         )
         effects = [HoldEffect(code) if code else None for code in codes]
         return self._effects_after_retry(moves, effects, now) if failed_attempts() > failures_before else effects

@@ -97,6 +97,21 @@ def test_a_claim_that_cannot_wait_for_replicas_is_not_used(url: str) -> None:
             assert not claim.is_replicated
 
 
+def test_a_call_that_cannot_wait_for_replicas_says_why_at_once(url: str) -> None:
+    """It is not repeated: connecting replicas would not help."""
+    with connect(url) as admin, connect(url) as redis:
+        admin.acl_setuser("impatient", enabled=True, passwords=["+pw"], keys="*", commands=["+@all", "-wait"])
+        impatient = url.replace(f":{PASSWORD}@", "impatient:pw@")
+        with VoiceQueue(impatient, namespace="*", wait_for_redis_s=30, replicas_ack=1) as queue:
+            redis.config_resetstat()
+            for call in (partial(queue.enqueue, voice()), partial(queue.pause, reason="a test")):
+                with pytest.raises(StoreUnavailableError, match="the 'wait' command"):
+                    call()
+
+        stats = redis.info("commandstats")
+        assert sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("eval", "evalsha")) < 10
+
+
 def test_what_replicas_have_not_recorded_is_not_acknowledged(group: FailoverGroup, url: str) -> None:
     """Neither a job nor a change; the error says what to do, and the same call again is no second job or change."""
     with VoiceQueue(url, namespace="*", replicas_ack=1) as queue:

@@ -280,7 +280,7 @@ def test_nothing_is_sent_until_replicas_have_recorded_the_claim(
     bench: Bench, simulator: Simulator, valkey_url: str, prefix: str
 ) -> None:
     """This Redis has no replica: the job is queued again, the gate says why, and a failover can forget no charge. It is
-    tried the more rarely the longer this lasts."""
+    tried the more rarely the longer this lasts. The next time without replicas counts from its own start."""
     with connect(url_with_rights(valkey_url, "worker", prefix)) as client:
         store = JobStore(client, prefix, limits=MANY, replicas_ack=1)
         careful = replace(bench, services=replace(bench.services, store=store))
@@ -300,4 +300,9 @@ def test_nothing_is_sent_until_replicas_have_recorded_the_claim(
         assert hold.until == pytest.approx(careful.clock.now + 20, abs=1)
         careful.clock.now += 21
         careful.admit()
-        assert bench.submit(Stage.VOICE, [job_id]).pending == [job_id]
+        store._space.replicas_ack = 0  # as if a replica were back
+        assert careful.submit(Stage.VOICE, [job_id]).pending == [job_id]
+        store._space.replicas_ack = 1
+        careful.submit(Stage.VOICE, bench.admitted(voice("next")))
+        hold = unreplicated_hold(careful)
+        assert hold.until == pytest.approx(careful.clock.now + bench.services.timeouts.cooldown_s, abs=1)

@@ -149,12 +149,24 @@ def test_a_user_that_may_not_read_the_stamp_is_not_kept_out(valkey_url: str, pre
         assert client.ping()
 
 
-def test_a_damaged_stamp_is_that_of_a_queue_without_one(valkey_url: str, prefix: str, redis: Redis) -> None:
-    """It keeps no program out."""
-    redis.hset(format_key(prefix), mapping={"version": "x", "oldest_reader": "y"})
+@pytest.mark.parametrize("text", ["x", "\u00b2", "0x10", "inf", "9" * 5000])
+def test_a_damaged_stamp_is_that_of_a_queue_without_one(valkey_url: str, prefix: str, redis: Redis, text: str) -> None:
+    """It keeps no program out, and an upgrade replaces it."""
+    redis.hset(format_key(prefix), mapping={"version": text, "oldest_reader": text})
 
-    with VoiceQueue(valkey_url, prefix=prefix) as queue:
+    with VoiceQueue(valkey_url, prefix=prefix, namespace="*") as queue:
         assert queue.enqueue(voice())
+        queue.upgrade()
+
+    assert redis.hgetall(format_key(prefix)) == {"version": "1", "oldest_reader": "1"}
+
+
+def test_a_stamp_of_another_type_is_refused_with_its_cure(valkey_url: str, prefix: str, redis: Redis) -> None:
+    """Redis's own error would name neither the key nor a way out."""
+    redis.set(format_key(prefix), "1")
+
+    with VoiceQueue(valkey_url, prefix=prefix) as queue, pytest.raises(StoreFormatError, match=r"delete it \(DEL \{"):
+        queue.get("x")
 
 
 # ── the upgrade ───────────────────────────────────────────────────────────────────────────────

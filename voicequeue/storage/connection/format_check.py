@@ -6,16 +6,21 @@ script as well (scripts/lib/format.lua).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, ResponseError
+from redis.utils import str_if_bytes
 
 from voicequeue.domain.store_format import UNSTAMPED, StoreFormat, misfit
 from voicequeue.errors import StoreFormatError
 
 #: The fields of the stamp.
 FIELDS = ("version", "oldest_reader")
+
+#: A number of the stamp, the same as in scripts/lib/format.lua.
+_NUMBER: Final = re.compile(r"[0-9]{1,4}")
 
 
 def format_key(prefix: str) -> str:
@@ -33,10 +38,14 @@ def _checking(key: str) -> Callable[[Any], None]:
         connection.on_connect()
         connection.send_command("HMGET", key, *FIELDS)
         try:
-            stored = parse_format(connection.read_response())
+            problem = misfit(parse_format(connection.read_response()))
         except NoPermissionError:  # a user of a few other keys: the scripts check what it changes
             return
-        if problem := misfit(stored):
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            problem = f"the key {key} is not a hash: delete it (DEL {key}), and run `voicequeue upgrade`"
+        if problem:
             connection.disconnect()
             raise StoreFormatError(problem)
 
@@ -45,5 +54,5 @@ def _checking(key: str) -> Callable[[Any], None]:
 
 def parse_format(fields: Sequence[str | bytes | None]) -> StoreFormat:
     """Return the format that a stamp gives; that of queues without one if it is missing or damaged."""
-    numbers = [int(field) for field in fields if field is not None and field.isdigit()]
+    numbers = [int(field) for field in fields if _NUMBER.fullmatch(str_if_bytes(field or ""))]
     return StoreFormat(*numbers) if len(numbers) == len(FIELDS) else UNSTAMPED

@@ -67,9 +67,14 @@ class Keyspace:
             return self.run_script(script, *arguments), True
         return scripts.run_acknowledged(self.redis, self.replicas_ack, script, self._root, *arguments)
 
-    def run_change(self, script: str, *arguments: str | float) -> Any:
-        """Run a script that changes something for callers, and record it in the audit log if a caller is named."""
-        return scripts.run_change(self.redis, script, self._root, *arguments, replicas=self.replicas_ack)
+    def run_change(self, script: str, *arguments: str | float, within_s: float = 0.0) -> Any:
+        """Run a script that changes something for callers, and record it in the audit log if a caller is named.
+
+        It is run again for `within_s` seconds until enough replicas have recorded what it wrote.
+        """
+        return scripts.run_change(
+            self.redis, script, self._root, *arguments, replicas=self.replicas_ack, within_s=within_s
+        )
 
     def prepare_script(self, script: str, *arguments: str | float) -> scripts.ScriptCall:
         """Return a call of a script that runs while its caller does something else."""

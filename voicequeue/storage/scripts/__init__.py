@@ -83,6 +83,15 @@ _START = f"local FORMAT_KNOWN, FORMAT_OLDEST_READER = {CURRENT.version}, {CURREN
 _FORMAT_REFUSAL = re.compile(r"(?:^|caused error: )FORMAT (\d+)")
 
 
+class NoWaitError(ResponseError):
+    """Redis ran a script and does not wait for replicas: it has no such command, or does not permit it. `reply` is that
+    of the script."""
+
+    def __init__(self, reply: Any, problem: RedisError) -> None:
+        super().__init__(f"VOICEQUEUE_REPLICAS_ACK cannot be met, Redis does not wait for replicas: {problem}")
+        self.reply = reply
+
+
 @dataclass(frozen=True, slots=True)
 class Script:
     """The whole text of a script, and its SHA-1 in Redis."""
@@ -121,16 +130,33 @@ def run(redis: Redis, name: str, root: str, *arguments: str | float) -> Any:
     return reply
 
 
-def run_change(redis: Redis, name: str, root: str, *arguments: str | float, replicas: int = 0) -> Any:
+def run_change(
+    redis: Redis, name: str, root: str, *arguments: str | float, replicas: int = 0, within_s: float = 0.0
+) -> Any:
     """Run a script that changes something for callers; if this is such a change, it is recorded in the audit log.
 
-    The script must return 0, '' or nil for what it did not change. Raises RedisRefusalError if the change of a caller
-    was not recorded by so many replicas.
+    The script must return 0, '' or nil for what it did not change. While fewer replicas have recorded what it wrote, it
+    is run again for `within_s` seconds, by then perhaps on a new primary. Raises RedisRefusalError if the change of a
+    caller was not recorded by so many replicas.
     """
     change = unrecorded_change()
     keys = (root,) if change is None else (root, f"{root}audit_log")
     argument = () if change is None else (change.argument(),)
-    reply, count = _run(redis, load(name), keys, _encodable((*arguments, *argument)), replicas)
+    end = time.monotonic() + within_s
+    while True:
+        started_at = time.monotonic()
+        try:
+            reply, count = _run(redis, load(name), keys, _encodable((*arguments, *argument)), replicas)
+        except NoWaitError as error:
+            if current_change() is not None:
+                raise
+            log.warning("%s", error)
+            return error.reply
+        if count >= replicas or started_at >= end:
+            break
+        count_lost_reply()
+        _ask_for_primary(redis)
+        time.sleep(max(0.0, started_at + WAIT_MS / 1000 - time.monotonic()))
     if change is not None:
         change.is_recorded = has_changed(reply)
     if count < replicas and current_change() is not None:
@@ -140,8 +166,19 @@ def run_change(redis: Redis, name: str, root: str, *arguments: str | float, repl
 
 def run_acknowledged(redis: Redis, replicas: int, name: str, root: str, *arguments: str | float) -> tuple[Any, bool]:
     """Run a script; return its reply, and whether so many replicas have recorded what it wrote."""
-    reply, count = _run(redis, load(name), (root,), _encodable(arguments), replicas)
+    try:
+        reply, count = _run(redis, load(name), (root,), _encodable(arguments), replicas)
+    except NoWaitError as error:  # its caller has to know what the script has done
+        log.warning("%s", error)
+        return error.reply, False
+    if count < replicas:
+        _ask_for_primary(redis)
     return reply, count >= replicas
+
+
+def _ask_for_primary(redis: Redis) -> None:
+    """Let the next calls open new connections: sentinels may name another primary by now."""
+    redis.connection_pool.disconnect(inuse_connections=False)
 
 
 def unreplicated(count: int, replicas: int) -> RedisRefusalError:
@@ -186,9 +223,7 @@ def _send_and_wait(redis: Redis, command: Command, root: str, replicas: int) -> 
     if isinstance(reply, RedisError):
         raise reply
     if problem := next((wait for wait in waits if isinstance(wait, RedisError)), None):
-        # The script has run, so its caller gets the reply: no replica is known to have recorded it.
-        log.warning("VOICEQUEUE_REPLICAS_ACK cannot be met, Redis does not wait for replicas: %s", problem)
-        return reply, 0
+        raise NoWaitError(reply, problem)
     return reply, int(waits[-1])
 
 
@@ -232,6 +267,7 @@ class ScriptCall:
             count_lost_reply()
             if time.monotonic() >= end:
                 raise unreplicated(outcome[1], self._replicas)
+            _ask_for_primary(self._redis)
         return outcome[0]
 
     def _run(self) -> tuple[Any, int]:

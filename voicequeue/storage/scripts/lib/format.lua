@@ -1,11 +1,16 @@
 -- The format of the queue: voicequeue/domain/store_format.py. FORMAT_KNOWN is the format of the release of this script, and
 -- FORMAT_OLDEST_READER the oldest one that understands what it writes.
 
+-- Return a number of the stamp; nil if it is missing or damaged.
+local function format_number(text)
+  return text and string.find(text, '^%d%d?%d?%d?$') and tonumber(text) or nil
+end
+
 -- Return an error if the queue needs a newer release than that of this script; nil if it may be used. It stops programs
 -- that were running when the queue was upgraded.
 local function format_refusal()
-  local oldest_reader = redis.call('HGET', key('format'), 'oldest_reader')
-  if oldest_reader and (tonumber(oldest_reader) or 0) > FORMAT_KNOWN then
+  local oldest_reader = format_number(redis.call('HGET', key('format'), 'oldest_reader'))
+  if oldest_reader and oldest_reader > FORMAT_KNOWN then
     return redis.error_reply('FORMAT ' .. oldest_reader)
   end
 end
