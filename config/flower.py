@@ -11,7 +11,7 @@ from pydantic_settings import SettingsConfigDict
 
 from config.setting_groups import EnvironmentSettings
 from config.settings import SettingsError, describe_errors
-from voicequeue.auth.secret_files import SecretFileError
+from voicequeue.auth.secret_files import SecretFileError, describe_unreadable_dotenv
 from voicequeue.auth.web_origins import host_name, is_loopback_name
 
 #: The folder of the task histories, with one folder per queue.
@@ -124,6 +124,8 @@ def load(**overrides: str) -> FlowerSettings:
         raise SettingsError(describe_errors(error, prefix="FLOWER_")) from None
     except SecretFileError as error:
         raise SettingsError(str(error)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(describe_unreadable_dotenv(error)) from None
     if lacks_required_login(loaded.address, loaded.basic_auth.get_secret_value()):
         raise SettingsError(
             f"FLOWER_BASIC_AUTH: is required if Flower listens beyond this machine (FLOWER_ADDRESS is "

@@ -1,9 +1,11 @@
 #!/bin/sh
 # `make secrets`: generate the random secrets of docker-compose.yml. Each is a file of .secrets/ with the name of its setting.
 # Existing ones are kept. A secret that is set in .env (`make up` reads it there) is copied.
+# With the path of a folder, the files are there, and .env is neither read nor written: `sh config/secrets.sh /etc/…`.
 set -eu
 umask 077
-folder=.secrets
+folder=${1:-.secrets}
+if [ $# -eq 0 ]; then dotenv=.env; else dotenv=/dev/null; fi
 
 random() {
     od -An -N32 -tx1 /dev/urandom | tr -d ' \n'
@@ -11,7 +13,7 @@ random() {
 
 # Print the value of a variable in .env: the last line counts, without quotes and comments.
 value_of() {
-    sed -n "s/^[[:space:]]*\(export[[:space:]]\{1,\}\)\{0,1\}$1[[:space:]]*=[[:space:]]*//p" .env | tail -n 1 |
+    sed -n "s/^[[:space:]]*\(export[[:space:]]\{1,\}\)\{0,1\}$1[[:space:]]*=[[:space:]]*//p" "$dotenv" | tail -n 1 |
         sed -e "s/^'\([^']*\)'.*/\1/;t" -e 's/^"\([^"]*\)".*/\1/;t' -e 's/^#.*//' -e 's/[[:space:]]\{1,\}#.*//' \
             -e 's/[[:space:]]*$//'
 }
@@ -75,10 +77,12 @@ check_length() {
     fi
 }
 
-touch .env
-chmod 600 .env
-if [ -n "$(tail -c 1 .env)" ]; then
-    echo >> .env
+if [ "$dotenv" = .env ]; then
+    touch .env
+    chmod 600 .env
+    if [ -n "$(tail -c 1 .env)" ]; then
+        echo >> .env
+    fi
 fi
 mkdir -p "$folder"
 chmod 700 "$folder"
@@ -115,7 +119,9 @@ done
 check_length FLOWER_BASIC_AUTH 12
 
 # The services of docker-compose.yml but those of the demo and the monitoring.
-if ! is_set COMPOSE_PROFILES; then
+if [ "$dotenv" != .env ]; then
+    :
+elif ! is_set COMPOSE_PROFILES; then
     echo COMPOSE_PROFILES=live >> .env
     echo "added COMPOSE_PROFILES=live to .env"
 elif ! value_of COMPOSE_PROFILES | tr , '\n' | grep -qx ' *live *'; then

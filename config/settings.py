@@ -17,7 +17,7 @@ from config.setting_groups import (
     PaceSettings,
     PollingSettings,
 )
-from voicequeue.auth.secret_files import SecretFileError
+from voicequeue.auth.secret_files import SecretFileError, describe_unreadable_dotenv
 from voicequeue.storage.connection.redis_url import masked
 
 
@@ -63,6 +63,8 @@ def load() -> Settings:
         raise SettingsError(describe_errors(error)) from None
     except SecretFileError as error:
         raise SettingsError(str(error)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(describe_unreadable_dotenv(error)) from None
     if loaded.public_url and not loaded.secrets:
         raise SettingsError(
             "VOICEQUEUE_SECRET: is required with VOICEQUEUE_PUBLIC_URL; generate one with: openssl rand -hex 32"

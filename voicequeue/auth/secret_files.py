@@ -35,16 +35,25 @@ def read_secret(environment: Mapping[str, str], name: str) -> str:
     return _content(name + SUFFIX, Path(path))
 
 
+def describe_unreadable(error: OSError | ValueError) -> str:
+    """Return why a file could not be read as text: the rest of a sentence that begins with its path."""
+    if isinstance(error, UnicodeDecodeError):
+        return "is not a text file in UTF-8"
+    return f"cannot be read: {getattr(error, 'strerror', None) or 'is not a valid path'}"
+
+
+def describe_unreadable_dotenv(error: OSError | ValueError) -> str:
+    """Return why `.env` of the current folder could not be read, and what to do."""
+    return f"{Path.cwd() / '.env'} {describe_unreadable(error)}. Let this user read it, or remove it from this folder"
+
+
 def _content(setting: str, path: Path) -> str:
     """Return the secret in a file, without the line break at its end. Raises SecretFileError."""
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(CHARACTERS_MAX + 1)
-    except UnicodeDecodeError:
-        raise SecretFileError(f"{setting}: {path} is not a text file in UTF-8") from None
     except (OSError, ValueError) as error:  # ValueError: the path contains a null character
-        reason = getattr(error, "strerror", None) or "is not a valid path"
-        raise SecretFileError(f"{setting}: {path} cannot be read: {reason}") from None
+        raise SecretFileError(f"{setting}: {path} {describe_unreadable(error)}") from None
     secret = text.rstrip("\r\n")
     if not secret.strip():
         raise SecretFileError(f"{setting}: {path} is empty; write the secret into it, or remove the setting")

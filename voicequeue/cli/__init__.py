@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from dotenv import load_dotenv
 
+from voicequeue.auth.secret_files import describe_unreadable_dotenv
 from voicequeue.cli.lazy_group import LazyCommand, LazyGroup, parameters_of
 from voicequeue.cli.terminal import TerminalLogHandler, print_error, use_utf8
 from voicequeue.errors import (
@@ -118,9 +119,13 @@ app = LazyGroup(
 
 def main() -> None:
     """Run the command and end the process with its exit code."""
-    load_dotenv(".env")
     for stream in (sys.stdout, sys.stderr):
         use_utf8(stream)
+    try:
+        load_dotenv(".env")
+    except (OSError, UnicodeDecodeError) as error:
+        print_error(describe_unreadable_dotenv(error))
+        sys.exit(2)
     _show_log()
     warnings.simplefilter("once", UnknownModelWarning)
     warnings.showwarning = lambda message, *_, **__: print_error(f"note: {message}")

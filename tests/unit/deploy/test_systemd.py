@@ -170,6 +170,19 @@ def test_three_failed_checks_in_a_row_restart_a_process_and_checks_that_pass_nev
     assert check["OnFailure"] == ["restart-voicequeue@%i.service"]
 
 
+def test_a_check_without_valid_settings_restarts_nothing() -> None:
+    """The process that works would stop, and could not start again."""
+    assert _directives("voicequeue-alive@.service")["SuccessExitStatus"] == ["2 CREDENTIALS"]
+
+
+def test_the_documentation_makes_secrets_outside_of_the_folder_of_the_processes() -> None:
+    """`make secrets` would leave a `.env` there that only root may read, and no process would start."""
+    page = (ROOT / "docs" / "systemd.md").read_text(encoding="utf-8")
+
+    assert "    sh config/secrets.sh /etc/voicequeue/secrets " in page
+    assert "    make secrets" not in page
+
+
 def test_a_failed_check_restarts_its_process_gently_and_only_if_it_runs(tmp_path: Path) -> None:
     """A process that an operator stopped stays stopped, and a restart is never a kill."""
     (tmp_path / "systemctl").write_text('#!/bin/sh\necho "$@"\n')

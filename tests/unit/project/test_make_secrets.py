@@ -68,6 +68,19 @@ def test_each_process_gets_the_url_of_its_own_user(tmp_path: Path, user: str) ->
         assert read(tmp_path)[f"VALKEY_{user.upper()}_PASSWORD"] != password
 
 
+def test_the_files_may_be_in_a_folder_that_is_named(tmp_path: Path) -> None:
+    """As docs/systemd.md does: without `.env`, which would keep the processes in this folder from starting."""
+    (tmp_path / ".env").write_text("VOICEQUEUE_SECRET=of-another-deployment\n")
+    command = ["sh", str(ROOT / "config" / "secrets.sh"), str(tmp_path / "secrets")]
+    output = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    assert {file.name for file in (tmp_path / "secrets").iterdir()} == RANDOM | OPTIONAL | URLS
+    assert re.fullmatch(r"[0-9a-f]{64}", (tmp_path / "secrets" / "VOICEQUEUE_SECRET").read_text())
+    assert (tmp_path / ".env").read_text() == "VOICEQUEUE_SECRET=of-another-deployment\n"
+    assert not (tmp_path / ".secrets").exists()
+    assert f"missing: {tmp_path}/secrets/MUSICAPI_KEY" in output
+
+
 def test_the_url_of_another_redis_is_kept(tmp_path: Path) -> None:
     """An operator may use a managed Redis, or sentinels."""
     write(tmp_path, REDIS_URL_WORKER="sentinel://worker:x@a:26379,b:26379/mymaster/0")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -111,6 +114,26 @@ def test_the_error_for_an_unusable_file_names_the_setting_and_the_path(
     assert str(error.value).startswith(f"VOICEQUEUE_SECRET_FILE: {file} ")
     assert reason in str(error.value)
     assert "0123456789" not in str(error.value)
+
+
+@pytest.mark.parametrize("read", [load, flower.load])
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (PermissionError(13, "Permission denied"), "cannot be read: Permission denied"),
+        (None, "is not a text file in UTF-8"),
+    ],
+)
+def test_a_dotenv_that_cannot_be_read_ends_the_process_with_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, read: Callable[[], object], failure: OSError | None, reason: str
+) -> None:
+    """`make secrets` makes one for its user only, and processes run as another."""
+    Path(".env").write_bytes(b"VOICEQUEUE_PREFIX=\xff")
+    if failure is not None:
+        monkeypatch.setattr("dotenv.main.open", Mock(side_effect=failure), raising=False)  # root may read every file
+
+    with pytest.raises(SettingsError, match=f"^{re.escape(str(tmp_path))}/.env {reason}. Let this user"):
+        read()
 
 
 def test_a_folder_is_not_a_secret(tmp_path: Path) -> None:
