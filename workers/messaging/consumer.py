@@ -59,7 +59,7 @@ class Consumer(CeleryConsumer):
     pool: Any
     qos: Any
     _is_flush_scheduled = False
-    #: None where a task blocks the main process (`--pool solo`), or needs no process (threads).
+    #: None without an event loop.
     _slots: SubmitSlots | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -89,8 +89,8 @@ class Consumer(CeleryConsumer):
         return submit_processes(processes) if POLL in self.app.amqp.queues.consume_from else processes
 
     def _hand_on_submits(self) -> None:
-        """Hand on submit tasks that wait, at each turn of the loop; the pool sends them with this turn."""
-        if self._slots and self._slots.hand_on():
+        """Hand on submit tasks that wait, at each turn of the loop; a pool of processes sends them with this turn."""
+        if self._slots and self._slots.hand_on() and hasattr(self.pool._pool, "on_poll_start"):
             self.pool._pool.on_poll_start()
 
     def start(self) -> None:
