@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from celery import signals
+from celery.concurrency import solo
 from celery.worker.consumer import Consumer as CeleryConsumer
 from redis.exceptions import RedisError, ResponseError
 
@@ -66,6 +67,8 @@ class Consumer(CeleryConsumer):
         # Gossip would run tasks that a broadcast names, and Mingle would revoke messages that other workers list.
         super().__init__(*args, **{**kwargs, "without_gossip": True, "without_mingle": True})
         self._delayed = DelayedMessages()
+        if isinstance(self.pool, solo.TaskPool):
+            self.on_task_request = partial(_run_here, self.on_task_request)
         if self.hub:
             self._share_processes()
 
@@ -199,6 +202,12 @@ class Consumer(CeleryConsumer):
         log.warning("rejected message %r to task %r: %s", rejected.message_id[:60], rejected.task[:60], logged)
         message.reject_log_error(log, self.connection_errors)
         signals.task_rejected.send(sender=self, message=message, exc=None)
+
+
+def _run_here(process: Callable[[Any], None], request: Any) -> None:
+    """Run a task in this process, however long it takes (`--pool solo`)."""
+    with consumption.busy():
+        process(request)
 
 
 def argument_error(task: str, payload: Any) -> InvalidJobError | None:
