@@ -45,6 +45,18 @@ def test_a_queue_that_no_worker_was_started_for_matters_once_messages_wait(
     assert "submit" in gateway("GET", "/readyz", key=None).json()["detail"]
 
 
+def test_a_gateway_says_that_redis_accepts_no_heartbeats(gateway: Gateway, store: JobStore) -> None:
+    """Rather than that no worker runs."""
+    store._redis.config_set("min-replicas-to-write", 1)
+    try:
+        answer = gateway("GET", "/readyz", key=None)
+    finally:
+        store._redis.config_set("min-replicas-to-write", 0)
+
+    assert answer.status_code == 503
+    assert answer.json()["detail"].startswith("Redis refuses: NOREPLICAS")
+
+
 def test_metrics_name_stalled_consumers(gateway: Gateway, store: JobStore) -> None:
     """The alert counts them by queue; the time of each consumer shows what happened."""
     send_heartbeat(store, "w1", idle_s=61.0)

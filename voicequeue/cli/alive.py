@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -60,7 +61,7 @@ class Findings:
         if self.problems:
             return "; ".join(self.problems)
         if self.processes is None:
-            return "not checked: Redis does not answer or refuses the login, which no restart of a process cures"
+            return "not checked: Redis does not answer, or refuses the login or writes, which no restart cures"
         return f"alive: {', '.join(self.processes)}"
 
 
@@ -73,8 +74,9 @@ def alive(
 ) -> None:
     """Check that the processes of this host consume their queues: a probe for containers.
 
-    Needs REDIS_URL and VOICEQUEUE_PREFIX only. Exit codes: 0 if they do, or if Redis does not answer within 3 seconds,
-    because a restart would not help; 1 if a process does not consume a queue, or none is running; 2 for wrong usage.
+    Needs REDIS_URL and VOICEQUEUE_PREFIX only. Exit codes: 0 if they do, or if Redis does not answer within 3 seconds
+    or accepts no writes, because a restart would not help; 1 if a process does not consume a queue, or none is running;
+    2 for wrong usage.
     """
     for queue in queues or ():
         if queue not in QUEUE_NAMES:
@@ -99,7 +101,7 @@ def _check(read: Callable[[], Snapshot | None], queues: Sequence[str], name: str
 
 
 def find_problems(snapshot: Snapshot | None, queues: Sequence[str], name: str = "") -> Findings:
-    """Return what is wrong with the processes of this host; None: Redis does not answer. Pure.
+    """Return what is wrong with the processes of this host; None: Redis could not be asked. Pure.
 
     Without `queues`, those of all processes are checked.
     """
@@ -122,11 +124,12 @@ def find_problems(snapshot: Snapshot | None, queues: Sequence[str], name: str = 
 
 
 def _reader() -> Callable[[], Snapshot | None]:
-    """Return a function that reads the processes of this host; it returns None if Redis does not answer.
+    """Return a function that reads the processes of this host; it returns None if Redis does not answer, or accepts no
+    heartbeats.
 
     Those that have sent no heartbeat for a minute do not count. Raises CommandSetupError and SecretFileError.
     """
-    from redis.exceptions import RedisError  # noqa: PLC0415
+    from redis.exceptions import NoPermissionError, RedisError  # noqa: PLC0415
 
     from voicequeue.auth.secret_files import read_secret  # noqa: PLC0415
     from voicequeue.storage.connection.client import DEFAULT_URL, connect  # noqa: PLC0415
@@ -145,9 +148,13 @@ def _reader() -> Callable[[], Snapshot | None]:
             seconds, microseconds = redis.time()
             now = seconds + microseconds / 1e6
             heartbeats = [beat for kind in KINDS for beat in Heartbeats(keyspace, kind).since(now - STALLED_AFTER_S)]
+            here = [process for process in heartbeats if process.host == socket.gethostname()]
+            if not here:
+                with suppress(NoPermissionError):  # a login that only reads
+                    keyspace.check_writable()
         except (RedisError, OSError):
             return None
-        return Snapshot(now, [process for process in heartbeats if process.host == socket.gethostname()])
+        return Snapshot(now, here)
 
     return read
 

@@ -154,7 +154,9 @@ def _processes(facts: Facts) -> Iterator[CheckResult]:
             "workers",
             Level.ERROR,
             f"no worker has sent a heartbeat in the last {HEARTBEAT_TIMEOUT_S:.0f} s; {open_jobs:,} jobs are waiting",
-            "start one: python -m workers worker, or make up; its log shows why it stopped",
+            "let Redis accept writes first: until then no heartbeat can arrive"
+            if facts.write_refusal
+            else "start one: python -m workers worker, or make up; its log shows why it stopped",
         )
     for kind, pending, what in (
         ("callbacks", facts.callbacks.pending, "callbacks"),

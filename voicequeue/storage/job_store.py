@@ -141,7 +141,7 @@ class JobStore(JobQueries):
 
     def check_writable(self) -> None:
         """Send Redis a write that changes nothing. Raises RedisRefusalError if Redis accepts no writes."""
-        self._redis.setrange(self._space.key("nothing"), 0, "")
+        self._space.check_writable()
 
     # ── enqueueing ─────────────────────────────────────────────────────────────────────────────
 

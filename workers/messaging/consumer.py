@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from celery import signals
+from celery.concurrency import solo
 from celery.worker.consumer import Consumer as CeleryConsumer
 from redis.exceptions import RedisError, ResponseError
 
@@ -59,13 +60,15 @@ class Consumer(CeleryConsumer):
     pool: Any
     qos: Any
     _is_flush_scheduled = False
-    #: None where a task blocks the main process (`--pool solo`), or needs no process (threads).
+    #: None without an event loop.
     _slots: SubmitSlots | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Gossip would run tasks that a broadcast names, and Mingle would revoke messages that other workers list.
         super().__init__(*args, **{**kwargs, "without_gossip": True, "without_mingle": True})
         self._delayed = DelayedMessages()
+        if isinstance(self.pool, solo.TaskPool):
+            self.on_task_request = partial(_run_here, self.on_task_request)
         if self.hub:
             self._share_processes()
 
@@ -89,8 +92,8 @@ class Consumer(CeleryConsumer):
         return submit_processes(processes) if POLL in self.app.amqp.queues.consume_from else processes
 
     def _hand_on_submits(self) -> None:
-        """Hand on submit tasks that wait, at each turn of the loop; the pool sends them with this turn."""
-        if self._slots and self._slots.hand_on():
+        """Hand on submit tasks that wait, at each turn of the loop; a pool of processes sends them with this turn."""
+        if self._slots and self._slots.hand_on() and hasattr(self.pool._pool, "on_poll_start"):
             self.pool._pool.on_poll_start()
 
     def start(self) -> None:
@@ -199,6 +202,12 @@ class Consumer(CeleryConsumer):
         log.warning("rejected message %r to task %r: %s", rejected.message_id[:60], rejected.task[:60], logged)
         message.reject_log_error(log, self.connection_errors)
         signals.task_rejected.send(sender=self, message=message, exc=None)
+
+
+def _run_here(process: Callable[[Any], None], request: Any) -> None:
+    """Run a task in this process, however long it takes (`--pool solo`)."""
+    with consumption.busy():
+        process(request)
 
 
 def argument_error(task: str, payload: Any) -> InvalidJobError | None:

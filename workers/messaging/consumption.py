@@ -7,7 +7,8 @@ consumes, and the thread reports that.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
@@ -21,6 +22,7 @@ class Consumption:
         self._clock = clock
         self._times: dict[str, float] = {}
         self._active: frozenset[str] = frozenset()
+        self._is_busy = False
         self._reported_at = self._steady_since = float("-inf")
 
     def start(self, queues: Collection[str]) -> None:
@@ -35,6 +37,15 @@ class Consumption:
         if is_full:
             self.record(self._active)
 
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """The event loop itself runs a task, so that it reads no messages until the task ends."""
+        self._is_busy = True
+        try:
+            yield
+        finally:
+            self._is_busy = False
+
     def record(self, queues: Iterable[str]) -> None:
         """Record that Redis has answered a read of these queues, with a message or without."""
         self._times.update(dict.fromkeys(queues, self._clock()))
@@ -44,6 +55,8 @@ class Consumption:
         if now - self._reported_at > HEARTBEAT_TIMEOUT_S:
             self._steady_since = now
         self._reported_at = now
+        if self._is_busy:
+            self.record(self._active)
         ahead_s = now - self._clock()
         return {
             CONSUMED: {queue: round(self._times[queue] + ahead_s, 1) for queue in queues},

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.acceptance.conftest import Build
 from tests.conftest import eventually
 from voicequeue import State, TimelineEntry, VoiceJob
+from workers.local.stack import procfile
 
 #: The number of jobs: twice as many as are ordered at once.
 JOBS = 16
@@ -16,15 +19,17 @@ ANSWER_BYTES, ORDER_S = 90, 3.0
 RECORDED_S = 2.0
 
 
-def test_results_are_polled_on_time_while_every_order_is_answered_late(build: Build) -> None:
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_results_are_polled_on_time_while_every_order_is_answered_late(build: Build, pool: str) -> None:
     """However long answers to orders take, and however many orders wait: a due poll is not delayed by them."""
     system = build(
-        workers=1,
+        workers=0,
         dials={"voice_s": 0.1, "drip_s": ORDER_S / ANSWER_BYTES, "post_faults": {"drip_after": 1}},
         VOICEQUEUE_UPSTREAM_CONCURRENCY="4",
         VOICEQUEUE_TASK_CHUNK_SIZE="4",
         VOICEQUEUE_SUBMIT_LEASE_S="20",
     )
+    system.stack.start("worker", f"{procfile()['worker']} --pool {pool}")
     with system.queue() as queue:
         specs = [VoiceJob(audio_url=f"https://recordings.example/{number}.wav", batch="slow") for number in range(JOBS)]
         queue.enqueue_many(specs)

@@ -153,6 +153,16 @@ def test_another_version_of_a_process_is_a_warning(setup: Setup) -> None:
     assert "finish the upgrade" in result["action"]
 
 
+def test_no_worker_is_to_be_started_while_redis_accepts_no_heartbeats(setup: Setup) -> None:
+    """Its workers may run."""
+    without_a_worker(setup)
+    setup.redis.config_set("min-replicas-to-write", 1)
+
+    actions = {result["check"]: result["action"] for result in setup.results()[1]}
+
+    assert actions["workers"] == "let Redis accept writes first: until then no heartbeat can arrive"
+
+
 def test_a_job_whose_order_is_not_sent_is_reported_while_the_gate_is_open(setup: Setup) -> None:
     """Workers do not receive its message, or are too few. A closed gate is a cause of its own."""
     enqueue_jobs(setup.store, voice())

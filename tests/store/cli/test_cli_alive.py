@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from tests.store.conftest import Command
 from voicequeue.cli import alive
@@ -115,6 +116,18 @@ def test_without_redis_nothing_is_restarted(command: Command, monkeypatch: pytes
 
     assert ended.code == 0
     assert ended.out.startswith("not checked: Redis does not answer")
+
+
+def test_while_redis_accepts_no_heartbeats_nothing_is_restarted(command: Command, redis: Redis) -> None:
+    """It is full, its disk is full, or it lacks replicas."""
+    redis.config_set("min-replicas-to-write", 1)
+    try:
+        ended = command("alive", "--queue", "poll")
+    finally:
+        redis.config_set("min-replicas-to-write", 0)
+
+    assert ended.code == 0
+    assert ended.out.startswith("not checked: Redis does not answer, or refuses the login or writes")
 
 
 def test_the_json_of_the_probe(command: Command, store: JobStore) -> None:

@@ -80,6 +80,16 @@ def test_a_worker_that_is_busy_for_long_consumes() -> None:
     assert problems(Process().run(900, is_full=True)) == []
 
 
+def test_a_worker_that_runs_a_long_task_itself_consumes() -> None:
+    """With `--pool solo`, its event loop reads no messages until the task ends."""
+    worker = Hanging()
+    with worker.log.busy():
+        assert problems(worker.run(900)) == []
+
+    assert problems(worker.run(int(STALLED_AFTER_S) - 1)) == []
+    assert len(problems(worker.run(2))) == len(QUEUES)
+
+
 @pytest.mark.parametrize(
     ("process", "loop"),
     [(Process(), {"is_answered": False}), (Hanging(), {})],

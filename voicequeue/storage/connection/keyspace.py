@@ -47,6 +47,10 @@ class Keyspace:
         """Return the full key for a name."""
         return self._root + replace_unencodable(name)
 
+    def check_writable(self) -> None:
+        """Send Redis a write that changes nothing. Raises RedisRefusalError if Redis accepts no writes."""
+        self.redis.setrange(self.key("nothing"), 0, "")
+
     def namespaces(self) -> list[str]:
         """Return the namespaces in scope that may have jobs, the default one first."""
         if not self.scope.is_all:

@@ -29,6 +29,8 @@ def router(store: JobStore) -> APIRouter:
         with translated_errors():
             workers = store.heartbeats["worker"].since(store.clock() - HEARTBEAT_MAX_AGE_S)
             messages = store.count_messages(consumed_by("worker"))
+            if not workers:
+                store.check_writable()  # otherwise no heartbeat can arrive
         if not workers:
             raise HTTPException(503, f"No worker has sent a heartbeat in the last {HEARTBEAT_MAX_AGE_S:g} s.")
         if queues := unconsumed_queues(workers, messages):
