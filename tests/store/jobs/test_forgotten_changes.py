@@ -1,4 +1,4 @@
-"""Changes that a failover has forgotten: what they led to changes nothing in the history that goes on without them."""
+"""Changes that a failover has forgotten: what they led to must not change what has happened without them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from voicequeue import Job, Stage, State
 from voicequeue.domain.claims import SubmitClaim
 from voicequeue.storage.job_store import JobStore
 
-#: Prefix of the copies that stand for a replica.
+#: Prefix of the copies, which are what a replica has.
 REPLICA = "replica:"
 
 

@@ -11,12 +11,6 @@ local now, limits, transitions = ARGV[1], limits_from(3), cjson.decode(ARGV[2])
 local results, accepted, has_responded = {}, {}, false
 local is_mixed = is_any_accepted(transitions)
 
--- The version alone does not say it: a failover forgets changes, and others may have given the job the same version.
-local function is_unchanged(job, t)
-  local is_current = job.version == tostring(t.version) and job.state == t.from[1] and job.stage == t.from[2]
-  return is_current and (not t.holder or job.holder == t.holder)
-end
-
 for i, t in ipairs(transitions) do
   local job = read_record(t.id)
   local state, failure, shared_voice = job.state, job.failure, t.stage == 'voice' and job.shared_voice

@@ -99,6 +99,13 @@ local RECORD_FIELDS = { 'state', 'stage', 'version', 'batch', 'rank', 'created',
   'recheck', 'source', 'submissions', 'holder' }
 local function read_record(id) return read_fields('job:' .. id, RECORD_FIELDS) end
 
+-- Whether a job is still as it was when this transition was decided. The version alone does not say it: a failover
+-- forgets changes, and others may have given the job the same version.
+local function is_unchanged(job, t)
+  local is_current = job.version == tostring(t.version) and job.state == t.from[1] and job.stage == t.from[2]
+  return is_current and (not t.holder or job.holder == t.holder)
+end
+
 -- States from which the current order may still be sent.
 local BEFORE_SUBMISSION = { queued = true, admitted = true, charging = true }
 
