@@ -48,8 +48,11 @@ class ChangeMethods(ReadMethods):
             InvalidStateError: The job is settled.
         """
         while True:
-            now, job = self._now(), transitions.require_cancellable(self.get(job_id))
-            if job.is_cancelling:
+            now, job = self._now(), self.get(job_id)
+            if job.is_cancelling or job.state is State.CANCELLED:
+                with translated_errors():  # the call that did so may not have been recorded by replicas
+                    self._store._space.confirm()
+            if transitions.require_cancellable(job).is_cancelling:
                 return job
             amend(namespace=job.namespace, batch=job.spec.batch)
             with translated_errors():

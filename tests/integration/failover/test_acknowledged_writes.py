@@ -16,7 +16,7 @@ from redis import Redis
 
 from tests.support.jobs import voice
 from tests.support.sentinels import PASSWORD, FailoverGroup
-from voicequeue import StoreUnavailableError, VoiceQueue
+from voicequeue import InvalidStateError, StoreUnavailableError, VoiceQueue
 from voicequeue.domain.claims import SubmitClaim
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import State
@@ -125,6 +125,23 @@ def test_what_replicas_have_not_recorded_is_not_acknowledged(group: FailoverGrou
 
         assert [listed.id for listed in queue.jobs()] == [job.id]
         assert [entry.action for entry in queue.audit_log().items] == ["pause"]
+
+
+def test_a_cancellation_is_not_confirmed_before_replicas_have_it(group: FailoverGroup, url: str) -> None:
+    """Neither that of the first call, nor one that an earlier call has made: a failover would revive the job."""
+    with connect(url) as redis, VoiceQueue(url, replicas_ack=1) as queue:
+        charging, queued = (queue.enqueue(voice(key=key)).id for key in ("charging", "queued"))
+        store = JobStore(redis)
+        store.admit(NOW)
+        store.claim_submit([charging], Stage.VOICE, "holder", NOW, lease_s=60)
+        with frozen_replica(group):
+            for job_id in (charging, queued) * 2:
+                with pytest.raises(StoreUnavailableError, match="0 of 1 replicas"):
+                    queue.cancel(job_id)
+
+        assert queue.cancel(charging).is_cancelling
+        with pytest.raises(InvalidStateError, match="cancelled already"):
+            queue.cancel(queued)
 
 
 def test_a_producer_that_waits_for_redis_waits_for_its_replicas(group: FailoverGroup, url: str) -> None:

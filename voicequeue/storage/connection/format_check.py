@@ -54,5 +54,6 @@ def _checking(key: str) -> Callable[[Any], None]:
 
 def parse_format(fields: Sequence[str | bytes | None]) -> StoreFormat:
     """Return the format that a stamp gives; that of queues without one if it is missing or damaged."""
-    numbers = [int(field) for field in fields if _NUMBER.fullmatch(str_if_bytes(field or ""))]
+    texts = [str(str_if_bytes(field or "")) for field in fields]
+    numbers = [int(text) for text in texts if _NUMBER.fullmatch(text)]
     return StoreFormat(*numbers) if len(numbers) == len(FIELDS) else UNSTAMPED

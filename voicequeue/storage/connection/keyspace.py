@@ -80,6 +80,11 @@ class Keyspace:
             self.redis, script, self._root, *arguments, replicas=self.replicas_ack, within_s=within_s
         )
 
+    def confirm(self) -> None:
+        """Wait until enough replicas have what was written before. Raises RedisRefusalError."""
+        if self.replicas_ack:
+            scripts.confirm(self.redis, self._root, self.replicas_ack)
+
     def prepare_script(self, script: str, *arguments: str | float) -> scripts.ScriptCall:
         """Return a call of a script that runs while its caller does something else."""
         return scripts.ScriptCall(self.redis, script, self._root, *arguments, replicas=self.replicas_ack)

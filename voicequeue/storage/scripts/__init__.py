@@ -176,6 +176,19 @@ def run_acknowledged(redis: Redis, replicas: int, name: str, root: str, *argumen
     return reply, count >= replicas
 
 
+def confirm(redis: Redis, root: str, replicas: int) -> None:
+    """Wait until so many replicas have what was written before. Raises RedisRefusalError if they do not in time, and
+    ResponseError if Redis does not wait for replicas."""
+    with redis.pipeline(transaction=False) as pipe:
+        execute: Callable[..., Any] = pipe.execute_command
+        for command in _wait_for(root, replicas):
+            execute(*command)
+        _, count = pipe.execute()
+    if count < replicas:
+        _ask_for_primary(redis)
+        raise unreplicated(count, replicas)
+
+
 def _ask_for_primary(redis: Redis) -> None:
     """Let the next calls open new connections: sentinels may name another primary by now."""
     redis.connection_pool.disconnect(inuse_connections=False)
