@@ -28,7 +28,7 @@ _LOCKED = re.compile(r"^([a-z0-9._-]+==[^\\\n]+?) *\\?$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Image:
-    """What a container sees: its environment (`/venv`), its working folder (`/app`), and its default command."""
+    """The view of a container: its environment (`/venv`), its working folder (`/app`), and its default command."""
 
     venv: Path
     app: Path

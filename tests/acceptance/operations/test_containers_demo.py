@@ -22,7 +22,7 @@ SERVICES = ("demo-valkey", "simulator", "demo-worker")
 
 @pytest.fixture
 def song(tmp_path: Path) -> Iterator[str]:
-    """Run the services with their own commands; yield the output of the one that orders a song."""
+    """Run the services with their own commands; yield the output of the service that orders a song."""
     built = image.build(tmp_path / "image")
     before = built.files()
     (tmp_path / "bin").mkdir()
