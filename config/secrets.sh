@@ -104,6 +104,9 @@ done
 make_redis_url WORKER worker
 make_redis_url GATEWAY gateway
 make_redis_url FLOWER flower
+if is_set REDIS_URL && [ "$(value_of REDIS_URL)" != "$(cat "$folder/REDIS_URL_WORKER")" ]; then
+    echo "REDIS_URL in .env differs from $folder/REDIS_URL_WORKER, which containers use"
+fi
 # Users that exist only with a password.
 for user in PRODUCER MONITOR; do
     make_secret "VALKEY_${user}_PASSWORD"

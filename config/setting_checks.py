@@ -52,6 +52,8 @@ def check_buckets(entries: str) -> str:
 def check_storage(location: SecretStr) -> SecretStr:
     """Return the location of an archive. Raises ValueError for an invalid one."""
     text = location.get_secret_value()
-    if any(character.isspace() for character in text) or "::" in text or ".." in text.split("/"):
+    if any(character.isspace() for character in text):
+        raise ValueError("must not contain spaces or line breaks, not even at its end")
+    if "::" in text or ".." in text.split("/"):
         raise ValueError("must be a folder, or an fsspec URL such as s3://bucket/songs")
     return location

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
@@ -181,6 +182,23 @@ def test_the_documentation_makes_secrets_outside_of_the_folder_of_the_processes(
 
     assert "    sh config/secrets.sh /etc/voicequeue/secrets " in page
     assert "    make secrets" not in page
+
+
+def test_the_documentation_makes_users_of_redis_that_can_log_in(tmp_path: Path) -> None:
+    """Every placeholder of users.acl is filled in or removed. There is an administrator: the default user is off."""
+    page = (ROOT / "docs" / "systemd.md").read_text(encoding="utf-8")
+    [commands] = re.findall(r"(?m)^    for user in APP.*?^    echo [^\n]*$", page, re.DOTALL)
+    secrets = tmp_path / "secrets"
+    subprocess.run(["sh", ROOT / "config" / "secrets.sh", secrets], check=True, capture_output=True)
+    script = commands.replace("/etc/voicequeue/secrets", str(secrets)).replace("config/valkey", f"{ROOT}/config/valkey")
+    subprocess.run(["sh", "-ec", script], cwd=tmp_path, check=True)
+
+    lines = (tmp_path / "users.acl").read_text(encoding="utf-8").splitlines()
+    users = {line.split()[1]: line for line in lines}
+    assert set(users) == {"default", "app", "worker", "gateway", "flower", "health", "admin"}
+    assert not any("_HASH" in line or "PREFIX" in line for line in lines)
+    password = (secrets / "VALKEY_WORKER_PASSWORD").read_bytes()
+    assert f" #{hashlib.sha256(password).hexdigest()} " in users["worker"]
 
 
 def test_a_failed_check_restarts_its_process_gently_and_only_if_it_runs(tmp_path: Path) -> None:

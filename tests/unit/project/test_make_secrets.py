@@ -143,6 +143,15 @@ def test_make_secrets_reports_a_value_in_dotenv_that_containers_do_not_use(tmp_p
     assert "another-key" not in output
 
 
+def test_make_secrets_reports_a_redis_in_dotenv_that_containers_do_not_use(tmp_path: Path) -> None:
+    """The command line on the host reads it: jobs would wait in one Redis, and workers in another."""
+    (tmp_path / ".env").write_text("REDIS_URL=redis://:its-password@redis.internal:6379/3\n")
+    output = make_secrets(tmp_path)
+
+    assert "REDIS_URL in .env differs from .secrets/REDIS_URL_WORKER, which containers use" in output
+    assert "its-password" not in output
+
+
 def test_make_secrets_reports_a_profile_that_starts_no_worker(tmp_path: Path) -> None:
     """It does not change a choice of the operator."""
     (tmp_path / ".env").write_text("COMPOSE_PROFILES=monitoring\n")

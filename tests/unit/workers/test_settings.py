@@ -57,6 +57,7 @@ STRONG_SECRETS = ("0123456789abcdef" * 4, "fedcba9876543210" * 4, "0f1e2d3c4b5a6
         ("VOICEQUEUE_CALLBACK_ALLOWED_HOSTS", "*.inner.example", "host names"),
         ("VOICEQUEUE_ARCHIVE_URL", "../songs", "must be a folder, or an fsspec URL"),
         ("VOICEQUEUE_ARCHIVE_URL", "simplecache::s3://bucket", "must be a folder, or an fsspec URL"),
+        ("VOICEQUEUE_ARCHIVE_URL", "/archive\n", "must not contain spaces or line breaks, not even at its end"),
         ("VOICEQUEUE_AUDIO_ALLOWED_HOSTS", "http://cdn", "must be host names"),
         ("VOICEQUEUE_SECRET", "0123456789abcdef0123456789abcde", "at least 32 characters"),
         ("VOICEQUEUE_SECRET", "secret" * 20, "8 of them different"),
