@@ -19,7 +19,7 @@ from tasks.callbacks.delivery import CallbackServices, deliver
 from tasks.context import TaskContext
 from tasks.enqueue import ENQUEUE_TASK, HiddenArguments, MessageRejected, enqueue_or_reject, safe_reason
 from tasks.poll import poll_orders
-from tasks.submit import submit_orders
+from tasks.submit import fill_up, submit_orders
 from voicequeue.domain.stage import Stage
 from voicequeue.errors import (
     BudgetExceededError,
@@ -76,8 +76,10 @@ def register(
 def _register_submit(app: Celery, services: Callable[[], TaskContext], stage: Stage) -> None:
     @app.task(bind=True, shared=False, name=submit_name(stage), **SUBMIT)
     def submit(self: Task[..., None], job_ids: list[str]) -> None:
+        context = services()
+        job_ids = fill_up(context, stage, job_ids)
         result = submit_orders(
-            services(), stage, job_ids, poll=lambda due_ids: app.send_task(poll_name(stage), args=(due_ids,))
+            context, stage, job_ids, poll=lambda due_ids: app.send_task(poll_name(stage), args=(due_ids,))
         )
         if result.pending:
             app.send_task(poll_name(stage), args=(result.pending,), countdown=result.poll_in_s)

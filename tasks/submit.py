@@ -39,6 +39,9 @@ STOP_CHECK_S = 0.5
 #: their message.
 LATE_POLL_S = 1.0
 
+#: Seconds for which a job has waited for a process if its message is not among the next ones.
+WAITED_S = 1.0
+
 #: Seconds for which an answer is written again while Redis's replicas do not record it: the time of a failover. The new
 #: primary would otherwise not know that the order was accepted.
 REPLICATED_WITHIN_S = 30.0
@@ -87,6 +90,23 @@ class AcceptedJob:
 
 class NewerContentError(Exception):
     """The job has content that this release does not know: its order would not be what was asked for."""
+
+
+def fill_up(services: TaskContext, stage: Stage, job_ids: list[str]) -> list[str]:
+    """Add jobs that have waited for a process, as many as this one can send at once.
+
+    Jobs that arrive one by one have a message each. While answers are slow, each would occupy a process alone.
+    """
+    free = services.upstream.connections - len(job_ids)
+    if free <= 0 or services.is_stopping():
+        return job_ids
+    try:
+        waiting = services.store.coordination.waiting_for_order(
+            stage, services.clock(), waited_s=WAITED_S, at_most=free
+        )
+    except RedisError:  # their own messages follow
+        return job_ids
+    return list(dict.fromkeys([*job_ids, *waiting]))
 
 
 def submit_orders(

@@ -1,15 +1,23 @@
-"""Coordination of workers: locks for work that one of them does for all, and wake-ups of dispatchers."""
+"""Coordination of workers: locks for work that one of them does for all, wake-ups of dispatchers, and jobs that wait
+for a process."""
 
 from __future__ import annotations
 
+from typing import cast
+
+from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import State
 from voicequeue.storage.connection.keyspace import Keyspace
+
+#: Admitted jobs that wait for longer than this (seconds) are left to maintenance, which hands them out again.
+_ADMITTED_MAX_S = 60.0
 
 #: The longest wait of one call (seconds): it must end before the connection times out.
 _WAIT_MAX_S = 5.0
 
 
 class Coordination:
-    """Locks and wake-ups that all workers share. Safe to share between threads."""
+    """What all workers share. Safe to share between threads."""
 
     def __init__(self, keyspace: Keyspace) -> None:
         self._space = keyspace
@@ -24,3 +32,18 @@ class Coordination:
         """Wait until there may be a job to admit, for at most `timeout_s` and 5 seconds; False after a timeout. Of
         several waiting dispatchers one is woken."""
         return self._redis.blpop([self._space.key("wake")], timeout=min(timeout_s, _WAIT_MAX_S)) is not None
+
+    def waiting_for_order(self, stage: Stage, now: float, *, waited_s: float, at_most: int) -> list[str]:
+        """Return jobs that were admitted to the stage more than `waited_s` seconds ago, and whose orders no process has
+        begun to send yet; the oldest first."""
+        index = self._space.key("in_flight")
+        found = self._redis.zrange(
+            index, now - _ADMITTED_MAX_S, now - waited_s, byscore=True, offset=0, num=4 * at_most
+        )
+        ids = cast(list[str], found)
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                pipe.hmget(self._space.key(f"job:{job_id}"), "state", "stage")
+            records = pipe.execute()
+        wanted = [str(State.ADMITTED), str(stage)]
+        return [job_id for job_id, record in zip(ids, records, strict=True) if record == wanted][:at_most]

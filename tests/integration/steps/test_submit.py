@@ -15,7 +15,7 @@ import pytest
 
 from simulator.process import Simulator
 from tasks import decisions
-from tasks.submit import SubmitResult, submit_orders
+from tasks.submit import WAITED_S, SubmitResult, fill_up, submit_orders
 from tests.conftest import eventually
 from tests.integration.conftest import (
     POLL_S,
@@ -41,6 +41,39 @@ MANY = Limits(in_flight=1000, initial_in_flight=1000)
 def charges(simulator: Simulator) -> list[tuple[str, str]]:
     """Return the kind and subject of every charge."""
     return [(charge["kind"], charge["subject"]) for charge in simulator.ledger()["charges"]]
+
+
+# ── jobs that wait for a process ───────────────────────────────────────────────────────────────
+
+
+def test_a_process_takes_the_jobs_that_wait_as_long_as_it_can_send_their_orders_at_once(
+    bench: Bench, simulator: Simulator
+) -> None:
+    """Jobs that arrive one by one share the time of slow answers. The message of each finds nothing left to do."""
+    job_ids = bench.admitted(*voices(2 * THREADS - 1))
+    last = job_ids[-1]
+    assert fill_up(bench.services, Stage.VOICE, [last]) == [last]
+    bench.clock.now += WAITED_S + 0.1
+    assert fill_up(bench.services, Stage.MUSIC, []) == []
+
+    taken = fill_up(bench.services, Stage.VOICE, [last])
+
+    assert (taken[0], len(taken), len(set(taken))) == (last, THREADS, THREADS)
+    assert bench.submit(Stage.VOICE, taken).pending == taken
+    rest = fill_up(bench.services, Stage.VOICE, [taken[1]])
+    assert bench.submit(Stage.VOICE, rest).pending == [job_id for job_id in rest if job_id not in taken]
+    assert sorted([*taken, *rest[1:]]) == sorted(job_ids)
+    assert len(charges(simulator)) == len(job_ids)
+    assert charges_match(bench, simulator)
+
+
+def test_a_process_that_stops_takes_no_further_jobs(bench: Bench) -> None:
+    """Others have time to send their orders."""
+    job_ids = bench.admitted(*voices(2))
+    bench.clock.now += WAITED_S + 0.1
+    stopping = replace(bench.services, is_stopping=lambda: True)
+
+    assert fill_up(stopping, Stage.VOICE, job_ids[:1]) == job_ids[:1]
 
 
 # ── without errors ─────────────────────────────────────────────────────────────────────────────
