@@ -39,7 +39,7 @@ class Consumption:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """The event loop itself runs a task, so that it reads no messages until the task ends."""
+        """Count as consuming while the event loop itself runs a task: it reads no messages until the task ends."""
         self._is_busy = True
         try:
             yield
