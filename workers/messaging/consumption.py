@@ -39,7 +39,7 @@ class Consumption:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """The event loop itself runs a task, so that it reads no messages until the task ends."""
+        """Count as consuming meanwhile: the event loop runs a task itself, and reads no messages until it ends."""
         self._is_busy = True
         try:
             yield
