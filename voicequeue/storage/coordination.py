@@ -17,7 +17,7 @@ _WAIT_MAX_S = 5.0
 
 
 class Coordination:
-    """What all workers share. Safe to share between threads."""
+    """Locks, wake-ups and waiting jobs that all workers share. Safe to share between threads."""
 
     def __init__(self, keyspace: Keyspace) -> None:
         self._space = keyspace
@@ -34,16 +34,16 @@ class Coordination:
         return self._redis.blpop([self._space.key("wake")], timeout=min(timeout_s, _WAIT_MAX_S)) is not None
 
     def waiting_for_order(self, stage: Stage, now: float, *, waited_s: float, at_most: int) -> list[str]:
-        """Return jobs that were admitted to the stage more than `waited_s` seconds ago, and whose orders no process has
-        begun to send yet; the oldest first."""
+        """Return jobs that were admitted to the stage more than `waited_s` seconds ago, and whose orders no process
+        sends yet; the oldest first."""
         index = self._space.key("in_flight")
-        found = self._redis.zrange(
+        in_flight = self._redis.zrange(
             index, now - _ADMITTED_MAX_S, now - waited_s, byscore=True, offset=0, num=4 * at_most
         )
-        ids = cast(list[str], found)
+        ids = cast(list[str], in_flight)
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id in ids:
                 pipe.hmget(self._space.key(f"job:{job_id}"), "state", "stage")
             records = pipe.execute()
-        wanted = [str(State.ADMITTED), str(stage)]
-        return [job_id for job_id, record in zip(ids, records, strict=True) if record == wanted][:at_most]
+        waits = [str(State.ADMITTED), str(stage)]
+        return [job_id for job_id, record in zip(ids, records, strict=True) if record == waits][:at_most]

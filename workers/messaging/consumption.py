@@ -39,7 +39,7 @@ class Consumption:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """Count as consuming while the event loop itself runs a task: it reads no messages until the task ends."""
+        """Count as consuming meanwhile: the event loop runs a task itself, and reads no messages until it ends."""
         self._is_busy = True
         try:
             yield
@@ -52,7 +52,7 @@ class Consumption:
 
     def facts(self, queues: Collection[str], now: float) -> Mapping[str, Any]:
         """Return the facts about these queues for a heartbeat at `now`, the queue's time."""
-        if now - self._reported_at > HEARTBEAT_TIMEOUT_S:
+        if abs(now - self._reported_at) > HEARTBEAT_TIMEOUT_S:
             self._steady_since = now
         self._reported_at = now
         if self._is_busy:

@@ -56,13 +56,13 @@ def test_a_process_takes_the_jobs_that_wait_as_long_as_it_can_send_their_orders_
     bench.clock.now += WAITED_S + 0.1
     assert fill_up(bench.services, Stage.MUSIC, []) == []
 
-    taken = fill_up(bench.services, Stage.VOICE, [last])
+    chunk = fill_up(bench.services, Stage.VOICE, [last])
 
-    assert (taken[0], len(taken), len(set(taken))) == (last, THREADS, THREADS)
-    assert bench.submit(Stage.VOICE, taken).pending == taken
-    rest = fill_up(bench.services, Stage.VOICE, [taken[1]])
-    assert bench.submit(Stage.VOICE, rest).pending == [job_id for job_id in rest if job_id not in taken]
-    assert sorted([*taken, *rest[1:]]) == sorted(job_ids)
+    assert (chunk[0], len(chunk), len(set(chunk))) == (last, THREADS, THREADS)
+    assert bench.submit(Stage.VOICE, chunk).pending == chunk
+    rest = fill_up(bench.services, Stage.VOICE, [chunk[1]])
+    assert bench.submit(Stage.VOICE, rest).pending == [job_id for job_id in rest if job_id not in chunk]
+    assert sorted([*chunk, *rest[1:]]) == sorted(job_ids)
     assert len(charges(simulator)) == len(job_ids)
     assert charges_match(bench, simulator)
 

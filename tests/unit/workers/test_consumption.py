@@ -115,6 +115,22 @@ def test_a_consumer_that_was_cancelled_is_found_at_once_and_named() -> None:
     assert problems(process.run(1)) == []
 
 
+def test_a_stalled_process_is_found_although_the_clock_of_redis_was_set_back() -> None:
+    """A failover may lead to a host whose clock is behind; the minute then starts again."""
+    process = Hanging()
+    process.run(5)
+    start = START - 3600
+
+    def facts_after(seconds: int) -> list[str]:
+        for _ in range(seconds):
+            process.now += 1
+            process.facts = process.log.facts(QUEUES, start + process.now)
+        return problems(ProcessHeartbeat("worker", process.name, start + process.now, process.facts))
+
+    assert facts_after(50) == []
+    assert len(facts_after(15)) == len(QUEUES)
+
+
 def test_an_outage_of_redis_does_not_count() -> None:
     """Nothing can be consumed or reported during it. Afterwards the consumer has a minute to reconnect."""
     process = Process()
