@@ -22,7 +22,11 @@ from workers.startup import require_usable_redis
 
 #: How a server of each kind is started, and what is said about it.
 KINDS = {
-    "cluster": (["--cluster-enabled", "yes"], "is a Cluster, which is not supported"),
+    # Its bus would use the port plus 10,000, which another process may have.
+    "cluster": (
+        ["--cluster-enabled", "yes", "--cluster-port", str(free_port())],
+        "is a Cluster, which is not supported",
+    ),
     "sentinel": (["--sentinel"], "is a sentinel: use sentinel://"),
 }
 
