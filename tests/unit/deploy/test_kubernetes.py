@@ -58,14 +58,13 @@ def test_kubernetes_runs_the_processes_of_the_procfile(base: list[Manifest]) -> 
 
 @pytest.mark.parametrize("process", ["worker", "callbacks", "archive"])
 def test_probes_watch_every_queue_of_the_process(base: list[Manifest], process: str) -> None:
-    """A queue that no probe watches could stop unnoticed."""
-    for probe in ("startupProbe", "livenessProbe"):
-        command = _container(base, process)[probe]["exec"]["command"]
-        assert command == [
-            "voicequeue",
-            "alive",
-            *(word for name in consumed_by(process) for word in ("--queue", name)),
-        ]
+    """A queue that no probe watches could stop unnoticed. Only exit code 1 restarts a running pod: 2 is a wrong setting,
+    with which no pod could start."""
+    command = ["voicequeue", "alive", *(word for name in consumed_by(process) for word in ("--queue", name))]
+    container = _container(base, process)
+
+    assert container["startupProbe"]["exec"]["command"] == command
+    assert container["livenessProbe"]["exec"]["command"] == ["sh", "-c", f"{' '.join(command)}; [ $? -ne 1 ]"]
 
 
 def test_a_worker_gets_more_time_to_stop_than_a_post_may_take(base: list[Manifest]) -> None:
