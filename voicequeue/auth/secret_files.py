@@ -25,7 +25,7 @@ def read_secret(environment: Mapping[str, str], name: str) -> str:
     """Return the value of the secret `name`, or the content of the file that `name` + `_FILE` is the path of.
 
     Return '' if neither is set; an empty value counts as not set. Raises SecretFileError if both are set, or if the
-    file cannot be read, is empty or has more than one line.
+    file cannot be read, is empty, has more than one line, or white space around the secret.
     """
     value, path = environment.get(name, ""), environment.get(name + SUFFIX, "")
     if not path:
@@ -48,9 +48,10 @@ def describe_unreadable_dotenv(error: OSError | ValueError) -> str:
 
 
 def _content(setting: str, path: Path) -> str:
-    """Return the secret in a file, without the line break at its end. Raises SecretFileError."""
+    """Return the secret in a file, without the line break at its end and an editor's mark of UTF-8 at its start. Raises
+    SecretFileError."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             text = file.read(CHARACTERS_MAX + 1)
     except (OSError, ValueError) as error:  # ValueError: the path contains a null character
         raise SecretFileError(f"{setting}: {path} {describe_unreadable(error)}") from None
@@ -59,4 +60,6 @@ def _content(setting: str, path: Path) -> str:
         raise SecretFileError(f"{setting}: {path} is empty; write the secret into it, or remove the setting")
     if len(text) > CHARACTERS_MAX or len(secret.splitlines()) > 1:
         raise SecretFileError(f"{setting}: {path} must contain the secret alone, on one line")
+    if secret != secret.strip():
+        raise SecretFileError(f"{setting}: {path} has white space before or after the secret; remove it")
     return secret

@@ -58,8 +58,8 @@ def test_kubernetes_runs_the_processes_of_the_procfile(base: list[Manifest]) -> 
 
 @pytest.mark.parametrize("process", ["worker", "callbacks", "archive"])
 def test_probes_watch_every_queue_of_the_process(base: list[Manifest], process: str) -> None:
-    """A queue that no probe watches could stop unnoticed. Only exit code 1 restarts a running pod: 2 is a wrong setting,
-    with which no pod could start."""
+    """A queue that no probe watches could stop unnoticed. Only exit code 1 restarts a running pod: after 2, a wrong
+    setting, no pod could start."""
     command = ["voicequeue", "alive", *(word for name in consumed_by(process) for word in ("--queue", name))]
     container = _container(base, process)
 

@@ -66,6 +66,14 @@ def test_each_secret_setting_may_be_given_as_a_file(
     assert read_secret({f"{name}_FILE": str(file)}, name) == VALUES[name]
 
 
+def test_a_secret_that_an_editor_of_windows_saved_is_read(tmp_path: Path) -> None:
+    """The mark of UTF-8 at the start of the file does not belong to the secret."""
+    file = tmp_path / "secret"
+    file.write_bytes(b"\xef\xbb\xbfkey-0123\r\n")
+
+    assert read_secret({"MUSICAPI_KEY_FILE": str(file)}, "MUSICAPI_KEY") == "key-0123"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_secret_that_is_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
     """As a value and as a file, also if one of them is in `.env`: neither is preferred silently."""
@@ -95,6 +103,7 @@ def test_an_empty_value_in_the_environment_cancels_the_file_of_dotenv(
         (b"", "is empty; write the secret into it, or remove the setting"),
         (b" \n", "is empty"),
         (b"first-0123456789\nsecond-0123456789\n", "must contain the secret alone, on one line"),
+        (b"first-0123456789 \n", "has white space before or after the secret; remove it"),
         (b"x" * (CHARACTERS_MAX + 1), "must contain the secret alone"),
         (b"\xff\xfe secret", "is not a text file in UTF-8"),
     ],
