@@ -282,7 +282,7 @@ def test_a_storage_that_does_not_answer_shows() -> None:
 
 def test_an_object_store_is_checked_with_the_rights_that_songs_need(bucket: str) -> None:
     """It is written and read, nothing is deleted, and each check overwrites the file of the last one."""
-    storage = ArchiveStorage.from_url(bucket)
+    storage = ArchiveStorage.from_url(f"{bucket}/checked")
     check = StorageCheck(storage, Clock(), min_free_bytes=10**18)
 
     check.check()

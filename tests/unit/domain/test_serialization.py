@@ -151,6 +151,7 @@ def test_a_transition_has_no_nulls_for_lua() -> None:
     assert serialization.transition_arguments(move) == {
         "id": "abc",
         "version": 4,
+        "from": ["charging", "voice"],
         "to": "pending",
         "stage": "voice",
         "credits": 4,
