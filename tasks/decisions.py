@@ -192,10 +192,11 @@ def worker_died(job_id: str, version: int, stage: Stage) -> Transition:
     )
 
 
-def claim_not_received(job: StalledJob, now: float) -> Transition:
-    """Admit a job again whose claim reply was lost and whose claim expired: nothing was sent."""
+def claim_not_received(job: StalledJob, holder: str, now: float) -> Transition:
+    """Admit a job again for which the reply to the claim of `holder` was lost, and which expired: nothing was sent."""
     reason = "the claim reply was lost; nothing was sent"
-    return Transition(job.job_id, job.version, State.UNSURE, job.stage, State.ADMITTED, due=now, reason=reason)
+    unsure = partial(Transition, job.job_id, job.version, State.UNSURE, job.stage)
+    return unsure(State.ADMITTED, due=now, reason=reason, holder=holder)
 
 
 def expired(job: StalledJob, now: float) -> Transition:

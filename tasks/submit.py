@@ -186,10 +186,8 @@ def _send_orders(
     """Claim jobs and send their POSTs; return the jobs to submit later, each with its delay in seconds."""
     if not job_ids:
         return {}
-    now = services.clock()
-    claims = services.store.claim_submit(
-        job_ids, stage, secrets.token_hex(8), now, lease_s=services.timeouts.submit_lease_s
-    )
+    now, holder = services.clock(), secrets.token_hex(8)
+    claims = services.store.claim_submit(job_ids, stage, holder, now, lease_s=services.timeouts.submit_lease_s)
     posts: list[tuple[Order, ApiRequest[str]]] = []
     transitions: list[tuple[SubmitClaim, Transition]] = []
     for claim in claims:
@@ -217,7 +215,7 @@ def _send_orders(
     elif is_replicated:
         services.health.report_replicated()
     _write(services, transitions)
-    unclaimed = [decisions.claim_not_received(claim, now) for claim in claims if isinstance(claim, StalledJob)]
+    unclaimed = [decisions.claim_not_received(claim, holder, now) for claim in claims if isinstance(claim, StalledJob)]
     is_written = services.store.apply_transitions(unclaimed, now)
     readmitted = [transition.job_id for transition, written in zip(unclaimed, is_written, strict=True) if written]
     delays = zip(job_ids, claims, strict=True)

@@ -20,7 +20,7 @@ from tests.store.life import (
     transition_of,
 )
 from voicequeue import Job, Stage, State
-from voicequeue.domain.claims import SubmitClaim
+from voicequeue.domain.claims import StalledJob, SubmitClaim
 from voicequeue.storage.job_store import JobStore
 
 #: Prefix of the copies, which are what a replica has.
@@ -60,6 +60,24 @@ def test_a_forgotten_claim_does_not_release_that_of_another_worker(store: JobSto
     assert get_job(store, job.id).state is State.CHARGING
     assert store.apply_transitions([decisions.not_sent(current, decisions.STOPPING)], NOW + 2) == [True]
     assert_consistent(redis, prefix)
+
+
+def test_a_forgotten_claim_does_not_send_an_unsure_order_again(store: JobStore, redis: Redis, prefix: str) -> None:
+    """The order of the other claim may have been charged: neither a late decision nor a lost reply of the forgotten one
+    says anything about it."""
+    job = job_in_state(store, State.ADMITTED)
+    with forgotten(redis, prefix):
+        lost = claimed(store, job, "lost")
+    claimed(store, job, "current")
+    unsure = apply_transition(store, get_job(store, job.id), State.UNSURE)
+    late = decisions.answered_late(unsure, decisions.not_sent(lost, decisions.UNREPLICATED))
+    stalled = StalledJob(job.id, unsure.version, State.UNSURE, unsure.stage)
+
+    assert late is not None
+    assert store.apply_transitions([late], NOW + 2) == [False]
+    assert store.apply_transitions([decisions.claim_not_received(stalled, "lost", NOW + 2)], NOW + 2) == [False]
+    assert get_job(store, job.id).state is State.UNSURE
+    assert store.apply_transitions([decisions.claim_not_received(stalled, "current", NOW + 2)], NOW + 2) == [True]
 
 
 def test_a_transition_from_a_forgotten_stage_is_not_applied(store: JobStore, redis: Redis, prefix: str) -> None:

@@ -146,7 +146,7 @@ def test_a_newer_field_of_a_rejected_message_is_no_error(store: JobStore, queue:
 
 
 def test_the_memory_of_failed_checks_is_read_from_a_newer_record() -> None:
-    """What this release knows of it stays as it is."""
+    """The known content stays as it is."""
     recheck = Recheck(1.0, 2.0, 3)
 
     assert parse_recheck(json.dumps({**json.loads(recheck_text(recheck)), **NEWER})) == recheck
