@@ -157,7 +157,7 @@ def _enqueue(store: JobStore, specs: Sequence[VoiceJob], now: float) -> EnqueueI
     fingerprint = store.job_ids.fingerprint()
     jobs = [(store.job_ids.of(spec), spec) for spec in specs]
     try:
-        return item_result(jobs, store.enqueue(jobs, now, source=Source.MESSAGE, fingerprint=fingerprint))
+        return item_result(0, jobs, store.enqueue(jobs, now, source=Source.MESSAGE, fingerprint=fingerprint))
     except StaleIdsError:
         store.job_ids.forget()
         return _enqueue(store, specs, now)

@@ -150,7 +150,7 @@ def test_a_producer_that_waits_for_redis_waits_for_its_replicas(group: FailoverG
         timer = threading.Timer(1.5, resume)
         timer.start()
 
-        result = queue.enqueue_detailed(voice())
+        result = queue.enqueue(voice())
 
         assert result.is_new
         assert result.job.state is State.QUEUED
