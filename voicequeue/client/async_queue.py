@@ -6,6 +6,7 @@ Calls run in a few threads, so that a slow or unreachable Redis never blocks the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from copy import copy
 from dataclasses import replace
 from functools import partial, wraps
 from itertools import islice
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from voicequeue.client.enqueueing import JobInput, several
 from voicequeue.client.events import event_id
@@ -112,7 +113,7 @@ class AsyncVoiceQueue:
         self._waiters: dict[str, list[asyncio.Event]] = {}
         self._listener: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> AsyncVoiceQueue:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -254,11 +255,13 @@ class AsyncVoiceQueue:
             value, is_over = await self._run(partial(awaited.read, self._queue))
             if is_over:
                 return value
-            try:
-                async with asyncio.timeout(_REREAD_S):  # its event may have been trimmed from the stream
-                    await has_changed.wait()
-            except TimeoutError:
-                continue
+            await self._await_event(awaited, has_changed)
+
+    async def _await_event(self, _: Awaited[object], has_changed: asyncio.Event) -> None:
+        """Wait until an event has concerned it, or for the next reread: the event may have been trimmed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_REREAD_S):
+                await has_changed.wait()
 
     async def _ensure_listener(self) -> None:
         """Start the task that reads events for all waiters, unless it runs."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from copy import copy
 from itertools import chain
+from typing import TYPE_CHECKING, Self
 
 from voicequeue.auth.secret_files import read_secret
 from voicequeue.client.api_keys import ApiKeyMethods
@@ -32,6 +33,9 @@ from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 from voicequeue.storage.connection.recorded_change import ACTOR_MAX, Actor, amend
 from voicequeue.storage.format import FormatStamp, left_behind
 from voicequeue.storage.job_store import JobStore
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 
 class VoiceQueue(
@@ -97,11 +101,14 @@ class VoiceQueue(
         url = url or read_secret(os.environ, "REDIS_URL") or DEFAULT_URL
         self._prefix = os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX if prefix is None else prefix
         namespace = os.environ.get("VOICEQUEUE_NAMESPACE", DEFAULT) if namespace is None else namespace
-        self._redis = connect(url, wait_s=wait_for_redis_s, prefix=self._prefix)
+        self._redis = self._connect(url, wait_s=wait_for_redis_s)
         self._store = JobStore(self._redis, self._prefix, namespace=namespace, reuse=reuse, replicas_ack=replicas_ack)
         self._key_limits = KeyLimits()
 
-    def __enter__(self) -> VoiceQueue:
+    def _connect(self, url: str, *, wait_s: float) -> Redis:
+        return connect(url, wait_s=wait_s, prefix=self._prefix)
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

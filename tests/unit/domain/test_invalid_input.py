@@ -28,7 +28,7 @@ VALUES = st.recursive(
 BUILDERS: dict[str, Callable[..., Any]] = {
     "VoiceJob": lambda **fields: VoiceJob(**{"audio_url": URL, **fields}),
     "Song": lambda **fields: Song(**{"prompt": "la", **fields}),
-    "a song of a job": lambda **fields: VoiceJob(audio_url=URL, song={"prompt": "la", **fields}),  # type: ignore[arg-type]
+    "a song of a job": lambda **fields: VoiceJob(audio_url=URL, song={"prompt": "la", **fields}),
     "a mapping": lambda **fields: parse_spec({"audio_url": URL, **fields}),
 }
 
@@ -59,11 +59,11 @@ def test_any_value_of_any_field_is_accepted_or_rejected_in_our_words(build: Call
 @pytest.mark.parametrize(
     ("build", "text"),
     [
-        (lambda: VoiceJob(audio_url=3), "audio_url: must be text, not 3"),  # type: ignore[arg-type]
-        (lambda: VoiceJob(audio_url=URL, reuse=[]), "reuse: must be true or false, not a list"),  # type: ignore[arg-type]
+        (lambda: VoiceJob(audio_url=3), "audio_url: must be text, not 3"),
+        (lambda: VoiceJob(audio_url=URL, reuse=[]), "reuse: must be true or false, not a list"),
         (lambda: VoiceJob(audio_url=URL, max_credits=-1), "max_credits: must be at least 0, not -1"),
-        (lambda: VoiceJob(audio_url=URL, priority="x"), "priority: must be 'high', 'normal' or 'bulk'"),  # type: ignore[arg-type]
-        (lambda: VoiceJob(audio_url=URL, song=3), "song: must be a Song or an object of its fields, not 3"),  # type: ignore[arg-type]
+        (lambda: VoiceJob(audio_url=URL, priority="x"), "priority: must be 'high', 'normal' or 'bulk'"),
+        (lambda: VoiceJob(audio_url=URL, song=3), "song: must be a Song or an object of its fields, not 3"),
         (lambda: Song(prompt="la", title="x" * 81), "title: has 81 characters; at most 80 are allowed"),
         (lambda: Song(prompt="la", style_weight=3), "style_weight: must be at most 1, not 3"),
         (lambda: Song(prompt="la", stylewight=1), "stylewight: is not known here; did you mean 'style_weight'?"),  # type: ignore[call-arg]
