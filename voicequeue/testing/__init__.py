@@ -12,9 +12,21 @@ by itself. Needs the extra `voicequeue[dev]`.
 
 from __future__ import annotations
 
-from voicequeue.testing.callbacks import SentCallback
-from voicequeue.testing.outcomes import Outcome, fails, moderated, stays_pending, succeeds, unsure
-from voicequeue.testing.queue import AsyncFakeQueue, FakeQueue
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from voicequeue.testing.callbacks import SentCallback
+    from voicequeue.testing.outcomes import Outcome, fails, moderated, stays_pending, succeeds, unsure
+    from voicequeue.testing.queue import AsyncFakeQueue, FakeQueue
+
+#: The public names, by module. They are imported when they are used: pytest imports the plugin in every run.
+_EXPORTS = {
+    "callbacks": ("SentCallback",),
+    "outcomes": ("Outcome", "fails", "moderated", "stays_pending", "succeeds", "unsure"),
+    "queue": ("AsyncFakeQueue", "FakeQueue"),
+}
+_MODULES = {name: module for module, names in _EXPORTS.items() for name in names}
 
 __all__ = [
     "AsyncFakeQueue",
@@ -27,3 +39,12 @@ __all__ = [
     "succeeds",
     "unsure",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -40,7 +40,7 @@ def client_of(server: Any) -> Redis:
 
 
 class _CompilingRuntime:
-    """The Lua of fakeredis with `redis.sha1hex`, which it lacks; it compiles each script once, and not for each call."""
+    """The Lua of fakeredis with `redis.sha1hex`, which it lacks; it compiles each script only once."""
 
     def __init__(self, lua: Any) -> None:
         self._lua = lua

@@ -22,13 +22,14 @@ def use_in_memory(redis: InMemoryRedis, setattr: Callable[[object, str, object],
         return redis.connect()
 
     def await_event(self: VoiceQueue, awaited: Awaited[object], after: str, _: float | None) -> str:
-        return advance_or_time_out(redis.worker(self._prefix), awaited, after)
+        advance_or_time_out(self, redis.worker(self._prefix), awaited)
+        return after
 
     def read(self: VoiceQueue, after: str, *, wait_s: float) -> tuple[list[Event], str]:
         return advanced_events(redis.worker(self._prefix), partial(read_events, self, after, wait_s=0.0), wait_s)
 
     async def await_event_async(self: AsyncVoiceQueue, awaited: Awaited[object], _: object) -> None:
-        await self._run(partial(advance_or_time_out, redis.worker(self._queue._prefix), awaited, ""))
+        await self._run(partial(advance_or_time_out, self._queue, redis.worker(self._queue._prefix), awaited))
 
     async def need_no_listener(_: AsyncVoiceQueue) -> None: ...
 

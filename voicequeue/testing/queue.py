@@ -38,6 +38,10 @@ class InMemoryRedis:
         self.scripts = Scripts()
         self.callback_root = callback_secret(_SECRET)
         self._workers: dict[str, FakeWorker] = {}
+        self.empty()
+
+    def empty(self) -> None:
+        """Remove what an earlier test has left."""
         self.connect().flushall()
 
     def connect(self) -> Redis:
@@ -143,7 +147,8 @@ class FakeQueue(VoiceQueue):
         return self.redis.worker(self._prefix)
 
     def _await_event(self, awaited: Awaited[object], after: str, _: float | None) -> str:
-        return advance_or_time_out(self._worker, awaited, after)
+        advance_or_time_out(self, self._worker, awaited)
+        return after
 
     def _read_events(self, after: str, *, wait_s: float) -> tuple[list[Event], str]:
         return advanced_events(self._worker, partial(super()._read_events, after, wait_s=0.0), wait_s)
@@ -194,11 +199,13 @@ class AsyncFakeQueue(AsyncVoiceQueue):
         await self._run(partial(self.fake._await_event, awaited, "0-0", None))
 
 
-def advance_or_time_out(worker: FakeWorker, awaited: Awaited[object], after: str) -> str:
+def advance_or_time_out(queue: VoiceQueue, worker: FakeWorker, awaited: Awaited[object]) -> None:
     """Advance the jobs, instead of waiting for an event. Raises WaitTimeoutError at once if nothing is left to do."""
-    if not worker.advance():
+    if worker.advance():
+        return
+    _, is_over = awaited.read(queue)  # another thread may have advanced them
+    if not is_over:
         raise awaited.timed_out()
-    return after
 
 
 def advanced_events(

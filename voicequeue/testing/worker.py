@@ -46,8 +46,10 @@ class FakeWorker:
     def advance(self) -> bool:
         """Take each job one step further, and send the callbacks that are due. Return whether there was anything."""
         with self._lock:
-            # In this order, so that no job takes two steps.
-            done = [self._poll(), self._submit(), self._fail(State.ADMITTED), self._fail(State.QUEUED), self._admit()]
+            # Read first, so that no job takes two steps.
+            queued, admitted, pending = map(self._jobs, (State.QUEUED, State.ADMITTED, State.PENDING))
+            has_failed = self._fail([*queued, *admitted])
+            done = [has_failed, self._poll(pending), self._submit(admitted), self._admit()]
             return self._deliver() or any(done)
 
     # ── jobs ───────────────────────────────────────────────────────────────────────────────────
@@ -59,14 +61,13 @@ class FakeWorker:
             released = self._store.release_waiting(now) + self._store.reassign_voice_creators(now)
         return bool(self._store.admit(now).by_stage) or released > 0
 
-    def _fail(self, state: State) -> bool:
-        """Fail the jobs in this state that fail before their order."""
+    def _fail(self, jobs: Sequence[Job]) -> bool:
+        """Fail those of the jobs that fail before their order."""
         now = self._store.clock()
-        moves = [steps.not_ordered(job, self._outcome(job), now) for job in self._jobs(state)]
+        moves = [steps.not_ordered(job, self._outcome(job), now) for job in jobs]
         return self._apply([move for move in moves if move is not None])
 
-    def _submit(self) -> bool:
-        admitted = self._jobs(State.ADMITTED)
+    def _submit(self, admitted: Sequence[Job]) -> bool:
         done = [self._submit_stage(stage, [job for job in admitted if job.stage is stage]) for stage in Stage]
         return any(done)
 
@@ -83,8 +84,8 @@ class FakeWorker:
             ]
         )
 
-    def _poll(self) -> bool:
-        jobs = {job.id: job for job in self._jobs(State.PENDING)}
+    def _poll(self, pending: Sequence[Job]) -> bool:
+        jobs = {job.id: job for job in pending}
         moves: list[Transition] = []
         for stage in Stage:
             ids = [job.id for job in jobs.values() if job.stage is stage and not self._stays_pending(job)]
