@@ -161,7 +161,7 @@ def _lifespan(
         await run_in_threadpool(access.refresh)
         if access.local is not None:
             usual = "there is no API key: only requests from this machine with the local token are accepted"
-            log.warning("%s (see docs/http.md)", access.local.closed_reason or usual)
+            log.warning("%s (see docs/guides/http.md)", access.local.closed_reason or usual)
         with queue:
             async with beating():
                 yield

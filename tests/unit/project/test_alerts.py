@@ -218,15 +218,15 @@ def _case(fault: dict[str, str], expected: set[str], *, healthy: dict[str, str] 
 
 def test_every_alert_says_what_to_do() -> None:
     """Its runbook link leads to a complete section."""
-    page = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
-    table = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "guides" / "runbook.md").read_text(encoding="utf-8")
+    table = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
 
     for rule in ALERTS:
         assert {"summary", "description", "runbook_url"} == set(rule["annotations"])
         assert rule["annotations"]["runbook_url"].endswith(f"}}}}#{rule['alert'].lower()}")
         section = page.partition(f"### {rule['alert']}\n")[2].partition("\n#")[0]
         assert [part for part in ("**Meaning**", "**Check**", "**Action**") if part not in section] == []
-        row = f"| [{rule['alert']}](runbook.md#{rule['alert'].lower()}) | {rule['labels']['severity']} |"
+        row = f"| [{rule['alert']}](../guides/runbook.md#{rule['alert'].lower()}) | {rule['labels']['severity']} |"
         assert row in table
         assert rule["labels"]["severity"] in ("critical", "warning", "info")
 
@@ -234,8 +234,11 @@ def test_every_alert_says_what_to_do() -> None:
 @pytest.mark.parametrize(
     ("published", "link"),
     [
-        ("https://docs.example.com/runbook.html", "https://docs.example.com/runbook.html#voicequeuekeyrejected"),
-        (None, "docs/runbook.md#voicequeuekeyrejected"),
+        (
+            "https://docs.example.com/guides/runbook.html",
+            "https://docs.example.com/guides/runbook.html#voicequeuekeyrejected",
+        ),
+        (None, "docs/guides/runbook.md#voicequeuekeyrejected"),
     ],
 )
 def test_a_notification_links_to_the_runbook_where_it_is_published(
@@ -296,7 +299,7 @@ def exposed(store: JobStore) -> set[str]:
 def test_every_metric_named_by_rules_dashboard_and_docs_exists(store: JobStore) -> None:
     """The documentation names every metric."""
     existing = exposed(store)
-    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
     dashboard = (CONFIG / "grafana" / "dashboards" / "voicequeue.json").read_text(encoding="utf-8")
 
     for text in (RULES.read_text(encoding="utf-8"), dashboard, page):
