@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
 
@@ -82,7 +82,6 @@ def test_each_damage_is_found_and_repaired(redis: Redis, prefix: str, damaged: D
     assert_consistent(redis, prefix)
 
 
-@settings(max_examples=15)
 @given(deeds=st.permutations(list(DAMAGES)), how_many=st.integers(1, len(DAMAGES)))
 def test_any_combination_of_damage_is_repaired(valkey_url: str, deeds: list[str], how_many: int) -> None:
     """The order does not matter."""
