@@ -208,8 +208,8 @@ class Status:
         backlog_holds: Why queued jobs are not admitted although the gate is open, with their number.
         failures: Number of failed jobs by failure code.
         jobs_per_minute: Number of jobs of the whole queue that recently succeeded per minute.
-        seconds_left: Time to settle all jobs at that rate, in seconds; None if unknown, while the gate is closed, or if a
-            limit or a pause holds jobs for longer.
+        seconds_left: Time to settle all jobs at that rate, in seconds; None if unknown, while the gate is closed, or if
+            a limit or a pause holds jobs for longer.
         rejected_messages: Number of stored messages that did not become a job; 0 for a batch.
         callbacks: Number of callbacks by state; 0 for a batch.
         archive: Number of jobs by archiving state; 0 for a batch.

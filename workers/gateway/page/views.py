@@ -40,6 +40,9 @@ PAGE_SIZE = 50
 
 Cursor = Annotated[str | None, Query(max_length=500)]
 
+#: Fields of the list's URL, and of forms, that select jobs.
+FILTERS = ("state", "batch", "code", "q")
+
 
 class Views:
     """Renders the pages that only show."""
@@ -49,7 +52,7 @@ class Views:
         self._renderer = renderer
 
     def jobs(self, request: Request, fields: Mapping[str, str], order: str, cursor: str | None) -> Response:
-        """Render a page of jobs, the newest first. A search for the id of a job or the name of a batch redirects there."""
+        """Render a page of jobs, the newest first. A search for a job's id or a batch's name redirects there."""
         if fields["q"] and cursor is None and (path := self._exact_match(request, fields["q"])):
             return RedirectResponse(path, 303)
         filter_ = to_filter(fields)
@@ -71,6 +74,11 @@ class Views:
             **_list_links(request, filters, sort, cursor, page),
         }
         return self._renderer.render(request, "jobs.html", context)
+
+    def batch(self, request: Request, batch: str) -> Response:
+        """Render the page of a batch. Raises BatchNotFoundError."""
+        reading(self._queue, request).batch(batch)
+        return self.jobs(request, {**dict.fromkeys(FILTERS, ""), "batch": batch}, None)
 
     def _exact_match(self, request: Request, text: str) -> str | None:
         try:
@@ -180,9 +188,8 @@ async def _changes(broadcaster: EventBroadcaster, namespace: str) -> AsyncIterat
             await asyncio.sleep(COALESCE_S)
 
 
-def router(queue: VoiceQueue, renderer: PageRenderer, broadcaster: EventBroadcaster) -> APIRouter:
+def router(views: Views, renderer: PageRenderer, broadcaster: EventBroadcaster) -> APIRouter:
     """Return the routes that need the scope `read`."""
-    views = Views(queue, renderer)
     routes = APIRouter(dependencies=[Depends(renderer.require_read)], route_class=renderer.route_class())
 
     @routes.get("/")
