@@ -2,7 +2,7 @@
 "use strict";
 
 function step(by) {
-  const links = [...document.querySelectorAll("tbody tr > td:first-child a")];
+  const links = [...document.querySelectorAll("tbody a.row")];
   if (!links.length) return;
   const now = links.indexOf(document.activeElement);
   const next = now < 0 && by < 0 ? links.length - 1 : Math.min(links.length - 1, Math.max(0, now + by));

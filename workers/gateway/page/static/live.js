@@ -18,7 +18,10 @@ function isInUse() {
 function replace(part, fresh) {
   const current = document.querySelector(part);
   const updated = fresh.querySelector(part);
-  if (!current || !updated || current.innerHTML === updated.innerHTML) return;
+  if (!current || !updated) return;
+  const fold = updated.querySelector("#summary-fold");
+  if (fold) fold.open = document.querySelector("#summary-fold").open;
+  if (current.innerHTML === updated.innerHTML) return;
   const focused = current.contains(document.activeElement) && document.activeElement.getAttribute("href");
   current.innerHTML = updated.innerHTML;
   if (focused) current.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
@@ -38,6 +41,7 @@ async function refresh() {
     if (!response.ok || isInUse()) return;
     // The Content-Security-Policy is fixed when the page loads: new songs need a new page.
     if (fresh.querySelector("#main")?.dataset.policy !== main.dataset.policy) return location.reload();
+    showLocalTimes(fresh);
     PARTS.forEach((part) => replace(part, fresh));
   } catch {
     isStale = true; // the gateway is unavailable; the stream reconnects when it is back
