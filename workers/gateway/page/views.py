@@ -14,14 +14,18 @@ from starlette.concurrency import run_in_threadpool
 
 from voicequeue import (
     ArchivedFile,
+    AuditEntry,
     Clip,
     FailureCode,
     Filter,
+    Job,
+    Page,
     State,
     VoiceQueue,
     VoiceQueueError,
     charges,
 )
+from voicequeue.auth.api_keys import Scope
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.transitions import can_be_cancelled
 from workers.gateway.api.events import HEARTBEAT_S, EventBroadcaster, EventStream
@@ -32,6 +36,9 @@ from workers.gateway.security.access import reading
 
 #: Changes within this many seconds are reported together.
 COALESCE_S = 1.0
+
+#: Changes by people and programs on the page of a job.
+DECISIONS_MAX = 20
 
 #: Jobs or batches per page.
 PAGE_SIZE = 50
@@ -103,8 +110,15 @@ class Views:
             "callback": queue.callback(job.callback_id) if job.callback_id else None,
             "is_cancellable": can_be_cancelled(job),
             "more_fields": more_fields,
+            "decisions": self._decisions(request, job),
         }
         return self._renderer.render(request, "job.html", context, clips=job.clips)
+
+    def _decisions(self, request: Request, job: Job) -> Page[AuditEntry] | None:
+        """Return the latest changes of a job by people and programs; None for users who may not read the audit log."""
+        if not request.state.user.has_scope(Scope.OPERATE):
+            return None
+        return reading(self._queue, request).audit_log(since=job.created_at, job_id=job.id, limit=DECISIONS_MAX)
 
     def batches(self, request: Request, cursor: str | None) -> Response:
         """Render a page of batches, newest first. Raises InvalidCursorError."""
