@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TypeVar
 
-from voicequeue.client import search
+from voicequeue.client import listing, search
 from voicequeue.client.audited import audited
 from voicequeue.client.search import Filter, Page
 from voicequeue.client.sorted_search import Sort, sorted_page
@@ -307,6 +307,7 @@ class ReadMethods:
         actor: str | None = None,
         action: str | None = None,
         batch: str | None = None,
+        job_id: str | None = None,
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page[AuditEntry]:
@@ -319,6 +320,7 @@ class ReadMethods:
             actor: Only changes by this actor, such as `key:shop`, or by all of a kind: `key`, `page`, `cli`, `library`.
             action: Only this action, such as `pause`.
             batch: Only changes of this batch.
+            job_id: Only changes of this job, alone or among selected ones. Other bulk changes name their filter.
             limit: Maximum number of entries; 1 or more.
             cursor: `Page.cursor` of the previous page. None returns the first page.
 
@@ -335,6 +337,7 @@ class ReadMethods:
                 action=action,
                 batch=name or None,
                 namespace=None if namespace == ALL else namespace,
+                job_id=job_id,
             )
             return search.audit_entries(self._store, entry_filter, limit=limit, cursor=cursor)
 
@@ -346,6 +349,24 @@ class ReadMethods:
         The latest first; those of all namespaces one namespace after the other.
         """
         return paged(self._store.personas.list_all())
+
+    def list_personas(self, *, search: str | None = None, limit: int = 100, cursor: str | None = None) -> Page[Persona]:
+        """Return a page of the voices that were created and can be shared, the latest first in each namespace.
+
+        A page may hold fewer than `limit` voices, even none, and still have a next page.
+
+        Args:
+            search: Only voices with this text in their id, name, job id or the URL of their recording.
+            limit: Maximum number of voices on the page; 1 or more.
+            cursor: `Page.cursor` of the previous page. None returns the first page.
+
+        Raises:
+            InvalidCursorError: The cursor is not one of this list.
+            ValueError: `limit` is below 1.
+        """
+        require_positive("limit", limit)
+        with translated_errors():
+            return listing.list_personas(self._store, text=search, limit=limit, cursor=cursor)
 
     @audited
     def forget_persona(self, persona_id: str) -> bool:

@@ -14,9 +14,11 @@ from starlette.concurrency import run_in_threadpool
 
 from voicequeue import (
     ArchivedFile,
+    AuditEntry,
     Clip,
     FailureCode,
     Filter,
+    Job,
     Page,
     Sort,
     State,
@@ -24,6 +26,7 @@ from voicequeue import (
     VoiceQueueError,
     charges,
 )
+from voicequeue.auth.api_keys import Scope
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.transitions import can_be_cancelled
 from workers.gateway.api.events import HEARTBEAT_S, EventBroadcaster, EventStream
@@ -34,6 +37,9 @@ from workers.gateway.security.access import reading
 
 #: Changes within this many seconds are reported together.
 COALESCE_S = 1.0
+
+#: Changes by people and programs on the page of a job.
+DECISIONS_MAX = 20
 
 #: Jobs or batches per page.
 PAGE_SIZE = 50
@@ -78,7 +84,7 @@ class Views:
     def batch(self, request: Request, batch: str) -> Response:
         """Render the page of a batch. Raises BatchNotFoundError."""
         reading(self._queue, request).batch(batch)
-        return self.jobs(request, {**dict.fromkeys(FILTERS, ""), "batch": batch}, None)
+        return self.jobs(request, {**dict.fromkeys(FILTERS, ""), "batch": batch}, "", None)
 
     def _exact_match(self, request: Request, text: str) -> str | None:
         try:
@@ -104,8 +110,15 @@ class Views:
             "callback": queue.callback(job.callback_id) if job.callback_id else None,
             "is_cancellable": can_be_cancelled(job),
             "more_fields": more_fields,
+            "decisions": self._decisions(request, job),
         }
         return self._renderer.render(request, "job.html", context, clips=job.clips)
+
+    def _decisions(self, request: Request, job: Job) -> Page[AuditEntry] | None:
+        """Return the latest changes of a job by people and programs; None for users who may not read the audit log."""
+        if not request.state.user.has_scope(Scope.OPERATE):
+            return None
+        return reading(self._queue, request).audit_log(since=job.created_at, job_id=job.id, limit=DECISIONS_MAX)
 
     def batches(self, request: Request, order: str, cursor: str | None) -> Response:
         """Render a page of batches, the newest first. Raises InvalidCursorError."""

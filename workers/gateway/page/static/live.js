@@ -10,7 +10,9 @@ const main = document.querySelector("#main");
 // Does not replace what is in use: a song that plays, selected text, an open section, a form being filled in.
 function isInUse() {
   const isPlaying = [...document.querySelectorAll("audio")].some((audio) => !audio.paused);
-  const isFilled = [...main.querySelectorAll("input")].some((input) => input.value !== input.defaultValue);
+  const isFilled = [...main.querySelectorAll("input")].some(
+    (input) => input.value !== input.defaultValue || input.checked !== input.defaultChecked,
+  );
   const isOpen = document.activeElement.closest("#main form") || main.querySelector("details[open]");
   return document.hidden || isPlaying || isFilled || isOpen || String(getSelection()) !== "";
 }
