@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from voicequeue.client.queue import VoiceQueue
     from voicequeue.client.results import EnqueuedJob, EnqueueItemResult, EnqueueSummary, Rejection
     from voicequeue.client.search import Filter, Page
+    from voicequeue.client.sorted_search import Sort
     from voicequeue.domain.api_keys import ApiKey, KeyLimits, Scope
     from voicequeue.domain.balance import Balance, BalanceWindow, UncountedSpending
     from voicequeue.domain.budgets import Budget
@@ -74,6 +75,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "client.queue": ("VoiceQueue",),
     "client.results": ("EnqueueItemResult", "EnqueueSummary", "EnqueuedJob", "Rejection"),
     "client.search": ("Filter", "Page"),
+    "client.sorted_search": ("Sort",),
     "domain.api_keys": ("ApiKey", "KeyLimits", "Scope"),
     "domain.balance": ("Balance", "BalanceWindow", "UncountedSpending"),
     "domain.budgets": ("Budget",),
@@ -184,6 +186,7 @@ __all__ = [
     "Rejection",
     "Scope",
     "Song",
+    "Sort",
     "Spending",
     "SpendingGroup",
     "Stage",

@@ -18,7 +18,8 @@
 -- Jobs
 --   job:<id>       hash    the record: spec, state, stage, version, rank, created, updated, batch, next_stage,
 --                          source (which interface and caller enqueued it: voicequeue/domain/source.py),
---                          source_row (its row in the caller's file);
+--                          source_row (its row in the caller's file), message_ids (JSON: ids of the Celery messages
+--                          that it came from);
 --                          later attempt, holder (token of the claim), submitted_at (see IDLE_S), not_ready_at (when it
 --                          was last not ready; 0 = unknown), model, credits,
 --                          requeued_at (when it went back to the backlog), refused (JSON, while upstream refuses its
@@ -141,7 +142,7 @@
 --
 -- Operations
 --   format         hash    version: the format of the queue; oldest_reader: the oldest format that a release has to know to
---                          use it (lib/format.lua, docs/upgrading.md)
+--                          use it (lib/format.lua, docs/guides/upgrading.md)
 --   heartbeats     zset    worker names; score = last heartbeat; callbacks:heartbeats, archive:heartbeats and
 --                          gateway:heartbeats: of the processes that deliver callbacks, archive songs, serve HTTP;
 --                          idle:heartbeats: of processes `archive` without an archive
