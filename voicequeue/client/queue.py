@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from copy import copy
 from itertools import chain
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from voicequeue.auth.secret_files import read_secret
 from voicequeue.client.api_keys import ApiKeyMethods
@@ -27,15 +27,12 @@ from voicequeue.errors import InvalidStateError
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.audit.findings import Finding
 from voicequeue.storage.audit.repair import repair
-from voicequeue.storage.connection.client import DEFAULT_URL, connect
+from voicequeue.storage.connection.client import DEFAULT_URL, RedisClient, connect
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 from voicequeue.storage.connection.recorded_change import ACTOR_MAX, Actor, amend
 from voicequeue.storage.format import FormatStamp, left_behind
 from voicequeue.storage.job_store import JobStore
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 
 class VoiceQueue(
@@ -105,7 +102,7 @@ class VoiceQueue(
         self._store = JobStore(self._redis, self._prefix, namespace=namespace, reuse=reuse, replicas_ack=replicas_ack)
         self._key_limits = KeyLimits()
 
-    def _connect(self, url: str, *, wait_s: float) -> Redis:
+    def _connect(self, url: str, *, wait_s: float) -> RedisClient:
         return connect(url, wait_s=wait_s, prefix=self._prefix)
 
     def __enter__(self) -> Self:
