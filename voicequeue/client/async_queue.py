@@ -196,6 +196,7 @@ class AsyncVoiceQueue:
     balance_history = offload(VoiceQueue.balance_history)
     audit_log = offload(VoiceQueue.audit_log)
     personas = offload_iterator(VoiceQueue.personas)
+    list_personas = offload(VoiceQueue.list_personas)
     forget_persona = offload(VoiceQueue.forget_persona)
 
     # ── events ─────────────────────────────────────────────────────────────────────────────────
@@ -299,6 +300,7 @@ class AsyncVoiceQueue:
     # ── callbacks, archive, rejected messages ──────────────────────────────────────────────────
 
     callbacks = offload_iterator(VoiceQueue.callbacks)
+    list_callbacks = offload(VoiceQueue.list_callbacks)
     callback = offload(VoiceQueue.callback)
     callback_counts = offload(VoiceQueue.callback_counts)
     redeliver_callbacks = offload(VoiceQueue.redeliver_callbacks)
@@ -307,6 +309,7 @@ class AsyncVoiceQueue:
     retry_archive = offload(VoiceQueue.retry_archive)
     backfill_archive = offload(VoiceQueue.backfill_archive)
     rejected_messages = offload(VoiceQueue.rejected_messages)
+    list_rejected_messages = offload(VoiceQueue.list_rejected_messages)
     clear_rejected_messages = offload(VoiceQueue.clear_rejected_messages)
 
     # ── changing jobs ──────────────────────────────────────────────────────────────────────────
@@ -316,6 +319,7 @@ class AsyncVoiceQueue:
     plan_bulk = offload(VoiceQueue.plan_bulk)
     execute_plan = offload(VoiceQueue.execute_plan)
     charge_reviews = offload_iterator(VoiceQueue.charge_reviews)
+    list_charge_reviews = offload(VoiceQueue.list_charge_reviews)
     charge_review = offload(VoiceQueue.charge_review)
     confirm_charged = offload(VoiceQueue.confirm_charged)
     resubmit = offload(VoiceQueue.resubmit)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TypeVar
 
-from voicequeue.client import search
+from voicequeue.client import operator_lists, search
 from voicequeue.client.audited import audited
 from voicequeue.client.search import Filter, Page
 from voicequeue.domain.api_keys import from_record
@@ -176,17 +176,21 @@ class ReadMethods:
 
     # ── batches ────────────────────────────────────────────────────────────────────────────────
 
-    def batch(self, name: str) -> Batch:
+    def batch(self, name: str, *, or_empty: bool = False) -> Batch:
         """Return the counters and limits of a batch.
 
         Args:
             name: Name of the batch.
+            or_empty: True returns also a batch without jobs, with the limits that were set for it.
 
         Raises:
             BatchNotFoundError: No job is in this batch.
+            ValueError: The name is invalid (with `or_empty`).
         """
         with translated_errors():
-            batch = self._store.batch(name)
+            if or_empty:
+                self._store.checked_batch(name)
+            batch = self._store.batch(name, or_empty=or_empty)
         if batch is None:
             raise BatchNotFoundError(name)
         return batch
@@ -332,6 +336,22 @@ class ReadMethods:
         The latest first; those of all namespaces one namespace after the other.
         """
         return paged(self._store.personas.list_all())
+
+    def list_personas(self, *, text: str | None = None, limit: int = 100, cursor: str | None = None) -> Page[Persona]:
+        """Return a page of the voices that were created and can be shared, the newest first.
+
+        Args:
+            text: Only voices with exactly this persona id, name, recording URL, or id of the job that created it.
+            limit: Maximum number of voices on the page; 1 or more.
+            cursor: `Page.cursor` of the previous page. None returns the first page.
+
+        Raises:
+            InvalidCursorError: The cursor is not one of this list.
+            ValueError: `limit` is below 1.
+        """
+        require_positive("limit", limit)
+        with translated_errors():
+            return operator_lists.list_personas(self._store, text=text, limit=limit, cursor=cursor)
 
     @audited
     def forget_persona(self, persona_id: str) -> bool:

@@ -33,7 +33,7 @@ _INDEX = re.compile(
     re.ASCII,
 )
 _MEMBER = re.compile(r"[\w./-]*", re.ASCII)
-_SCORE = re.compile(r"(-?\d{1,40}(\.\d{1,40})?(e[+-]?\d{1,3})?)?", re.ASCII)
+_SCORE = re.compile(r"(inf|-?\d{1,40}(\.\d{1,40})?(e[+-]?\d{1,3})?)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,26 +135,28 @@ class PagePosition:
         parts = json.dumps([self.index, self.member, self.score], separators=(",", ":"))
         return urlsafe_b64encode(parts.encode()).decode().rstrip("=")
 
+    @classmethod
+    def parse(cls, cursor: str | None, index: str | None = None) -> PagePosition:
+        """Return the position of a cursor; without one, the start of the index.
 
-def _decode_cursor(cursor: str) -> PagePosition:
-    """Decode a cursor. Raises InvalidCursorError."""
-    try:
-        parts = json.loads(urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
-        index, member, score = (part if isinstance(part, str) else "\0" for part in parts)
-    except (ValueError, TypeError, RecursionError):
-        raise InvalidCursorError from None
-    is_index = index == "batches" or _order(index) is not None
-    if not (is_index and _MEMBER.fullmatch(member) and _SCORE.fullmatch(score)):
-        raise InvalidCursorError
-    return PagePosition(index, member, score) if score else PagePosition(index)
+        Raises InvalidCursorError if it is no cursor, or not one of the index.
+        """
+        if cursor is None and index is not None:
+            return cls(index)
+        try:
+            parts = json.loads(urlsafe_b64decode((cursor or "").encode("ascii") + b"=" * (-len(cursor or "") % 4)))
+            name, member, score = (part if isinstance(part, str) else "\0" for part in parts)
+        except (ValueError, TypeError, RecursionError):
+            raise InvalidCursorError from None
+        if index not in (None, name) or not (_MEMBER.fullmatch(member) and _SCORE.fullmatch(score)):
+            raise InvalidCursorError
+        return cls(name, member, score) if score else cls(name)
 
 
 def list_batches(store: JobStore, *, limit: int, cursor: str | None = None) -> Page[Batch]:
     """Return a page of the batches, the newest first. Raises InvalidCursorError."""
-    position = _decode_cursor(cursor) if cursor else PagePosition("batches")
-    if position.index != "batches":
-        raise InvalidCursorError
-    members = store.indexes.read_batches(position.after, limit)
+    position = PagePosition.parse(cursor, "batches")
+    members = store.indexes.read_newest("batches", position.after, limit)
     page = (store.batch(name) for name, _ in members)
     end = PagePosition("batches", *members[-1]).text() if len(members) == limit else None
     return Page(tuple(batch for batch in page if batch is not None), end)
@@ -244,7 +246,7 @@ def _positions(store: JobStore, job_filter: Filter, cursor: str | None) -> Itera
     indexes = _indexes(store, job_filter)
     if cursor is None:
         return (PagePosition(index) for index in indexes)
-    start = _decode_cursor(cursor)
+    start = PagePosition.parse(cursor)
     if not _may_hold(start.index, job_filter, store.scope):
         raise InvalidCursorError
     # A lane that has become empty still has its position among the others.
@@ -268,7 +270,7 @@ def _indexes(store: JobStore, job_filter: Filter) -> list[str]:
 def _may_hold(index: str, job_filter: Filter, scope: Scope) -> bool:
     """Return whether a page with this filter and in this scope can end in the index."""
     match = _INDEX.fullmatch(index)
-    if match is None:
+    if match is None or _order(index) is None:
         return False
     batch = None if job_filter.batch is None else scope.qualify(job_filter.batch)
     if match["batch"] is not None:

@@ -33,9 +33,10 @@ class JobIndexes:
         flat = self._space.run_script("read_page", index, int(latest_first), score, member, count)
         return cast(list[tuple[str, str]], list(rows(flat, 2)))
 
-    def read_batches(self, after: tuple[str, str] | None, count: int) -> list[tuple[str, str]]:
-        """Return up to `count` batches in scope with their times, newest first, after the last one that was read."""
-        indexes = (index_of("batches", namespace) for namespace in self._space.namespaces())
+    def read_newest(self, name: str, after: tuple[str, str] | None, count: int) -> list[tuple[str, str]]:
+        """Return up to `count` entries in scope of an index that each namespace has of its own, such as `batches`, with
+        their times, newest first, after the last one that was read."""
+        indexes = (index_of(name, namespace) for namespace in self._space.namespaces())
         entries = [entry for index in indexes for entry in self.read_page(index, after, count, latest_first=True)]
         return sorted(entries, key=lambda entry: (float(entry[1]), entry[0]), reverse=True)[:count]
 

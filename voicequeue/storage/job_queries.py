@@ -246,11 +246,11 @@ class JobQueries:
             entries = [(since, name) for page in pipe.execute() for name, since in page]
         return [name for _, name in sorted(entries, reverse=True)]
 
-    def batch(self, name: str) -> Batch | None:
-        """Return a batch; None if it has no jobs (left)."""
+    def batch(self, name: str, *, or_empty: bool = False) -> Batch | None:
+        """Return a batch; None if it has no jobs (left). With `or_empty` its name must be valid."""
         qualified = self.scope.qualify(name)
         batches = self._space.key(index_of("batches", namespace_of(qualified)))
-        if self._redis.zscore(batches, replace_unencodable(qualified)) is None:
+        if not or_empty and self._redis.zscore(batches, replace_unencodable(qualified)) is None:
             return None  # the key of such a name may hold something else
         return serialization.parse_batch(qualified, cast(dict[str, str], self._redis.hgetall(self._batch_key(name))))
 

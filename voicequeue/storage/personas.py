@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING, cast
@@ -63,11 +63,15 @@ class Personas:
             self._space.pages(index, latest_first=True) for index in self._space.indexes("voices")
         )
         while page := list(islice(voices, _PAGE)):
-            with self._redis.pipeline(transaction=False) as pipe:
-                for voice in page:
-                    pipe.hgetall(self._space.key(f"voice:{voice}"))
-                records = pipe.execute()
-            yield from (_persona(voice, record) for voice, record in zip(page, records, strict=True) if record)
+            yield from (persona for persona in self.get(page) if persona is not None)
+
+    def get(self, voices: Sequence[str]) -> list[Persona | None]:
+        """Return what upstream has created for these voices of the index, None for one that was removed."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for voice in voices:
+                pipe.hgetall(self._space.key(f"voice:{voice}"))
+            records = pipe.execute()
+        return [_persona(voice, record) if record else None for voice, record in zip(voices, records, strict=True)]
 
     def forget(self, persona_id: str) -> int:
         """Stop using a persona for jobs that do not have it yet; return the number of voices (by URL, content or name)
