@@ -6,7 +6,6 @@ import ast
 import inspect
 from collections.abc import Iterator, Mapping
 from functools import partial
-from http import HTTPStatus
 from itertools import pairwise
 from types import ModuleType
 from typing import Any, Literal
@@ -97,13 +96,21 @@ def response_of(model: Any, description: str) -> dict[str, Any]:
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the entries of `responses` for these errors."""
-    return {status: _problem(status) for status in statuses}
+    return {status: _reference(status) for status in statuses}
+
+
+def _reference(status: int) -> dict[str, Any]:
+    return {"$ref": f"#/components/responses/{_response_name(status)}"}
+
+
+def _response_name(status: int) -> str:
+    return f"Error{status}"
 
 
 def _problem(status: int) -> dict[str, Any]:
     detail, code, errors = _EXAMPLES[status]
     body = {"schema": {"$ref": _REF.format(model="ProblemDetails")}, "example": problem(status, detail, code, errors)}
-    return {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: body}}
+    return {"description": f"An error, such as `{code}`.", "content": {MEDIA_TYPE: body}}
 
 
 def json_body(model: str, examples: Mapping[str, Any], *, is_required: bool = True) -> dict[str, Any]:
@@ -158,10 +165,14 @@ def _schema(app: FastAPI) -> dict[str, Any]:
             servers=app.servers,
         )
         _complete(schema["components"]["schemas"])
+        schema["components"]["responses"] = {_response_name(status): _problem(status) for status in _EXAMPLES}
         for operation in (operation for methods in schema["paths"].values() for operation in methods.values()):
             # The summary is the first sentence of the description.
             if "security" in operation:  # the key may have a limit of requests a second
-                operation["responses"] = dict(sorted({"429": _problem(429), **operation["responses"]}.items()))
+                operation["responses"] = dict(sorted({"429": _reference(429), **operation["responses"]}.items()))
+            for response in operation["responses"].values():
+                if "$ref" in response:  # FastAPI adds one
+                    response.pop("description", None)
             for parameter in operation.get("parameters", ()):
                 complete_parameter(parameter)
             operation["summary"] = operation["description"].partition("\n")[0].partition(". ")[0].rstrip(".")

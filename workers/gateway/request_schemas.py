@@ -28,6 +28,7 @@ def complete_parameter(parameter: Node) -> None:
     """Correct a parameter in place: it is left out or has a value, and is never null."""
     schema = parameter["schema"]
     schema.pop("title", None)
+    schema.pop("description", None)  # the parameter has it
     if schema.get("default", "") is None:
         del schema["default"]
     options = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
