@@ -7,7 +7,7 @@ READY := .venv/.ready
 # Tests wait more than they compute, so run two processes more than there are processors.
 AT_ONCE ?= $(shell expr 2 + $$($(PYTHON) -c 'import os; print(os.cpu_count())'))
 CLIENT := clients/typescript
-NODE := tests/node/node_modules/.package-lock.json $(CLIENT)/node_modules/.package-lock.json
+NODE := .venv/.node
 BROWSER := .venv/.browser
 PROMTOOL := .venv/.promtool
 
@@ -15,7 +15,7 @@ PROMTOOL := .venv/.promtool
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up secrets test docs clients screenshots torture rolling release-fixture check bench dist version lock clean
+.PHONY: help setup demo up secrets test endurance test-all docs clients screenshots torture rolling release-fixture check bench dist version lock clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,8 +38,8 @@ $(READY): requirements.lock pyproject.toml voicequeue/version.py
 	@touch $(LOCAL) $@  # it includes what the local stack needs
 
 # For some tests, with Node from a wheel. Without access to npm's registry these tests fail with that reason.
-$(NODE) &: tests/node/package-lock.json $(CLIENT)/package-lock.json | $(READY)
-	@-$(BIN)/python -m tests.node
+$(NODE): tests/node/package-lock.json $(CLIENT)/package-lock.json | $(READY)
+	@-$(BIN)/python -m tests.node && touch $@
 
 # For the tests of the alert rules: Debian's package, unless it is installed.
 $(PROMTOOL): | $(READY)
@@ -58,8 +58,14 @@ up: $(LOCAL)  ## Run the whole stack on this machine until Ctrl-C
 secrets:  ## Generate the secrets of docker-compose.yml in .secrets; existing ones are kept
 	@sh config/secrets.sh
 
-test: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run every test (a real Valkey and real workers, no Docker)
-	$(BIN)/python -m pytest -n $(AT_ONCE)
+test: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run the tests of a change (a real Valkey and real workers, no Docker): four minutes
+	$(BIN)/python -m pytest -n $(AT_ONCE) -m "not endurance"
+
+# Those that take long, and generated examples in a larger number.
+endurance: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run the long tests that `make test` leaves out, and more generated examples
+	$(BIN)/python -m pytest -n $(AT_ONCE) -m "endurance or hypothesis" --hypothesis-profile=thorough
+
+test-all: test endurance  ## Run every test, as .ci/run does
 
 docs: $(READY)  ## Build the documentation site in build/docs; fails on a broken link
 	@$(BIN)/python -m config.reference

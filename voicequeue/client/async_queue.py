@@ -317,6 +317,7 @@ class AsyncVoiceQueue:
     cancel = offload(VoiceQueue.cancel)
     retry = offload(VoiceQueue.retry)
     plan_bulk = offload(VoiceQueue.plan_bulk)
+    plan_jobs = offload(VoiceQueue.plan_jobs)
     execute_plan = offload(VoiceQueue.execute_plan)
     charge_reviews = offload_iterator(VoiceQueue.charge_reviews)
     list_charge_reviews = offload(VoiceQueue.list_charge_reviews)

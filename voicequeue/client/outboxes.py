@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from voicequeue.client import operator_lists
+from voicequeue.client import listing
 from voicequeue.client.audited import audited
 from voicequeue.client.reading import ReadMethods, paged, require_positive
 from voicequeue.client.search import Page
@@ -37,14 +37,23 @@ class OutboxMethods(ReadMethods):
         return paged(self._store.callbacks.undelivered() if undelivered else self._store.callbacks.pending())
 
     def list_callbacks(
-        self, *, undelivered: bool = False, batch: str | None = None, limit: int = 100, cursor: str | None = None
+        self,
+        *,
+        undelivered: bool = False,
+        batch: str | None = None,
+        search: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
     ) -> Page[Callback]:
         """Return a page of the callbacks that are pending, or of those that were given up.
 
+        A page may hold fewer than `limit` callbacks, even none, and still have a next page.
+
         Args:
             undelivered: False lists pending callbacks, by the time they are due. True lists callbacks that were given
-                up, the latest failure first.
-            batch: Only callbacks of this batch, and of its jobs.
+                up, the oldest failure first.
+            batch: Only callbacks of this batch and of its jobs.
+            search: Only callbacks with this text in their id, type, job id or last error.
             limit: Maximum number of callbacks on the page; 1 or more.
             cursor: `Page.cursor` of the previous page. None returns the first page.
 
@@ -54,8 +63,8 @@ class OutboxMethods(ReadMethods):
         """
         require_positive("limit", limit)
         with translated_errors():
-            return operator_lists.list_callbacks(
-                self._store, undelivered=undelivered, batch=batch, limit=limit, cursor=cursor
+            return listing.list_callbacks(
+                self._store, undelivered=undelivered, batch=batch, text=search, limit=limit, cursor=cursor
             )
 
     def callback(self, callback_id: str) -> Callback | None:
@@ -159,7 +168,7 @@ class OutboxMethods(ReadMethods):
         """
         require_positive("limit", limit)
         with translated_errors():
-            return operator_lists.list_rejected_messages(self._store, limit=limit, cursor=cursor)
+            return listing.list_rejected_messages(self._store, limit=limit, cursor=cursor)
 
     @audited
     def clear_rejected_messages(self) -> list[RejectedMessage]:

@@ -11,10 +11,11 @@ from typing import Any, Generic, TypeVar
 
 from voicequeue.domain.job import Job
 from voicequeue.domain.namespaces import Scope, index_of
+from voicequeue.domain.search_text import search_text
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import FailureCode, State
 from voicequeue.domain.status import Batch
-from voicequeue.errors import InvalidCursorError, InvalidJobError, Problem, unencodable_fields
+from voicequeue.errors import InvalidCursorError, InvalidJobError, Problem, check_field, unencodable_fields
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.monitoring.audit_log import AuditEntry, AuditFilter, is_entry_id
 
@@ -33,7 +34,7 @@ _INDEX = re.compile(
     re.ASCII,
 )
 _MEMBER = re.compile(r"[\w./-]*", re.ASCII)
-_SCORE = re.compile(r"(inf|-?\d{1,40}(\.\d{1,40})?(e[+-]?\d{1,3})?)?", re.ASCII)
+_SCORE = re.compile(r"(-?\d{1,40}(\.\d{1,40})?(e[+-]?\d{1,3})?)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,12 @@ class Filter:
         code: Failed with this code.
         since: Last changed at this time or later (Unix seconds).
         metadata: Has these metadata.
-        text: Has exactly this text as key, name, song title, persona id, voice name, upstream task id or metadata
-            value.
+        text: Has this text as id, key, persona id, upstream task id, id of a Celery message or metadata value, or a
+            word of its name, song title or voice name begins with it. Case is ignored. In quotation marks it is found
+            as a whole value only.
 
     Raises:
-        InvalidJobError: A text is not valid Unicode.
+        InvalidJobError: A text is not valid Unicode, or `text` is empty.
     """
 
     state: State | None = None
@@ -66,6 +68,8 @@ class Filter:
         texts = {"batch": self.batch, "metadata": dict(self.metadata), "search": self.text}
         if broken := unencodable_fields(texts):
             raise InvalidJobError(broken)
+        if self.text is not None:
+            check_field("search", search_text, self.text)
         for name, kind in (("state", State), ("stage", Stage), ("code", FailureCode)):
             value = getattr(self, name)
             if value is not None and value not in set(kind):
@@ -74,7 +78,7 @@ class Filter:
     def matches(self, job: Job) -> bool:
         """Return whether the metadata and `text` match. scripts/filter_page.lua has checked the other conditions."""
         has_all = all(job.spec.metadata.get(name) == value for name, value in self.metadata.items())
-        return has_all and (self.text is None or self.text in _names(job))
+        return has_all and (self.text is None or search_text(self.text).finds(job))
 
     def script_arguments(self, scope: Scope) -> dict[str, Any]:
         """Return the arguments of scripts/filter_page.lua."""
@@ -88,15 +92,8 @@ class Filter:
         if self.metadata:
             arguments["parts"] = [_json(value) for value in self.metadata.values()]
         if self.text is not None:
-            arguments["search"] = {"is": self.text, "part": _json(self.text)}
+            arguments["search"] = search_text(self.text).script_arguments()
         return {name: value for name, value in arguments.items() if value is not None}
-
-
-def _names(job: Job) -> tuple[str | None, ...]:
-    spec = job.spec
-    title = spec.song.title if spec.song else None
-    names = (spec.key, spec.name, title, job.persona_id, job.voice_name)
-    return (*names, *job.charged_task_ids.values(), *spec.metadata.values())
 
 
 def _json(text: str) -> str:
@@ -135,28 +132,33 @@ class PagePosition:
         parts = json.dumps([self.index, self.member, self.score], separators=(",", ":"))
         return urlsafe_b64encode(parts.encode()).decode().rstrip("=")
 
-    @classmethod
-    def parse(cls, cursor: str | None, index: str | None = None) -> PagePosition:
-        """Return the position of a cursor; without one, the start of the index.
 
-        Raises InvalidCursorError if it is no cursor, or not one of the index.
-        """
-        if cursor is None and index is not None:
-            return cls(index)
-        try:
-            parts = json.loads(urlsafe_b64decode((cursor or "").encode("ascii") + b"=" * (-len(cursor or "") % 4)))
-            name, member, score = (part if isinstance(part, str) else "\0" for part in parts)
-        except (ValueError, TypeError, RecursionError):
-            raise InvalidCursorError from None
-        if index not in (None, name) or not (_MEMBER.fullmatch(member) and _SCORE.fullmatch(score)):
-            raise InvalidCursorError
-        return cls(name, member, score) if score else cls(name)
+def decode_position(cursor: str) -> PagePosition:
+    """Decode a cursor, whatever its index. Raises InvalidCursorError."""
+    try:
+        parts = json.loads(urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
+        index, member, score = (part if isinstance(part, str) else "\0" for part in parts)
+    except (ValueError, TypeError, RecursionError):
+        raise InvalidCursorError from None
+    if not (_MEMBER.fullmatch(member) and _SCORE.fullmatch(score)):
+        raise InvalidCursorError
+    return PagePosition(index, member, score) if score else PagePosition(index)
 
 
-def list_batches(store: JobStore, *, limit: int, cursor: str | None = None) -> Page[Batch]:
-    """Return a page of the batches, the newest first. Raises InvalidCursorError."""
-    position = PagePosition.parse(cursor, "batches")
-    members = store.indexes.read_newest("batches", position.after, limit)
+def _decode_cursor(cursor: str) -> PagePosition:
+    """Decode a cursor of an index. Raises InvalidCursorError."""
+    position = decode_position(cursor)
+    if position.index != "batches" and _order(position.index) is None:
+        raise InvalidCursorError
+    return position
+
+
+def list_batches(store: JobStore, *, limit: int, cursor: str | None = None, latest_first: bool = True) -> Page[Batch]:
+    """Return a page of the batches in the order of their creation. Raises InvalidCursorError."""
+    position = _decode_cursor(cursor) if cursor else PagePosition("batches")
+    if position.index != "batches":
+        raise InvalidCursorError
+    members = store.indexes.read_batches(position.after, limit, latest_first=latest_first)
     page = (store.batch(name) for name, _ in members)
     end = PagePosition("batches", *members[-1]).text() if len(members) == limit else None
     return Page(tuple(batch for batch in page if batch is not None), end)
@@ -221,7 +223,7 @@ def _matches(
 ) -> tuple[list[Job], PagePosition | None, int]:
     """Return up to `limit` matches, where to continue in the index (None: its end), and how many jobs were examined."""
     latest_first = position.index.startswith("state:")
-    chunk = CHUNK if _is_selective(job_filter) else min(CHUNK, limit)
+    chunk = CHUNK if is_selective(job_filter) else min(CHUNK, limit)
     examined, last, members = store.indexes.filter_page(
         position.index, position.after, chunk, job_filter.script_arguments(store.scope), latest_first=latest_first
     )
@@ -234,7 +236,7 @@ def _matches(
     return jobs, None if is_end else PagePosition(position.index, *last), examined
 
 
-def _is_selective(job_filter: Filter) -> bool:
+def is_selective(job_filter: Filter) -> bool:
     """Return whether few members of the indexes may match."""
     return job_filter != Filter(state=job_filter.state, batch=job_filter.batch) or (
         job_filter.batch is not None and job_filter.state not in (None, State.QUEUED)
@@ -246,7 +248,7 @@ def _positions(store: JobStore, job_filter: Filter, cursor: str | None) -> Itera
     indexes = _indexes(store, job_filter)
     if cursor is None:
         return (PagePosition(index) for index in indexes)
-    start = PagePosition.parse(cursor)
+    start = _decode_cursor(cursor)
     if not _may_hold(start.index, job_filter, store.scope):
         raise InvalidCursorError
     # A lane that has become empty still has its position among the others.
@@ -270,7 +272,7 @@ def _indexes(store: JobStore, job_filter: Filter) -> list[str]:
 def _may_hold(index: str, job_filter: Filter, scope: Scope) -> bool:
     """Return whether a page with this filter and in this scope can end in the index."""
     match = _INDEX.fullmatch(index)
-    if match is None or _order(index) is None:
+    if match is None:
         return False
     batch = None if job_filter.batch is None else scope.qualify(job_filter.batch)
     if match["batch"] is not None:

@@ -87,14 +87,23 @@ def _add_reading_routes(routes: APIRouter, queue: VoiceQueue, access: AccessCont
             CallbackState, Query(description="Those that were given up, or those that are still attempted.")
         ] = CallbackState.UNDELIVERED,
         batch: Annotated[BatchName | None, Query(description="Only callbacks of this batch, and of its jobs.")] = None,
+        search: Annotated[
+            str | None,
+            Query(max_length=500, description="Only callbacks with this text in their id, type, job id or last error."),
+        ] = None,
         limit: Limit = 100,
         cursor: Cursor = None,
     ) -> Response:
-        """List the callbacks that were not delivered."""
+        """List the callbacks that were not delivered.
+
+        Undelivered ones are listed the oldest failure first, pending ones by the time they are due. A page may have
+        fewer than `limit` callbacks, even none, while `has_more` is true.
+        """
 
         def read() -> CallbackList:
-            own, is_undelivered = reading(queue, request), state is CallbackState.UNDELIVERED
-            page = own.list_callbacks(undelivered=is_undelivered, batch=batch, limit=limit, cursor=cursor)
+            page = reading(queue, request).list_callbacks(
+                undelivered=state is CallbackState.UNDELIVERED, batch=batch, search=search, limit=limit, cursor=cursor
+            )
             return {"data": [callback.as_dict() for callback in page.items], **page_end(page.cursor)}
 
         return await large.respond(request, read)

@@ -66,14 +66,14 @@ class CallbackList(ListPage):
     """A page of callbacks."""
 
     data: list[operator_schemas.Callback]
-    """Pending callbacks by the time they are due, or undelivered ones, the latest first."""
+    """The callbacks: undelivered ones the oldest failure first, pending ones by the time they are due."""
 
 
 class PersonaList(ListPage):
     """A page of voices."""
 
     data: list[operator_schemas.Persona]
-    """The voices, newest first."""
+    """The voices, newest first in each namespace."""
 
 
 class RejectedMessageList(ListPage):

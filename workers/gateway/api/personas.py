@@ -33,17 +33,20 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
             str | None,
             Query(
                 max_length=2_048,
-                description="Only voices with exactly this persona id, name, recording URL, or id of the job that "
-                "created it.",
+                description="Only voices with this text in their persona id, name, recording URL, or the id of the "
+                "job that created them.",
             ),
         ] = None,
         limit: Limit = 100,
         cursor: Cursor = None,
     ) -> Response:
-        """List the voices that were created and can be shared, newest first."""
+        """List the voices that were created and can be shared, newest first in each namespace.
+
+        A page may have fewer than `limit` voices, even none, while `has_more` is true.
+        """
 
         def read() -> PersonaList:
-            page = reading(queue, request).list_personas(text=search, limit=limit, cursor=cursor)
+            page = reading(queue, request).list_personas(search=search, limit=limit, cursor=cursor)
             return {"data": [persona.as_dict() for persona in page.items], **page_end(page.cursor)}
 
         return await large.respond(request, read)
