@@ -45,6 +45,7 @@ async function refresh() {
     if (fresh.querySelector("#main")?.dataset.policy !== main.dataset.policy) return location.reload();
     showLocalTimes(fresh);
     PARTS.forEach((part) => replace(part, fresh));
+    dispatchEvent(new Event("replaced"));
   } catch {
     isStale = true; // the gateway is unavailable; the stream reconnects when it is back
   } finally {
