@@ -34,7 +34,7 @@ def jobs(
     state: StateOption = None,
     search: Annotated[
         str | None,
-        option("TEXT", help="Only jobs with exactly this key, name, title, voice, task id or metadata."),
+        option("TEXT", help="Only jobs with this id, key or metadata value, or a name or title that begins with it."),
     ] = None,
     limit: Annotated[int, option("N", min=1, help="List at most this many jobs.")] = 50,
     as_json: AsJson = False,

@@ -11,10 +11,11 @@ from typing import Any, Generic, TypeVar
 
 from voicequeue.domain.job import Job
 from voicequeue.domain.namespaces import Scope, index_of
+from voicequeue.domain.search_text import search_text
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import FailureCode, State
 from voicequeue.domain.status import Batch
-from voicequeue.errors import InvalidCursorError, InvalidJobError, Problem, unencodable_fields
+from voicequeue.errors import InvalidCursorError, InvalidJobError, Problem, check_field, unencodable_fields
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.monitoring.audit_log import AuditEntry, AuditFilter, is_entry_id
 
@@ -47,11 +48,12 @@ class Filter:
         code: Failed with this code.
         since: Last changed at this time or later (Unix seconds).
         metadata: Has these metadata.
-        text: Has exactly this text as key, name, song title, persona id, voice name, upstream task id or metadata
-            value.
+        text: Has this text as id, key, persona id, upstream task id, id of a Celery message or metadata value, or a
+            word of its name, song title or voice name begins with it. Case is ignored. In quotation marks it is found
+            as a whole value only.
 
     Raises:
-        InvalidJobError: A text is not valid Unicode.
+        InvalidJobError: A text is not valid Unicode, or `text` is empty.
     """
 
     state: State | None = None
@@ -66,6 +68,8 @@ class Filter:
         texts = {"batch": self.batch, "metadata": dict(self.metadata), "search": self.text}
         if broken := unencodable_fields(texts):
             raise InvalidJobError(broken)
+        if self.text is not None:
+            check_field("search", search_text, self.text)
         for name, kind in (("state", State), ("stage", Stage), ("code", FailureCode)):
             value = getattr(self, name)
             if value is not None and value not in set(kind):
@@ -74,7 +78,7 @@ class Filter:
     def matches(self, job: Job) -> bool:
         """Return whether the metadata and `text` match. scripts/filter_page.lua has checked the other conditions."""
         has_all = all(job.spec.metadata.get(name) == value for name, value in self.metadata.items())
-        return has_all and (self.text is None or self.text in _names(job))
+        return has_all and (self.text is None or search_text(self.text).finds(job))
 
     def script_arguments(self, scope: Scope) -> dict[str, Any]:
         """Return the arguments of scripts/filter_page.lua."""
@@ -88,15 +92,8 @@ class Filter:
         if self.metadata:
             arguments["parts"] = [_json(value) for value in self.metadata.values()]
         if self.text is not None:
-            arguments["search"] = {"is": self.text, "part": _json(self.text)}
+            arguments["search"] = search_text(self.text).script_arguments()
         return {name: value for name, value in arguments.items() if value is not None}
-
-
-def _names(job: Job) -> tuple[str | None, ...]:
-    spec = job.spec
-    title = spec.song.title if spec.song else None
-    names = (spec.key, spec.name, title, job.persona_id, job.voice_name)
-    return (*names, *job.charged_task_ids.values(), *spec.metadata.values())
 
 
 def _json(text: str) -> str:

@@ -96,6 +96,8 @@ class Job(Schema):
     """How the job was submitted and by which API key or app, for example `http:shop`."""
     source_row: int | None
     """Row of the job in the file that it came from, from 1."""
+    message_ids: list[str]
+    """Ids of the Celery messages that enqueued the job: the first and the latest; empty if it came another way."""
     name: str | None
     """Name of the voice to create."""
     priority: Priority

@@ -59,6 +59,7 @@ PARTS = (
     "removal",
     "erasure",
     "paging",
+    "search",
 )
 
 #: The names that a part defines.

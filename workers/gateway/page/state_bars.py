@@ -72,4 +72,4 @@ def describe_states(counts: Mapping[State, int]) -> str:
     parts = segments(counts)
     total = sum(part.count for part in parts)
     listed = ", ".join(f"{part.count:,} {part.state}" for part in parts)
-    return f"{listed}, of {total:,} jobs" if listed else "no jobs"
+    return f"{listed}, of {total:,} {'job' if total == 1 else 'jobs'}" if listed else "no jobs"
