@@ -6,7 +6,8 @@ LOCAL := .venv/.ready-local
 READY := .venv/.ready
 # Tests wait more than they compute, so run two processes more than there are processors.
 AT_ONCE ?= $(shell expr 2 + $$($(PYTHON) -c 'import os; print(os.cpu_count())'))
-NODE := tests/node/node_modules/.package-lock.json
+CLIENT := clients/typescript
+NODE := .venv/.node
 BROWSER := .venv/.browser
 PROMTOOL := .venv/.promtool
 
@@ -14,7 +15,7 @@ PROMTOOL := .venv/.promtool
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up secrets test docs screenshots torture rolling release-fixture check bench dist version lock clean
+.PHONY: help setup demo up secrets test endurance test-all docs clients screenshots torture rolling release-fixture check bench dist version lock clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,8 +38,8 @@ $(READY): requirements.lock pyproject.toml voicequeue/version.py
 	@touch $(LOCAL) $@  # it includes what the local stack needs
 
 # For some tests, with Node from a wheel. Without access to npm's registry these tests fail with that reason.
-$(NODE): tests/node/package-lock.json | $(READY)
-	@-$(BIN)/python -m tests.node
+$(NODE): tests/node/package-lock.json $(CLIENT)/package-lock.json | $(READY)
+	@-$(BIN)/python -m tests.node && touch $@
 
 # For the tests of the alert rules: Debian's package, unless it is installed.
 $(PROMTOOL): | $(READY)
@@ -57,8 +58,14 @@ up: $(LOCAL)  ## Run the whole stack on this machine until Ctrl-C
 secrets:  ## Generate the secrets of docker-compose.yml in .secrets; existing ones are kept
 	@sh config/secrets.sh
 
-test: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run every test (a real Valkey and real workers, no Docker)
-	$(BIN)/python -m pytest -n $(AT_ONCE)
+test: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run the tests of a change (a real Valkey and real workers, no Docker): four minutes
+	$(BIN)/python -m pytest -n $(AT_ONCE) -m "not endurance"
+
+# Those that take long, and generated examples in a larger number.
+endurance: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run the long tests that `make test` leaves out, and more generated examples
+	$(BIN)/python -m pytest -n $(AT_ONCE) -m "endurance or hypothesis" --hypothesis-profile=thorough
+
+test-all: test endurance  ## Run every test, as .ci/run does
 
 docs: $(READY)  ## Build the documentation site in build/docs; fails on a broken link
 	@$(BIN)/python -m config.reference
@@ -66,6 +73,9 @@ docs: $(READY)  ## Build the documentation site in build/docs; fails on a broken
 	@$(BIN)/python -m config.prometheus_rule
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
 	@echo "build/docs/index.html; serve it for the search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/docs"
+
+clients: $(READY) $(NODE)  ## Generate the types of the TypeScript client from the HTTP API
+	@$(BIN)/python -m tests.tools.clients
 
 screenshots: $(READY) $(BROWSER)  ## Retake the screenshots in docs/images
 	@$(BIN)/python -m tests.tools.screenshots
@@ -99,10 +109,10 @@ version: $(READY)  ## Print the version of this checkout, for VERSION_OF_BUILD o
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-header
 
 lock:  ## Pin the dependencies (requires uv)
-	$(PIN) --upgrade --extra local --extra worker --extra excel --extra s3 --extra otel --extra docs --extra dev -o requirements.lock pyproject.toml
+	$(PIN) --upgrade --extra local --extra worker --extra excel --extra s3 --extra otel --extra docs --extra checkout -o requirements.lock pyproject.toml
 	$(PIN) --extra local --extra worker --extra excel --constraint requirements.lock -o requirements-local.lock pyproject.toml
 	$(PIN) --extra worker --extra otel --constraint requirements.lock -o requirements-worker.lock pyproject.toml
 	echo hatchling | $(PIN) --constraint requirements.lock -o requirements-build.lock -
 
 clean:  ## Remove everything that make created
-	rm -rf .venv .voicequeue tests/node/node_modules build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .voicequeue tests/node/node_modules $(CLIENT)/node_modules $(CLIENT)/dist build dist .mypy_cache .ruff_cache .pytest_cache

@@ -53,12 +53,6 @@ LOCAL_ROWS = (
         "URL of the gateway that the [examples](../examples/README.md) use; `. .voicequeue/env` sets it.",
     ),
     Row(
-        "VOICEQUEUE_FLOWER_URL",
-        "",
-        "URL",
-        "Address of Flower, for programs of your own; `. .voicequeue/env` sets it.",
-    ),
-    Row(
         "VOICEQUEUE_SIMULATOR_URL",
         "",
         "URL",

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TypeVar
 
-from voicequeue.client import search
+from voicequeue.client import listing, search
 from voicequeue.client.audited import audited
 from voicequeue.client.search import Filter, Page
+from voicequeue.client.sorted_search import Sort, sorted_page
 from voicequeue.domain.api_keys import from_record
 from voicequeue.domain.balance import Balance
 from voicequeue.domain.job import Job, TimelineEntry
@@ -120,7 +121,9 @@ class ReadMethods:
         with translated_errors():
             return self._store.get(list(islice(job_ids, PORTION_JOBS_MAX)))
 
-    def search(self, filter: Filter, *, limit: int = 100, cursor: str | None = None) -> Page[Job]:
+    def search(
+        self, filter: Filter, *, limit: int = 100, cursor: str | None = None, sort: Sort | None = None
+    ) -> Page[Job]:
         """Return a page of the jobs that match a filter.
 
         A page may hold fewer than `limit` jobs, even none, and still have a next page: only the last one has no cursor.
@@ -129,16 +132,21 @@ class ReadMethods:
             filter: The filter; `Filter()` matches every job.
             limit: Maximum number of jobs on the page; 1 or more.
             cursor: `Page.cursor` of the previous page. None returns the first page.
+            sort: Order of the jobs: of a batch by `created`, of all others by `changed`. None: within a batch as
+                enqueued, otherwise state by state.
 
         Raises:
             BatchNotFoundError: No job is in the batch of the filter.
-            InvalidCursorError: The cursor is not one of this list and filter.
-            ValueError: `limit` is below 1.
+            InvalidCursorError: The cursor is not one of this list, filter and order.
+            InvalidJobError: These jobs cannot be sorted in this order.
+            ValueError: `limit` is below 1, or `sort` is unknown.
         """
         require_positive("limit", limit)
         if filter.batch is not None:
             self.batch(filter.batch)
         with translated_errors():
+            if sort is not None:
+                return sorted_page(self._store, filter, Sort(sort), limit=limit, cursor=cursor)
             return search.search(self._store, filter, limit=limit, cursor=cursor)
 
     def voice_creator(self, job: Job) -> str | None:
@@ -151,6 +159,16 @@ class ReadMethods:
             return None
         with translated_errors():
             return self._store.personas.creator_of(job.shared_voice)
+
+    def position(self, job: Job) -> int | None:
+        """Return the position of a job among the queued jobs of the namespace, from 1; None if it is not queued now.
+
+        Args:
+            job: The job, as `enqueue` or `get` returned it.
+        """
+        with translated_errors():
+            ahead = self._store.indexes.position_in_backlog(job.id, job.spec.priority, job.qualified_batch)
+        return None if ahead is None else ahead + 1
 
     def job_holds(self, job_id: str) -> list[JobHold]:
         """Return why a queued or waiting job is not submitted now, as admission decides it at this moment.
@@ -176,17 +194,21 @@ class ReadMethods:
 
     # ── batches ────────────────────────────────────────────────────────────────────────────────
 
-    def batch(self, name: str) -> Batch:
+    def batch(self, name: str, *, or_empty: bool = False) -> Batch:
         """Return the counters and limits of a batch.
 
         Args:
             name: Name of the batch.
+            or_empty: True returns also a batch without jobs, with the limits that were set for it.
 
         Raises:
             BatchNotFoundError: No job is in this batch.
+            ValueError: The name is invalid (with `or_empty`).
         """
         with translated_errors():
-            batch = self._store.batch(name)
+            if or_empty:
+                self._store.checked_batch(name)
+            batch = self._store.batch(name, or_empty=or_empty)
         if batch is None:
             raise BatchNotFoundError(name)
         return batch
@@ -197,20 +219,25 @@ class ReadMethods:
             batches = [self._store.batch(name) for name in self._store.batches()]
         return [batch for batch in batches if batch is not None]  # None: purged since its name was read
 
-    def list_batches(self, *, limit: int = 100, cursor: str | None = None) -> Page[Batch]:
+    def list_batches(
+        self, *, limit: int = 100, cursor: str | None = None, sort: Sort = Sort.CREATED_DESC
+    ) -> Page[Batch]:
         """Return a page of the batches, the newest first.
 
         Args:
             limit: Maximum number of batches on the page; 1 or more.
             cursor: `Page.cursor` of the previous page. None returns the first page.
+            sort: `-created`, or `created` for the oldest first.
 
         Raises:
-            ValueError: `limit` is below 1.
+            ValueError: `limit` is below 1, or batches cannot be sorted in this order.
             InvalidCursorError: The cursor is not one of this list.
         """
         require_positive("limit", limit)
+        if sort not in Sort.of_batches():
+            raise ValueError(f"sort must be one of {', '.join(Sort.of_batches())}, not {sort}")
         with translated_errors():
-            return search.list_batches(self._store, limit=limit, cursor=cursor)
+            return search.list_batches(self._store, limit=limit, cursor=cursor, latest_first=Sort(sort).is_descending)
 
     # ── the queue ──────────────────────────────────────────────────────────────────────────────
 
@@ -236,12 +263,13 @@ class ReadMethods:
             pace, unsettled = store.jobs_per_minute(now), sum(states[state] for state in ACTIVE)
             counts = store.counts(batch)
             holds = store.job_holds([lane.head_id for lane in backlog], now)
-            seconds_left = unsettled * 60 / pace if pace else None
+            gate = store.flow_control.gate(now)
+            seconds_left = unsettled * 60 / pace if pace and gate.is_open else None
             if seconds_left is not None and any(it.lasts_beyond(now + seconds_left) for of in holds for it in of):
                 seconds_left = None
             return Status(
                 states=states,
-                gate=store.flow_control.gate(now),
+                gate=gate,
                 in_flight=store.count_in_flight(),
                 in_flight_limit=store.flow_control.in_flight_limit().limit,
                 credits=counts["credits"],
@@ -293,6 +321,7 @@ class ReadMethods:
         actor: str | None = None,
         action: str | None = None,
         batch: str | None = None,
+        job_id: str | None = None,
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page[AuditEntry]:
@@ -305,6 +334,7 @@ class ReadMethods:
             actor: Only changes by this actor, such as `key:shop`, or by all of a kind: `key`, `page`, `cli`, `library`.
             action: Only this action, such as `pause`.
             batch: Only changes of this batch.
+            job_id: Only changes of this job, alone or among selected ones. Other bulk changes name their filter.
             limit: Maximum number of entries; 1 or more.
             cursor: `Page.cursor` of the previous page. None returns the first page.
 
@@ -321,6 +351,7 @@ class ReadMethods:
                 action=action,
                 batch=name or None,
                 namespace=None if namespace == ALL else namespace,
+                job_id=job_id,
             )
             return search.audit_entries(self._store, entry_filter, limit=limit, cursor=cursor)
 
@@ -332,6 +363,24 @@ class ReadMethods:
         The latest first; those of all namespaces one namespace after the other.
         """
         return paged(self._store.personas.list_all())
+
+    def list_personas(self, *, search: str | None = None, limit: int = 100, cursor: str | None = None) -> Page[Persona]:
+        """Return a page of the voices that were created and can be shared, the latest first in each namespace.
+
+        A page may hold fewer than `limit` voices, even none, and still have a next page.
+
+        Args:
+            search: Only voices with this text in their id, name, job id or the URL of their recording.
+            limit: Maximum number of voices on the page; 1 or more.
+            cursor: `Page.cursor` of the previous page. None returns the first page.
+
+        Raises:
+            InvalidCursorError: The cursor is not one of this list.
+            ValueError: `limit` is below 1.
+        """
+        require_positive("limit", limit)
+        with translated_errors():
+            return listing.list_personas(self._store, text=search, limit=limit, cursor=cursor)
 
     @audited
     def forget_persona(self, persona_id: str) -> bool:

@@ -133,25 +133,32 @@ class PagePosition:
         return urlsafe_b64encode(parts.encode()).decode().rstrip("=")
 
 
-def _decode_cursor(cursor: str) -> PagePosition:
-    """Decode a cursor. Raises InvalidCursorError."""
+def decode_position(cursor: str) -> PagePosition:
+    """Decode a cursor, whatever its index. Raises InvalidCursorError."""
     try:
         parts = json.loads(urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
         index, member, score = (part if isinstance(part, str) else "\0" for part in parts)
     except (ValueError, TypeError, RecursionError):
         raise InvalidCursorError from None
-    is_index = index == "batches" or _order(index) is not None
-    if not (is_index and _MEMBER.fullmatch(member) and _SCORE.fullmatch(score)):
+    if not (_MEMBER.fullmatch(member) and _SCORE.fullmatch(score)):
         raise InvalidCursorError
     return PagePosition(index, member, score) if score else PagePosition(index)
 
 
-def list_batches(store: JobStore, *, limit: int, cursor: str | None = None) -> Page[Batch]:
-    """Return a page of the batches, the newest first. Raises InvalidCursorError."""
+def _decode_cursor(cursor: str) -> PagePosition:
+    """Decode a cursor of an index. Raises InvalidCursorError."""
+    position = decode_position(cursor)
+    if position.index != "batches" and _order(position.index) is None:
+        raise InvalidCursorError
+    return position
+
+
+def list_batches(store: JobStore, *, limit: int, cursor: str | None = None, latest_first: bool = True) -> Page[Batch]:
+    """Return a page of the batches in the order of their creation. Raises InvalidCursorError."""
     position = _decode_cursor(cursor) if cursor else PagePosition("batches")
     if position.index != "batches":
         raise InvalidCursorError
-    members = store.indexes.read_batches(position.after, limit)
+    members = store.indexes.read_batches(position.after, limit, latest_first=latest_first)
     page = (store.batch(name) for name, _ in members)
     end = PagePosition("batches", *members[-1]).text() if len(members) == limit else None
     return Page(tuple(batch for batch in page if batch is not None), end)
@@ -216,7 +223,7 @@ def _matches(
 ) -> tuple[list[Job], PagePosition | None, int]:
     """Return up to `limit` matches, where to continue in the index (None: its end), and how many jobs were examined."""
     latest_first = position.index.startswith("state:")
-    chunk = CHUNK if _is_selective(job_filter) else min(CHUNK, limit)
+    chunk = CHUNK if is_selective(job_filter) else min(CHUNK, limit)
     examined, last, members = store.indexes.filter_page(
         position.index, position.after, chunk, job_filter.script_arguments(store.scope), latest_first=latest_first
     )
@@ -229,7 +236,7 @@ def _matches(
     return jobs, None if is_end else PagePosition(position.index, *last), examined
 
 
-def _is_selective(job_filter: Filter) -> bool:
+def is_selective(job_filter: Filter) -> bool:
     """Return whether few members of the indexes may match."""
     return job_filter != Filter(state=job_filter.state, batch=job_filter.batch) or (
         job_filter.batch is not None and job_filter.state not in (None, State.QUEUED)

@@ -173,6 +173,8 @@ class Event(Schema):
 class ChargeReview(Job):
     """An unsure job and the evidence whether it was charged."""
 
+    attempt: int
+    """Number of the order, from 1; a decision names it."""
     reason: str
     """What happened."""
     upstream_response: str | None
@@ -362,8 +364,8 @@ class Status(Schema):
     jobs_per_minute: float
     """Jobs succeeded per minute, over the last five minutes."""
     seconds_left: float | None
-    """Estimated seconds until all jobs have settled; null if no job succeeded recently, or a limit or a
-    pause holds the first jobs of a lane for longer."""
+    """Estimated seconds until all jobs have settled; null if no job succeeded recently, while the gate is closed, or if
+    a limit or a pause holds the first jobs of a lane for longer."""
     credits: int
     """Credits spent by these jobs."""
     balance: int | None

@@ -121,8 +121,11 @@ class Stack:
             allowed = f"{self._settings.audio_allowed_hosts} {FILES_HOST} 127.0.0.1".strip()
             self._env.setdefault("VOICEQUEUE_AUDIO_ALLOWED_HOSTS", allowed)
             self._env |= {name: os.environ.get(name, value) for name, value in PACE.items()}
+        flower_port = self._ports.choose(FLOWER, flower.load().port)
+        self._env.setdefault("VOICEQUEUE_FLOWER_URL", self._flower_url(flower_port))
         web = self.start_gateway(self._ports.choose(GATEWAY, self._settings.port), webhooks=simulator is not None)
-        flower_url = self.start_flower(self._ports.choose(FLOWER, flower.load().port))
+        self._env.setdefault("FLOWER_PAGE_URL", web)
+        flower_url = self.start_flower(flower_port)
         self.start_workers(workers)
         if callbacks:
             self.start_callbacks()
@@ -283,8 +286,11 @@ class Stack:
         self._env.setdefault(
             "FLOWER_DB", os.environ.get("FLOWER_DB") or str(self._home / "flower" / self._settings.prefix / "state")
         )
-        prefix = self._env.get("FLOWER_URL_PREFIX") or flower.load().url_prefix
         self.start("flower", procfile()["flower"])
+        return self._flower_url(port)
+
+    def _flower_url(self, port: int) -> str:
+        prefix = self._env.get("FLOWER_URL_PREFIX") or flower.load().url_prefix
         return f"http://127.0.0.1:{port}/{prefix.strip('/')}".rstrip("/")
 
     def wait_for_flower(self, url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -120,7 +121,7 @@ def test_a_shell_reads_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     print_all = "".join(f'; printf "%s\\n" "${name}"' for name in names)
     completed = subprocess.run(
         [shell, "-c", quoted + print_all, shell, str(home / file)],
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "VOICEQUEUE_FLOWER_URL": "of an earlier stack"},
+        env={**os.environ, "HOME": str(tmp_path), "VOICEQUEUE_FLOWER_URL": "of an earlier stack"},
         capture_output=True, text=True, timeout=20, check=True,
     )  # fmt: skip
 

@@ -9,7 +9,19 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from workers.gateway.page import actions, audit_log, erasure, keys, spending, views
+from workers.gateway.page import (
+    actions,
+    audit_log,
+    callbacks,
+    erasure,
+    export,
+    keys,
+    processes,
+    rejected_messages,
+    spending,
+    views,
+    voices,
+)
 from workers.gateway.page.base import HERE, MAX_FORM_BYTES, Form, PageRenderer
 from workers.gateway.page.filters import safe_path
 from workers.gateway.page.forms import FormState
@@ -71,7 +83,7 @@ def router(services: PageServices) -> APIRouter:
     """Return the routes of all pages."""
     queue, renderer, access = services.queue, services.renderer, services.access
     login_page = LoginPage(renderer, access, services.sessions)
-    shown = views.Views(queue, renderer)
+    shown = views.Views(services)
     routes = APIRouter(include_in_schema=False, route_class=renderer.route_class())
     routes.include_router(views.router(shown, renderer, services.broadcaster))
     routes.include_router(actions.router(queue, renderer, shown.batch))
@@ -79,6 +91,11 @@ def router(services: PageServices) -> APIRouter:
     routes.include_router(audit_log.router(queue, renderer))
     routes.include_router(keys.router(queue, access, renderer))
     routes.include_router(spending.router(queue, renderer))
+    routes.include_router(export.router(queue, renderer))
+    routes.include_router(callbacks.router(queue, renderer))
+    routes.include_router(voices.router(queue, renderer))
+    routes.include_router(rejected_messages.router(queue, renderer))
+    routes.include_router(processes.router(services))
 
     @routes.get("/login")
     def login(request: Request, next_path: Annotated[str, Query(alias="next")] = "/", by: str = "") -> Response:
