@@ -330,6 +330,7 @@ class AsyncVoiceQueue:
     retry_archive = offload(VoiceQueue.retry_archive)
     backfill_archive = offload(VoiceQueue.backfill_archive)
     rejected_messages = offload(VoiceQueue.rejected_messages)
+    list_rejected_messages = offload(VoiceQueue.list_rejected_messages)
     clear_rejected_messages = offload(VoiceQueue.clear_rejected_messages)
 
     # ── changing jobs ──────────────────────────────────────────────────────────────────────────
@@ -340,6 +341,7 @@ class AsyncVoiceQueue:
     plan_jobs = offload(VoiceQueue.plan_jobs)
     execute_plan = offload(VoiceQueue.execute_plan)
     charge_reviews = offload_iterator(VoiceQueue.charge_reviews)
+    list_charge_reviews = offload(VoiceQueue.list_charge_reviews)
     charge_review = offload(VoiceQueue.charge_review)
     confirm_charged = offload(VoiceQueue.confirm_charged)
     resubmit = offload(VoiceQueue.resubmit)

@@ -102,7 +102,8 @@ def populate(store: JobStore, client: VoiceQueue) -> Owned:
     plans = [client.plan_bulk("retry", Filter()).token, client.plan_bulk("cancel", Filter(batch="spring")).token]
     plans.append(client.plan_erasure({"of": "the owner"}).token)
     pages = [client.search(filter_, limit=1).cursor for filter_ in (Filter(), Filter(batch="spring"))]
-    cursors = [cursor for cursor in (*pages, client.list_batches(limit=1).cursor) if cursor]
+    pages += [client.list_batches(limit=1).cursor, client.list_callbacks(limit=1).cursor]
+    cursors = [cursor for cursor in pages if cursor]
     return Owned(client.namespace, [client.get(job.id) for job in jobs], callbacks, plans, cursors)
 
 
@@ -135,6 +136,9 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
         "audio_sha256": [None, "0" * 64],
         "url": [None, "https://elsewhere.example/"],
         "undelivered": [False, True],
+        "attempt": [None, 1],
+        "search": [None, "p-owner"],
+        "or_empty": [True],
         "failed": [False, True],
         "resubmit": [True],
         "paused": [True],

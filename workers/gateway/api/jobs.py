@@ -15,6 +15,7 @@ from voicequeue import EnqueuedJob, FailureCode, Filter, InvalidJobError, Job, P
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain.job_holds import HOLDABLE, JobHold
 from workers.gateway.api import schemas
+from workers.gateway.api.list_schemas import JobList, page_end
 from workers.gateway.openapi import json_body, problems, response_of
 from workers.gateway.security.access import AccessControl, acting, reading, source_of
 from workers.gateway.server import bodies
@@ -25,7 +26,7 @@ log = logging.getLogger("voicequeue.gateway")
 _METADATA = "metadata."
 
 Limit = Annotated[int, Query(ge=1, le=500, description="The most items to return.")]
-Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the previous page.")]
+Cursor = Annotated[str | None, Query(max_length=500, description="`next_cursor` of the previous page.")]
 JobId = Annotated[str, Path(description="Id of the job.")]
 
 
@@ -45,15 +46,15 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
             ),
             **problems(400, 401, 402, 403, 408, 409, 410, 413, 415, 422, 503),
         },
-        openapi_extra=json_body("VoiceJob", {"A voice and a song": schemas.EXAMPLE_REQUEST}),
+        openapi_extra=json_body("NewJob", {"A voice and a song": schemas.EXAMPLE_REQUEST}),
     )
-    async def enqueue_job(
+    async def create_job(
         request: Request,
         idempotency_key: Annotated[
             str | None, Header(min_length=1, max_length=200, description="The job's `key`, without quotes.")
         ] = None,
     ) -> JSONResponse:
-        """Enqueue a job.
+        """Create a job.
 
         Repeat the request with the same `Idempotency-Key` (or `key`) and content, and nothing is added.
         """
@@ -72,7 +73,7 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
     @routes.get(
         "/v1/jobs",
         dependencies=access.require(Scope.READ),
-        responses={200: response_of(schemas.JobPage, "A page of jobs."), **problems(401, 403, 404, 422, 429, 503)},
+        responses={200: response_of(JobList, "A page of jobs."), **problems(401, 403, 404, 422, 429, 503)},
         openapi_extra={"x-free-query": [_METADATA]},
     )
     async def list_jobs(
@@ -93,15 +94,15 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
 
         Filter by metadata with `metadata.NAME=VALUE`. Jobs of a batch are listed in the order in which they were
         enqueued, jobs of a state latest first, queued jobs by priority, batch and age, all jobs by state. A page may
-        have fewer than `limit` jobs, even none, while `next` is set. A job that changes state meanwhile may be listed
-        twice.
+        have fewer than `limit` jobs, even none, while `has_more` is true. A job that changes state meanwhile may be
+        listed twice.
         """
         since_at = None if since is None else since.timestamp()
         filter_ = Filter(state, stage, batch, code, since_at, _metadata(request.query_params), search)
 
-        def read_page() -> schemas.JobPage:
+        def read_page() -> JobList:
             page = reading(queue, request).search(filter_, limit=limit, cursor=cursor)
-            return {"jobs": [job.as_dict() for job in page.items], "next": page.cursor}
+            return {"data": [job.as_dict() for job in page.items], **page_end(page.cursor)}
 
         return await large.respond(request, read_page)
 

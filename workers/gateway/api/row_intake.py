@@ -19,6 +19,7 @@ from voicequeue.errors import without_traceback
 from voicequeue.ingest.row import ReadOptions, Row
 from voicequeue.ingest.row_reader import RowReader
 from workers.gateway import problems
+from workers.gateway.api.row_schemas import RowOutcome, UploadEnd, UploadSummary
 from workers.gateway.api.upload_budget import MIN_RATE, UPLOAD_TIMEOUT_S, WINDOW_S, UploadBudget
 from workers.gateway.problems import ProblemError
 from workers.gateway.response_spool import ResponseClosed, ResponseSpool
@@ -199,7 +200,7 @@ class RowIntake:
         if entry.error is not None:
             problem = problems.from_exception(entry.error)
             errors = problem.get("errors") or [{"field": "", "message": problem["detail"]}]
-            rejected = {"line": line, "outcome": "rejected", "code": problem["code"], "errors": errors}
+            rejected: RowOutcome = {"line": line, "outcome": "rejected", "code": problem["code"], "errors": errors}
             return json.dumps(rejected) + "\n"
         if not self._reports_all:
             return ""
@@ -209,7 +210,7 @@ class RowIntake:
 
     def _write_summary(self, problem: problems.ProblemDetails | None) -> None:
         totals = self._totals
-        summary: dict[str, Any] = {
+        summary: UploadSummary = {
             "complete": problem is None,
             "new": totals.new,
             "existing": totals.existing,
@@ -218,4 +219,5 @@ class RowIntake:
         }
         if problem is not None:
             summary["problem"] = problem
-        self._outbox.write((json.dumps({"summary": summary}) + "\n").encode())
+        end: UploadEnd = {"summary": summary}
+        self._outbox.write((json.dumps(end) + "\n").encode())
