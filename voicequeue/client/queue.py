@@ -19,6 +19,7 @@ from voicequeue.client.erasing import EraseMethods
 from voicequeue.client.events import EventMethods
 from voicequeue.client.outboxes import OutboxMethods
 from voicequeue.client.spending import SpendingMethods
+from voicequeue.client.voices import VoiceMethods
 from voicequeue.domain.api_keys import KeyLimits
 from voicequeue.domain.namespaces import DEFAULT
 from voicequeue.domain.source import Source
@@ -45,6 +46,7 @@ class VoiceQueue(
     ChangeMethods,
     EraseMethods,
     SpendingMethods,
+    VoiceMethods,
 ):
     """A client of the queue in one Redis database.
 
