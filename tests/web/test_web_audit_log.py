@@ -240,11 +240,11 @@ def test_the_log_is_read_over_http(gateway: Gateway, queue: VoiceQueue) -> None:
     queue.pause()
 
     page = gateway.get("/v1/audit-log?actor=cli&batch=b&limit=2", key="operate")
-    rest = gateway.get(f"/v1/audit-log?actor=cli&batch=b&cursor={page['next']}", key="operate")
+    rest = gateway.get(f"/v1/audit-log?actor=cli&batch=b&cursor={page['next_cursor']}", key="operate")
 
-    assert [entry["details"]["max_credits"] for entry in page["entries"] + rest["entries"]] == [2, 1, 0]
-    assert (rest["next"], page["entries"][0]["reason"]) == (None, "test")
-    assert gateway.get("/v1/audit-log?since=2100-01-01", key="operate")["entries"] == []
+    assert [entry["details"]["max_credits"] for entry in page["data"] + rest["data"]] == [2, 1, 0]
+    assert (rest["next_cursor"], page["data"][0]["reason"]) == (None, "test")
+    assert gateway.get("/v1/audit-log?since=2100-01-01", key="operate")["data"] == []
     assert list(problem(gateway("GET", "/v1/audit-log?cursor=x"), 422, "invalid")) == ["cursor"]
 
 

@@ -9,6 +9,7 @@ import typer
 
 from voicequeue.cli.jobs import print_job
 from voicequeue.cli.terminal import AsJson, Reuse, StartWithin, flag, open_queue, option
+from voicequeue.domain.job import Job
 from voicequeue.domain.namespaces import DEFAULT
 from voicequeue.domain.song import Song
 from voicequeue.domain.spec import Priority, parse_spec
@@ -61,7 +62,7 @@ def enqueue(
         "start_within_s": start_within,
     }
     with open_queue(namespace=DEFAULT) as jobs:
-        job = jobs.enqueue(parse_spec(fields))
+        job: Job = jobs.enqueue(parse_spec(fields))
         if wait:
             job = jobs.wait(job.id)
         print_job(job, as_json=as_json)

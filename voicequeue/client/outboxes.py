@@ -155,6 +155,21 @@ class OutboxMethods(ReadMethods):
         with translated_errors():
             return self._store.rejected_messages.latest(limit)
 
+    def list_rejected_messages(self, *, limit: int = 100, cursor: str | None = None) -> Page[RejectedMessage]:
+        """Return a page of the rejected messages, the newest first.
+
+        Args:
+            limit: Maximum number of messages on the page; 1 or more.
+            cursor: `Page.cursor` of the previous page. None returns the first page.
+
+        Raises:
+            InvalidCursorError: The cursor is not one of this list.
+            ValueError: `limit` is below 1.
+        """
+        require_positive("limit", limit)
+        with translated_errors():
+            return listing.list_rejected_messages(self._store, limit=limit, cursor=cursor)
+
     @audited
     def clear_rejected_messages(self) -> list[RejectedMessage]:
         """Delete all rejected messages, and return them."""

@@ -160,6 +160,16 @@ class ReadMethods:
         with translated_errors():
             return self._store.personas.creator_of(job.shared_voice)
 
+    def position(self, job: Job) -> int | None:
+        """Return the position of a job among the queued jobs of the namespace, from 1; None if it is not queued now.
+
+        Args:
+            job: The job, as `enqueue` or `get` returned it.
+        """
+        with translated_errors():
+            ahead = self._store.indexes.position_in_backlog(job.id, job.spec.priority, job.qualified_batch)
+        return None if ahead is None else ahead + 1
+
     def job_holds(self, job_id: str) -> list[JobHold]:
         """Return why a queued or waiting job is not submitted now, as admission decides it at this moment.
 
@@ -184,17 +194,21 @@ class ReadMethods:
 
     # ── batches ────────────────────────────────────────────────────────────────────────────────
 
-    def batch(self, name: str) -> Batch:
+    def batch(self, name: str, *, or_empty: bool = False) -> Batch:
         """Return the counters and limits of a batch.
 
         Args:
             name: Name of the batch.
+            or_empty: True returns also a batch without jobs, with the limits that were set for it.
 
         Raises:
             BatchNotFoundError: No job is in this batch.
+            ValueError: The name is invalid (with `or_empty`).
         """
         with translated_errors():
-            batch = self._store.batch(name)
+            if or_empty:
+                self._store.checked_batch(name)
+            batch = self._store.batch(name, or_empty=or_empty)
         if batch is None:
             raise BatchNotFoundError(name)
         return batch

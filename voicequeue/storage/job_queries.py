@@ -247,12 +247,12 @@ class JobQueries:
             entries = [(since, name) for page in pipe.execute() for name, since in page]
         return [name for _, name in sorted(entries, reverse=True)]
 
-    def batch(self, name: str) -> Batch | None:
-        """Return a batch; None if it has no jobs (left)."""
+    def batch(self, name: str, *, or_empty: bool = False) -> Batch | None:
+        """Return a batch; None if it has no jobs (left). With `or_empty` its name must be valid."""
         qualified = self.scope.qualify(name)
         batches = self._space.key(index_of("batches", namespace_of(qualified)))
         created_at = cast(float | None, self._redis.zscore(batches, replace_unencodable(qualified)))
-        if created_at is None:
+        if created_at is None and not or_empty:
             return None  # the key of such a name may hold something else
         record = cast(dict[str, str], self._redis.hgetall(self._batch_key(name)))
         return replace(serialization.parse_batch(qualified, record), created_at=created_at)
