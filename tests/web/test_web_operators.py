@@ -8,7 +8,7 @@ import pytest
 
 from tests.store.client.audited_calls import undelivered, unsure
 from tests.store.life import NOW, apply_transition, claim_admitted, get_job, job_in_state
-from tests.support.jobs import voice, voice_with_song
+from tests.support.jobs import voice
 from tests.web.conftest import Gateway, problem
 from voicequeue import RejectedMessage, State, VoiceQueue
 from voicequeue.domain import transitions
@@ -156,7 +156,7 @@ def test_undelivered_callbacks_are_listed_and_delivered_again(gateway: Gateway, 
 def test_callbacks_are_delivered_again_by_batch_or_by_id(gateway: Gateway, store: JobStore, queue: VoiceQueue) -> None:
     """Or all of them; unknown ids are counted."""
     for batch in ("one", "one", "two"):
-        job_in_state(store, State.CANCELLED, voice(batch=batch, callback_url=HOOK))
+        job_in_state(store, State.SUCCEEDED, voice(batch=batch, callback_url=HOOK))
     ids = [callback.id for callback in queue.callbacks()]
     for callback_id in ids:
         store.callbacks.claim([callback_id], NOW, lease_s=9)
@@ -232,7 +232,7 @@ def test_a_budget_has_a_callback(gateway: Gateway, queue: VoiceQueue, store: Job
 
     assert put(callback_url=HOOK).status_code == 200
     assert put().status_code == 200
-    assert url() == ["https://shop.example"]
+    assert url() == ["shop.example"]
     assert put(callback_url=None).status_code == 200
     assert len(url()) == 2
     assert problem(put(callback_url="nowhere"), 422, "invalid").keys() == {"callback_url"}
@@ -244,23 +244,20 @@ def test_a_batch_without_jobs_has_settings(gateway: Gateway) -> None:
 
     assert (batch["name"], batch["max_credits"], batch["total"], batch["settled"]) == ("later", 5, 0, True)
     problem(gateway("GET", "/v1/batches/later"), 404, "batch_not_found")
-    gateway.post("/v1/jobs", {**voice_with_song().model_dump(mode="json", exclude_none=True), "batch": "later"})
+    gateway.post("/v1/jobs", {"audio_url": "https://a.example/a.wav", "batch": "later"})
+    assert gateway.get("/v1/batches/later") == {**batch, **gateway.get("/v1/batches/later"), "max_credits": 5}
 
 
-@pytest.mark.parametrize(
-    "cursor", ["nonsense", "W10", "WyJiYXRjaGVzIiwiIiwiIl0", "WyJ1bmRlbGl2ZXJlZCIsIngiLDFlOTk5OV0"]
-)
-@pytest.mark.parametrize(
-    "path", ["jobs", "batches", "callbacks", "personas", "reviews", "rejected-messages", "audit-log"]
-)
-def test_the_cursor_of_another_list_is_an_invalid_field(gateway: Gateway, path: str, cursor: str) -> None:
+#: Cursors of batches and of callbacks, the latter with a score that is no number of Redis.
+OF_BATCHES, OF_CALLBACKS = "WyJiYXRjaGVzIiwiIiwiIl0", "WyJ1bmRlbGl2ZXJlZCIsIngiLDFlOTk5OV0"
+
+
+@pytest.mark.parametrize("cursor", ["nonsense", "W10", OF_BATCHES, OF_CALLBACKS])
+def test_the_cursor_of_another_list_is_an_invalid_field(gateway: Gateway, cursor: str) -> None:
     """The same problem on every list; the start of a list is no error."""
-    answer = gateway("GET", f"/v1/{path}", params={"cursor": cursor})
-
-    if answer.status_code != 200:
-        assert problem(answer, 422, "invalid").keys() == {"cursor"}
-    else:
-        assert (path, cursor) in {
-            ("batches", "WyJiYXRjaGVzIiwiIiwiIl0"),
-            ("callbacks", "WyJ1bmRlbGl2ZXJlZCIsIngiLDFlOTk5OV0"),
-        }
+    for path in ("jobs", "batches", "callbacks", "personas", "reviews", "rejected-messages", "audit-log"):
+        answer = gateway("GET", f"/v1/{path}", params={"cursor": cursor})
+        if (path, cursor) in {("batches", OF_BATCHES), ("callbacks", OF_CALLBACKS)}:
+            assert answer.status_code == 200
+        else:
+            assert problem(answer, 422, "invalid").keys() == {"cursor"}
