@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TypeVar
 
-from voicequeue.client import search
+from voicequeue.client import search as jobs_and_batches
 from voicequeue.client.audited import audited
 from voicequeue.client.search import Filter, Page
 from voicequeue.domain.api_keys import from_record
@@ -139,7 +139,7 @@ class ReadMethods:
         if filter.batch is not None:
             self.batch(filter.batch)
         with translated_errors():
-            return search.search(self._store, filter, limit=limit, cursor=cursor)
+            return jobs_and_batches.search(self._store, filter, limit=limit, cursor=cursor)
 
     def voice_creator(self, job: Job) -> str | None:
         """Return the id of the job that creates the voice which a `waiting` job needs; None for any other job.
@@ -194,13 +194,17 @@ class ReadMethods:
     def batches(self) -> list[Batch]:
         """Return every batch, the newest first."""
         with translated_errors():
-            batches = [self._store.batch(name) for name in self._store.batches()]
+            names = iter(self._store.batches())
+            batches: list[Batch | None] = []
+            while portion := list(islice(names, PORTION_JOBS_MAX)):
+                batches += self._store.read_batches(portion)
         return [batch for batch in batches if batch is not None]  # None: purged since its name was read
 
-    def list_batches(self, *, limit: int = 100, cursor: str | None = None) -> Page[Batch]:
+    def list_batches(self, *, search: str | None = None, limit: int = 100, cursor: str | None = None) -> Page[Batch]:
         """Return a page of the batches, the newest first.
 
         Args:
+            search: Only batches whose names contain this text, in upper or lower case. None lists all.
             limit: Maximum number of batches on the page; 1 or more.
             cursor: `Page.cursor` of the previous page. None returns the first page.
 
@@ -210,7 +214,30 @@ class ReadMethods:
         """
         require_positive("limit", limit)
         with translated_errors():
-            return search.list_batches(self._store, limit=limit, cursor=cursor)
+            return jobs_and_batches.list_batches(self._store, limit=limit, cursor=cursor, text=search)
+
+    def count_batches(self, *, search: str | None = None) -> int:
+        """Return the number of batches.
+
+        Args:
+            search: Only batches whose names contain this text, in upper or lower case. None counts all.
+        """
+        with translated_errors():
+            return jobs_and_batches.count_batches(self._store, search)
+
+    def batch_names(self, prefix: str = "", *, limit: int = 100) -> list[str]:
+        """Return the names of batches that begin with a prefix, the newest first; cheaper than the batches themselves.
+
+        Args:
+            prefix: The beginning of the names.
+            limit: Maximum number of names; 1 or more.
+
+        Raises:
+            ValueError: `limit` is below 1.
+        """
+        require_positive("limit", limit)
+        with translated_errors():
+            return jobs_and_batches.batch_names(self._store, prefix, limit=limit)
 
     # ── the queue ──────────────────────────────────────────────────────────────────────────────
 
@@ -322,7 +349,7 @@ class ReadMethods:
                 batch=name or None,
                 namespace=None if namespace == ALL else namespace,
             )
-            return search.audit_entries(self._store, entry_filter, limit=limit, cursor=cursor)
+            return jobs_and_batches.audit_entries(self._store, entry_filter, limit=limit, cursor=cursor)
 
     # ── voices ─────────────────────────────────────────────────────────────────────────────────
 

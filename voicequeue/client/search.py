@@ -7,6 +7,7 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from voicequeue.domain.job import Job
@@ -46,6 +47,8 @@ class Filter:
         batch: Of this batch.
         code: Failed with this code.
         since: Last changed at this time or later (Unix seconds).
+        until: Last changed before this time (Unix seconds).
+        source: Came from here, such as `http:shop`, or from all of a kind: `library`, `cli`, `http`, `message`.
         metadata: Has these metadata.
         text: Has exactly this text as key, name, song title, persona id, voice name, upstream task id or metadata
             value.
@@ -59,11 +62,18 @@ class Filter:
     batch: str | None = None
     code: FailureCode | None = None
     since: float | None = None
+    until: float | None = None
+    source: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     text: str | None = None
 
     def __post_init__(self) -> None:
-        texts = {"batch": self.batch, "metadata": dict(self.metadata), "search": self.text}
+        texts = {
+            "batch": self.batch,
+            "source": self.source,
+            "metadata": dict(self.metadata),
+            "search": self.text,
+        }
         if broken := unencodable_fields(texts):
             raise InvalidJobError(broken)
         for name, kind in (("state", State), ("stage", Stage), ("code", FailureCode)):
@@ -84,6 +94,8 @@ class Filter:
             "batch": None if self.batch is None else scope.qualify(self.batch),
             "code": self.code,
             "since": self.since,
+            "until": self.until,
+            "source": self.source,
         }
         if self.metadata:
             arguments["parts"] = [_json(value) for value in self.metadata.values()]
@@ -149,15 +161,33 @@ def _decode_cursor(cursor: str) -> PagePosition:
     return PagePosition(index, member, score) if score else PagePosition(index)
 
 
-def list_batches(store: JobStore, *, limit: int, cursor: str | None = None) -> Page[Batch]:
-    """Return a page of the batches, the newest first. Raises InvalidCursorError."""
+def list_batches(store: JobStore, *, limit: int, cursor: str | None = None, text: str | None = None) -> Page[Batch]:
+    """Return a page of the batches whose names contain a text, the newest first. Raises InvalidCursorError."""
     position = _decode_cursor(cursor) if cursor else PagePosition("batches")
     if position.index != "batches":
         raise InvalidCursorError
-    members = store.indexes.read_batches(position.after, limit)
-    page = (store.batch(name) for name, _ in members)
+    members = list(islice(_batch_members(store, position, text or ""), limit))
     end = PagePosition("batches", *members[-1]).text() if len(members) == limit else None
-    return Page(tuple(batch for batch in page if batch is not None), end)
+    batches = store.read_batches([name for name, _ in members])
+    return Page(tuple(batch for batch in batches if batch is not None), end)
+
+
+def _batch_members(store: JobStore, position: PagePosition, text: str) -> Iterator[tuple[str, str]]:
+    """Yield the names of batches that contain the text in any case, with their times, from a position on."""
+    while members := store.indexes.read_batches(position.after, CHUNK):
+        yield from (member for member in members if text.casefold() in member[0].casefold())
+        position = PagePosition("batches", *members[-1])
+
+
+def count_batches(store: JobStore, text: str | None) -> int:
+    """Return the number of batches whose names contain a text."""
+    return sum(1 for _ in _batch_members(store, PagePosition("batches"), text or ""))
+
+
+def batch_names(store: JobStore, prefix: str, *, limit: int) -> list[str]:
+    """Return up to `limit` names of batches that begin with a prefix, the newest first."""
+    members = _batch_members(store, PagePosition("batches"), prefix)
+    return list(islice((name for name, _ in members if name.startswith(prefix)), limit))
 
 
 def audit_entries(

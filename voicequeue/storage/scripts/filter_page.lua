@@ -1,9 +1,10 @@
 -- filter_page: read a page of a sorted set of jobs and return those that may match a filter.
 -- KEYS  root
 -- ARGV  the set, 1 = highest score first, score ('' = from the start) and member of the last job of the previous page,
---       maximum number to examine, the filter (JSON): state, stage, batch, code, since (Unix seconds), parts (texts that
---       all occur in the spec), search (is: equal to a field set by upstream; part: a text in the spec), recordings
---       (ids of voices by URL or hash: with one of these recordings)
+--       maximum number to examine, the filter (JSON): state, stage, batch, code, since and until (Unix seconds),
+--       source (all of it, or what is before its colon), parts (texts that all occur in the spec), search (is: equal to
+--       a field set by upstream; part: a text in the spec), recordings (ids of voices by URL or hash: with one of these
+--       recordings)
 -- RETURNS  number of examined jobs, the last of them and its score, then matching members and scores. A text may
 --          occur in a spec with another meaning: the caller checks the jobs.
 -- Each test reads some fields of the record; only the fields in use are read, because there are many jobs.
@@ -21,8 +22,16 @@ end
 if filter.code then
   add_test({ 'failure' }, function(failure) return failure and cjson.decode(failure).code == filter.code end)
 end
-if filter.since then
-  add_test({ 'updated', 'created' }, function(updated, created) return tonumber(updated or created) >= filter.since end)
+if filter.since or filter['until'] then
+  add_test({ 'updated', 'created' }, function(updated, created)
+    local changed = tonumber(updated or created)
+    return changed >= (filter.since or changed) and changed < (filter['until'] or math.huge)
+  end)
+end
+if filter.source then
+  add_test({ 'source' }, function(source)
+    return source and (source == filter.source or string.match(source, '^[^:]*') == filter.source)
+  end)
 end
 for _, part in ipairs(filter.parts or {}) do
   add_test({ 'spec' }, function(spec) return string.find(spec, part, 1, true) end)
