@@ -1,5 +1,5 @@
 # One image for every process of the Procfile; docker-compose.yml selects the process.
-# Base images are pinned by digest. To renew them: docs/operations.md#the-image
+# Base images are pinned by digest. To renew them: docs/guides/image.md
 ARG PYTHON=python:3.11.15-slim-bookworm@sha256:d29f48a31a8b408ed19272ca1e7b10ebae13b240a27e862d3d4217c528e2e0c3
 
 # The packages of requirements-worker.lock and voicequeue itself, without the tools that build it.

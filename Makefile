@@ -1,6 +1,8 @@
 # Requires Python >= 3.11 and make; everything else is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# Stamps of the installations: of what the local stack needs, and of everything.
+LOCAL := .venv/.ready-local
 READY := .venv/.ready
 # Tests wait more than they compute, so run two processes more than there are processors.
 AT_ONCE ?= $(shell expr 2 + $$($(PYTHON) -c 'import os; print(os.cpu_count())'))
@@ -17,16 +19,22 @@ unexport PYTHONDONTWRITEBYTECODE
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Create .venv with the versions pinned in requirements.lock
+setup: $(LOCAL) $(NODE) $(BROWSER) $(PROMTOOL)  ## Create .venv with the versions pinned in requirements.lock
+
+IS_PYTHON_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11) and "voicequeue needs Python 3.11 or newer, " + \
+	sys.executable + " is " + sys.version.split()[0] + "; name another one, such as: make demo PYTHON=python3.12")
+
+$(LOCAL): requirements-local.lock pyproject.toml voicequeue/version.py
+	@$(PYTHON) -c '$(IS_PYTHON_NEW_ENOUGH)'
+	@$(PYTHON) workers/local/install.py requirements-local.lock
+	@touch $@
 
 $(READY): requirements.lock pyproject.toml voicequeue/version.py
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "voicequeue needs Python 3.11 or newer, this is " + sys.version.split()[0])'
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(PYTHON) -c '$(IS_PYTHON_NEW_ENOUGH)'
+	@$(PYTHON) workers/local/install.py requirements.lock
 	@# Compile the tests and their imports once, instead of in each process of the first test run.
 	@$(BIN)/python -m pytest --collect-only -qq >/dev/null || true
-	@touch $@
+	@touch $(LOCAL) $@  # it includes what the local stack needs
 
 # For some tests, with Node from a wheel. Without access to npm's registry these tests fail with that reason.
 $(NODE): tests/node/package-lock.json | $(READY)
@@ -40,10 +48,10 @@ $(PROMTOOL): | $(READY)
 $(BROWSER): | $(READY)
 	@-$(BIN)/python -m tests.support.browser && touch $@
 
-demo: $(READY)  ## Run a dozen sample voices through the whole pipeline and show the results
+demo: $(LOCAL)  ## Run a dozen sample voices through the whole pipeline and show the results
 	@$(BIN)/python -m workers.local.demo
 
-up: $(READY)  ## Run the whole stack on this machine until Ctrl-C
+up: $(LOCAL)  ## Run the whole stack on this machine until Ctrl-C
 	@$(BIN)/python -m workers.local.up
 
 secrets:  ## Generate the secrets of docker-compose.yml in .secrets; existing ones are kept
@@ -91,7 +99,8 @@ version: $(READY)  ## Print the version of this checkout, for VERSION_OF_BUILD o
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-header
 
 lock:  ## Pin the dependencies (requires uv)
-	$(PIN) --upgrade --extra worker --extra excel --extra s3 --extra otel --extra docs --extra dev -o requirements.lock pyproject.toml
+	$(PIN) --upgrade --extra local --extra worker --extra excel --extra s3 --extra otel --extra docs --extra dev -o requirements.lock pyproject.toml
+	$(PIN) --extra local --extra worker --extra excel --constraint requirements.lock -o requirements-local.lock pyproject.toml
 	$(PIN) --extra worker --extra otel --constraint requirements.lock -o requirements-worker.lock pyproject.toml
 	echo hatchling | $(PIN) --constraint requirements.lock -o requirements-build.lock -
 

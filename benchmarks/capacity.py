@@ -1,4 +1,4 @@
-"""The cost of a job for Redis and the workers through its whole life, for the arithmetic of docs/scaling.md.
+"""The cost of a job for Redis and the workers through its whole life, for docs/explanation/scaling.md.
 
 Jobs that are enqueued together and jobs that arrive one at a time take turns. The figures are counts, bytes and
 processor times, on which other programs of the machine have less effect than on durations. The cost of an idle queue is

@@ -1,4 +1,4 @@
-"""The arithmetic of docs/scaling.md: what a number of jobs a day needs. `python -m benchmarks.sizing 50000 --peak 5`
+"""The needs of a number of jobs a day, as in docs/explanation/scaling.md: `python -m benchmarks.sizing 50000 --peak 5`.
 
 A job is a voice and a song, with what it costs as `make bench PARTS="capacity polling"` measures it.
 """

@@ -1,4 +1,4 @@
-"""Celery's configuration. docs/why.md gives the measurements behind it."""
+"""Celery's configuration. docs/explanation/why.md gives the measurements behind it."""
 
 from __future__ import annotations
 

@@ -54,8 +54,8 @@ class FlowerSettings(EnvironmentSettings):
     )
     basic_auth: Annotated[SecretStr, AfterValidator(_check_logins)] = Field(
         SecretStr(""),
-        description="Logins of [Flower](flower.md): `user:password`, separated by commas. Without one, or with a "
-        f"password of fewer than {PASSWORD_MIN} characters, Flower starts on this machine only.",
+        description="Logins of [Flower](../guides/flower.md): `user:password`, separated by commas. Without one, or "
+        f"with a password of fewer than {PASSWORD_MIN} characters, Flower starts on this machine only.",
     )
     url_prefix: str = Field(
         "",

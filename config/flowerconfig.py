@@ -1,4 +1,4 @@
-"""Flower's configuration: `python -m workers flower --conf=config/flowerconfig.py`; docs/flower.md."""
+"""Flower's configuration: `python -m workers flower --conf=config/flowerconfig.py`; docs/guides/flower.md."""
 
 from celery import current_app
 from tornado.options import options

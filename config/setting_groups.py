@@ -1,6 +1,6 @@
 """The settings by group: names, defaults, limits and descriptions. config/settings.py puts them together.
 
-The descriptions are the tables of docs/configuration.md (`make docs`).
+The descriptions are the tables of docs/reference/configuration.md (`make docs`).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ConnectionSettings(SettingGroup):
         validation_alias="REDIS_URL",
         description="The Redis or Valkey that stores jobs and messages: `redis://[user:password@]host:port/database`, "
         "`rediss://` for TLS, or `sentinel://[user:password@]host:port,host:port/primary/database` where sentinels "
-        "[replace a primary](operations.md#redis-that-fails-over) that fails. Give the queue a database of its own.",
+        "[replace a primary](../guides/redis-failover.md) that fails. Give the queue a database of its own.",
     )
     replicas_ack: int = Field(
         0,
@@ -72,7 +72,7 @@ class ConnectionSettings(SettingGroup):
         description="Number of replicas of Redis that must have recorded that an order is about to be sent, before it "
         "is sent, and a change before its caller gets the reply. Where sentinels replace a primary that fails: the "
         "number of its replicas, so that a failover cannot forget a charge. 0: none "
-        "([more](operations.md#redis-that-fails-over)).",
+        "([more](../guides/redis-failover.md)).",
     )
     prefix: str = Field(
         "voicequeue",
@@ -118,19 +118,20 @@ class GatewaySettings(SettingGroup):
         description="Random text of at least 32 characters (`openssl rand -hex 32`) that signs webhook URLs, and "
         "callbacks unless `VOICEQUEUE_CALLBACK_SECRET` is set, and proves logins to the page. Required with "
         "`VOICEQUEUE_PUBLIC_URL`; the same for `worker` and `web`. To "
-        "[rotate](security.md#rotate-the-common-secret) it, "
+        "[rotate](../guides/rotate-secrets.md#rotate-the-common-secret) it, "
         "set the new value, a comma, and the old one: the first signs, both are accepted.",
     )
     api_keys: SecretStr = Field(
         SecretStr(""),
         description="API keys of the gateway's `/v1`: `name:scope+scope:hash`, separated by commas, as `voicequeue "
-        "keys new --print-only` prints them ([HTTP](http.md#keys)). Unset, and without keys in Redis: the gateway "
-        "answers this machine only, and requires the local token.",
+        "keys new --print-only` prints them ([HTTP](http-rules.md#keys)). Unset, and without keys in Redis: the "
+        "gateway answers this machine only, and requires the local token.",
     )
     local_token_file: Path | None = Field(
         None,
-        description="File with the local token, the key of a gateway without API keys ([HTTP](http.md#keys)). Only "
-        "the gateway's user may have access. `make up` creates it; without it such a gateway refuses every request.",
+        description="File with the local token, the key of a gateway without API keys "
+        "([HTTP](http-rules.md#keys)). Only the gateway's user may have access. `make up` "
+        "creates it; without it such a gateway refuses every request.",
     )
 
     @property
@@ -152,7 +153,7 @@ class PaceSettings(SettingGroup):
     max_in_flight: Count = Field(
         100,
         description="Maximum number of jobs in flight, over all workers. The limit in force starts lower and adapts to "
-        "what MusicAPI accepts ([more](operations.md#how-many-at-once)).",
+        "what MusicAPI accepts ([more](../explanation/flow-control.md#how-many-at-once)).",
     )
     initial_in_flight: Count = Field(10, description="Initial limit of jobs in flight, before it adapts.")
     submit_rate: float | None = Field(
@@ -197,13 +198,13 @@ class JobSettings(SettingGroup):
 
     reuse_voices: bool = Field(
         False,
-        description="Default of `reuse` for jobs that do not set it: [share the voice](voices.md) with other jobs of "
-        "the same recording, earlier ones included.",
+        description="Default of `reuse` for jobs that do not set it: [share the voice](../guides/shared-voices.md) "
+        "with other jobs of the same recording, earlier ones included.",
     )
     signed_buckets: Annotated[str, AfterValidator(check_buckets)] = Field(
         "",
         description="Buckets, or folders in them (`recordings, archive/voices`), separated by commas or spaces, for "
-        "whose objects workers may [sign links](operations.md#recordings-on-s3) that MusicAPI fetches. Unset: jobs "
+        "whose objects workers may [sign links](../guides/recordings-on-s3.md) that MusicAPI fetches. Unset: jobs "
         "with an `s3://` recording fail.",
     )
     signed_link_ttl_s: float = Field(
@@ -211,7 +212,7 @@ class JobSettings(SettingGroup):
     )
     check_recordings: bool = Field(
         False,
-        description="Whether workers [check each recording](operations.md#checked-recordings) just before its order is "
+        description="Whether workers [check each recording](../guides/check-recordings.md) just before its order is "
         "sent: reachable, MP3 or WAV, longer than 10 s. A job whose recording fails costs nothing. The same for every "
         "worker. Workers need access to the hosts of the recordings.",
     )
@@ -249,19 +250,19 @@ class JobSettings(SettingGroup):
     )
     require_consent: bool = Field(
         False,
-        description="Refuse new jobs without [`metadata.consent_ref`](erasure.md#consent), from every interface. "
-        "Workers write it to Redis when they start.",
+        description="Refuse new jobs without [`metadata.consent_ref`](../guides/erasure.md#consent), from every "
+        "interface. Workers write it to Redis when they start.",
     )
     retention_days: float = Field(
         inf,
         gt=0,
-        description="Days for which [settled jobs](operations.md#how-long-jobs-are-kept) and their idempotency keys "
+        description="Days for which [settled jobs](../guides/retention.md) and their idempotency keys "
         "are kept. Afterwards the same job can be enqueued again, and is paid again. `inf`: keep everything.",
     )
     audit_log_retention_days: float = Field(
         400.0,
         gt=0,
-        description="Days for which entries of the [audit log](operations.md#the-audit-log) are kept. `inf`: no limit.",
+        description="Days for which entries of the [audit log](audit-log.md) are kept. `inf`: no limit.",
     )
     audit_log_max_entries: Count = Field(
         200_000,
@@ -278,8 +279,8 @@ class PollingSettings(SettingGroup):
     poll_min_interval_s: Seconds = Field(
         15.0,
         description="Minimum interval between two polls of one order, in seconds, until enough durations are known to "
-        "[plan polls](operations.md#planned-polls); planned polls may follow after a third of it. Equal to "
-        "`VOICEQUEUE_POLL_MAX_INTERVAL_S`: a fixed interval, nothing is planned.",
+        "[plan polls](../explanation/flow-control.md#planned-polls); planned polls may follow after a third of it. "
+        "Equal to `VOICEQUEUE_POLL_MAX_INTERVAL_S`: a fixed interval, nothing is planned.",
     )
     # A longer countdown could exceed the broker's visibility timeout: a test compares them.
     poll_max_interval_s: float = Field(
@@ -301,9 +302,9 @@ class CallbackSettings(SettingGroup):
 
     callback_secret: Annotated[SecretStr, AfterValidator(check_callback_secrets)] = Field(
         SecretStr(""),
-        description="Root secret for signing [callbacks](callbacks.md#the-secret): `whsec_` followed by 24 to 64 bytes "
-        "in base64. The secret of each receiver is derived from it. Separate several with spaces to rotate: each one "
-        "signs. Unset: derived from `VOICEQUEUE_SECRET`.",
+        description="Root secret for signing [callbacks](../guides/callbacks.md#the-secret): `whsec_` followed "
+        "by 24 to 64 bytes in base64. The secret of each receiver is derived from it. Separate several with spaces to "
+        "rotate: each one signs. Unset: derived from `VOICEQUEUE_SECRET`.",
     )
     callback_allowed_hosts: Annotated[str, AfterValidator(check_hosts_and_networks)] = Field(
         "",
@@ -335,15 +336,15 @@ class ArchiveSettings(SettingGroup):
 
     archive_url: Annotated[SecretStr, AfterValidator(check_storage)] = Field(
         SecretStr(""),
-        description="Where finished songs and covers are [stored](archive.md): a folder, or an "
+        description="Where finished songs and covers are [stored](../guides/archive.md): a folder, or an "
         "[fsspec](https://filesystem-spec.readthedocs.io) URL such as `s3://bucket/songs` (which may hold "
         "credentials). The same for every process. Unset: nothing is archived.",
     )
     audio_allowed_hosts: Annotated[str, AfterValidator(check_hosts_and_networks)] = Field(
         "",
         description="Hosts, addresses and networks (`10.1.0.0/16`), separated by commas or spaces, from which songs "
-        "are [archived](archive.md) and recordings are [checked](bulk.md#preflight) and ingested although they "
-        "are not public.",
+        "are [archived](../guides/archive.md) and recordings are "
+        "[checked](../guides/spreadsheets.md#preflight) and ingested although they are not public.",
     )
     archive_retry_window_s: Seconds = Field(
         259_200.0,

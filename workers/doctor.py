@@ -68,7 +68,7 @@ def _unknown_names(environment: Mapping[str, str]) -> Iterator[CheckResult]:
     for name in sorted(environment):
         if name.startswith("VOICEQUEUE_") and name not in names:
             close = difflib.get_close_matches(name, sorted(names), n=1)
-            todo = f"did you mean {close[0]}?" if close else "see docs/configuration.md"
+            todo = f"did you mean {close[0]}?" if close else "see docs/reference/configuration.md"
             yield CheckResult("settings", Level.WARNING, f"{name} is not a setting", todo)
 
 
@@ -188,5 +188,5 @@ def _archive(settings: Settings) -> CheckResult:
     try:
         ArchiveStorage.from_url(settings.archive_url.get_secret_value())
     except ArchiveStorageError as error:
-        return CheckResult("archive", Level.ERROR, str(error), "docs/archive.md")
+        return CheckResult("archive", Level.ERROR, str(error), "docs/guides/archive.md")
     return passed("archive", "VOICEQUEUE_ARCHIVE_URL is valid; the process `archive` checks that it can write there")

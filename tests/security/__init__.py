@@ -1,1 +1,1 @@
-"""Attacks on a running queue. Read in sequence, the names of the tests are the promises of docs/security.md."""
+"""Attacks on a running queue. In sequence, the names of the tests are the promises of docs/explanation/security.md."""

@@ -49,7 +49,7 @@ def envelope(
 
 
 def plain_client(redis_url: str, prefix: str = DEFAULT_PREFIX) -> Celery:
-    """Return a Celery client as docs/messages.md sets it up, with kombu's transport instead of the workers'."""
+    """Return a Celery client as docs/guides/messages.md sets it up, with kombu's transport instead of the workers'."""
     client = Celery(broker=redis_url, broker_transport_options={"global_keyprefix": celery_root(prefix)})
     client.conf.broker_transport = "kombu.transport.redis:Transport"
     return client

@@ -2,8 +2,8 @@
 
     python -m tests.tools.rolling --rounds 10 --jobs 2000 --seed 1
 
-Each process is stopped by SIGTERM and waited for, as docs/upgrading.md says. It then runs the other release: in odd
-rounds this one (an upgrade), in even rounds the previous one (going back).
+Each process is stopped by SIGTERM and waited for, as docs/guides/upgrading.md says. It then runs the other release: in
+odd rounds this one (an upgrade), in even rounds the previous one (going back).
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def _results() -> Iterator[CheckResult]:
         yield _of_rights(error)
         return
     except StoreFormatError as error:
-        yield CheckResult("format", Level.ERROR, str(error), "docs/upgrading.md")
+        yield CheckResult("format", Level.ERROR, str(error), "docs/guides/upgrading.md")
         return
     except ConnectionProblem as error:
         yield CheckResult("redis", Level.UNREACHABLE, f"Redis cannot be used: {error}", "check REDIS_URL")
@@ -130,7 +130,7 @@ def _of_rights(error: RedisError) -> CheckResult:
         return CheckResult(
             "redis rights", Level.UNREACHABLE, f"Redis refuses the login: {message}", "correct REDIS_URL"
         )
-    todo = "the doctor needs the rights of the user app or worker: docs/security.md#redis-users"
+    todo = "the doctor needs the rights of the user app or worker: docs/guides/secure.md#redis-users"
     return CheckResult("redis rights", Level.UNREACHABLE, f"Redis refuses a command: {message}", todo)
 
 

@@ -183,7 +183,7 @@ def _storage_errors(processes: Sequence[ProcessHeartbeat]) -> Iterator[CheckResu
         if process.storage_error:
             minutes = process.storage_failing_s(process.last_heartbeat) / 60
             what = f"{process.name} cannot store songs, for {minutes:,.0f} min now: {process.storage_error}"
-            yield CheckResult("archive", Level.ERROR, what, "docs/archive.md#troubleshooting")
+            yield CheckResult("archive", Level.ERROR, what, "docs/guides/archive.md#troubleshooting")
 
 
 def _names(processes: Sequence[ProcessHeartbeat]) -> str:
@@ -193,7 +193,11 @@ def _names(processes: Sequence[ProcessHeartbeat]) -> str:
 def _versions(processes: Sequence[ProcessHeartbeat]) -> Iterator[CheckResult]:
     reporting = [process for process in processes if process.facts.get("version")]
     for fact, product, todo in (
-        ("version", "voicequeue", "finish the upgrade: restart the processes of the old release (docs/upgrading.md)"),
+        (
+            "version",
+            "voicequeue",
+            "finish the upgrade: restart the processes of the old release (docs/guides/upgrading.md)",
+        ),
         ("celery", "Celery", "install the locked requirements everywhere, and restart"),
     ):
         groups = _grouped((process.facts.get(fact), process) for process in reporting)
@@ -263,7 +267,7 @@ def _work(facts: Facts) -> Iterator[CheckResult]:
         yield passed("gate", "open")
         if facts.admitted_s > ADMITTED_MAX_S:
             what = f"a job has had a slot for {facts.admitted_s / 60:,.0f} min, and its order is not sent"
-            yield CheckResult("jobs", Level.WARNING, what, "docs/runbook.md#voicequeuejobsstuck")
+            yield CheckResult("jobs", Level.WARNING, what, "docs/guides/runbook.md#voicequeuejobsstuck")
     for job in facts.refused_jobs[:REFUSED_LISTED]:
         what = (
             f"upstream refuses job {job.job_id} while it accepts others, {job.refusals:,} times so far ({job.message})"
@@ -275,12 +279,19 @@ def _work(facts: Facts) -> Iterator[CheckResult]:
     if facts.uncounted is not None:
         # The account may have other users. A changed price requires an operator.
         level = Level.NOTE if facts.uncounted.price is None else Level.WARNING
-        yield CheckResult("account", level, str(facts.uncounted), "docs/runbook.md#voicequeueunexplainedspending")
+        yield CheckResult(
+            "account", level, str(facts.uncounted), "docs/guides/runbook.md#voicequeueunexplainedspending"
+        )
     for count, level, what, todo in (
         (facts.states.get(State.UNSURE, 0), Level.WARNING, "jobs may have been charged", "voicequeue review"),
         (facts.callbacks.undelivered, Level.WARNING, "callbacks are undelivered", "voicequeue callbacks"),
         (facts.archive.failed, Level.WARNING, "jobs' songs could not be archived", "voicequeue archive"),
-        (facts.late_erasures, Level.WARNING, "jobs are not erased after a day", "docs/erasure.md#when-it-does-not-end"),
+        (
+            facts.late_erasures,
+            Level.WARNING,
+            "jobs are not erased after a day",
+            "docs/guides/erasure.md#when-it-does-not-end",
+        ),
         (facts.rejects, Level.NOTE, "messages were rejected", "voicequeue rejects"),
     ):
         if count:

@@ -8,7 +8,7 @@ from voicequeue.diagnostics.check_result import CheckResult, Level
 from voicequeue.storage.heartbeats import ProcessHeartbeat
 from voicequeue.storage.monitoring.consumption import consumed_queues, stalled_consumers, unconsumed_queues
 
-_RESTART = "restart that process; nothing is lost meanwhile (docs/runbook.md#voicequeueconsumerstalled)"
+_RESTART = "restart that process; nothing is lost meanwhile (docs/guides/runbook.md#voicequeueconsumerstalled)"
 
 
 def results(processes: Sequence[ProcessHeartbeat], messages: Mapping[str, int]) -> Iterator[CheckResult]:

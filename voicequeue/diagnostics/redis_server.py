@@ -58,7 +58,7 @@ def results(server: RedisServer, write_refusal: RedisRefusalError | None) -> Ite
         yield from _memory(server.info)
         return
     what = f"Redis does not permit INFO to the user {server.user}: version, persistence and memory were not checked"
-    todo = f"ACL SETUSER {server.user} +info +config|get (docs/security.md#redis-users), or use another user"
+    todo = f"ACL SETUSER {server.user} +info +config|get (docs/guides/secure.md#redis-users), or use another user"
     yield CheckResult("redis rights", Level.WARNING, what, todo)
     if write_refusal is not None:
         yield CheckResult("redis", Level.ERROR, f"Redis refuses writes: {write_refusal}", write_refusal.cure)

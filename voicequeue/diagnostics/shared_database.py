@@ -197,7 +197,7 @@ def results(database: SharedDatabase) -> Iterator[CheckResult]:
             "database",
             Level.WARNING,
             f"{count:,} messages with jobs are in {_shown(key)}, which no worker reads",
-            f"their sender must use the key {database.intake} (docs/messages.md); move the messages with LMOVE",
+            f"their sender must use the key {database.intake} (docs/guides/messages.md); move the messages with LMOVE",
         )
     for what, names in (
         ("queues of another Celery application", database.celery),
@@ -225,7 +225,7 @@ def _of_queues(database: SharedDatabase) -> Iterator[CheckResult]:
     for queue in database.queues:
         if not queue.has_records:
             what = f"messages were sent to a queue {queue.prefix}, which has neither jobs nor processes"
-            todo = f"if they were meant for this queue, its key is {database.intake} (docs/messages.md)"
+            todo = f"if they were meant for this queue, its key is {database.intake} (docs/guides/messages.md)"
             yield CheckResult("database", Level.WARNING, what, todo)
 
 

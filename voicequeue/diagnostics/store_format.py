@@ -9,7 +9,7 @@ from voicequeue.domain.store_format import CURRENT, StoreFormat, misfit
 def check(stored: StoreFormat, release: StoreFormat = CURRENT) -> CheckResult:
     """Compare the format of the queue with that of this release."""
     if problem := misfit(stored, release):
-        return CheckResult("format", Level.ERROR, problem, "docs/upgrading.md")
+        return CheckResult("format", Level.ERROR, problem, "docs/guides/upgrading.md")
     if stored.version < release.version:
         what = f"the queue has format {stored}, and this release writes format {release} after an upgrade"
         return CheckResult("format", Level.NOTE, what, "when all processes have this release: voicequeue upgrade")

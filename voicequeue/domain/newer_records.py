@@ -1,6 +1,6 @@
 """Records that a newer release has written: what this release does not know is kept, and shown as it is.
 
-docs/upgrading.md describes what releases promise each other.
+docs/guides/upgrading.md describes what releases promise each other.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Sources of jobs: the interface that enqueued a job, and the name of the caller.
 
-The interface records it; a job's own fields cannot set it. Receivers of callbacks check it (docs/callbacks.md).
+The interface records it; a job's own fields cannot set it. Receivers of callbacks check it (docs/guides/callbacks.md).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """States of a job, the transitions between them, and why a job failed.
 
-Pure data. docs/concepts.md describes each state; docs/images/states.svg draws the transitions.
+Pure data. docs/explanation/concepts.md describes each state; docs/images/states.svg draws the transitions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """State of a job; docs/concepts.md describes each."""
+    """State of a job; docs/explanation/concepts.md describes each."""
 
     WAITING = "waiting"
     QUEUED = "queued"

@@ -1,6 +1,6 @@
 """The format of what a queue stores, by which releases of different ages know whether they may share it.
 
-docs/upgrading.md describes the rules. Pure: no I/O.
+docs/guides/upgrading.md describes the rules. Pure: no I/O.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The settings VOICEQUEUE_AUDIO_*: their names, defaults and descriptions, and the preflight rules that they make.
 
-The only declaration of them: `ingest --preflight`, docs/configuration.md and the doctor read it.
+The only declaration of them: `ingest --preflight`, docs/reference/configuration.md and the doctor read it.
 """
 
 from __future__ import annotations

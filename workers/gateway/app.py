@@ -48,6 +48,7 @@ from workers.gateway.api import (
 from workers.gateway.heartbeat import send_heartbeats
 from workers.gateway.page import base
 from workers.gateway.page import routes as pages
+from workers.gateway.page.services import PageServices
 from workers.gateway.security.access import AccessControl
 from workers.gateway.security.browser_policy import SameOriginMiddleware, SecureApp
 from workers.gateway.security.key_registry import KeyRegistry
@@ -107,7 +108,9 @@ def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAP
     app.include_router(metrics.router(store, access))
     # Browsers share cookies between all ports of a host, so each queue needs its own cookie name.
     sessions = SessionManager(access, store, settings.secrets)
-    app.include_router(pages.router(queue, access, sessions, broadcaster, cookie=settings.prefix))
+    renderer = base.PageRenderer(queue, access, sessions, cookie=settings.prefix)
+    app.state.error_page = renderer.render_problem
+    app.include_router(pages.router(PageServices(queue, store, access, sessions, broadcaster, renderer)))
     app.mount("/static", pages.files())
     app.add_exception_handler(base.Redirected, base.on_redirect)
     return app
@@ -158,7 +161,7 @@ def _lifespan(
         await run_in_threadpool(access.refresh)
         if access.local is not None:
             usual = "there is no API key: only requests from this machine with the local token are accepted"
-            log.warning("%s (see docs/http.md)", access.local.closed_reason or usual)
+            log.warning("%s (see docs/guides/http.md)", access.local.closed_reason or usual)
         with queue:
             async with beating():
                 yield

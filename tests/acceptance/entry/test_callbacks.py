@@ -31,7 +31,7 @@ from workers.local.ports import free_port
 
 COMMON = "a secret shared by all processes"
 SECRET = signatures.callback_secret(COMMON)
-GUIDE = (Path(__file__).parents[3] / "docs" / "callbacks.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).parents[3] / "docs" / "guides" / "callbacks.md").read_text(encoding="utf-8")
 OK = always(answer({}))
 
 Listen = Callable[[Script], ScriptedServer]

@@ -1,6 +1,6 @@
 """The Celery queue `intake`: every message becomes a job, or is kept as rejected with the reason.
 
-The examples of docs/messages.md are followed literally.
+The examples of docs/guides/messages.md are followed literally.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ def test_messages_are_retried_while_redis_is_out_of_memory(system: System, queue
 
 # ── the guide ─────────────────────────────────────────────────────────────────────────────────────
 
-GUIDE = (Path(__file__).parents[3] / "docs" / "messages.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).parents[3] / "docs" / "guides" / "messages.md").read_text(encoding="utf-8")
 
 
 def example(language: str) -> str:

@@ -1,4 +1,4 @@
-"""The deployment of docs/operations.md#several-hosts, on hosts that are network namespaces."""
+"""The deployment of docs/guides/several-hosts.md, on hosts that are network namespaces."""
 
 from __future__ import annotations
 

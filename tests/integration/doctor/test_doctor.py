@@ -116,7 +116,12 @@ def with_a_cancelled_consumer(setup: Setup) -> None:
         (with_a_clock_that_is_off, "clock", "the clock of g1 is 301 s behind", "chrony"),
         (without_a_worker, "workers", "no worker has sent a heartbeat", "python -m workers worker"),
         (with_an_unreachable_public_url, "public url", "no response from", "check that `web` is running"),
-        (with_a_full_disk_of_the_archive, "archive", "r1 cannot store songs, for 5 min now: the", "docs/archive.md"),
+        (
+            with_a_full_disk_of_the_archive,
+            "archive",
+            "r1 cannot store songs, for 5 min now: the",
+            "docs/guides/archive.md",
+        ),
         (without_a_secret, "settings", "VOICEQUEUE_SECRET: is required", "in the environment or in .env"),
         (with_flower_open, "flower", "FLOWER_BASIC_AUTH: is required", "FLOWER_BASIC_AUTH=user:"),
         (with_a_stalled_consumer, "consumers", "has not consumed the queue poll for 100 s", "restart that process"),

@@ -193,10 +193,10 @@ def test_a_producer_cannot_use_the_library(url: Callable[[str], str]) -> None:
 def test_a_producer_with_the_right_to_read_jobs_reads_those_whose_id_it_knows(
     admin: Redis, url: Callable[[str], str]
 ) -> None:
-    """The selector in docs/security.md. A pattern cannot separate the jobs of one app from those of another: only their
-    ids protect them. The producer cannot derive the id of a job whose key it knows, search for ids, change a job, or
-    read more than the record."""
-    [rule] = re.findall(r"`(\(%R.*?\))`", (ROOT / "docs" / "security.md").read_text(encoding="utf-8"))
+    """The selector in docs/guides/secure.md. A pattern cannot separate the jobs of one app from those of another:
+    only their ids protect them. The producer cannot derive the id of a job whose key it knows, search for ids, change
+    a job, or read more than the record."""
+    [rule] = re.findall(r"`(\(%R.*?\))`", (ROOT / "docs" / "guides" / "secure.md").read_text(encoding="utf-8"))
     add_rules(admin, "reader", *rules("producer", "voicequeue"), rule)
     with VoiceQueue(url("app")) as queue:
         spec = voice(key="order-17")

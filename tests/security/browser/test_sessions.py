@@ -85,7 +85,7 @@ def test_a_writer_to_redis_cannot_make_or_prolong_a_login(
     build_gateway: Build, redis: Redis, prefix: str, secret: str
 ) -> None:
     """With a copy of Redis and of the keys' hashes: what proves a session is keyed with VOICEQUEUE_SECRET, and bound to
-    one cookie and one time. Without that secret a writer can make one, as docs/security.md says."""
+    one cookie and one time. Without that secret a writer can make one, as docs/explanation/security.md says."""
     gateway = build_gateway(secret=secret)
     genuine = token_of(log_in(gateway, KEYS["all"][0]), prefix)
     record: dict[Any, Any] = redis.hgetall(session_key(prefix, genuine))

@@ -111,8 +111,8 @@ def test_a_dry_run_says_where_max_rejected_would_stop(command: Command, working_
 
 
 def test_every_field_of_the_output_is_documented(command: Command, working_folder: Path) -> None:
-    """In docs/reference.md, of a dry run and of a real one."""
-    reference = Path(__file__).parents[3] / "docs" / "reference.md"
+    """In docs/reference/command-line.md, of a dry run and of a real one."""
+    reference = Path(__file__).parents[3] / "docs" / "reference" / "command-line.md"
     lines = reference.read_text(encoding="utf-8").splitlines()
     file = write(working_folder / "voices.csv", HEADER, *MIXED)
 

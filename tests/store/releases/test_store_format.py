@@ -144,7 +144,7 @@ def test_the_check_costs_one_command_per_connection(valkey_url: str, prefix: str
 
 
 def test_a_user_that_may_not_read_the_stamp_is_not_kept_out(valkey_url: str, prefix: str) -> None:
-    """One that reads a few keys only, as docs/security.md describes."""
+    """One that reads a few keys only, as docs/explanation/security.md describes."""
     with connect(url_with_rights(valkey_url, "producer", prefix), prefix=prefix) as client:
         assert client.ping()
 

@@ -136,7 +136,7 @@ def test_the_spool_holds_the_largest_downloads_of_all_threads(base: list[Manifes
 
 @pytest.fixture(scope="module")
 def secret(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Return the content of the Secret, as docs/kubernetes.md has it made from `make secrets`."""
+    """Return the content of the Secret, as docs/guides/kubernetes.md has it made from `make secrets`."""
     folder = tmp_path_factory.mktemp("secrets")
     subprocess.run(["sh", str(ROOT / "config" / "secrets.sh")], cwd=folder, check=True, capture_output=True)
     files = {file.name: file.read_text(encoding="utf-8") for file in (folder / ".secrets").iterdir()}
@@ -204,7 +204,7 @@ def test_every_setting_of_the_manifests_exists_and_reaches_every_process(example
 
 def test_the_documentation_names_every_key_of_the_secrets(base: list[Manifest], example: list[Manifest]) -> None:
     """A missing key keeps a pod from starting."""
-    page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "guides" / "kubernetes.md").read_text(encoding="utf-8")
     pods = [manifest["spec"]["template"]["spec"] for manifest in (*base, *example) if containers(manifest)]
     keys = {key for pod in pods for key in secret_files(pod).values()}
 

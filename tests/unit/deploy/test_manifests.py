@@ -24,7 +24,7 @@ from tests.support.kustomized import KUBERNETES, Manifest, build, containers, ku
 CUSTOM: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "custom_resources.yaml").read_text(encoding="utf-8"))
 CUSTOM_KINDS = set(CUSTOM) - {"$defs"}
 
-#: Secrets that an operator creates; docs/kubernetes.md.
+#: Secrets that an operator creates; docs/guides/kubernetes.md.
 SECRETS = {"secrets", "metrics-key", "voices-example-com-tls"}
 
 VERSIONS = kubernetes_validate.utils.all_versions()

@@ -94,7 +94,7 @@ def test_a_query_without_metrics_changes_nothing(scaling: dict[str, Any]) -> Non
 
 def test_the_scaling_reads_documented_metrics(scaling: dict[str, Any]) -> None:
     """A renamed metric would leave the query without data."""
-    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
     used = {
         name for trigger in scaling["triggers"] for name in re.findall(r"voicequeue_\w+", trigger["metadata"]["query"])
     }

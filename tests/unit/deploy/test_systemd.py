@@ -178,16 +178,16 @@ def test_a_check_without_valid_settings_restarts_nothing() -> None:
 
 def test_the_documentation_makes_secrets_outside_of_the_folder_of_the_processes() -> None:
     """`make secrets` would leave a `.env` there that only root may read, and no process would start."""
-    page = (ROOT / "docs" / "systemd.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "guides" / "systemd.md").read_text(encoding="utf-8")
 
-    assert "    sh config/secrets.sh /etc/voicequeue/secrets " in page
-    assert "    make secrets" not in page
+    assert "\nsh config/secrets.sh /etc/voicequeue/secrets " in page
+    assert "\nmake secrets" not in page
 
 
 def test_the_documentation_makes_users_of_redis_that_can_log_in(tmp_path: Path) -> None:
     """Every placeholder of users.acl is filled in or removed. There is an administrator: the default user is off."""
-    page = (ROOT / "docs" / "systemd.md").read_text(encoding="utf-8")
-    [commands] = re.findall(r"(?m)^    for user in APP.*?^    echo [^\n]*$", page, re.DOTALL)
+    page = (ROOT / "docs" / "guides" / "systemd.md").read_text(encoding="utf-8")
+    [commands] = re.findall(r"(?m)^for user in APP.*?^echo [^\n]*$", page, re.DOTALL)
     secrets = tmp_path / "secrets"
     subprocess.run(["sh", ROOT / "config" / "secrets.sh", secrets], check=True, capture_output=True)
     script = commands.replace("/etc/voicequeue/secrets", str(secrets)).replace("config/valkey", f"{ROOT}/config/valkey")
@@ -260,7 +260,7 @@ def test_every_unit_starts_with_the_secrets_of_make_secrets(
 
 def test_the_documentation_names_every_file_that_a_unit_reads() -> None:
     """A missing one keeps the unit from starting."""
-    page = (ROOT / "docs" / "systemd.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "guides" / "systemd.md").read_text(encoding="utf-8")
     units = [*UNITS.values(), "voicequeue-alive@.service"]
     loaded = {
         path for unit in units for path in re.findall(r":(/etc/\S+)", "\n".join(_directives(unit)["LoadCredential"]))

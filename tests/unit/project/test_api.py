@@ -1,4 +1,4 @@
-"""The Python API: docstrings, the page docs/api.md, and the equal surface of both clients."""
+"""The Python API: docstrings, the page docs/reference/python.md, and the equal surface of both clients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import voicequeue
 from voicequeue import AsyncVoiceQueue, VoiceQueue
 
-PAGE = Path(__file__).parents[3] / "docs" / "api.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "python.md"
 
 
 def methods(client: type) -> dict[str, Callable[..., Any]]:

@@ -84,7 +84,7 @@ def test_a_secret_in_dotenv_reaches_no_container_that_does_not_need_it(services:
 
 @pytest.mark.parametrize("service", ["worker", "callbacks", "archive", "web", "flower"])
 def test_every_setting_in_dotenv_reaches_every_service(services: dict[str, Any], service: str) -> None:
-    """All of docs/configuration.md, but for secrets, and for the addresses and folders of a container."""
+    """All of docs/reference/configuration.md, but for secrets, and for the addresses and folders of a container."""
     files = {name for name in known_settings() if name.endswith("_FILE")}
     names = known_settings() - files - {name.removesuffix("_FILE") for name in files}
     names -= {row.name for row in reference.LOCAL_ROWS} | OF_THE_CONTAINER.get(service, set())

@@ -25,7 +25,7 @@ from workers.dependencies import REDIS_RETRY_S, build_callbacks
 from workers.local.stack import procfile
 
 #: The pages that say how long a worker may take to stop.
-DEPLOYMENT_PAGES = ("operations.md", "runbook.md", "upgrading.md", "kubernetes.md", "systemd.md")
+DEPLOYMENT_PAGES = ("deployment.md", "runbook.md", "upgrading.md", "kubernetes.md", "systemd.md")
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_a_worker_gets_more_time_to_stop_than_a_post_may_take(services: dict[str
     """SIGKILL must not interrupt a POST, in Docker and in every setup that the documentation shows."""
     settings = Settings(_env_file=None)
     assert settings.stop_timeout_s > settings.upstream_connect_timeout_s + settings.upstream_response_timeout_s
-    text = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in DEPLOYMENT_PAGES)
+    text = "".join((ROOT / "docs" / "guides" / name).read_text(encoding="utf-8") for name in DEPLOYMENT_PAGES)
     matches = re.findall(
         r"TimeoutStopSec=(\d+)|GracePeriodSeconds: (\d+)|grace_period: (\d+)s"
         r"|SIGTERM(?:,| and allow) (\d+) s|(\d+) s\]",
@@ -159,5 +159,5 @@ def test_flower_keeps_its_history_on_a_volume(services: dict[str, Any]) -> None:
 
 
 def test_every_port_is_published_on_this_machine_only(services: dict[str, Any]) -> None:
-    """Behind a proxy with TLS, as docs/security.md says."""
+    """Behind a proxy with TLS, as docs/explanation/security.md says."""
     assert all(port.startswith("127.0.0.1:") for service in services.values() for port in service.get("ports", []))

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -58,7 +59,10 @@ def test_the_drawing_shows_every_state() -> None:
 def test_the_reference_names_every_column_of_a_file_once() -> None:
     """It names no other column."""
     table = (
-        (DOCS / "reference.md").read_text(encoding="utf-8").partition("| column | meaning |")[2].partition("\n\n")[0]
+        (DOCS / "reference" / "files.md")
+        .read_text(encoding="utf-8")
+        .partition("| column | meaning |")[2]
+        .partition("\n\n")[0]
     )
     cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
 
@@ -69,7 +73,12 @@ def test_the_arithmetic_of_scaling_is_that_of_the_benchmarks() -> None:
     """`python -m benchmarks.sizing` prints the same figures for the same load."""
     rows = [sizing.needs(jobs, sizing.Load()) for jobs in (10_000, 1_000_000)]
     expected = [f"| {name} | {rows[0][name]} | {rows[1][name]} |" for name in rows[0]]
-    table = (DOCS / "scaling.md").read_text(encoding="utf-8").partition("| jobs a day |")[2].partition("\n\n")[0]
+    table = (
+        (DOCS / "explanation" / "scaling.md")
+        .read_text(encoding="utf-8")
+        .partition("| jobs a day |")[2]
+        .partition("\n\n")[0]
+    )
 
     assert table.splitlines()[2:] == expected
 
@@ -198,7 +207,13 @@ def test_the_site_builds_without_broken_links_and_works_offline(tmp_path: Path) 
     loaded = (
         r"<(?:script|img|iframe|source)[^>]+src=\"?(?:https?:)?//|<link[^>]+rel=\"?(?:stylesheet|preconnect)[^>]+//"
     )
-    assert {"index.html", "runbook.html", "configuration.html", "changelog.html", "examples/index.html"} <= set(pages)
+    assert {
+        "index.html",
+        "guides/runbook.html",
+        "reference/configuration.html",
+        "changelog.html",
+        "examples/index.html",
+    } <= set(pages)
     assert [name for name, text in pages.items() if re.search(loaded, text)] == []
     assert "mermaid" not in "".join(pages.values())
 
@@ -213,8 +228,8 @@ def test_every_page_is_in_the_navigation() -> None:
     )
 
 
-def _pages(item: str | list[dict[str, str]]) -> list[str]:
-    return [item] if isinstance(item, str) else [page for entry in item for page in entry.values()]
+def _pages(item: str | list[dict[str, Any]]) -> list[str]:
+    return [item] if isinstance(item, str) else [page for part in item for of in part.values() for page in _pages(of)]
 
 
 # ── the runbook ───────────────────────────────────────────────────────────────────────────────────
@@ -225,7 +240,10 @@ def test_every_alert_has_its_section_and_every_section_an_alert() -> None:
     groups = yaml.safe_load((ROOT / "config" / "prometheus" / "alerts.yml").read_text(encoding="utf-8"))["groups"]
     alerts = [rule["alert"] for group in groups for rule in group["rules"]]
 
-    assert re.findall(r"^### (Voicequeue\w+)$", (DOCS / "runbook.md").read_text(encoding="utf-8"), re.M) == alerts
+    assert (
+        re.findall(r"^### (Voicequeue\w+)$", (DOCS / "guides" / "runbook.md").read_text(encoding="utf-8"), re.M)
+        == alerts
+    )
 
 
 # ── the guide for contributors ────────────────────────────────────────────────────────────────────

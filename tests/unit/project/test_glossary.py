@@ -1,4 +1,4 @@
-"""The glossary in docs/concepts.md and the code use the same words."""
+"""The glossary in docs/explanation/concepts.md and the code use the same words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from voicequeue.domain.source import Source
 from voicequeue.domain.states import FailureCode, State
 
 ROOT = Path(__file__).parents[3]
-CONCEPTS = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
+CONCEPTS = (ROOT / "docs" / "explanation" / "concepts.md").read_text(encoding="utf-8")
 PACKAGES = ("voicequeue", "tasks", "workers", "config")
 CODE = "\n".join(
     path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""docs/logs.md lists the log events about jobs and their fields, as the code has them."""
+"""docs/reference/logs.md lists the log events about jobs and their fields, as the code has them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from config.logs import FIELDS
 from voicequeue.domain.states import State
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "logs.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "logs.md").read_text(encoding="utf-8")
 
 #: The field that a line has under another name: `timestamp`.
 RENAMED = {"at"}

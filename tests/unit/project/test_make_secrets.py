@@ -69,7 +69,7 @@ def test_each_process_gets_the_url_of_its_own_user(tmp_path: Path, user: str) ->
 
 
 def test_the_files_may_be_in_a_folder_that_is_named(tmp_path: Path) -> None:
-    """As docs/systemd.md does: without `.env`, which would keep the processes in this folder from starting."""
+    """As docs/guides/systemd.md does: without `.env`, which would keep the processes in this folder from starting."""
     (tmp_path / ".env").write_text("VOICEQUEUE_SECRET=of-another-deployment\n")
     command = ["sh", str(ROOT / "config" / "secrets.sh"), str(tmp_path / "secrets")]
     output = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout

@@ -128,5 +128,5 @@ def test_every_field_has_a_description() -> None:
 
 
 def test_the_http_reference_is_current() -> None:
-    """docs/http-reference.md is what the OpenAPI schema yields."""
+    """docs/reference/http.md is what the OpenAPI schema yields."""
     assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "run `make docs`"

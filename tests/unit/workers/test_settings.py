@@ -154,7 +154,7 @@ def test_times_may_be_fractions_of_a_second_and_a_file_is_read(tmp_path: Path) -
 
 def test_every_setting_is_documented() -> None:
     """Users find every setting without reading the code."""
-    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
     assert [name for name in environment_names() if f"`{name}`" not in text] == []
 
 
@@ -167,13 +167,13 @@ def test_no_countdown_exceeds_the_visibility_timeout() -> None:
 
     assert longest_interval <= COUNTDOWN_MAX_S <= visibility_timeout - 60
     assert visibility_timeout == ETA_MAX_S
-    assert f" at most {visibility_timeout} s;" in (ROOT / "docs" / "messages.md").read_text(encoding="utf-8")
+    assert f" at most {visibility_timeout} s;" in (ROOT / "docs" / "guides" / "messages.md").read_text(encoding="utf-8")
     assert "worker_eta_task_limit" not in configuration(Settings())
 
 
 def test_the_doctor_knows_every_setting_that_the_documents_name() -> None:
     """An unknown one would be reported as a typing error, and one that is missing in the documents is undocumented."""
-    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(VOICEQUEUE_[A-Z_]+)`", page))
 
     assert named == {name for name in known_settings() if name.startswith("VOICEQUEUE_")}

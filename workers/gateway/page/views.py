@@ -38,6 +38,9 @@ PAGE_SIZE = 50
 
 Cursor = Annotated[str | None, Query(max_length=500)]
 
+#: Fields of the list's URL, and of forms, that select jobs.
+FILTERS = ("state", "batch", "code", "q")
+
 
 class Views:
     """Renders the pages that only show."""
@@ -70,6 +73,11 @@ class Views:
             "next_page": page and page.cursor and path_in(request, "", {**filters, "cursor": page.cursor}),
         }
         return self._renderer.render(request, "jobs.html", context)
+
+    def batch(self, request: Request, batch: str) -> Response:
+        """Render the page of a batch. Raises BatchNotFoundError."""
+        reading(self._queue, request).batch(batch)
+        return self.jobs(request, {**dict.fromkeys(FILTERS, ""), "batch": batch}, None)
 
     def _exact_match(self, request: Request, text: str) -> str | None:
         try:
@@ -158,9 +166,8 @@ async def _changes(broadcaster: EventBroadcaster, namespace: str) -> AsyncIterat
             await asyncio.sleep(COALESCE_S)
 
 
-def router(queue: VoiceQueue, renderer: PageRenderer, broadcaster: EventBroadcaster) -> APIRouter:
+def router(views: Views, renderer: PageRenderer, broadcaster: EventBroadcaster) -> APIRouter:
     """Return the routes that need the scope `read`."""
-    views = Views(queue, renderer)
     routes = APIRouter(dependencies=[Depends(renderer.require_read)], route_class=renderer.route_class())
 
     @routes.get("/")

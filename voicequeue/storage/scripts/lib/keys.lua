@@ -141,7 +141,7 @@
 --
 -- Operations
 --   format         hash    version: the format of the queue; oldest_reader: the oldest format that a release has to know to
---                          use it (lib/format.lua, docs/upgrading.md)
+--                          use it (lib/format.lua, docs/guides/upgrading.md)
 --   heartbeats     zset    worker names; score = last heartbeat; callbacks:heartbeats, archive:heartbeats and
 --                          gateway:heartbeats: of the processes that deliver callbacks, archive songs, serve HTTP;
 --                          idle:heartbeats: of processes `archive` without an archive
