@@ -20,7 +20,7 @@ from voicequeue.errors import UnknownModelWarning, VoiceQueueError
 #: The commands, by panel of the help. The text is the first line of the command's docstring.
 COMMANDS = {
     "Add jobs": (
-        LazyCommand("enqueue", "enqueue", "Add one job to the queue."),
+        LazyCommand("enqueue", "enqueue", "Add one job to the queue, and print what it costs."),
         LazyCommand("ingest", "ingest", "Add every row of a file to the queue."),
     ),
     "View jobs and results": (

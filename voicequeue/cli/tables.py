@@ -21,6 +21,9 @@ from voicequeue.texts import escape_controls
 #: Rows whose widths are measured together. Further rows have a layout of their own, so that memory stays bounded.
 ROWS_MEASURED = 1_000
 
+#: The width that every shortened column gets before any gets more.
+FAIR_WIDTH = 24
+
 _GAP = "  "
 
 
@@ -45,8 +48,8 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> 
     headings = [column.name for column in columns]
     is_first = True
     while chunk := list(islice(cells, ROWS_MEASURED)):
-        natural = [max(map(_width, column)) for column in zip(headings, *chunk, strict=True)]
-        widths = fitted(columns, natural, _columns_of_terminal())
+        contents = [max(map(_width, column)) for column in zip(*chunk, strict=True)]
+        widths = fitted(columns, contents, _columns_of_terminal())
         if is_first:
             typer.echo(_line(columns, headings, widths, is_heading=True))
         for row in chunk:
@@ -59,22 +62,35 @@ def _columns_of_terminal() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def fitted(columns: Sequence[Column], natural: Sequence[int], available: int | None) -> list[int]:
-    """Return the width of each column, 0 for one that is left out, given the widths of their contents. Pure."""
+def fitted(columns: Sequence[Column], contents: Sequence[int], available: int | None) -> list[int]:
+    """Return the width of each column, 0 for one that is left out, given the widths of their contents. Pure.
+
+    `available`: the width of the terminal, on which empty columns are left out; None: all columns are shown.
+    """
+    natural = [max(width, len(column.name)) for column, width in zip(columns, contents, strict=True)]
     if available is None:
-        return list(natural)
-    shown = [True] * len(columns)
+        return natural
+    shown = [bool(width or not column.rank) for column, width in zip(columns, contents, strict=True)]
     least = [_least(column, width) for column, width in zip(columns, natural, strict=True)]
     for index in sorted(range(len(columns)), key=lambda index: -columns[index].rank):
         if _total(least, shown) <= available or not columns[index].rank:
             break
         shown[index] = False
+    return _widened(columns, least, natural, shown, available)
+
+
+def _widened(
+    columns: Sequence[Column], least: Sequence[int], natural: Sequence[int], shown: Sequence[bool], available: int
+) -> list[int]:
+    """Return the widths when the rest of the line is given to shortened columns: at first a fair part to each."""
     widths = [width if is_shown else 0 for width, is_shown in zip(least, shown, strict=True)]
-    spare = available - _total(least, shown)
-    for index in sorted(range(len(columns)), key=lambda index: columns[index].rank):
-        added = min(natural[index] - least[index], max(0, spare)) if shown[index] else 0
-        widths[index] += added
-        spare -= added
+    spare = max(0, available - _total(least, shown))
+    by_rank = [index for index in sorted(range(len(columns)), key=lambda index: columns[index].rank) if shown[index]]
+    for most in (FAIR_WIDTH, available):
+        for index in by_rank:
+            added = min(max(0, min(natural[index], most) - widths[index]), spare)
+            widths[index] += added
+            spare -= added
     return widths
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 import math
 import os
 import re
-import socket
 import sys
 import time
 from collections.abc import Iterable
@@ -27,7 +25,6 @@ from voicequeue.domain.namespaces import ALL, Scope
 from voicequeue.domain.source import Source
 from voicequeue.domain.states import State
 from voicequeue.errors import InvalidJobError, Problem, VoiceQueueError
-from voicequeue.storage.connection.recorded_change import ACTOR_MAX
 from voicequeue.texts import escape_controls, parse_float, terminal_safe_json
 
 if TYPE_CHECKING:
@@ -234,6 +231,11 @@ def open_queue(*, namespace: str = ALL, reuse: bool | None = None, reason: str =
 
 def _actor() -> str:
     """Return the user and the machine of the command, for the audit log."""
+    import getpass  # noqa: PLC0415
+    import socket  # noqa: PLC0415
+
+    from voicequeue.storage.connection.recorded_change import ACTOR_MAX  # noqa: PLC0415
+
     try:
         user = getpass.getuser()
     except (KeyError, OSError, ImportError):  # a container may run a user without a name
@@ -333,7 +335,7 @@ def _print_aside(kind: str, content: dict[str, Any], *, colour: str) -> None:
     if is_json():
         typer.echo(terminal_safe_json({kind: content}), err=True)
     else:
-        typer.secho(styled(escape_controls(content["message"]), colour, err=True), err=True)
+        typer.echo(styled(escape_controls(content["message"]), colour, err=True), err=True)
 
 
 def is_json() -> bool:
