@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from voicequeue.client.queue import VoiceQueue
     from voicequeue.client.results import EnqueueItemResult, EnqueueResult, EnqueueSummary, Rejection
     from voicequeue.client.search import Filter, Page
+    from voicequeue.client.sorted_search import Sort
     from voicequeue.domain.api_keys import ApiKey, KeyLimits, Scope
     from voicequeue.domain.balance import Balance, BalanceWindow, UncountedSpending
     from voicequeue.domain.budgets import Budget
@@ -71,6 +72,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "client.queue": ("VoiceQueue",),
     "client.results": ("EnqueueItemResult", "EnqueueResult", "EnqueueSummary", "Rejection"),
     "client.search": ("Filter", "Page"),
+    "client.sorted_search": ("Sort",),
     "domain.api_keys": ("ApiKey", "KeyLimits", "Scope"),
     "domain.balance": ("Balance", "BalanceWindow", "UncountedSpending"),
     "domain.budgets": ("Budget",),
@@ -180,6 +182,7 @@ __all__ = [
     "Rejection",
     "Scope",
     "Song",
+    "Sort",
     "Spending",
     "SpendingGroup",
     "Stage",

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+R = TypeVar("R")
 Raised = TypeVar("Raised", bound=BaseException)
 
 _FIELD_PREFIX = re.compile(r"([a-z][a-z0-9_]*): ")
@@ -165,7 +166,7 @@ def unencodable_fields(value: Any) -> list[Problem]:
     return [Problem(path, message) for path, message in islice(find_unencodable(value), _HALVES_LISTED)]
 
 
-def check_field(field: str, check: Callable[[T], T], value: T) -> T:
+def check_field(field: str, check: Callable[[T], R], value: T) -> R:
     """Return `check(value)`. Raises InvalidJobError, which names the field, if that raises ValueError."""
     try:
         return check(value)

@@ -56,7 +56,7 @@ def everything(store: JobStore) -> dict[str, str]:
         "retry": f"/job/{late.id}/retry",
         "review": f"/job/{unsure.id}/review",
         "batches": "/batches",
-        "throughput": "/throughput",
+        "trends": "/trends",
         "controls": "/controls",
     }
 
@@ -191,9 +191,9 @@ def test_text_from_others_never_runs(local: Gateway, store: JobStore, window: Wi
     store.flow_control.pause(NOW, reason=EVIL)
     page = window(local.link())
 
-    for path in ("/", f"/job/{job.id}", f"/job/{job.id}/retry", "/controls", "/throughput", "/?q=x"):
+    for path in ("/", f"/job/{job.id}", f"/job/{job.id}/retry", "/controls", "/trends", "/?q=x"):
         page.goto(local.url + path)
-        page.wait_for_load_state("networkidle" if path == "/throughput" else "load")
+        page.wait_for_load_state("networkidle" if path == "/trends" else "load")
         assert page.locator("main img, main script").count() == 0
     page.get_by_role("searchbox").fill(EVIL)
     page.get_by_role("searchbox").press("Enter")

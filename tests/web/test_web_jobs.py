@@ -295,14 +295,14 @@ def test_an_invalid_filter_is_named(gateway: Gateway, query: str, field: str) ->
 
 
 @pytest.mark.parametrize("of", ["key", "name", "title", "persona", "voice", "task", "metadata"])
-def test_jobs_are_searched_by_exact_values(gateway: Gateway, store: JobStore, of: str) -> None:
+def test_jobs_are_searched_by_their_names_and_values(gateway: Gateway, store: JobStore, of: str) -> None:
     """Jobs that only contain the text, or have it in other fields, do not match."""
     title = 'Say "lá"'
     song = Song(title=title, prompt="p-1 Ana k-1 17")
     job = job_with_song(store, key="k-1", name="Ana", song=song, metadata={"order": "17"})
     enqueue_jobs(
         store,
-        voice_with_song(key="k-11", name="Ana 2", metadata={"order": "171"}, song=Song(prompt='p-1, "k-1" or "17"')),
+        voice_with_song(key="k-11", name="Diana", metadata={"order": "171"}, song=Song(prompt='p-1, "k-1" or "17"')),
     )
     texts = {"key": "k-1", "name": "Ana", "title": title, "metadata": "17"}
     results = {"persona": job.persona_id, "voice": job.voice_name, "task": job.task_ids[Stage.MUSIC]}

@@ -11,6 +11,7 @@ from voicequeue.auth.api_keys import parse_keys
 from voicequeue.auth.callback_secrets import new_secret
 from voicequeue.auth.secret_files import read_secret
 from voicequeue.cli.callbacks import root_secrets
+from voicequeue.cli.parsing import parse_duration
 from voicequeue.cli.terminal import (
     AsJson,
     Reason,
@@ -18,7 +19,6 @@ from voicequeue.cli.terminal import (
     flag,
     open_queue,
     out,
-    parse_duration,
     print_json,
     print_note,
     refuse,

@@ -1,4 +1,4 @@
-"""What a job costs, in words."""
+"""The price of a job in words."""
 
 from __future__ import annotations
 

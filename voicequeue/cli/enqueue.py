@@ -10,6 +10,7 @@ import typer
 from voicequeue.cli.cost import describe_cost
 from voicequeue.cli.ingest.budget import Budget
 from voicequeue.cli.jobs import print_job
+from voicequeue.cli.parsing import parse_pairs
 from voicequeue.cli.terminal import (
     AsJson,
     Reuse,
@@ -20,7 +21,6 @@ from voicequeue.cli.terminal import (
     open_queue,
     option,
     out,
-    parse_pairs,
     print_json,
     print_note,
     refuse,

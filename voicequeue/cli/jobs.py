@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from voicequeue.cli.listing import All, Limit, Listing, limit_of
+from voicequeue.cli.parsing import parse_pairs, parse_time
 from voicequeue.cli.tables import Column, print_table
 from voicequeue.cli.terminal import (
     COLOURS,
@@ -23,8 +24,6 @@ from voicequeue.cli.terminal import (
     open_queue,
     option,
     out,
-    parse_pairs,
-    parse_time,
     print_json,
     print_json_list,
 )
@@ -68,7 +67,7 @@ def jobs(
     ] = None,
     search: Annotated[
         str | None,
-        option("TEXT", help="Only jobs with exactly this key, name, title, voice, task id or metadata."),
+        option("TEXT", help="Only jobs with this id, key or metadata value, or a name or title that begins with it."),
     ] = None,
     metadata: Annotated[
         list[str] | None, option("NAME=VALUE", help="Only jobs with this metadata. Can be repeated.")

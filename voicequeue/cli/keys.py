@@ -12,6 +12,7 @@ from voicequeue.auth.api_keys import Scope
 from voicequeue.auth.secret_files import read_secret
 from voicequeue.cli.callback_secret import callback_secret
 from voicequeue.cli.listing import All, Limit, Listing, limit_of
+from voicequeue.cli.parsing import parse_duration
 from voicequeue.cli.tables import Column, print_table
 from voicequeue.cli.terminal import (
     AsJson,
@@ -22,7 +23,6 @@ from voicequeue.cli.terminal import (
     open_queue,
     option,
     out,
-    parse_duration,
     print_json,
     print_json_list,
     print_note,

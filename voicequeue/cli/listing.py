@@ -27,7 +27,7 @@ def limit_of(limit: int | None, *, is_all: bool) -> int | None:
 
 
 class Listing(Generic[T]):
-    """The first items of an iterable. Afterwards `note_rest` tells the reader if there are more."""
+    """The first items of an iterable. Afterwards `note_rest` prints whether there are more."""
 
     def __init__(self, items: Iterable[T], limit: int | None) -> None:
         self._items = items

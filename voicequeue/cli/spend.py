@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from voicequeue.cli.parsing import parse_duration
 from voicequeue.cli.tables import Column, print_table
 from voicequeue.cli.terminal import (
     AsJson,
@@ -16,7 +17,6 @@ from voicequeue.cli.terminal import (
     open_queue,
     option,
     out,
-    parse_duration,
     print_json,
 )
 from voicequeue.domain.spending import NO_VALUE, Spending, SpendingGroup, columns_of, parse_groups

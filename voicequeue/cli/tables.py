@@ -29,7 +29,7 @@ _GAP = "  "
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its heading, and what becomes of it on a narrow terminal.
+    """A column: its heading, and its width on a narrow terminal.
 
     A column is shortened to `min_width` characters (None: never), and left out if that does not suffice, the one with
     the highest `rank` first; those with rank 0 are always shown. `style` returns the style of a cell.

@@ -5,11 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import sys
-import time
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 from io import TextIOWrapper
@@ -21,11 +18,12 @@ import typer
 from voicequeue.auth.secret_files import read_secret
 from voicequeue.cli.batch_names import complete_batches
 from voicequeue.cli.namespace import namespace_or
+from voicequeue.cli.parsing import parse_duration, parse_percentage, parse_time, parse_wait
 from voicequeue.domain.namespaces import ALL, Scope
 from voicequeue.domain.source import Source
 from voicequeue.domain.states import State
-from voicequeue.errors import InvalidJobError, Problem, VoiceQueueError
-from voicequeue.texts import escape_controls, parse_float, terminal_safe_json
+from voicequeue.errors import VoiceQueueError
+from voicequeue.texts import escape_controls, terminal_safe_json
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -48,12 +46,12 @@ class Output:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a person reads the output."""
+        """True if a person reads the output."""
         return self.console.is_terminal
 
-    def print(self, content: RenderableType = "") -> None:
+    def print(self, content: RenderableType = "", *, soft_wrap: bool = True, end: str = "\n") -> None:
         """Print text or a layout of rich. The terminal breaks long lines, so that ids and URLs can be copied."""
-        self.console.print(content, soft_wrap=True)
+        self.console.print(content, soft_wrap=soft_wrap, end=end)
 
 
 out = Output()
@@ -87,53 +85,6 @@ class CommandError(VoiceQueueError):
 
 
 # ── options ────────────────────────────────────────────────────────────────────────────────────────
-
-_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
-
-
-def parse_duration(text: str) -> float:
-    """Return the seconds of a duration such as `90s`, `30m`, `24h` or `7d`. Raises BadParameter."""
-    match = re.fullmatch(r"([\d.]+)\s*(s|m|min|h|d)", text.strip())
-    count = parse_float(match[1]) if match else None
-    if not match or not count:
-        raise typer.BadParameter(f"{text!r} must be a number with s, m, h or d, such as 24h")
-    return count * _UNITS[match[2]]
-
-
-def parse_wait(text: str) -> float:
-    """Return the seconds of a duration, or of a number of seconds. Raises BadParameter."""
-    seconds = parse_float(text)
-    return parse_duration(text) if seconds is None or seconds < 0 else seconds
-
-
-def parse_time(text: str) -> float:
-    """Return the time (Unix seconds) of a date, of ISO 8601, or of a duration before now. Raises BadParameter."""
-    with suppress(ValueError, OverflowError, OSError):
-        return datetime.fromisoformat(text).timestamp()
-    try:
-        return time.time() - parse_duration(text)
-    except typer.BadParameter:
-        raise typer.BadParameter(
-            f"{text!r} must be a duration before now such as 24h or 7d, or a date such as 2026-03-01"
-        ) from None
-
-
-def parse_pairs(field: str, texts: list[str]) -> dict[str, str]:
-    """Return texts such as `order=4711` as a mapping. Raises InvalidJobError."""
-    pairs = [text.partition("=") for text in texts]
-    if invalid := [text for text, (name, equals, _) in zip(texts, pairs, strict=True) if not (name and equals)]:
-        raise InvalidJobError([Problem(field, f"must be NAME=VALUE, not {invalid[0]!r}")])
-    return {name: value for name, _, value in pairs}
-
-
-def parse_percentage(text: str) -> float:
-    """Return the fraction of a text such as `20%` or `0.2`. Raises BadParameter."""
-    from voicequeue.domain.stop_loss import parse_fraction  # noqa: PLC0415
-
-    try:
-        return parse_fraction(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
 
 
 def option(metavar: str, *names: str, help: str, **settings: Any) -> Any:

@@ -198,6 +198,7 @@ class AsyncVoiceQueue:
     balance_history = offload(VoiceQueue.balance_history)
     audit_log = offload(VoiceQueue.audit_log)
     personas = offload_iterator(VoiceQueue.personas)
+    list_personas = offload(VoiceQueue.list_personas)
     forget_persona = offload(VoiceQueue.forget_persona)
 
     # ── events ─────────────────────────────────────────────────────────────────────────────────
@@ -301,6 +302,7 @@ class AsyncVoiceQueue:
     # ── callbacks, archive, rejected messages ──────────────────────────────────────────────────
 
     callbacks = offload_iterator(VoiceQueue.callbacks)
+    list_callbacks = offload(VoiceQueue.list_callbacks)
     callback = offload(VoiceQueue.callback)
     callback_counts = offload(VoiceQueue.callback_counts)
     redeliver_callbacks = offload(VoiceQueue.redeliver_callbacks)
@@ -316,6 +318,7 @@ class AsyncVoiceQueue:
     cancel = offload(VoiceQueue.cancel)
     retry = offload(VoiceQueue.retry)
     plan_bulk = offload(VoiceQueue.plan_bulk)
+    plan_jobs = offload(VoiceQueue.plan_jobs)
     execute_plan = offload(VoiceQueue.execute_plan)
     charge_reviews = offload_iterator(VoiceQueue.charge_reviews)
     charge_review = offload(VoiceQueue.charge_review)

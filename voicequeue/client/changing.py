@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 
 from voicequeue.client import bulk_operations
 from voicequeue.client.audited import audited
@@ -123,6 +124,25 @@ class ChangeMethods(ReadMethods):
             self.batch(filter.batch)
         with translated_errors():
             return bulk_operations.create_plan(self._store, BulkAction(action), filter, self._now(), resubmit=resubmit)
+
+    def plan_jobs(self, action: BulkAction | str, job_ids: Iterable[str], *, resubmit: bool = False) -> BulkPlan:
+        """List those of some jobs that a bulk `cancel` or `retry` would change, and what it may cost. Changes nothing.
+
+        Pass the plan's token to `execute_plan` within an hour.
+
+        Args:
+            action: `cancel` or `retry`.
+            job_ids: Ids of the jobs. Those that are unknown, or to which the action does not apply, are left out.
+            resubmit: As in `retry`. It has no effect on a cancel.
+
+        Raises:
+            ValueError: `action` is unknown, or there are more than 100,000 ids.
+        """
+        ids = list(islice(job_ids, bulk_operations.MAX_JOBS + 1))
+        if len(ids) > bulk_operations.MAX_JOBS:
+            raise ValueError(f"job_ids: a plan holds at most {bulk_operations.MAX_JOBS:,} jobs")
+        with translated_errors():
+            return bulk_operations.create_plan_of(self._store, BulkAction(action), ids, self._now(), resubmit=resubmit)
 
     @audited
     def execute_plan(self, action: BulkAction | str, token: str, *, may_resubmit: bool = True) -> BulkResult:

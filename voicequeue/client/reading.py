@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TypeVar
 
-from voicequeue.client import search as jobs_and_batches
+from voicequeue.client import listing, search
 from voicequeue.client.audited import audited
+from voicequeue.client.batches import BatchMethods, require_positive
 from voicequeue.client.search import Filter, Page
+from voicequeue.client.sorted_search import Sort, sorted_page
 from voicequeue.domain.api_keys import from_record
 from voicequeue.domain.balance import Balance
 from voicequeue.domain.job import Job, TimelineEntry
@@ -16,8 +18,8 @@ from voicequeue.domain.job_holds import JobHold, JobHoldReason, count_by_hold, g
 from voicequeue.domain.namespaces import ALL, named_in
 from voicequeue.domain.portions import PORTION_JOBS_MAX
 from voicequeue.domain.states import ACTIVE, State
-from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, Status
-from voicequeue.errors import BatchNotFoundError, JobNotFoundError, NotOperatorError
+from voicequeue.domain.status import ArchiveCounts, CallbackCounts, Status
+from voicequeue.errors import JobNotFoundError, NotOperatorError
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.recorded_change import Actor
 from voicequeue.storage.counters import failures_by_code
@@ -30,13 +32,7 @@ from voicequeue.storage.personas import Persona
 T = TypeVar("T")
 
 
-def require_positive(name: str, value: float) -> None:
-    """Raise ValueError, which names the parameter, unless the value is positive."""
-    if value <= 0:
-        raise ValueError(f"{name}: {value:g} must be above 0")
-
-
-class ReadMethods:
+class ReadMethods(BatchMethods):
     """Methods of `VoiceQueue` that read."""
 
     _store: JobStore
@@ -120,7 +116,9 @@ class ReadMethods:
         with translated_errors():
             return self._store.get(list(islice(job_ids, PORTION_JOBS_MAX)))
 
-    def search(self, filter: Filter, *, limit: int = 100, cursor: str | None = None) -> Page[Job]:
+    def search(
+        self, filter: Filter, *, limit: int = 100, cursor: str | None = None, sort: Sort | None = None
+    ) -> Page[Job]:
         """Return a page of the jobs that match a filter.
 
         A page may hold fewer than `limit` jobs, even none, and still have a next page: only the last one has no cursor.
@@ -129,17 +127,22 @@ class ReadMethods:
             filter: The filter; `Filter()` matches every job.
             limit: Maximum number of jobs on the page; 1 or more.
             cursor: `Page.cursor` of the previous page. None returns the first page.
+            sort: Order of the jobs: of a batch by `created`, of all others by `changed`. None: within a batch as
+                enqueued, otherwise state by state.
 
         Raises:
             BatchNotFoundError: No job is in the batch of the filter.
-            InvalidCursorError: The cursor is not one of this list and filter.
-            ValueError: `limit` is below 1.
+            InvalidCursorError: The cursor is not one of this list, filter and order.
+            InvalidJobError: These jobs cannot be sorted in this order.
+            ValueError: `limit` is below 1, or `sort` is unknown.
         """
         require_positive("limit", limit)
         if filter.batch is not None:
             self.batch(filter.batch)
         with translated_errors():
-            return jobs_and_batches.search(self._store, filter, limit=limit, cursor=cursor)
+            if sort is not None:
+                return sorted_page(self._store, filter, Sort(sort), limit=limit, cursor=cursor)
+            return search.search(self._store, filter, limit=limit, cursor=cursor)
 
     def voice_creator(self, job: Job) -> str | None:
         """Return the id of the job that creates the voice which a `waiting` job needs; None for any other job.
@@ -174,71 +177,6 @@ class ReadMethods:
             [own] = self._store.job_holds([job.id], now)
             return gate_holds(self._store.flow_control.gate(now).holds, job.stage) + own
 
-    # ── batches ────────────────────────────────────────────────────────────────────────────────
-
-    def batch(self, name: str) -> Batch:
-        """Return the counters and limits of a batch.
-
-        Args:
-            name: Name of the batch.
-
-        Raises:
-            BatchNotFoundError: No job is in this batch.
-        """
-        with translated_errors():
-            batch = self._store.batch(name)
-        if batch is None:
-            raise BatchNotFoundError(name)
-        return batch
-
-    def batches(self) -> list[Batch]:
-        """Return every batch, the newest first."""
-        with translated_errors():
-            names = iter(self._store.batches())
-            batches: list[Batch | None] = []
-            while portion := list(islice(names, PORTION_JOBS_MAX)):
-                batches += self._store.read_batches(portion)
-        return [batch for batch in batches if batch is not None]  # None: purged since its name was read
-
-    def list_batches(self, *, search: str | None = None, limit: int = 100, cursor: str | None = None) -> Page[Batch]:
-        """Return a page of the batches, the newest first.
-
-        Args:
-            search: Only batches whose names contain this text, in upper or lower case. None lists all.
-            limit: Maximum number of batches on the page; 1 or more.
-            cursor: `Page.cursor` of the previous page. None returns the first page.
-
-        Raises:
-            ValueError: `limit` is below 1.
-            InvalidCursorError: The cursor is not one of this list.
-        """
-        require_positive("limit", limit)
-        with translated_errors():
-            return jobs_and_batches.list_batches(self._store, limit=limit, cursor=cursor, text=search)
-
-    def count_batches(self, *, search: str | None = None) -> int:
-        """Return the number of batches.
-
-        Args:
-            search: Only batches whose names contain this text, in upper or lower case. None counts all.
-        """
-        with translated_errors():
-            return jobs_and_batches.count_batches(self._store, search)
-
-    def batch_names(self, prefix: str = "", *, limit: int = 100) -> list[str]:
-        """Return the names of batches that begin with a prefix, the newest first; cheaper than the batches themselves.
-
-        Args:
-            prefix: The beginning of the names.
-            limit: Maximum number of names; 1 or more.
-
-        Raises:
-            ValueError: `limit` is below 1.
-        """
-        require_positive("limit", limit)
-        with translated_errors():
-            return jobs_and_batches.batch_names(self._store, prefix, limit=limit)
-
     # ── the queue ──────────────────────────────────────────────────────────────────────────────
 
     def status(self, batch: str | None = None) -> Status:
@@ -263,12 +201,13 @@ class ReadMethods:
             pace, unsettled = store.jobs_per_minute(now), sum(states[state] for state in ACTIVE)
             counts = store.counts(batch)
             holds = store.job_holds([lane.head_id for lane in backlog], now)
-            seconds_left = unsettled * 60 / pace if pace else None
+            gate = store.flow_control.gate(now)
+            seconds_left = unsettled * 60 / pace if pace and gate.is_open else None
             if seconds_left is not None and any(it.lasts_beyond(now + seconds_left) for of in holds for it in of):
                 seconds_left = None
             return Status(
                 states=states,
-                gate=store.flow_control.gate(now),
+                gate=gate,
                 in_flight=store.count_in_flight(),
                 in_flight_limit=store.flow_control.in_flight_limit().limit,
                 credits=counts["credits"],
@@ -320,6 +259,7 @@ class ReadMethods:
         actor: str | None = None,
         action: str | None = None,
         batch: str | None = None,
+        job_id: str | None = None,
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page[AuditEntry]:
@@ -332,6 +272,7 @@ class ReadMethods:
             actor: Only changes by this actor, such as `key:shop`, or by all of a kind: `key`, `page`, `cli`, `library`.
             action: Only this action, such as `pause`.
             batch: Only changes of this batch.
+            job_id: Only changes of this job, alone or among selected ones. Other bulk changes name their filter.
             limit: Maximum number of entries; 1 or more.
             cursor: `Page.cursor` of the previous page. None returns the first page.
 
@@ -348,8 +289,9 @@ class ReadMethods:
                 action=action,
                 batch=name or None,
                 namespace=None if namespace == ALL else namespace,
+                job_id=job_id,
             )
-            return jobs_and_batches.audit_entries(self._store, entry_filter, limit=limit, cursor=cursor)
+            return search.audit_entries(self._store, entry_filter, limit=limit, cursor=cursor)
 
     # ── voices ─────────────────────────────────────────────────────────────────────────────────
 
@@ -359,6 +301,24 @@ class ReadMethods:
         The latest first; those of all namespaces one namespace after the other.
         """
         return paged(self._store.personas.list_all())
+
+    def list_personas(self, *, search: str | None = None, limit: int = 100, cursor: str | None = None) -> Page[Persona]:
+        """Return a page of the voices that were created and can be shared, the latest first in each namespace.
+
+        A page may hold fewer than `limit` voices, even none, and still have a next page.
+
+        Args:
+            search: Only voices with this text in their id, name, job id or the URL of their recording.
+            limit: Maximum number of voices on the page; 1 or more.
+            cursor: `Page.cursor` of the previous page. None returns the first page.
+
+        Raises:
+            InvalidCursorError: The cursor is not one of this list.
+            ValueError: `limit` is below 1.
+        """
+        require_positive("limit", limit)
+        with translated_errors():
+            return listing.list_personas(self._store, text=search, limit=limit, cursor=cursor)
 
     @audited
     def forget_persona(self, persona_id: str) -> bool:

@@ -96,6 +96,8 @@ class Job(Schema):
     """How the job was submitted and by which API key or app, for example `http:shop`."""
     source_row: int | None
     """Row of the job in the file that it came from, from 1."""
+    message_ids: list[str]
+    """Ids of the Celery messages that enqueued the job: the first and the latest; empty if it came another way."""
     name: str | None
     """Name of the voice to create."""
     priority: Priority
@@ -363,8 +365,8 @@ class Status(Schema):
     jobs_per_minute: float
     """Jobs succeeded per minute, over the last five minutes."""
     seconds_left: float | None
-    """Estimated seconds until all jobs have settled; null if no job succeeded recently, or a limit or a
-    pause holds the first jobs of a lane for longer."""
+    """Estimated seconds until all jobs have settled; null if no job succeeded recently, while the gate is closed, or if
+    a limit or a pause holds the first jobs of a lane for longer."""
     credits: int
     """Credits spent by these jobs."""
     balance: int | None

@@ -48,7 +48,7 @@ def main() -> int:
             lock_home(home, wait_s=configured.stop_timeout_s + STOP_MARGIN_S, print_line=out.print) as lock,
             Supervisor(print_line=out.print, inherited_fds=[lock.descriptor]) as supervisor,
         ):
-            with out.status("starting Valkey, the simulator, two workers and Flower"):
+            with out.console.status("starting Valkey, the simulator, two workers and Flower"):
                 addresses = Stack(supervisor, configured, home=home).start_all(workers=WORKERS, callbacks=False)
             last = _run(addresses, configured, batch, jobs)
     except (TimeoutError, HomeInUseError, UnsafeFileError) as error:

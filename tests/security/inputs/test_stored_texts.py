@@ -69,7 +69,7 @@ def test_every_page_and_command_shows_any_stored_text(
     job = _store_halves(store, redis, prefix)
 
     queue.on_behalf_of(HALF, address=HALF, reason=HALF).set_limits(in_flight=7)
-    for path in ("/", "/?state=failed", f"/job/{job.id}", "/batches", "/controls", "/throughput", "/audit-log"):
+    for path in ("/", "/?state=failed", f"/job/{job.id}", "/batches", "/controls", "/trends", "/audit-log"):
         assert local("GET", path, key=None).status_code == 200
     assert MENDED in local("GET", f"/job/{job.id}", key=None).text
     for arguments in (

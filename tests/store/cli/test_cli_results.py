@@ -86,7 +86,7 @@ def test_watching_follows_the_jobs_until_they_have_settled(command: Command, sto
 
 
 def test_watching_ends_after_its_timeout(command: Command, queue: VoiceQueue) -> None:
-    """With an exit code of its own, so that scripts can tell it from a failure."""
+    """With an exit code of its own, so that scripts distinguish it from a failure."""
     queue.enqueue(voice(batch="b"))
 
     ended = command("watch", "--batch", "b", "--timeout", 0.05, "--interval", 0.05)

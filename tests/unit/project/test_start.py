@@ -70,7 +70,16 @@ def test_the_help_loads_no_command(option: str) -> None:
     assert NOT_OF_THE_HELP & loaded == set()
     assert {name for name in loaded if name.startswith("voicequeue.cli.")} == {
         f"voicequeue.cli.{name}"
-        for name in ("batch_names", "completion", "errors", "help_text", "lazy_group", "namespace", "terminal")
+        for name in (
+            "batch_names",
+            "completion",
+            "errors",
+            "help_text",
+            "lazy_group",
+            "namespace",
+            "parsing",
+            "terminal",
+        )
     }
 
 

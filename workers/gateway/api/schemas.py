@@ -22,6 +22,7 @@ EXAMPLE_JOB: dict[str, Any] = {
     "batch": "spring",
     "source": "http:shop",
     "source_row": None,
+    "message_ids": [],
     "name": "Ana",
     "priority": "normal",
     "state": "queued",
@@ -56,7 +57,9 @@ EXAMPLES = {
 
 #: Description of `search`.
 SEARCH_DESCRIPTION = (
-    "Only jobs with exactly this key, name, song title, voice id or name, MusicAPI task id, or metadata value."
+    "Only jobs with this id, key, voice id, MusicAPI task id, Celery message id or metadata value, or with a name, "
+    "song title or voice name of which a word begins with it. Case is ignored. In quotation marks, it is found as a "
+    "whole value only."
 )
 
 #: The reason of a change.

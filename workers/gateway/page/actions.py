@@ -18,7 +18,7 @@ from voicequeue.domain.stage import PRICES
 from voicequeue.domain.stop_loss import BatchLimitChanges, parse_fraction
 from voicequeue.texts import parse_float
 from workers.gateway.page.base import Form, PageRenderer
-from workers.gateway.page.forms import read_fields
+from workers.gateway.page.forms import read_fields, selected, selection
 from workers.gateway.page.views import FILTERS, to_filter
 from workers.gateway.security.access import acting, may_review, reading, require_also
 
@@ -113,10 +113,18 @@ class Actions:
         """
         if "resubmit" in form:
             require_also(request, Scope.REVIEW)
+        queue, action, resubmit = reading(self._queue, request), _action(form), "resubmit" in form
         fields = {name: form.get(name, "") for name in FILTERS}
-        plan = reading(self._queue, request).plan_bulk(_action(form), to_filter(fields), resubmit="resubmit" in form)
-        filters = {name: value for name, value in fields.items() if value}
-        return self._renderer.render(request, "plan.html", {"plan": plan, "filters": filters})
+        if "selected" in form:
+            plan = queue.plan_jobs(action, selected(form), resubmit=resubmit)
+        else:
+            plan = queue.plan_bulk(action, to_filter(fields), resubmit=resubmit)
+        context = {
+            "plan": plan,
+            "filters": {name: value for name, value in fields.items() if value},
+            "selection": selection(form),
+        }
+        return self._renderer.render(request, "plan.html", context)
 
     def execute(self, request: Request, form: Form) -> Response:
         """Execute a plan. Raises InvalidJobError, PlanNotFoundError."""

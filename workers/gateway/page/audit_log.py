@@ -24,8 +24,10 @@ EXPORT_CHUNK = 500
 Text = Annotated[str, Query(max_length=200)]
 
 
-def _fields(since: Text = "", actor: Text = "", action: Text = "", batch: Text = "") -> dict[str, str]:
-    values = {"since": since, "actor": actor, "action": action, "batch": batch}
+def _fields(
+    since: Text = "", actor: Text = "", action: Text = "", batch: Text = "", job_id: Text = ""
+) -> dict[str, str]:
+    values = {"since": since, "actor": actor, "action": action, "batch": batch, "job_id": job_id}
     return {name: value.strip() for name, value in values.items()}
 
 

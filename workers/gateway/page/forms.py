@@ -76,3 +76,17 @@ def read_fields(readers: Mapping[str, Callable[[], T]]) -> dict[str, T]:
     if problems:
         raise InvalidJobError(problems)
     return values
+
+
+#: Prefix of the names of checkboxes that select rows of a list.
+_SELECT = "select-"
+
+
+def selection(form: Mapping[str, str]) -> dict[str, str]:
+    """Return the fields that select the same rows again; empty if the form selects by a filter."""
+    return {name: value for name, value in form.items() if name == "selected" or name.startswith(_SELECT)}
+
+
+def selected(form: Mapping[str, str]) -> list[str]:
+    """Return the ids of the rows that were selected."""
+    return [name.removeprefix(_SELECT) for name in form if name.startswith(_SELECT)]

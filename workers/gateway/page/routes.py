@@ -9,7 +9,19 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from workers.gateway.page import actions, audit_log, erasure, keys, spending, views
+from workers.gateway.page import (
+    actions,
+    audit_log,
+    callbacks,
+    erasure,
+    export,
+    keys,
+    processes,
+    rejected_messages,
+    spending,
+    views,
+    voices,
+)
 from workers.gateway.page.base import HERE, MAX_FORM_BYTES, Form, PageRenderer
 from workers.gateway.page.filters import safe_path
 from workers.gateway.page.forms import FormState
@@ -79,6 +91,11 @@ def router(services: PageServices) -> APIRouter:
     routes.include_router(audit_log.router(queue, renderer))
     routes.include_router(keys.router(queue, access, renderer))
     routes.include_router(spending.router(queue, renderer))
+    routes.include_router(export.router(queue, renderer))
+    routes.include_router(callbacks.router(queue, renderer))
+    routes.include_router(voices.router(queue, renderer))
+    routes.include_router(rejected_messages.router(queue, renderer))
+    routes.include_router(processes.router(services))
 
     @routes.get("/login")
     def login(request: Request, next_path: Annotated[str, Query(alias="next")] = "/", by: str = "") -> Response:

@@ -1,4 +1,4 @@
-"""The pages that only show: jobs with filters and search, one job, batches, throughput; and the stream of changes."""
+"""The pages that only show: jobs with filters and search, one job, batches, trends; and the stream of changes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import fields as fields_of
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
@@ -14,14 +14,19 @@ from starlette.concurrency import run_in_threadpool
 
 from voicequeue import (
     ArchivedFile,
+    AuditEntry,
     Clip,
     FailureCode,
     Filter,
+    Job,
+    Page,
+    Sort,
     State,
     VoiceQueue,
     VoiceQueueError,
     charges,
 )
+from voicequeue.auth.api_keys import Scope
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.transitions import can_be_cancelled
 from workers.gateway.api.events import HEARTBEAT_S, EventBroadcaster, EventStream
@@ -32,6 +37,9 @@ from workers.gateway.security.access import reading
 
 #: Changes within this many seconds are reported together.
 COALESCE_S = 1.0
+
+#: Changes by people and programs on the page of a job.
+DECISIONS_MAX = 20
 
 #: Jobs or batches per page.
 PAGE_SIZE = 50
@@ -49,35 +57,34 @@ class Views:
         self._queue = queue
         self._renderer = renderer
 
-    def jobs(self, request: Request, fields: Mapping[str, str], cursor: str | None) -> Response:
-        """Render a page of jobs. A search for the id of a job or the name of a batch redirects there."""
+    def jobs(self, request: Request, fields: Mapping[str, str], order: str, cursor: str | None) -> Response:
+        """Render a page of jobs, the newest first. A search for a job's id or a batch's name redirects there."""
         if fields["q"] and cursor is None and (path := self._exact_match(request, fields["q"])):
             return RedirectResponse(path, 303)
         filter_ = to_filter(fields)
         batch, error, page = None, "", None
+        sort = _sort(order, Sort.of(filter_))
         try:
-            page = reading(self._queue, request).search(filter_, limit=PAGE_SIZE, cursor=cursor)
+            page = reading(self._queue, request).search(filter_, limit=PAGE_SIZE, cursor=cursor, sort=sort)
             batch = reading(self._queue, request).batch(filter_.batch) if filter_.batch else None
         except VoiceQueueError as raised:
             error = str(raised)
-        # States are read one after the other: a job that changes state meanwhile is read twice, newer the second time.
-        jobs = list({job.id: job for job in page.items}.values()) if page else []
         filters = {name: value for name, value in fields.items() if value}
         context = {
-            "jobs": jobs,
+            "jobs": page.items if page else (),
             "batch": batch,
             "fields": fields,
             "filters": filters,
             "codes": list(FailureCode),
             "error": error,
-            "next_page": page and page.cursor and path_in(request, "", {**filters, "cursor": page.cursor}),
+            **_list_links(request, filters, sort, cursor, page),
         }
         return self._renderer.render(request, "jobs.html", context)
 
     def batch(self, request: Request, batch: str) -> Response:
         """Render the page of a batch. Raises BatchNotFoundError."""
         reading(self._queue, request).batch(batch)
-        return self.jobs(request, {**dict.fromkeys(FILTERS, ""), "batch": batch}, None)
+        return self.jobs(request, {**dict.fromkeys(FILTERS, ""), "batch": batch}, "", None)
 
     def _exact_match(self, request: Request, text: str) -> str | None:
         try:
@@ -103,20 +110,48 @@ class Views:
             "callback": queue.callback(job.callback_id) if job.callback_id else None,
             "is_cancellable": can_be_cancelled(job),
             "more_fields": more_fields,
+            "decisions": self._decisions(request, job),
         }
         return self._renderer.render(request, "job.html", context, clips=job.clips)
 
-    def batches(self, request: Request, cursor: str | None) -> Response:
-        """Render a page of batches, newest first. Raises InvalidCursorError."""
-        page = reading(self._queue, request).list_batches(limit=PAGE_SIZE, cursor=cursor)
-        next_page = page.cursor and path_in(request, "", {"cursor": page.cursor})
-        return self._renderer.render(request, "batches.html", {"page": page, "next_page": next_page})
+    def _decisions(self, request: Request, job: Job) -> Page[AuditEntry] | None:
+        """Return the latest changes of a job by people and programs; None for users who may not read the audit log."""
+        if not request.state.user.has_scope(Scope.OPERATE):
+            return None
+        return reading(self._queue, request).audit_log(since=job.created_at, job_id=job.id, limit=DECISIONS_MAX)
 
-    def throughput(self, request: Request, over: str) -> Response:
+    def batches(self, request: Request, order: str, cursor: str | None) -> Response:
+        """Render a page of batches, the newest first. Raises InvalidCursorError."""
+        sort = _sort(order, Sort.of_batches())
+        page = reading(self._queue, request).list_batches(limit=PAGE_SIZE, cursor=cursor, sort=sort)
+        links = _list_links(request, {}, sort, cursor, page)
+        return self._renderer.render(request, "batches.html", {"batches": page.items, **links})
+
+    def trends(self, request: Request, over: str) -> Response:
         """Render charts of finished jobs and of their durations."""
         span = PERIODS.get(over, PERIODS["hour"])
         chart = draw(reading(self._queue, request).throughput(span_s=span.seconds, buckets=span.buckets))
-        return self._renderer.render(request, "throughput.html", {"chart": chart, "span": span, "spans": PERIODS})
+        return self._renderer.render(request, "trends.html", {"chart": chart, "span": span, "spans": PERIODS})
+
+
+def _sort(order: str, orders: tuple[Sort, Sort]) -> Sort:
+    """Return the order in the URL if the list has it, otherwise the newest first."""
+    return next((sort for sort in orders if sort == order), orders[0])
+
+
+def _list_links(
+    request: Request, filters: Mapping[str, str], sort: Sort, cursor: str | None, page: Page[Any] | None
+) -> dict[str, Any]:
+    """Return the order of a list, and the links to the opposite order and to the next page."""
+    reverse = Sort(sort.lstrip("-") if sort.is_descending else f"-{sort}")
+    next_cursor = page.cursor if page else None
+    return {
+        "is_first_page": cursor is None,
+        "sort": sort.value,
+        "kept_sort": {} if sort.is_descending else {"sort": sort.value},
+        "sort_path": path_in(request, "", {**filters, "sort": reverse.value}),
+        "next_page": next_cursor and path_in(request, "", {**filters, "sort": sort.value, "cursor": next_cursor}),
+    }
 
 
 #: Fields of a song that the page of its job shows by themselves.
@@ -172,7 +207,13 @@ def router(views: Views, renderer: PageRenderer, broadcaster: EventBroadcaster) 
 
     @routes.get("/")
     async def jobs(
-        request: Request, state: str = "", batch: str = "", code: str = "", q: str = "", cursor: Cursor = None
+        request: Request,
+        state: str = "",
+        batch: str = "",
+        code: str = "",
+        q: str = "",
+        sort: str = "",
+        cursor: Cursor = None,
     ) -> Response:
         fields = {
             "state": state if state in set(State) else "",
@@ -180,7 +221,7 @@ def router(views: Views, renderer: PageRenderer, broadcaster: EventBroadcaster) 
             "code": code if code in set(FailureCode) else "",
             "q": q.strip()[:500],
         }
-        return await run_in_threadpool(views.jobs, request, fields, cursor)
+        return await run_in_threadpool(views.jobs, request, fields, sort, cursor)
 
     @routes.get("/live", response_class=EventStream)
     async def live(request: Request) -> EventStream:
@@ -191,11 +232,11 @@ def router(views: Views, renderer: PageRenderer, broadcaster: EventBroadcaster) 
         return views.job(request, job_id)
 
     @routes.get("/batches")
-    def batches(request: Request, cursor: Cursor = None) -> Response:
-        return views.batches(request, cursor)
+    def batches(request: Request, sort: str = "", cursor: Cursor = None) -> Response:
+        return views.batches(request, sort, cursor)
 
-    @routes.get("/throughput")
-    def throughput(request: Request, over: str = "hour") -> Response:
-        return views.throughput(request, over)
+    @routes.get("/trends")
+    def trends(request: Request, over: str = "hour") -> Response:
+        return views.trends(request, over)
 
     return routes

@@ -18,7 +18,8 @@
 -- Jobs
 --   job:<id>       hash    the record: spec, state, stage, version, rank, created, updated, batch, next_stage,
 --                          source (which interface and caller enqueued it: voicequeue/domain/source.py),
---                          source_row (its row in the caller's file);
+--                          source_row (its row in the caller's file), message_ids (JSON: ids of the Celery messages
+--                          that it came from);
 --                          later attempt, holder (token of the claim), submitted_at (see IDLE_S), not_ready_at (when it
 --                          was last not ready; 0 = unknown), model, credits,
 --                          requeued_at (when it went back to the backlog), refused (JSON, while upstream refuses its
