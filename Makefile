@@ -6,7 +6,8 @@ LOCAL := .venv/.ready-local
 READY := .venv/.ready
 # Tests wait more than they compute, so run two processes more than there are processors.
 AT_ONCE ?= $(shell expr 2 + $$($(PYTHON) -c 'import os; print(os.cpu_count())'))
-NODE := tests/node/node_modules/.package-lock.json
+CLIENT := clients/typescript
+NODE := .venv/.node
 BROWSER := .venv/.browser
 PROMTOOL := .venv/.promtool
 
@@ -14,7 +15,7 @@ PROMTOOL := .venv/.promtool
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up secrets test endurance test-all docs screenshots torture rolling release-fixture check bench dist version lock clean
+.PHONY: help setup demo up secrets test endurance test-all docs clients screenshots torture rolling release-fixture check bench dist version lock clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,8 +38,8 @@ $(READY): requirements.lock pyproject.toml voicequeue/version.py
 	@touch $(LOCAL) $@  # it includes what the local stack needs
 
 # For some tests, with Node from a wheel. Without access to npm's registry these tests fail with that reason.
-$(NODE): tests/node/package-lock.json | $(READY)
-	@-$(BIN)/python -m tests.node
+$(NODE): tests/node/package-lock.json $(CLIENT)/package-lock.json | $(READY)
+	@-$(BIN)/python -m tests.node && touch $@
 
 # For the tests of the alert rules: Debian's package, unless it is installed.
 $(PROMTOOL): | $(READY)
@@ -73,6 +74,9 @@ docs: $(READY)  ## Build the documentation site in build/docs; fails on a broken
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
 	@echo "build/docs/index.html; serve it for the search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/docs"
 
+clients: $(READY) $(NODE)  ## Generate the types of the TypeScript client from the HTTP API
+	@$(BIN)/python -m tests.tools.clients
+
 screenshots: $(READY) $(BROWSER)  ## Retake the screenshots in docs/images
 	@$(BIN)/python -m tests.tools.screenshots
 
@@ -105,10 +109,10 @@ version: $(READY)  ## Print the version of this checkout, for VERSION_OF_BUILD o
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-header
 
 lock:  ## Pin the dependencies (requires uv)
-	$(PIN) --upgrade --extra local --extra worker --extra excel --extra s3 --extra otel --extra docs --extra dev -o requirements.lock pyproject.toml
+	$(PIN) --upgrade --extra local --extra worker --extra excel --extra s3 --extra otel --extra docs --extra checkout -o requirements.lock pyproject.toml
 	$(PIN) --extra local --extra worker --extra excel --constraint requirements.lock -o requirements-local.lock pyproject.toml
 	$(PIN) --extra worker --extra otel --constraint requirements.lock -o requirements-worker.lock pyproject.toml
 	echo hatchling | $(PIN) --constraint requirements.lock -o requirements-build.lock -
 
 clean:  ## Remove everything that make created
-	rm -rf .venv .voicequeue tests/node/node_modules build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .voicequeue tests/node/node_modules $(CLIENT)/node_modules $(CLIENT)/dist build dist .mypy_cache .ruff_cache .pytest_cache

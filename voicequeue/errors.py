@@ -11,6 +11,7 @@
      ├── ApiKeyNotFoundError    (also a LookupError)  no API key has this name, or it is revoked
      ├── PlanNotFoundError      (also a LookupError)  the token of the bulk plan is unknown or expired
      ├── InvalidCursorError     (also a ValueError)   the cursor is not one of this list
+     ├── WaitTimeoutError       (also a TimeoutError) the job or the batch did not settle in time
      ├── InvalidStateError                            the state of the job does not allow the action
      ├── NotOperatorError                             the action concerns the whole queue, the client has one namespace
      └── StoreUnavailableError                        Redis does not answer, or refuses the command
@@ -31,30 +32,30 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from voicequeue.texts import find_unencodable, owner_text, replace_unencodable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from pydantic import ValidationError
-
+    from collections.abc import Callable, Sequence
 
 T = TypeVar("T")
 R = TypeVar("R")
 Raised = TypeVar("Raised", bound=BaseException)
-
-_FIELD_PREFIX = re.compile(r"([a-z][a-z0-9_]*): ")
 
 #: Problems of one job that are listed; the others are counted.
 PROBLEMS_MAX = 100
 #: Characters of a field name in a message.
 FIELD_MAX = 60
 #: Names of our fields. All other names are the caller's, and untrusted.
-FIELDS = frozenset(
+SONG_FIELDS = frozenset(
     (
-        *("job", "id", "audio_url", "persona_id", "song", "songs", "voice", "reuse", "audio_sha256", "name", "batch"),
-        *("priority", "key", "callback_url", "metadata", "max_credits", "start_within_s", "source_row"),
         *("mv", "custom_mode", "title", "prompt", "description", "tags", "negative_tags", "make_instrumental"),
         *("auto_lyrics", "vocal_gender", "style_weight", "weirdness_constraint", "audio_weight"),
     )
 )
+JOB_FIELDS = frozenset(
+    (
+        *("audio_url", "persona_id", "song", "songs", "voice", "reuse", "audio_sha256", "name", "batch"),
+        *("priority", "key", "callback_url", "metadata", "max_credits", "start_within_s", "source_row"),
+    )
+)
+FIELDS = frozenset({"job", "id"}) | JOB_FIELDS | SONG_FIELDS
 _IS_INDEX = re.compile("[0-9]{1,3}")
 #: Characters of an error in logs.
 REDACTED_MAX = 500
@@ -136,20 +137,6 @@ class InvalidJobError(VoiceQueueError, ValueError):
         # Unknown fields are not named, so that many of them give the same text.
         return "; ".join(dict.fromkeys(problem.redacted() for problem in self.problems))
 
-    @classmethod
-    def from_pydantic(cls, error: ValidationError, job: Any = None) -> InvalidJobError:
-        """Return the error with pydantic's problems, without the values; only the first if there are very many.
-
-        `job` is the input, in which texts with half a character are located.
-        """
-        broken = unencodable_fields(job)
-        details = error.errors(include_url=False, include_context=False, include_input=False)
-        others = [detail for detail in details if not (broken and detail["type"] == "string_unicode")]
-        problems = [*broken, *(_problem(detail["loc"], _message(detail)) for detail in others[:PROBLEMS_MAX])]
-        if (more := len(others) - PROBLEMS_MAX) > 0:
-            problems.append(Problem("", f"{more:,} more fields are wrong"))
-        return cls(problems)
-
 
 def without_traceback(error: Raised) -> Raised:
     """Return a caught error without its traceback, cause and context, which keep the input in memory."""
@@ -172,22 +159,6 @@ def check_field(field: str, check: Callable[[T], R], value: T) -> R:
         return check(value)
     except ValueError as error:
         raise InvalidJobError([Problem(field, str(error))]) from None
-
-
-def _message(detail: Mapping[str, Any]) -> str:
-    if detail["type"] == "extra_forbidden":
-        return "is not known here"
-    if detail["type"] == "tuple_type":
-        return "must be a list"
-    return str(detail["msg"]).removeprefix("Value error, ")
-
-
-def _problem(location: tuple[int | str, ...], message: str) -> Problem:
-    """Return a problem. The message of a check of the whole job may begin with the field that it concerns."""
-    field = ".".join(map(str, location))
-    if not field and (match := _FIELD_PREFIX.match(message)):
-        field, message = match[1], message.removeprefix(match[0])
-    return Problem(field, message)
 
 
 class InvalidAudioError(VoiceQueueError, ValueError):
@@ -345,6 +316,10 @@ class InvalidCursorError(VoiceQueueError, ValueError):
 
     def __str__(self) -> str:
         return "is not a cursor of this list"
+
+
+class WaitTimeoutError(VoiceQueueError, TimeoutError):
+    """The job or the batch did not settle in time. It goes on; the wait can be repeated."""
 
 
 class InvalidStateError(VoiceQueueError):

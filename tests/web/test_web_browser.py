@@ -63,7 +63,7 @@ def everything(store: JobStore) -> dict[str, str]:
 
 def rows(page: Page) -> list[str]:
     """Return the ids of the listed jobs."""
-    return page.locator("tbody tr td:first-child a").all_inner_texts()
+    return page.locator("tbody a.row code").all_inner_texts()
 
 
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────

@@ -200,10 +200,10 @@ def all_of(gateway: Gateway, query: str) -> list[str]:
     cursor = ""
     while True:
         page = gateway.get(f"/v1/jobs?{query}{cursor}")
-        job_ids += [job["id"] for job in page["jobs"]]
-        if page["next"] is None:
+        job_ids += [job["id"] for job in page["data"]]
+        if page["next_cursor"] is None:
             return job_ids
-        cursor = f"&cursor={page['next']}"
+        cursor = f"&cursor={page['next_cursor']}"
 
 
 def test_pages_list_every_job_once_and_in_order(gateway: Gateway, queue: VoiceQueue) -> None:
@@ -231,13 +231,13 @@ def test_the_next_page_is_right_after_the_last_job_has_left(gateway: Gateway, qu
     """No job is skipped or listed twice."""
     queue.enqueue_many(numbered_voices(6, batch="b"))
     first = gateway.get("/v1/jobs?state=queued&limit=3")
-    first_ids = [job["id"] for job in first["jobs"]]
+    first_ids = [job["id"] for job in first["data"]]
     queue.cancel(first_ids[-1])
     queue.cancel(first_ids[0])
 
-    second = gateway.get(f"/v1/jobs?state=queued&limit=3&cursor={first['next']}")
+    second = gateway.get(f"/v1/jobs?state=queued&limit=3&cursor={first['next_cursor']}")
 
-    assert first_ids + [job["id"] for job in second["jobs"]] == [job.id for job in queue.jobs(batch="b")]
+    assert first_ids + [job["id"] for job in second["data"]] == [job.id for job in queue.jobs(batch="b")]
 
 
 @pytest.fixture
@@ -309,7 +309,7 @@ def test_jobs_are_searched_by_their_names_and_values(gateway: Gateway, store: Jo
 
     page = gateway.get("/v1/jobs", params={"search": {**texts, **results}[of]})
 
-    assert [match["id"] for match in page["jobs"]] == [job.id]
+    assert [match["id"] for match in page["data"]] == [job.id]
 
 
 def test_an_unknown_batch_is_a_404(gateway: Gateway) -> None:
@@ -327,8 +327,8 @@ def test_a_page_reads_a_limited_number_of_jobs(
 
     first = gateway.get("/v1/jobs?metadata.rare=yes")
 
-    assert first["jobs"] == []
-    assert first["next"] is not None
+    assert first["data"] == []
+    assert first["next_cursor"] is not None
     assert all_of(gateway, "metadata.rare=yes") == [rare.id]
 
 
@@ -340,7 +340,7 @@ def test_unknown_paths_and_methods_are_problems(gateway: Gateway) -> None:
     problem(gateway("GET", "/nowhere"), 404, "not_found")
     answer = gateway("DELETE", "/v1/jobs")
     problem(answer, 405, "method_not_allowed")
-    assert answer.headers["Allow"] == "GET, POST"
+    assert answer.headers["Allow"] == "GET, HEAD, OPTIONS, POST"
 
 
 def test_an_outage_of_redis_is_a_503_with_retry_after(build_gateway: Build) -> None:

@@ -26,7 +26,7 @@ from voicequeue.cli.terminal import (
     refuse,
 )
 from voicequeue.client.queue import VoiceQueue
-from voicequeue.client.results import EnqueueResult
+from voicequeue.client.results import EnqueuedJob
 from voicequeue.domain.job import Job
 from voicequeue.domain.namespaces import DEFAULT
 from voicequeue.domain.song import Song
@@ -94,9 +94,9 @@ def enqueue(
             _preview(queue, spec, as_json=as_json)
             return
         budget = None if as_json else Budget.of(queue, batch or "")  # before the job counts
-        result = queue.enqueue_detailed(spec)
-        job = _wait(queue, result, timeout, as_json=as_json) if wait else result.job
-        _print(job, result, spec, budget)
+        enqueued = queue.enqueue(spec)
+        job = _wait(queue, enqueued, timeout, as_json=as_json) if wait else enqueued
+        _print(queue, job, enqueued, budget)
     raise typer.Exit(int(wait and job.state is not State.SUCCEEDED))
 
 
@@ -116,28 +116,28 @@ def _preview(queue: VoiceQueue, spec: VoiceJob, *, as_json: bool) -> None:
         out.print("dry run, nothing was enqueued: the job exists, and costs nothing more")
 
 
-def _wait(queue: VoiceQueue, result: EnqueueResult, timeout_s: float | None, *, as_json: bool) -> Job:
+def _wait(queue: VoiceQueue, enqueued: EnqueuedJob, timeout_s: float | None, *, as_json: bool) -> Job:
     """Return the job when it has settled. Prints it as it is, and raises TimeoutError, when the time is over."""
-    print_note(f"job {result.job.id} is in the queue; waiting until it has settled (Ctrl-C leaves it there)")
+    print_note(f"job {enqueued.id} is in the queue; waiting until it has settled (Ctrl-C leaves it there)")
     try:
-        return queue.wait(result.job.id, timeout=timeout_s)
+        return queue.wait(enqueued.id, timeout=timeout_s)
     except TimeoutError:
-        print_job(queue.get(result.job.id), as_json=as_json)
+        print_job(queue.get(enqueued.id), as_json=as_json)
         raise
 
 
-def _print(job: Job, result: EnqueueResult, spec: VoiceJob, budget: Budget | None) -> None:
+def _print(queue: VoiceQueue, job: Job, enqueued: EnqueuedJob, budget: Budget | None) -> None:
     """Print a job that was enqueued, and what it costs; without `budget`, as JSON."""
     if budget is None:
-        added = {"is_new": result.is_new, "estimated_credits": result.credits, "position": result.position}
-        print_json({**job.as_dict(), **added, "further_job_ids": list(result.further_job_ids)})
+        added = {"is_new": enqueued.is_new, "estimated_credits": enqueued.price, "position": queue.position(job)}
+        print_json({**job.as_dict(), **added, "further_job_ids": list(enqueued.further_job_ids)})
         return
     print_job(job, as_json=False)
-    if not result.is_new:
+    if not enqueued.is_new:
         out.print(f"  {'cost':<10} nothing more: this job existed")
     else:
-        cost = describe_cost(spec, result.credits)
-        out.print(f"  {'cost':<10} up to {cost}; {budget.explanation(result.credits)}")
+        cost = describe_cost(enqueued.spec, enqueued.price)
+        out.print(f"  {'cost':<10} up to {cost}; {budget.explanation(enqueued.price)}")
 
 
 def _json_value(field: str, text: str | None) -> Any:

@@ -9,6 +9,7 @@ import typer
 
 from voicequeue.cli.listing import All, Limit, Listing, limit_of
 from voicequeue.cli.parsing import parse_pairs, parse_time
+from voicequeue.cli.rejects import print_rejected
 from voicequeue.cli.tables import Column, print_table
 from voicequeue.cli.terminal import (
     COLOURS,
@@ -99,8 +100,18 @@ def jobs(
         else:
             print_table(_COLUMNS, map(_row, listing))
             if not listing.count:
-                out.print("no jobs" if job_filter == Filter() else "no job matches")
+                _print_none(queue, job_filter)
         listing.note_rest("job", lambda: _total(queue, job_filter))
+
+
+def _print_none(queue: VoiceQueue, job_filter: Filter) -> None:
+    """Print that no job was listed. A text may be the id of a message that was rejected."""
+    rejected = queue.rejected_messages(message_id=job_filter.text) if job_filter.text else []
+    if not rejected:
+        out.print("no jobs" if job_filter == Filter() else "no job matches")
+    for message in rejected:
+        out.print("no job; this message was rejected:")
+        print_rejected(message)
 
 
 def _matching(queue: VoiceQueue, job_filter: Filter, page_size: int) -> Iterator[Job]:
@@ -177,6 +188,7 @@ def print_job(job: Job, *, as_json: bool) -> None:
         "batch": job.spec.batch,
         "source": job.source,
         "row": job.source_row,
+        "message": " ".join(job.message_ids) or None,
         "recording": job.spec.audio_url,
         "voice": f"{job.persona_id} {job.voice_name or ''}".strip() if job.persona_id else None,
         "failure": f"{job.failure.code} ({job.failure.stage}): {job.failure.message}" if job.failure else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import inf
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -22,7 +22,7 @@ from voicequeue.cli.terminal import (
     print_json,
     refuse,
 )
-from voicequeue.domain.gate import SUBMIT_RATE_MIN, Limits
+from voicequeue.domain.gate import SUBMIT_RATE_MIN
 from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.spec import qualified_batch_name
 from voicequeue.domain.status import Batch
@@ -76,7 +76,7 @@ def limits(
         current = jobs.set_limits(**changes) if changes else jobs.limits()
         slots = jobs.status().in_flight_limit
     if as_json:
-        print_json({**_limits_json(current), "in_flight_now": slots})
+        print_json({**current.as_dict(), "in_flight_now": slots})
         return
     rate = f"{current.submit_rate:g} orders per minute" if current.submit_rate else "unlimited"
     out.print(f"in flight     {slots:,} now, at most {current.in_flight:,}\nsubmit rate   {rate}")
@@ -129,10 +129,6 @@ def batch_limits(batch: Batch) -> str:
         ),
     }
     return ", ".join(text for text, applies in limits.items() if applies)
-
-
-def _limits_json(limits: Limits) -> dict[str, Any]:
-    return {"in_flight": limits.in_flight, "submit_rate": limits.submit_rate, "min_balance": limits.min_balance}
 
 
 def credits(as_json: AsJson = False) -> None:

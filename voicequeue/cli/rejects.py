@@ -52,10 +52,15 @@ def rejects(
 
 def _print(messages: Iterable[RejectedMessage]) -> None:
     for message in messages:
-        ids = f"{escape_untrusted(message.task or 'no task')}  {escape_untrusted(message.message_id or 'no id')}"
-        out.print(f"[bold]{format_time(message.rejected_at)}[/]  {ids}")
-        out.print(f"  [red]{escape_untrusted(message.reason)}[/]")
-        out.print(f"  {escape_untrusted(_cut(terminal_safe_json(message.job)))}")
+        print_rejected(message)
+
+
+def print_rejected(message: RejectedMessage) -> None:
+    """Print a rejected message: its ids, the reason, and the beginning of its job."""
+    ids = f"{escape_untrusted(message.task or 'no task')}  {escape_untrusted(message.message_id or 'no id')}"
+    out.print(f"[bold]{format_time(message.rejected_at)}[/]  {ids}")
+    out.print(f"  [red]{escape_untrusted(message.reason)}[/]")
+    out.print(f"  {escape_untrusted(_cut(terminal_safe_json(message.job)))}")
 
 
 def _cut(text: str) -> str:

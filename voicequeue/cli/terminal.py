@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from voicequeue.auth.secret_files import read_secret
 from voicequeue.cli.batch_names import complete_batches
 from voicequeue.cli.namespace import namespace_or
 from voicequeue.cli.parsing import parse_duration, parse_percentage, parse_time, parse_wait
@@ -158,17 +157,11 @@ def open_queue(*, namespace: str = ALL, reuse: bool | None = None, reason: str =
     """
     # Imported here, because the help of a command needs no connection.
     from voicequeue.client.queue import VoiceQueue, with_source  # noqa: PLC0415
-    from voicequeue.storage.connection.client import DEFAULT_URL  # noqa: PLC0415
-    from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX  # noqa: PLC0415
 
-    url = read_secret(os.environ, "REDIS_URL") or DEFAULT_URL
-    prefix = os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX
     wait_s = os.environ.get("VOICEQUEUE_WAIT_FOR_REDIS_S") or "0"
     reuse = _boolean("VOICEQUEUE_REUSE_VOICES") if reuse is None else reuse
     try:
         connected = VoiceQueue(
-            url,
-            prefix=prefix,
             wait_for_redis_s=_number(wait_s),
             reuse=reuse,
             namespace=namespace_or(namespace),

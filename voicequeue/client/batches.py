@@ -25,17 +25,21 @@ class BatchMethods:
 
     _store: JobStore
 
-    def batch(self, name: str) -> Batch:
+    def batch(self, name: str, *, or_empty: bool = False) -> Batch:
         """Return the counters and limits of a batch.
 
         Args:
             name: Name of the batch.
+            or_empty: True returns also a batch without jobs, with the limits that were set for it.
 
         Raises:
             BatchNotFoundError: No job is in this batch.
+            ValueError: The name is invalid (with `or_empty`).
         """
         with translated_errors():
-            batch = self._store.batch(name)
+            if or_empty:
+                self._store.checked_batch(name)
+            batch = self._store.batch(name, or_empty=or_empty)
         if batch is None:
             raise BatchNotFoundError(name)
         return batch

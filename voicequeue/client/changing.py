@@ -12,7 +12,7 @@ from voicequeue.client.bulk_operations import BulkAction, BulkPlan, BulkResult
 from voicequeue.client.correcting import correct_recording
 from voicequeue.client.orders import record_charged_order
 from voicequeue.client.reading import ReadMethods
-from voicequeue.client.search import Filter
+from voicequeue.client.search import Filter, Page
 from voicequeue.domain import transitions
 from voicequeue.domain.balance import Balance
 from voicequeue.domain.charge_review import ChargeReview, review_charge
@@ -176,6 +176,28 @@ class ChangeMethods(ReadMethods):
             if (review := review_charge(job, self.timeline(job.id), balances)) is not None:
                 yield review
 
+    def list_charge_reviews(
+        self, *, batch: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> Page[ChargeReview]:
+        """Return a page of the jobs whose order may or may not have been charged, the latest first.
+
+        A page may have fewer than `limit` jobs, even none, and still have a next page.
+
+        Args:
+            batch: Only jobs of this batch.
+            limit: Maximum number of jobs on the page; 1 or more.
+            cursor: `Page.cursor` of the previous page. None returns the first page.
+
+        Raises:
+            BatchNotFoundError: No job is in this batch.
+            InvalidCursorError: The cursor is not one of this list.
+            ValueError: `limit` is below 1.
+        """
+        page = self.search(Filter(State.UNSURE, batch=batch), limit=limit, cursor=cursor)
+        balances = self._balances()
+        reviews = (review_charge(job, self.timeline(job.id), balances) for job in page.items)
+        return Page(tuple(review for review in reviews if review is not None), page.cursor)
+
     def charge_review(self, job_id: str) -> ChargeReview:
         """Return the evidence on whether the order of an `unsure` job was charged.
 
@@ -196,7 +218,7 @@ class ChangeMethods(ReadMethods):
         return self.balance_history() if self._store.scope.is_all else []
 
     @audited
-    def confirm_charged(self, job_id: str, task_id: str) -> Job:
+    def confirm_charged(self, job_id: str, task_id: str, *, attempt: int | None = None) -> Job:
         """Confirm that an order was charged, by the id of its upstream task, and return the job.
 
         The order is the one that is `unsure`, or the last one whose reply was lost. Its charge is counted, and the job
@@ -205,6 +227,7 @@ class ChangeMethods(ReadMethods):
         Args:
             job_id: Id of the job.
             task_id: Id of the upstream task of the order.
+            attempt: Number of the order (`ChargeReview.attempt`), to confirm no other one. None: as above.
 
         Raises:
             JobNotFoundError: No job has this id.
@@ -212,37 +235,40 @@ class ChangeMethods(ReadMethods):
             InvalidStateError: The job has no such order, or has this task already.
         """
         job, now = self.get(job_id), self._now()
-        order = transitions.lost_order(job, task_id)
+        order = transitions.lost_order(job, task_id, attempt)
         amend(namespace=job.namespace, batch=job.spec.batch, credits=PRICES[order.stage])
         with translated_errors():
             record_charged_order(self._store, order, now, reason="charge confirmed by task id")
         return self.get(job_id)
 
     @audited
-    def resubmit(self, job_id: str) -> Job:
+    def resubmit(self, job_id: str, *, attempt: int | None = None) -> Job:
         """Submit the order of an `unsure` job again, and return the job. The stage may be charged a second time.
 
         Args:
             job_id: Id of the job.
+            attempt: Number of the order that was reviewed (`ChargeReview.attempt`), to submit no other one again. None:
+                the one that is unsure.
 
         Raises:
             JobNotFoundError: No job has this id.
-            InvalidStateError: The job is not `unsure`, or is to be cancelled.
+            InvalidStateError: The job is not `unsure`, or is to be cancelled, or another order of it is unsure.
         """
-        return self._change(job_id, transitions.resubmit, cost=lambda job: PRICES[job.stage])
+        return self._change(job_id, partial(transitions.resubmit, attempt=attempt), cost=lambda job: PRICES[job.stage])
 
     @audited
-    def abandon(self, job_id: str) -> Job:
+    def abandon(self, job_id: str, *, attempt: int | None = None) -> Job:
         """Give up an `unsure` job, and return it. It fails with the code `abandoned`.
 
         Args:
             job_id: Id of the job.
+            attempt: Number of the order that was reviewed, as in `resubmit`.
 
         Raises:
             JobNotFoundError: No job has this id.
-            InvalidStateError: The job is not `unsure`.
+            InvalidStateError: The job is not `unsure`, or another order of it is.
         """
-        return self._change(job_id, transitions.abandon)
+        return self._change(job_id, partial(transitions.abandon, attempt=attempt))
 
     def _change(
         self, job_id: str, decide: Callable[[Job, float], Transition], *, cost: Callable[[Job], int] | None = None

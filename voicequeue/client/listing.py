@@ -1,11 +1,12 @@
-"""Paginated lists of callbacks and voices. A cursor marks where the next page starts."""
+"""Paginated lists of callbacks, voices and rejected messages. A cursor marks where the next page starts."""
 
 from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterator
-from itertools import chain
+from hashlib import blake2b
+from itertools import chain, dropwhile
 from math import isnan
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from voicequeue.errors import InvalidCursorError
 from voicequeue.storage.callbacks import Callback
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.personas import Persona
+from voicequeue.storage.rejected_messages import RejectedMessage
 
 T = TypeVar("T")
 
@@ -61,6 +63,24 @@ def _of_namespace(
     return (((namespace, *at), persona) for at, persona in store.personas.listed(namespace, after))
 
 
+def list_rejected_messages(store: JobStore, *, limit: int, cursor: str | None) -> Page[RejectedMessage]:
+    """Return a page of rejected messages, newest first. Raises InvalidCursorError."""
+    start = _decode(cursor, ["rejected_messages"])
+    messages = store.rejected_messages.newest_first()
+    if start is not None:
+        _, mark, last_at = start
+        messages = dropwhile(lambda it: it.rejected_at >= last_at and _mark(it) != mark, messages)
+        messages = dropwhile(lambda it: _mark(it) == mark, messages)
+    entries = ((("rejected_messages", _mark(it), it.rejected_at), it) for it in messages)
+    return _page(entries, lambda _: True, limit)
+
+
+def _mark(message: RejectedMessage) -> str:
+    """Return the name of a message in a cursor: its own id may be any text."""
+    identity = (message.rejected_at, message.namespace, message.message_id, message.reason)
+    return blake2b(repr(identity).encode(), digest_size=10).hexdigest()
+
+
 def _mentions(text: str | None, *values: str | None) -> bool:
     return not text or any(text.lower() in (value or "").lower() for value in values)
 
@@ -88,9 +108,10 @@ def _decode(cursor: str | None, indexes: list[str]) -> Position | None:
     if cursor is None:
         return None
     try:
-        index, member, score = json.loads(urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
+        text = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
+        index, member, score = json.loads(text, parse_int=float)
     except (ValueError, TypeError, RecursionError):
         raise InvalidCursorError from None
-    if not (isinstance(member, str) and isinstance(score, float | int) and not isnan(score) and index in indexes):
+    if not (isinstance(member, str) and isinstance(score, float) and not isnan(score) and index in indexes):
         raise InvalidCursorError
-    return index, member, float(score)
+    return index, member, score

@@ -155,6 +155,16 @@ class ReadMethods(BatchMethods):
         with translated_errors():
             return self._store.personas.creator_of(job.shared_voice)
 
+    def position(self, job: Job) -> int | None:
+        """Return the position of a job among the queued jobs of the namespace, from 1; None if it is not queued now.
+
+        Args:
+            job: The job, as `enqueue` or `get` returned it.
+        """
+        with translated_errors():
+            ahead = self._store.indexes.position_in_backlog(job.id, job.spec.priority, job.qualified_batch)
+        return None if ahead is None else ahead + 1
+
     def job_holds(self, job_id: str) -> list[JobHold]:
         """Return why a queued or waiting job is not submitted now, as admission decides it at this moment.
 

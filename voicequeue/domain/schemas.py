@@ -173,6 +173,8 @@ class Event(Schema):
 class ChargeReview(Job):
     """An unsure job and the evidence whether it was charged."""
 
+    attempt: int
+    """Number of the order, from 1; a decision names it."""
     reason: str
     """What happened."""
     upstream_response: str | None

@@ -246,9 +246,12 @@ class JobQueries:
             entries = [(since, name) for page in pipe.execute() for name, since in page]
         return [name for _, name in sorted(entries, reverse=True)]
 
-    def batch(self, name: str) -> Batch | None:
-        """Return a batch; None if it has no jobs (left)."""
+    def batch(self, name: str, *, or_empty: bool = False) -> Batch | None:
+        """Return a batch; None if it has no jobs (left). With `or_empty` its name must be valid."""
         [batch] = self.read_batches([name])
+        if batch is None and or_empty:
+            record = cast(dict[str, str], self._redis.hgetall(self._batch_key(name)))
+            return serialization.parse_batch(self.scope.qualify(name), record)
         return batch
 
     def read_batches(self, names: Sequence[str]) -> list[Batch | None]:

@@ -11,6 +11,7 @@ from typing import Literal, NotRequired
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.routing import iter_route_contexts
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -37,6 +38,7 @@ from voicequeue import (
     StoreUnavailableError,
     VoiceQueueError,
 )
+from voicequeue.domain.invalid_input import describe_problem, invalid_job
 from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.schemas import Schema, Timestamp
 from voicequeue.ingest.row import UnreadableFileError
@@ -140,7 +142,7 @@ class ProblemError(HTTPException):
 
 def from_validation_error(error: ValidationError) -> InvalidJobError:
     """Return pydantic's error as one of the queue."""
-    return InvalidJobError.from_pydantic(error)
+    return invalid_job(error)
 
 
 def from_exception(error: VoiceQueueError | HTTPException) -> ProblemDetails:
@@ -251,7 +253,7 @@ async def _on_queue_error(request: Request, error: Exception) -> Response:
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     # The first part of `loc` is query, path or header. Values are left out: they may be secrets.
-    errors = [Problem(".".join(map(str, item["loc"][1:])), item["msg"]) for item in error.errors()]
+    errors = [Problem(".".join(map(str, item["loc"][1:])), describe_problem(item)) for item in error.errors()]
     return await answer(request, problem(422, INVALID, "invalid", errors))
 
 
@@ -262,15 +264,22 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         details["detail"] = "No such path; see /docs."
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        headers["Allow"] = ", ".join(sorted(_allowed_methods(request))) or headers.get("Allow", "")
+        headers["Allow"] = ", ".join(sorted(_allowed_methods(request)))
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
     return await answer(request, details, headers)
 
 
 def _allowed_methods(request: Request) -> set[str]:
-    """Return the methods of a path from the OpenAPI schema: each route knows only its own."""
-    paths = request.app.openapi()["paths"]
-    matching = (methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path))
-    return {method.upper() for methods in matching for method in methods}
+    """Return the methods of a path: each route knows only its own."""
+    path = request.url.path
+    methods = {
+        method
+        for route in iter_route_contexts(request.app.routes)
+        if route.path is not None and compile_path(route.path)[0].match(path)
+        for method in route.methods or ("GET",)  # a mounted folder of files
+    }
+    return methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
 
 
 async def _on_disconnect(*_: object) -> Response:

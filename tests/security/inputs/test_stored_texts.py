@@ -56,7 +56,7 @@ def test_every_get_answers_with_any_stored_text(gateway: Gateway, store: JobStor
             assert sent.status_code == 200, (path, sent.text)
             sent.close()
 
-    rejects = gateway.get("/v1/rejected-messages")["rejected_messages"]
+    rejects = gateway.get("/v1/rejected-messages")["data"]
     assert [reject["message_id"] for reject in rejects] == [MENDED] * 5
     assert rejects[2]["job"] == rejects[4]["job"] == {"name": MENDED, MENDED: [MENDED, {"a": MENDED}]}
     assert gateway.get(f"/v1/jobs/{job.id}")["failure"]["message"] == MENDED

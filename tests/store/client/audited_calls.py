@@ -318,6 +318,10 @@ READS: dict[str, tuple[Any, ...]] = {
     "limits": (),
     "namespaces": (),
     "list_batches": (),
+    "list_callbacks": (),
+    "list_charge_reviews": (),
+    "list_personas": (),
+    "list_rejected_messages": (),
     "on_behalf_of": ("library:shop",),
     "personas": (),
     "preview": ([],),
@@ -328,15 +332,17 @@ READS: dict[str, tuple[Any, ...]] = {
     "throughput": (),
     "timeline": ("JOB",),
     "wait": ("JOB",),
+    "wait_batch": ("b",),
 }
 ELSEWHERE = {
     "close": "ends the client",
     "watch": "never ends",
+    "position": "takes a job",
     "voice_creator": "takes a job",
     "plan_bulk": "stores a plan that changes no job",
     "plan_erasure": "stores a plan that changes no job",
 }
-ENQUEUEING = {"enqueue", "enqueue_detailed", "enqueue_list", "enqueue_many"}
+ENQUEUEING = {"enqueue", "enqueue_many"}
 
 CASES = [
     pytest.param(name, case, id=f"{name}-{number}")

@@ -99,7 +99,7 @@ class KeyPages:
         try:
             document = {**_document(form), "name": form.get("name", ""), "namespace": form.get("namespace", "")}
             self._check_name(document["name"])
-            body = bodies.validate(key_schemas.NewKeyRequest, document)
+            body = bodies.validate(key_schemas.NewApiKey, document)
             created = self._acting(request, form).create_api_key(
                 body.name, body.scopes, namespace=body.namespace, limits=body.limits()
             )
@@ -119,7 +119,7 @@ class KeyPages:
         try:
             before, after = _document(_fields(key)), _document(form)
             changes = {field: value for field, value in after.items() if value != before[field]}
-            body = bodies.validate(key_schemas.KeyChanges, changes)
+            body = bodies.validate(key_schemas.ApiKeyUpdate, changes)
             if changes:
                 change = self._acting(request, form).edit_api_key
                 change(name, scopes=body.scopes, limits=body.limit_changes())
@@ -139,7 +139,7 @@ class KeyPages:
     def rotate(self, request: Request, form: Form, name: str) -> Response:
         """Give a key another secret, and show it. Raises ApiKeyNotFoundError, InvalidJobError, ProblemError."""
         self._find_unchanged(request, form, name)
-        body = bodies.validate(key_schemas.Rotation, {"overlap_s": _number(form, "overlap_s") or 0})
+        body = bodies.validate(key_schemas.ApiKeyRotation, {"overlap_s": _number(form, "overlap_s") or 0})
         rotated = self._acting(request, form).rotate_api_key(name, overlap=body.overlap_s)
         return self._show_secret(request, rotated, f"New secret of API key {name}")
 
