@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from voicequeue.cli.terminal import CommandSetupError, option
+from voicequeue.texts import parse_float
 
 #: The folders that may contain the package `simulator`: that of an installed package, and a checkout.
 _FOLDERS = (Path(__file__).parents[1] / "bundled", Path(__file__).parents[2])
@@ -54,32 +56,27 @@ def _load() -> Any:
         raise CommandSetupError(f"{error.name} is missing: pip install 'voicequeue[dev]'") from None
 
 
-def _fault_dials(faults: Any) -> list[str]:
+def _fault_dials(faults: Sequence[str]) -> list[str]:
     """Return the dials of faults: those of orders, of polls, or of both. Raises BadParameter."""
     module = import_module("simulator.engine.faults")
-    dials: dict[str, dict[str, float]] = {"post_faults": {}, "get_faults": {}}
-    known = {"post_faults": module.POST_FAULTS, "get_faults": module.GET_FAULTS}
-    for text in faults:
-        name, _, odds = text.partition("=")
-        if not any(name in names for names in known.values()):
-            every = ", ".join(sorted({name for names in known.values() for name in names}))
-            raise typer.BadParameter(f"there is no fault {name!r}; there are {every}", param_hint="--fault")
-        for dial, names in known.items():
-            if name in names:
-                dials[dial][name] = _odds(odds)
-    return [f"{name}={json.dumps(values)}" for name, values in dials.items() if values]
+    names_by_dial = {"post_faults": module.POST_FAULTS, "get_faults": module.GET_FAULTS}
+    odds_by_name = dict(_fault(text, {*module.POST_FAULTS, *module.GET_FAULTS}) for text in faults)
+    dials = {
+        dial: {name: odds for name, odds in odds_by_name.items() if name in names}
+        for dial, names in names_by_dial.items()
+    }
+    return [f"{dial}={json.dumps(faults)}" for dial, faults in dials.items() if faults]
 
 
-def _odds(text: str) -> float:
-    try:
-        odds = float(text)
-    except ValueError:
-        odds = -1.0
-    if not 0 <= odds <= 1:
-        raise typer.BadParameter(
-            "must be NAME=ODDS with odds from 0 to 1, such as reset_after=0.1", param_hint="--fault"
-        )
-    return odds
+def _fault(text: str, names: set[str]) -> tuple[str, float]:
+    """Return the name and the odds of a fault. Raises BadParameter."""
+    name, _, odds_text = text.partition("=")
+    if name not in names:
+        raise typer.BadParameter(f"there is no fault {name!r}; there are {', '.join(sorted(names))}")
+    odds = parse_float(odds_text)
+    if odds is None or not 0 <= odds <= 1:
+        raise typer.BadParameter(f"{name}: the odds must be from 0 to 1, such as {name}=0.1")
+    return name, odds
 
 
 def _announce(api_url: str, control_url: str) -> None:
