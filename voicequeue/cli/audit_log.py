@@ -54,6 +54,7 @@ def audit_log(
     ] = None,
     action: Annotated[str | None, option("ACTION", help="Only this action, such as pause or retry.")] = None,
     batch: BatchOption = None,
+    job: Annotated[str | None, option("JOB_ID", help="Only changes of this job, alone or among selected ones.")] = None,
     limit: Annotated[
         int | None, option("N", min=1, help="At most this many entries. Default: 50; with --csv all.")
     ] = None,
@@ -64,7 +65,7 @@ def audit_log(
     if as_csv and as_json:
         raise typer.BadParameter("--csv and --json cannot be combined")
     with open_queue() as queue:
-        entries = _entries(queue, since=since, actor=actor, action=action, batch=batch)
+        entries = _entries(queue, since=since, actor=actor, action=action, batch=batch, job_id=job)
         listed = islice(entries, limit if limit or as_csv else 50)
         if as_csv:
             sys.stdout.writelines(csv_lines(_rows(listed)))
