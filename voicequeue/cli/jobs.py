@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated
 
+from voicequeue.cli.rejects import print_rejected
 from voicequeue.cli.terminal import (
     AsJson,
     BatchOption,
@@ -45,6 +46,7 @@ def jobs(
     """
     with open_queue() as source:
         listed = list(islice(_matching(source, Filter(state=state, batch=batch, text=search)), limit))
+        rejected = source.rejected_messages(message_id=search) if search and not listed else []
     if as_json:
         print_json([job.as_dict() for job in listed])
         return
@@ -52,6 +54,9 @@ def jobs(
     for job in listed:
         table.add_row(*_row(job))
     out.print(table)
+    for message in rejected:
+        out.print("no job; this message was rejected:")
+        print_rejected(message)
 
 
 def _matching(source: VoiceQueue, job_filter: Filter) -> Iterator[Job]:
@@ -131,6 +136,7 @@ def print_job(job: Job, *, as_json: bool) -> None:
         "batch": job.spec.batch,
         "source": job.source,
         "row": job.source_row,
+        "message": " ".join(job.message_ids) or None,
         "recording": job.spec.audio_url,
         "voice": f"{job.persona_id} {job.voice_name or ''}".strip() if job.persona_id else None,
         "failure": f"{job.failure.code} ({job.failure.stage}): {job.failure.message}" if job.failure else None,

@@ -40,14 +40,19 @@ def rejects(
 
 def _print(messages: Sequence[RejectedMessage], *, cleared: bool) -> None:
     for message in messages:
-        ids = f"{escape_untrusted(message.task or 'no task')}  {escape_untrusted(message.message_id or 'no id')}"
-        out.print(f"[bold]{format_time(message.rejected_at)}[/]  {ids}")
-        out.print(f"  [red]{escape_untrusted(message.reason)}[/]", soft_wrap=True)
-        out.print(f"  {escape_untrusted(_cut(terminal_safe_json(message.job)))}", soft_wrap=True)
+        print_rejected(message)
     if not messages:
         out.print("no rejected messages")
     elif cleared:
         out.print(f"{len(messages):,} messages deleted")
+
+
+def print_rejected(message: RejectedMessage) -> None:
+    """Print a rejected message: its ids, the reason, and the beginning of its job."""
+    ids = f"{escape_untrusted(message.task or 'no task')}  {escape_untrusted(message.message_id or 'no id')}"
+    out.print(f"[bold]{format_time(message.rejected_at)}[/]  {ids}")
+    out.print(f"  [red]{escape_untrusted(message.reason)}[/]", soft_wrap=True)
+    out.print(f"  {escape_untrusted(_cut(terminal_safe_json(message.job)))}", soft_wrap=True)
 
 
 def _cut(text: str) -> str:
