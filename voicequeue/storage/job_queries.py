@@ -251,7 +251,7 @@ class JobQueries:
         """Return a batch; None if it has no jobs (left). With `or_empty` its name must be valid."""
         qualified = self.scope.qualify(name)
         batches = self._space.key(index_of("batches", namespace_of(qualified)))
-        created_at = cast(float | None, self._redis.zscore(batches, replace_unencodable(qualified)))
+        created_at = self._redis.zscore(batches, replace_unencodable(qualified))
         if created_at is None and not or_empty:
             return None  # the key of such a name may hold something else
         record = cast(dict[str, str], self._redis.hgetall(self._batch_key(name)))
