@@ -20,6 +20,7 @@ from voicequeue import (
     Filter,
     Job,
     Page,
+    RejectedMessage,
     Sort,
     State,
     VoiceQueueError,
@@ -69,11 +70,13 @@ class Views:
         if fields["q"] and cursor is None and (path := self._exact_match(request, fields["q"])):
             return RedirectResponse(path, 303)
         filter_ = to_filter(fields)
-        batch, error, page = None, "", None
+        batch, error, page, rejected = None, "", None, None
         sort = _sort(order, Sort.of(filter_))
         try:
             page = reading(self._queue, request).search(filter_, limit=PAGE_SIZE, cursor=cursor, sort=sort)
             batch = reading(self._queue, request).batch(filter_.batch) if filter_.batch else None
+            if fields["q"] and page.cursor is None and not page.items:
+                rejected = self._rejected_message(request, fields["q"])
         except VoiceQueueError as raised:
             error = str(raised)
         filters = {name: value for name, value in fields.items() if value}
@@ -84,6 +87,7 @@ class Views:
             "filters": filters,
             "codes": list(FailureCode),
             "error": error,
+            "rejected": rejected,
             **_list_links(request, filters, sort, cursor, page),
         }
         return self._renderer.render(request, "jobs.html", context)
@@ -92,6 +96,11 @@ class Views:
         """Render the page of a batch. Raises BatchNotFoundError."""
         reading(self._queue, request).batch(batch)
         return self.jobs(request, {**dict.fromkeys(FILTERS, ""), "batch": batch}, "", None)
+
+    def _rejected_message(self, request: Request, message_id: str) -> RejectedMessage | None:
+        """Return the latest rejected message with this id."""
+        messages = reading(self._queue, request).rejected_messages(1, message_id=message_id.strip())
+        return messages[0] if messages else None
 
     def _exact_match(self, request: Request, text: str) -> str | None:
         try:
