@@ -78,6 +78,9 @@ def test_a_form_after_the_login_ended_returns_to_its_page(gateway: Gateway) -> N
 
     assert "the form was not sent and nothing was changed" in answer.text
     assert ParsedPage(answer.text).forms[0]["fields"]["next"] == "/controls?namespace=shop"
+    headers = {"Referer": f"{gateway.url}/do/plan"}
+    answer = gateway("POST", "/do/execute", key=None, headers=headers, data={"reason": "x"})
+    assert ParsedPage(answer.text).forms[0]["fields"]["next"] == "/"
 
 
 def test_a_form_that_is_too_large_says_so(person: PageUser) -> None:
