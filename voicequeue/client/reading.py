@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TypeVar
 
 from voicequeue.client import search
+from voicequeue.client.batches import BatchMethods, require_positive
 from voicequeue.client.search import Filter, Page
 from voicequeue.client.sorted_search import Sort, sorted_page
 from voicequeue.domain.api_keys import from_record
@@ -16,8 +17,8 @@ from voicequeue.domain.job_holds import JobHold, JobHoldReason, count_by_hold, g
 from voicequeue.domain.namespaces import ALL, named_in
 from voicequeue.domain.portions import PORTION_JOBS_MAX
 from voicequeue.domain.states import ACTIVE, State
-from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, Status
-from voicequeue.errors import BatchNotFoundError, JobNotFoundError, NotOperatorError
+from voicequeue.domain.status import ArchiveCounts, CallbackCounts, Status
+from voicequeue.errors import JobNotFoundError, NotOperatorError
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.recorded_change import Actor
 from voicequeue.storage.counters import failures_by_code
@@ -29,13 +30,7 @@ from voicequeue.storage.monitoring.throughput import TimeBucket
 T = TypeVar("T")
 
 
-def require_positive(name: str, value: float) -> None:
-    """Raise ValueError, which names the parameter, unless the value is positive."""
-    if value <= 0:
-        raise ValueError(f"{name}: {value:g} must be above 0")
-
-
-class ReadMethods:
+class ReadMethods(BatchMethods):
     """Methods of `VoiceQueue` that read."""
 
     _store: JobStore
@@ -179,53 +174,6 @@ class ReadMethods:
         with translated_errors():
             [own] = self._store.job_holds([job.id], now)
             return gate_holds(self._store.flow_control.gate(now).holds, job.stage) + own
-
-    # ── batches ────────────────────────────────────────────────────────────────────────────────
-
-    def batch(self, name: str, *, or_empty: bool = False) -> Batch:
-        """Return the counters and limits of a batch.
-
-        Args:
-            name: Name of the batch.
-            or_empty: True returns also a batch without jobs, with the limits that were set for it.
-
-        Raises:
-            BatchNotFoundError: No job is in this batch.
-            ValueError: The name is invalid (with `or_empty`).
-        """
-        with translated_errors():
-            if or_empty:
-                self._store.checked_batch(name)
-            batch = self._store.batch(name, or_empty=or_empty)
-        if batch is None:
-            raise BatchNotFoundError(name)
-        return batch
-
-    def batches(self) -> list[Batch]:
-        """Return every batch, the newest first."""
-        with translated_errors():
-            batches = [self._store.batch(name) for name in self._store.batches()]
-        return [batch for batch in batches if batch is not None]  # None: purged since its name was read
-
-    def list_batches(
-        self, *, limit: int = 100, cursor: str | None = None, sort: Sort = Sort.CREATED_DESC
-    ) -> Page[Batch]:
-        """Return a page of the batches, the newest first.
-
-        Args:
-            limit: Maximum number of batches on the page; 1 or more.
-            cursor: `Page.cursor` of the previous page. None returns the first page.
-            sort: `-created`, or `created` for the oldest first.
-
-        Raises:
-            ValueError: `limit` is below 1, or batches cannot be sorted in this order.
-            InvalidCursorError: The cursor is not one of this list.
-        """
-        require_positive("limit", limit)
-        if sort not in Sort.of_batches():
-            raise ValueError(f"sort must be one of {', '.join(Sort.of_batches())}, not {sort}")
-        with translated_errors():
-            return search.list_batches(self._store, limit=limit, cursor=cursor, latest_first=Sort(sort).is_descending)
 
     # ── the queue ──────────────────────────────────────────────────────────────────────────────
 

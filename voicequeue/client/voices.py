@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from voicequeue.client import listing
 from voicequeue.client.audited import audited
-from voicequeue.client.reading import ReadMethods, paged, require_positive
+from voicequeue.client.batches import require_positive
+from voicequeue.client.reading import ReadMethods, paged
 from voicequeue.client.search import Page
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.personas import Persona
