@@ -96,7 +96,7 @@ def test_a_defect_is_a_page(person: PageUser, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(VoiceQueue, "throughput", broken)
 
-    page = shown(person.session.get(f"{person.url}/throughput", timeout=10), 500)
+    page = shown(person.session.get(f"{person.url}/trends", timeout=10), 500)
 
     assert "Jobs are not affected" in page.text
     assert "a defect" not in page.text
@@ -111,7 +111,7 @@ def test_a_defect_of_every_page_is_json(person: PageUser, monkeypatch: pytest.Mo
     monkeypatch.setattr("workers.gateway.page.error_pages.context_of", broken)
     monkeypatch.setattr(VoiceQueue, "throughput", broken)
 
-    problem(person.session.get(f"{person.url}/throughput", timeout=10), 500, "internal")
+    problem(person.session.get(f"{person.url}/trends", timeout=10), 500, "internal")
 
 
 def test_an_outage_of_redis_is_a_page(build_gateway: Build) -> None:
