@@ -109,7 +109,7 @@ version: $(READY)  ## Print the version of this checkout, for VERSION_OF_BUILD o
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-header
 
 lock:  ## Pin the dependencies (requires uv)
-	$(PIN) --upgrade --extra local --extra worker --extra excel --extra s3 --extra otel --extra docs --extra dev -o requirements.lock pyproject.toml
+	$(PIN) --upgrade --extra local --extra worker --extra excel --extra s3 --extra otel --extra docs --extra checkout -o requirements.lock pyproject.toml
 	$(PIN) --extra local --extra worker --extra excel --constraint requirements.lock -o requirements-local.lock pyproject.toml
 	$(PIN) --extra worker --extra otel --constraint requirements.lock -o requirements-worker.lock pyproject.toml
 	echo hatchling | $(PIN) --constraint requirements.lock -o requirements-build.lock -

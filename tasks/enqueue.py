@@ -159,7 +159,7 @@ def _enqueue(store: JobStore, specs: Sequence[VoiceJob], now: float, message_id:
     jobs = [(store.job_ids.of(spec), spec) for spec in specs]
     try:
         outcomes = store.enqueue(jobs, now, source=Source.MESSAGE, fingerprint=fingerprint, message_id=message_id)
-        return item_result(jobs, outcomes)
+        return item_result(0, jobs, outcomes)
     except StaleIdsError:
         store.job_ids.forget()
         return _enqueue(store, specs, now, message_id)

@@ -168,6 +168,7 @@ class DispatcherStep(BackgroundStep):
             if heartbeat.is_due():
                 run_safely(dispatcher.send_heartbeat)
                 run_safely(maintenance.refresh_balance)
+                run_safely(maintenance.take_sample)
                 run_safely(maintenance.plan_polls)
                 run_safely(maintenance.log_events)
                 run_safely(maintenance.publish_policy)

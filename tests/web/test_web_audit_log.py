@@ -19,6 +19,7 @@ from voicequeue import AuditEntry, State, VoiceQueue
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope
 from voicequeue.storage.job_store import JobStore
+from voicequeue.storage.rejected_messages import RejectedMessage
 
 JOB = "/v1/jobs/{job_id}"
 
@@ -33,6 +34,11 @@ def undelivered(store: JobStore) -> str:
     [claim] = claim_due(store.callbacks)
     store.callbacks.mark_undelivered(claim.id, NOW, "410", is_attempted=True)
     return job.id
+
+
+def rejected_one(store: JobStore) -> None:
+    """Store a rejected message."""
+    store.rejected_messages.add(RejectedMessage(NOW, "m-1", "voicequeue.enqueue", "no audio_url", {}))
 
 
 def with_key(store: JobStore) -> None:
@@ -64,6 +70,8 @@ PAGE: list[Case] = [
     ("POST", "/job/{job_id}/retry", failed, "retry", {}),
     ("POST", "/job/{job_id}/review", unsure, "resubmit", {"verdict": "resubmit"}),
     ("POST", "/job/{job_id}/redeliver", undelivered, "redeliver_callbacks", {}),
+    ("POST", "/callbacks/redeliver", undelivered, "redeliver_callbacks", {"all": "1", "until": "9e9"}),
+    ("POST", "/rejected-messages/delete", rejected_one, "clear_rejected_messages", {}),
     ("POST", "/do/execute", queued, "cancel", {"action": "cancel"}),
     ("POST", "/do/pause", nothing, "pause", {}),
     ("POST", "/do/resume", paused, "resume", {}),
@@ -87,6 +95,7 @@ OTHERS = {
     ("POST", "/v1/batches/{name}/jobs"),
     ("POST", "/hooks/musicapi/{job_id}/{stage}"),
     ("POST", "/do/plan"),
+    ("POST", "/callbacks/plan"),
     ("POST", "/login"),
     ("POST", "/logout"),
 }

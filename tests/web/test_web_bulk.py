@@ -214,16 +214,16 @@ def test_an_outage_during_an_upload_is_reported_in_the_summary(
     gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The summary counts the enqueued rows and says that it is not complete."""
-    real = VoiceQueue.enqueue_list
+    real = VoiceQueue.enqueue_many
     calls: list[int] = []
 
-    def once(self: VoiceQueue, jobs: Any) -> Any:
+    def once(self: VoiceQueue, jobs: Any, **options: Any) -> Any:
         calls.append(len(jobs))
         if len(calls) > 1:
             VoiceQueue("redis://127.0.0.1:1/0", namespace="*").status()
-        return real(self, jobs)
+        return real(self, jobs, **options)
 
-    monkeypatch.setattr(VoiceQueue, "enqueue_list", once)
+    monkeypatch.setattr(VoiceQueue, "enqueue_many", once)
 
     outcomes, summary = sent(gateway, b"".join(map(row, range(700))))
 

@@ -22,7 +22,7 @@ from tests.store.life import (
 from tests.support.jobs import voice_with_song
 from tests.web.conftest import KEYS, Build, Gateway
 from tests.web.seen import PageUser, ParsedPage, get_page, log_in
-from voicequeue import Clip, FailureCode, Song, Stage, State, VoiceJob
+from voicequeue import Clip, FailureCode, RejectedMessage, Song, Stage, State, VoiceJob
 from voicequeue.domain.claims import ChargedOrder
 from voicequeue.storage.job_store import JobStore
 
@@ -105,6 +105,16 @@ def test_a_search_leads_to_the_job_or_the_batch_of_that_name(local: Gateway, sto
     )  # fmt: skip
     assert "No jobs match nothing" in get_page(local, "/?q=nothing").text
     assert "No jobs match" in get_page(local, "/?q=%00%ff../").text
+
+
+def test_a_search_for_a_message_that_was_rejected_shows_the_reason(local: Gateway, store: JobStore) -> None:
+    """There is no job to show."""
+    store.rejected_messages.add(RejectedMessage(NOW, "order-17", "voicequeue.enqueue", "audio_url: <b>empty</b>", {}))
+
+    page = get_page(local, "/?q=order-17")
+
+    assert "the message order-17 was rejected" in page.text
+    assert "audio_url: <b>empty</b>" in page.text
 
 
 def test_a_job_shows_its_timeline_its_charges_and_its_songs(local: Gateway, store: JobStore) -> None:
@@ -228,7 +238,8 @@ def test_text_from_callers_and_musicapi_is_never_markup(local: Gateway, store: J
     ):
         answer = local("GET", path, key=None)
         page = ParsedPage(answer.text)
-        assert not {"svg", "i", "b>"} & {tag for tag, _ in page.elements}
+        assert not {"i", "b>"} & {tag for tag, _ in page.elements}
+        assert {attrs.get("class") for tag, attrs in page.elements if tag == "svg"} <= {"states"}
         assert {attrs.get("src") for tag, attrs in page.elements if tag == "script"} <= {
             "/static/live.js",
             "/static/keys.js",

@@ -8,7 +8,8 @@ from typing import Any
 
 from voicequeue.client import listing
 from voicequeue.client.audited import audited
-from voicequeue.client.reading import ReadMethods, paged, require_positive
+from voicequeue.client.batches import require_positive
+from voicequeue.client.reading import ReadMethods, paged
 from voicequeue.client.search import Page
 from voicequeue.domain.portions import PORTION_JOBS_MAX
 from voicequeue.domain.states import SETTLED
@@ -144,16 +145,19 @@ class OutboxMethods(ReadMethods):
 
     # ── rejected messages ──────────────────────────────────────────────────────────────────────
 
-    def rejected_messages(self, limit: int = MESSAGES_MAX) -> list[RejectedMessage]:
+    def rejected_messages(self, limit: int = MESSAGES_MAX, *, message_id: str | None = None) -> list[RejectedMessage]:
         """Return messages of other Celery clients that were rejected, the newest first.
 
         The last 1,000 are kept, up to 4 MiB in all.
 
         Args:
             limit: Maximum number of messages. 0 or less returns none.
+            message_id: Only the message with this id. None returns all.
         """
         with translated_errors():
-            return self._store.rejected_messages.latest(limit)
+            if message_id is None:
+                return self._store.rejected_messages.latest(limit)
+            return self._store.rejected_messages.with_id(message_id)[: max(0, limit)]
 
     def list_rejected_messages(self, *, limit: int = 100, cursor: str | None = None) -> Page[RejectedMessage]:
         """Return a page of the rejected messages, the newest first.

@@ -51,6 +51,7 @@ from voicequeue.storage.login_attempts import LoginAttempts
 from voicequeue.storage.monitoring.audit_log import AuditLog
 from voicequeue.storage.monitoring.event_log import EventLog
 from voicequeue.storage.monitoring.metrics import MetricsCounter
+from voicequeue.storage.monitoring.samples import Samples
 from voicequeue.storage.personas import Personas
 from voicequeue.storage.poll_history import PollHistory
 from voicequeue.storage.preview import EnqueuePreviewer
@@ -68,7 +69,7 @@ SCOPES_MAX = 1_000
 
 
 class JobStore(JobQueries):
-    """The job records under one prefix of one Redis, and the stores that belong to them. Safe to share between threads.
+    """The job records under one prefix of one Redis, and the stores beside them. Safe to share between threads.
 
     `namespace` is the scope (`*`: all, for workers and operators): reads find no job of another namespace, and new jobs
     are in this one. `limits` are the settings of this process. `reuse` is the default for jobs that do not say whether
@@ -93,6 +94,7 @@ class JobStore(JobQueries):
         self.flow_control = FlowControl(self._space, limits)
         self.coordination = Coordination(self._space)
         self.poll_history = PollHistory(self._space)
+        self.samples = Samples(self._space)
         self.callbacks = CallbackOutbox(self._space)
         self.callback_secrets = CallbackSecrets(self._space)
         self.indexes = JobIndexes(self._space)
@@ -109,8 +111,7 @@ class JobStore(JobQueries):
         self.audit_log = AuditLog(self._space)
         self.heartbeats = {kind: Heartbeats(self._space, kind) for kind in KINDS}
         self._limits = self.flow_control.settings.script_arguments()
-        self._reuse = reuse
-        self._archives = archives
+        self._reuse, self._archives = reuse, archives
         self._scoped: dict[str, JobStore] = {}
 
     def in_namespace(self, namespace: str) -> JobStore:

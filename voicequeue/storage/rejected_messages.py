@@ -88,6 +88,10 @@ class RejectedMessages:
                 pipe.lrange(self._key(namespace), 0, at_most - 1)
             return _newest_first(namespaces, pipe.execute())[:at_most]
 
+    def with_id(self, message_id: str) -> list[RejectedMessage]:
+        """Return the stored messages with this id, newest first: a sender may have sent it more than once."""
+        return [message for message in self.latest() if message.message_id == message_id[:_NAME_MAX]]
+
     def newest_first(self) -> Iterator[RejectedMessage]:
         """Yield all stored messages, newest first, a few at a time."""
         return merge(*map(self._of, self._space.namespaces()), key=lambda message: -message.rejected_at)

@@ -117,7 +117,9 @@ def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAP
     sessions = SessionManager(access, store, settings.secrets)
     renderer = base.PageRenderer(queue, access, sessions, cookie=settings.prefix)
     app.state.error_page = renderer.render_problem
-    app.include_router(pages.router(PageServices(queue, store, access, sessions, broadcaster, renderer)))
+    app.include_router(
+        pages.router(PageServices(queue, store, access, sessions, broadcaster, renderer, settings.flower_url))
+    )
     app.mount("/static", pages.files())
     app.add_exception_handler(base.Redirected, base.on_redirect)
     return app

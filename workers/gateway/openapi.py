@@ -83,7 +83,7 @@ _EXAMPLES: Mapping[int, tuple[str, str, tuple[Problem, ...]]] = {
     410: (str(ErasedError()), "erased", ()),
     413: ("The body may have at most 262144 bytes.", "too_large", ()),
     415: ("The Content-Type must be application/json, without compression.", "unsupported_media_type", ()),
-    422: (INVALID, "invalid", (Problem("song.title", "String should have at most 80 characters"),)),
+    422: (INVALID, "invalid", (Problem("song.title", "has 81 characters; at most 80 are allowed"),)),
     429: ("This key may send 5 requests a second.", "too_many_requests", ()),
     503: ("Redis does not answer: ConnectionError, tried for 1 s", "store_unavailable", ()),
 }

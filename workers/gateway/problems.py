@@ -38,6 +38,7 @@ from voicequeue import (
     StoreUnavailableError,
     VoiceQueueError,
 )
+from voicequeue.domain.invalid_input import describe_problem, invalid_job
 from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.schemas import Schema, Timestamp
 from voicequeue.ingest.row import UnreadableFileError
@@ -141,7 +142,7 @@ class ProblemError(HTTPException):
 
 def from_validation_error(error: ValidationError) -> InvalidJobError:
     """Return pydantic's error as one of the queue."""
-    return InvalidJobError.from_pydantic(error)
+    return invalid_job(error)
 
 
 def from_exception(error: VoiceQueueError | HTTPException) -> ProblemDetails:
@@ -252,7 +253,7 @@ async def _on_queue_error(request: Request, error: Exception) -> Response:
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     # The first part of `loc` is query, path or header. Values are left out: they may be secrets.
-    errors = [Problem(".".join(map(str, item["loc"][1:])), item["msg"]) for item in error.errors()]
+    errors = [Problem(".".join(map(str, item["loc"][1:])), describe_problem(item)) for item in error.errors()]
     return await answer(request, problem(422, INVALID, "invalid", errors))
 
 

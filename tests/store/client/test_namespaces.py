@@ -163,7 +163,7 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
 
 #: Parameters whose default value says as much as any other.
 DEFAULTED = {
-    *("on_reject", "wait_s", "span_s", "buckets", "max_in_flight", "stop_after", "stop_min"),
+    *("on_result", "wait_s", "span_s", "buckets", "max_in_flight", "stop_after", "stop_min"),
     *("submit_rate", "min_balance", "since", "actor", "may_resubmit", "overlap_s"),
     *("day", "month", "hard"),
 }
@@ -173,8 +173,10 @@ def calls_of(name: str, owned: Owned) -> Iterator[dict[str, Any]]:
     """Yield the arguments of each call of a method."""
     parameters = [one for one in list(inspect.signature(METHODS[name]).parameters)[1:] if one not in DEFAULTED]
     values = arguments(owned)
-    if name == "voice_creator":
+    if name in ("position", "voice_creator"):
         values["job"] = list(owned.jobs)
+    if name == "wait_batch":
+        values["batch"] = [batch for batch in values["batch"] if batch is not None]
     if name == "audit_log":
         values["action"] = [None, "cancel"]
     if name == "watch":

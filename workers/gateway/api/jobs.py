@@ -11,7 +11,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from voicequeue import EnqueueResult, FailureCode, Filter, InvalidJobError, Job, Problem, Stage, State, VoiceQueue
+from voicequeue import EnqueuedJob, FailureCode, Filter, InvalidJobError, Job, Problem, Stage, State, VoiceQueue
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain.job_holds import HOLDABLE, JobHold
 from workers.gateway.api import schemas
@@ -59,14 +59,16 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
         Repeat the request with the same `Idempotency-Key` (or `key`) and content, and nothing is added.
         """
         body = _with_key(await bodies.read_json(request), idempotency_key)
-        result = await run_in_threadpool(acting(queue, request).enqueue_detailed, body)
-        if result.is_new:
-            fields = {"job": result.job.id, "batch": result.job.spec.batch, "source": "http"}
-            log.info("queued", extra={**fields, "at": result.job.created_at})
-        headers = {"Location": f"/v1/jobs/{result.job.id}"}
-        if not _is_visible(result, request):
-            return JSONResponse(_existing_job(result), 200, headers)
-        return JSONResponse(_enqueued_job(result), 202 if result.is_new else 200, headers | {"ETag": etag(result.job)})
+        own = acting(queue, request)
+        job = await run_in_threadpool(own.enqueue, body)
+        if job.is_new:
+            fields = {"job": job.id, "batch": job.spec.batch, "source": "http"}
+            log.info("queued", extra={**fields, "at": job.created_at})
+        headers = {"Location": f"/v1/jobs/{job.id}"}
+        if not _is_visible(job, request):
+            return JSONResponse(_existing_job(job), 200, headers)
+        position = await run_in_threadpool(own.position, job)
+        return JSONResponse(_enqueued_job(job, position), 202 if job.is_new else 200, headers | {"ETag": etag(job)})
 
     @routes.get(
         "/v1/jobs",
@@ -150,28 +152,28 @@ def _matches(tag: str, header: str) -> bool:
     return bool({tag, "*"} & tags)
 
 
-def _enqueued_job(result: EnqueueResult) -> schemas.EnqueuedJob:
+def _enqueued_job(job: EnqueuedJob, position: int | None) -> schemas.EnqueuedJob:
     return {
-        **result.job.as_dict(),
-        "further_job_ids": list(result.further_job_ids),
-        "estimated_credits": result.credits,
-        "position": result.position,
+        **job.as_dict(),
+        "further_job_ids": list(job.further_job_ids),
+        "estimated_credits": job.price,
+        "position": position,
     }
 
 
-def _is_visible(result: EnqueueResult, request: Request) -> bool:
+def _is_visible(job: EnqueuedJob, request: Request) -> bool:
     """Return whether the caller may see the whole job: its key may belong to a job of another caller."""
-    return result.is_new or result.job.source == source_of(request) or Scope.READ in request.state.scopes
+    return job.is_new or job.source == source_of(request) or Scope.READ in request.state.scopes
 
 
-def _existing_job(result: EnqueueResult) -> schemas.ExistingJob:
-    job = result.job.as_dict()
+def _existing_job(job: EnqueuedJob) -> schemas.ExistingJob:
+    values = job.as_dict()
     return {
-        "id": job["id"],
-        "key": job["key"],
-        "state": job["state"],
-        "created_at": job["created_at"],
-        "further_job_ids": list(result.further_job_ids),
+        "id": values["id"],
+        "key": values["key"],
+        "state": values["state"],
+        "created_at": values["created_at"],
+        "further_job_ids": list(job.further_job_ids),
     }
 
 

@@ -184,9 +184,13 @@ class RowIntake:
         rows = self._pending.take()
         if not rows:
             return
-        entries = iter(self._queue.enqueue_list([job for _, job in rows if isinstance(job, VoiceJob)]))
+        entries: list[EnqueueItemResult] = []
+        self._queue.enqueue_many([job for _, job in rows if isinstance(job, VoiceJob)], on_result=entries.append)
+        accepted = iter(entries)
         lines = [
-            self._result(line, EnqueueItemResult(error=job) if isinstance(job, InvalidJobError) else next(entries))
+            self._result(
+                line, EnqueueItemResult(line, error=job) if isinstance(job, InvalidJobError) else next(accepted)
+            )
             for line, job in rows
         ]
         self._outbox.write("".join(lines).encode())

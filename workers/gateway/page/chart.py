@@ -85,9 +85,9 @@ def draw(buckets: Sequence[TimeBucket]) -> Charts:
     max_jobs = round_up_count(max(bucket.succeeded + bucket.failed for bucket in buckets))
     max_seconds = round_up_duration(max((bucket.p90_s or 0.0 for bucket in buckets), default=0.0))
     lines = (
-        _line("p90", [bucket.p90_s for bucket in buckets], max_seconds),
-        _line("median", [bucket.p50_s for bucket in buckets], max_seconds),
-        _line("order-median", [bucket.order_p50_s for bucket in buckets], max_seconds),
+        line("p90", [bucket.p90_s for bucket in buckets], max_seconds),
+        line("median", [bucket.p50_s for bucket in buckets], max_seconds),
+        line("order-median", [bucket.order_p50_s for bucket in buckets], max_seconds),
     )
     ticks = tuple(bucket.start for bucket in buckets[:: max(1, len(buckets) // TICKS)])
     return Charts(tuple(buckets), tuple(_bars(buckets, max_jobs)), max_jobs, lines, max_seconds, ticks)
@@ -100,7 +100,7 @@ def _bars(buckets: Sequence[TimeBucket], max_jobs: int) -> Iterator[Bar]:
         yield Bar(step * (index + 0.1), step * 0.8, HEIGHT - good, good, HEIGHT - good - bad, bad)
 
 
-def _line(name: str, values: Sequence[float | None], maximum: float) -> ChartLine:
+def line(name: str, values: Sequence[float | None], maximum: float) -> ChartLine:
     """Return a line of these values, one for each bucket."""
     step = WIDTH / len(values)
     points = [

@@ -85,7 +85,7 @@ def router(queue: VoiceQueue, renderer: PageRenderer) -> APIRouter:
         fields = {"state": state, "batch": batch, "code": code, "q": q.strip()}
         chunks = chunks_of(reading(queue, request), fields, request.state.admission)
         # Read before the response begins, so that an unreachable Redis is an error page.
-        first = await run_in_threadpool(next, chunks, [])
+        first: list[Job] = await run_in_threadpool(next, chunks)
         header, write = _WRITERS[kind]
         pieces = chain([header()], map(write, chain([first], chunks)))
         name = f"{batch.rpartition('/')[2] or 'jobs'}.{kind}"

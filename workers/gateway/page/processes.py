@@ -53,6 +53,11 @@ class Process:
         return self.heartbeat.facts
 
     @property
+    def pid(self) -> int | None:
+        """Its id on its host; None if it does not report it."""
+        return self.facts.get("pid")
+
+    @property
     def version(self) -> str:
         """Its release; empty if it does not report it."""
         return str(self.facts.get("version", ""))

@@ -83,7 +83,7 @@ def router(services: PageServices) -> APIRouter:
     """Return the routes of all pages."""
     queue, renderer, access = services.queue, services.renderer, services.access
     login_page = LoginPage(renderer, access, services.sessions)
-    shown = views.Views(queue, renderer)
+    shown = views.Views(services)
     routes = APIRouter(include_in_schema=False, route_class=renderer.route_class())
     routes.include_router(views.router(shown, renderer, services.broadcaster))
     routes.include_router(actions.router(queue, renderer, shown.batch))

@@ -22,3 +22,4 @@ class PageServices:
     sessions: SessionManager
     broadcaster: EventBroadcaster
     renderer: PageRenderer
+    flower_url: str | None = None

@@ -20,19 +20,25 @@ from voicequeue import (
     Filter,
     Job,
     Page,
+    RejectedMessage,
     Sort,
     State,
-    VoiceQueue,
     VoiceQueueError,
     charges,
 )
 from voicequeue.auth.api_keys import Scope
+from voicequeue.domain.namespaces import ALL
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.transitions import can_be_cancelled
+from voicequeue.storage.connection.errors import translated_errors
+from voicequeue.storage.monitoring.samples import RESOLUTIONS
 from workers.gateway.api.events import HEARTBEAT_S, EventBroadcaster, EventStream
 from workers.gateway.page.base import PageRenderer
-from workers.gateway.page.chart import PERIODS, draw
+from workers.gateway.page.chart import PERIODS, Period, draw
+from workers.gateway.page.flower_links import tasks_url
 from workers.gateway.page.namespaces import batch_name, path_in
+from workers.gateway.page.sample_charts import SampleCharts, draw_samples
+from workers.gateway.page.services import PageServices
 from workers.gateway.security.access import reading
 
 #: Changes within this many seconds are reported together.
@@ -53,20 +59,24 @@ FILTERS = ("state", "batch", "code", "q")
 class Views:
     """Renders the pages that only show."""
 
-    def __init__(self, queue: VoiceQueue, renderer: PageRenderer) -> None:
-        self._queue = queue
-        self._renderer = renderer
+    def __init__(self, services: PageServices) -> None:
+        self._queue = services.queue
+        self._store = services.store
+        self._renderer = services.renderer
+        self._flower_url = services.flower_url
 
     def jobs(self, request: Request, fields: Mapping[str, str], order: str, cursor: str | None) -> Response:
         """Render a page of jobs, the newest first. A search for a job's id or a batch's name redirects there."""
         if fields["q"] and cursor is None and (path := self._exact_match(request, fields["q"])):
             return RedirectResponse(path, 303)
         filter_ = to_filter(fields)
-        batch, error, page = None, "", None
+        batch, error, page, rejected = None, "", None, None
         sort = _sort(order, Sort.of(filter_))
         try:
             page = reading(self._queue, request).search(filter_, limit=PAGE_SIZE, cursor=cursor, sort=sort)
             batch = reading(self._queue, request).batch(filter_.batch) if filter_.batch else None
+            if fields["q"] and page.cursor is None and not page.items:
+                rejected = self._rejected_message(request, fields["q"])
         except VoiceQueueError as raised:
             error = str(raised)
         filters = {name: value for name, value in fields.items() if value}
@@ -77,6 +87,7 @@ class Views:
             "filters": filters,
             "codes": list(FailureCode),
             "error": error,
+            "rejected": rejected,
             **_list_links(request, filters, sort, cursor, page),
         }
         return self._renderer.render(request, "jobs.html", context)
@@ -85,6 +96,11 @@ class Views:
         """Render the page of a batch. Raises BatchNotFoundError."""
         reading(self._queue, request).batch(batch)
         return self.jobs(request, {**dict.fromkeys(FILTERS, ""), "batch": batch}, "", None)
+
+    def _rejected_message(self, request: Request, message_id: str) -> RejectedMessage | None:
+        """Return the latest rejected message with this id."""
+        messages = reading(self._queue, request).rejected_messages(1, message_id=message_id.strip())
+        return messages[0] if messages else None
 
     def _exact_match(self, request: Request, text: str) -> str | None:
         try:
@@ -111,6 +127,7 @@ class Views:
             "is_cancellable": can_be_cancelled(job),
             "more_fields": more_fields,
             "decisions": self._decisions(request, job),
+            "flower": self._flower_url and tasks_url(self._flower_url, request.headers.get("host", ""), job.id),
         }
         return self._renderer.render(request, "job.html", context, clips=job.clips)
 
@@ -131,7 +148,17 @@ class Views:
         """Render charts of finished jobs and of their durations."""
         span = PERIODS.get(over, PERIODS["hour"])
         chart = draw(reading(self._queue, request).throughput(span_s=span.seconds, buckets=span.buckets))
-        return self._renderer.render(request, "trends.html", {"chart": chart, "span": span, "spans": PERIODS})
+        context = {"chart": chart, "span": span, "spans": PERIODS, "sampled": self._samples(request, span)}
+        return self._renderer.render(request, "trends.html", context)
+
+    def _samples(self, request: Request, span: Period) -> SampleCharts | None:
+        """Return the charts of the whole queue; None in one namespace, which shares slots and credits with others."""
+        if request.state.namespace != ALL:
+            return None
+        resolution = next(it for it in RESOLUTIONS if it.name == span.name)
+        with translated_errors():
+            now = self._store.clock()
+            return draw_samples(self._store.samples.read(resolution.name, now - span.seconds), resolution, now)
 
 
 def _sort(order: str, orders: tuple[Sort, Sort]) -> Sort:

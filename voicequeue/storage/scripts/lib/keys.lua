@@ -151,6 +151,8 @@
 --   replication_marker string empty; written before a process waits for replicas, so that there is something to wait for
 --   old_secrets    hash    by mark of an old value of VOICEQUEUE_SECRET: when a process first reported that it accepts it
 --   metrics        hash    what processes count and measure (voicequeue/storage/monitoring/metrics.py)
+--   samples:hour, samples:day, samples:week stream the queue over time, one sample for each minute, ten minutes and hour:
+--                          at, number of jobs by state, in_flight, in_flight_limit, spent, balance
 --   rejected_messages list JSON: messages for one namespace that became no job: rejected_at, message_id, task, reason, job
 --   rejected_messages:bytes string their total size
 --   audit_log      stream  changes made by people and programs (lib/audit_log.lua): id (of the change), actor, address,

@@ -15,6 +15,7 @@ const KEYS = {
   "?": () => document.querySelector("#help").showModal(),
   j: () => step(1),
   k: () => step(-1),
+  x: () => document.activeElement.closest("tr")?.querySelector("td.box input")?.click(),
 };
 
 // A choice that is a filter takes effect at once.
@@ -45,6 +46,7 @@ document.addEventListener("change", (event) => {
   showSelected();
 });
 addEventListener("pageshow", showSelected);
+addEventListener("replaced", showSelected);
 
 document.addEventListener("keydown", (event) => {
   const isTyping = event.target.closest("input, textarea, select, dialog[open]");

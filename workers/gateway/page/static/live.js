@@ -10,9 +10,10 @@ const main = document.querySelector("#main");
 // Does not replace what is in use: a song that plays, selected text, an open section, a form being filled in.
 function isInUse() {
   const isPlaying = [...document.querySelectorAll("audio")].some((audio) => !audio.paused);
-  const isFilled = [...main.querySelectorAll("input")].some(
-    (input) => input.value !== input.defaultValue || input.checked !== input.defaultChecked,
-  );
+  // A checkbox without a value has the value "on" and no default value.
+  const isChanged = (input) =>
+    input.type === "checkbox" ? input.checked !== input.defaultChecked : input.value !== input.defaultValue;
+  const isFilled = [...main.querySelectorAll("input")].some(isChanged);
   const isOpen = document.activeElement.closest("#main form") || main.querySelector("details[open]");
   return document.hidden || isPlaying || isFilled || isOpen || String(getSelection()) !== "";
 }
@@ -24,9 +25,11 @@ function replace(part, fresh) {
   const fold = updated.querySelector("#summary-fold");
   if (fold) fold.open = document.querySelector("#summary-fold").open;
   if (current.innerHTML === updated.innerHTML) return;
-  const focused = current.contains(document.activeElement) && document.activeElement.getAttribute("href");
+  const focused = current.contains(document.activeElement) ? document.activeElement : null;
   current.innerHTML = updated.innerHTML;
-  if (focused) current.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+  const link = focused?.getAttribute("href");
+  if (link) current.querySelector(`a[href="${CSS.escape(link)}"]`)?.focus();
+  if (focused?.closest("#summary-fold")) current.querySelector("#summary-fold summary").focus();
 }
 
 async function refresh() {
@@ -45,6 +48,7 @@ async function refresh() {
     if (fresh.querySelector("#main")?.dataset.policy !== main.dataset.policy) return location.reload();
     showLocalTimes(fresh);
     PARTS.forEach((part) => replace(part, fresh));
+    dispatchEvent(new Event("replaced"));
   } catch {
     isStale = true; // the gateway is unavailable; the stream reconnects when it is back
   } finally {
