@@ -19,6 +19,7 @@ from voicequeue.cli.watch import follow
 from voicequeue.domain.namespaces import ALL
 from voicequeue.ingest.row_reader import RowReader
 from voicequeue.storage.connection.redis_url import masked
+from workers.local.environment_file import forget_earlier_stack
 from workers.local.home import STOP_MARGIN_S, HomeInUseError, lock_home
 from workers.local.stack import HOME, ROOT, Addresses, Stack
 from workers.local.supervisor import Supervisor
@@ -46,6 +47,7 @@ The demo has ended, with its programs; the links above play while it runs. What 
 
 def main() -> int:
     """Run the demo. Return 0 if every job succeeded."""
+    forget_earlier_stack(os.environ)
     configured = settings()
     batch = f"demo-{datetime.now():%Y%m%d-%H%M%S}"
     jobs = sample(batch)
