@@ -97,7 +97,13 @@ def _is_ours(name: str) -> bool:
 
 
 class VoiceQueueError(Exception):
-    """Base class of all errors of this package."""
+    """Base class of all errors of this package.
+
+    Attributes:
+        code: The kind of the error as one word, for programs; the same on the command line and in HTTP.
+    """
+
+    code = "error"
 
     def __repr__(self) -> str:
         """Return a text that Celery may log and Flower may show."""
@@ -117,6 +123,8 @@ class InvalidJobError(VoiceQueueError, ValueError):
     Attributes:
         problems: Every field that is wrong; the first 100.
     """
+
+    code = "invalid"
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__(tuple(problems))
@@ -161,6 +169,8 @@ class InvalidAudioError(VoiceQueueError, ValueError):
         reason: The reason as a sentence.
     """
 
+    code = "invalid_audio"
+
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(kind, reason)
         self.kind, self.reason = kind, reason
@@ -176,6 +186,8 @@ class KeyConflictError(VoiceQueueError, ValueError):
         key: The key.
         job_id: The job that has the key.
     """
+
+    code = "key_conflict"
 
     def __init__(self, key: str, job_id: str) -> None:
         super().__init__(key, job_id)
@@ -198,6 +210,8 @@ CONSENT_REQUIRED = "is required here: the reference of the person's consent, suc
 class ErasedError(VoiceQueueError, ValueError):
     """The key or the recording of a new job is one of a person who was erased. Nothing was ordered."""
 
+    code = "erased"
+
     def __str__(self) -> str:
         return (
             "the key or the recording of this job was erased at the request of a person, and is not ordered again; "
@@ -217,6 +231,8 @@ class BudgetExceededError(VoiceQueueError):
         remaining: Credits for new jobs, after what was spent, is reserved, and is queued; None as `limit`.
         resets_at: Time when the next period begins (Unix seconds).
     """
+
+    code = "budget_exceeded"
 
     def __init__(
         self, owner: str, period: str, price: int, *, limit: int | None, remaining: int | None, resets_at: float
@@ -248,6 +264,8 @@ def _budget_error(
 class JobNotFoundError(VoiceQueueError, LookupError):
     """No job has this id: it was never enqueued in this queue, or was purged."""
 
+    code = "job_not_found"
+
     def __init__(self, job_id: str) -> None:
         super().__init__(job_id)
         self.job_id = job_id
@@ -258,6 +276,8 @@ class JobNotFoundError(VoiceQueueError, LookupError):
 
 class BatchNotFoundError(VoiceQueueError, LookupError):
     """No job is in a batch of this name, or all of its jobs were purged."""
+
+    code = "batch_not_found"
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -270,6 +290,8 @@ class BatchNotFoundError(VoiceQueueError, LookupError):
 class ApiKeyNotFoundError(VoiceQueueError, LookupError):
     """No API key of this name is stored in Redis, or it is revoked."""
 
+    code = "key_not_found"
+
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.name = name
@@ -281,6 +303,8 @@ class ApiKeyNotFoundError(VoiceQueueError, LookupError):
 class PlanNotFoundError(VoiceQueueError, LookupError):
     """No bulk plan of this action has this token, or it has expired."""
 
+    code = "plan_not_found"
+
     def __str__(self) -> str:
         return "no such plan: it has expired, or was made for another action or namespace; make a new one"
 
@@ -288,20 +312,26 @@ class PlanNotFoundError(VoiceQueueError, LookupError):
 class InvalidCursorError(VoiceQueueError, ValueError):
     """The cursor is not one of this list and filter."""
 
+    code = "invalid"
+
     def __str__(self) -> str:
         return "is not a cursor of this list"
 
 
 class WaitTimeoutError(VoiceQueueError, TimeoutError):
-    """The job or the batch did not settle in time. It goes on; the wait can be repeated."""
+    """The job or the batch did not settle in time. Nothing was changed; the wait can be repeated."""
 
 
 class InvalidStateError(VoiceQueueError):
     """The state of the job, or of the queue, does not allow the action."""
 
+    code = "invalid_state"
+
 
 class NotOperatorError(VoiceQueueError):
     """The action concerns all namespaces, and the client is limited to one."""
+
+    code = "not_operator"
 
     def __init__(self, action: str) -> None:
         super().__init__(action)
@@ -316,6 +346,8 @@ class StoreUnavailableError(VoiceQueueError):
 
     The command may or may not have been executed.
     """
+
+    code = "store_unavailable"
 
 
 class StoreFormatError(StoreUnavailableError):

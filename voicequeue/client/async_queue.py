@@ -190,6 +190,8 @@ class AsyncVoiceQueue:
     batch = offload(VoiceQueue.batch)
     batches = offload(VoiceQueue.batches)
     list_batches = offload(VoiceQueue.list_batches)
+    count_batches = offload(VoiceQueue.count_batches)
+    batch_names = offload(VoiceQueue.batch_names)
     status = offload(VoiceQueue.status)
     throughput = offload(VoiceQueue.throughput)
     balance_history = offload(VoiceQueue.balance_history)

@@ -8,7 +8,8 @@ from typing import Any
 
 from voicequeue.client import listing
 from voicequeue.client.audited import audited
-from voicequeue.client.reading import ReadMethods, paged, require_positive
+from voicequeue.client.batches import require_positive
+from voicequeue.client.reading import ReadMethods, paged
 from voicequeue.client.search import Page
 from voicequeue.domain.portions import PORTION_JOBS_MAX
 from voicequeue.domain.states import SETTLED

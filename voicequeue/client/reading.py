@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TypeVar
 
-from voicequeue.client import listing, search
-from voicequeue.client.audited import audited
+from voicequeue.client import search
+from voicequeue.client.batches import BatchMethods, require_positive
 from voicequeue.client.search import Filter, Page
 from voicequeue.client.sorted_search import Sort, sorted_page
 from voicequeue.domain.api_keys import from_record
@@ -17,8 +17,8 @@ from voicequeue.domain.job_holds import JobHold, JobHoldReason, count_by_hold, g
 from voicequeue.domain.namespaces import ALL, named_in
 from voicequeue.domain.portions import PORTION_JOBS_MAX
 from voicequeue.domain.states import ACTIVE, State
-from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, Status
-from voicequeue.errors import BatchNotFoundError, JobNotFoundError, NotOperatorError
+from voicequeue.domain.status import ArchiveCounts, CallbackCounts, Status
+from voicequeue.errors import JobNotFoundError, NotOperatorError
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.recorded_change import Actor
 from voicequeue.storage.counters import failures_by_code
@@ -26,18 +26,11 @@ from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.monitoring.audit_log import AuditEntry, AuditFilter
 from voicequeue.storage.monitoring.throughput import TimeBucket
-from voicequeue.storage.personas import Persona
 
 T = TypeVar("T")
 
 
-def require_positive(name: str, value: float) -> None:
-    """Raise ValueError, which names the parameter, unless the value is positive."""
-    if value <= 0:
-        raise ValueError(f"{name}: {value:g} must be above 0")
-
-
-class ReadMethods:
+class ReadMethods(BatchMethods):
     """Methods of `VoiceQueue` that read."""
 
     _store: JobStore
@@ -160,16 +153,6 @@ class ReadMethods:
         with translated_errors():
             return self._store.personas.creator_of(job.shared_voice)
 
-    def position(self, job: Job) -> int | None:
-        """Return the position of a job among the queued jobs of the namespace, from 1; None if it is not queued now.
-
-        Args:
-            job: The job, as `enqueue` or `get` returned it.
-        """
-        with translated_errors():
-            ahead = self._store.indexes.position_in_backlog(job.id, job.spec.priority, job.qualified_batch)
-        return None if ahead is None else ahead + 1
-
     def job_holds(self, job_id: str) -> list[JobHold]:
         """Return why a queued or waiting job is not submitted now, as admission decides it at this moment.
 
@@ -191,53 +174,6 @@ class ReadMethods:
         with translated_errors():
             [own] = self._store.job_holds([job.id], now)
             return gate_holds(self._store.flow_control.gate(now).holds, job.stage) + own
-
-    # ── batches ────────────────────────────────────────────────────────────────────────────────
-
-    def batch(self, name: str, *, or_empty: bool = False) -> Batch:
-        """Return the counters and limits of a batch.
-
-        Args:
-            name: Name of the batch.
-            or_empty: True returns also a batch without jobs, with the limits that were set for it.
-
-        Raises:
-            BatchNotFoundError: No job is in this batch.
-            ValueError: The name is invalid (with `or_empty`).
-        """
-        with translated_errors():
-            if or_empty:
-                self._store.checked_batch(name)
-            batch = self._store.batch(name, or_empty=or_empty)
-        if batch is None:
-            raise BatchNotFoundError(name)
-        return batch
-
-    def batches(self) -> list[Batch]:
-        """Return every batch, the newest first."""
-        with translated_errors():
-            batches = [self._store.batch(name) for name in self._store.batches()]
-        return [batch for batch in batches if batch is not None]  # None: purged since its name was read
-
-    def list_batches(
-        self, *, limit: int = 100, cursor: str | None = None, sort: Sort = Sort.CREATED_DESC
-    ) -> Page[Batch]:
-        """Return a page of the batches, the newest first.
-
-        Args:
-            limit: Maximum number of batches on the page; 1 or more.
-            cursor: `Page.cursor` of the previous page. None returns the first page.
-            sort: `-created`, or `created` for the oldest first.
-
-        Raises:
-            ValueError: `limit` is below 1, or batches cannot be sorted in this order.
-            InvalidCursorError: The cursor is not one of this list.
-        """
-        require_positive("limit", limit)
-        if sort not in Sort.of_batches():
-            raise ValueError(f"sort must be one of {', '.join(Sort.of_batches())}, not {sort}")
-        with translated_errors():
-            return search.list_batches(self._store, limit=limit, cursor=cursor, latest_first=Sort(sort).is_descending)
 
     # ── the queue ──────────────────────────────────────────────────────────────────────────────
 
@@ -354,45 +290,6 @@ class ReadMethods:
                 job_id=job_id,
             )
             return search.audit_entries(self._store, entry_filter, limit=limit, cursor=cursor)
-
-    # ── voices ─────────────────────────────────────────────────────────────────────────────────
-
-    def personas(self) -> Iterator[Persona]:
-        """Yield the voices that were created and can be shared, read a page at a time.
-
-        The latest first; those of all namespaces one namespace after the other.
-        """
-        return paged(self._store.personas.list_all())
-
-    def list_personas(self, *, search: str | None = None, limit: int = 100, cursor: str | None = None) -> Page[Persona]:
-        """Return a page of the voices that were created and can be shared, the latest first in each namespace.
-
-        A page may hold fewer than `limit` voices, even none, and still have a next page.
-
-        Args:
-            search: Only voices with this text in their id, name, job id or the URL of their recording.
-            limit: Maximum number of voices on the page; 1 or more.
-            cursor: `Page.cursor` of the previous page. None returns the first page.
-
-        Raises:
-            InvalidCursorError: The cursor is not one of this list.
-            ValueError: `limit` is below 1.
-        """
-        require_positive("limit", limit)
-        with translated_errors():
-            return listing.list_personas(self._store, text=search, limit=limit, cursor=cursor)
-
-    @audited
-    def forget_persona(self, persona_id: str) -> bool:
-        """Stop sharing a voice that upstream has deleted, and return whether the voice was known.
-
-        Jobs that use the voice already are not changed.
-
-        Args:
-            persona_id: Upstream's id of the voice.
-        """
-        with translated_errors():
-            return self._store.personas.forget(persona_id) > 0
 
     def _namespace_of_key(self, key_name: str) -> str:
         """Return the namespace of an API key in Redis; `*` if there is none of this name."""

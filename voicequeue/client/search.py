@@ -7,6 +7,7 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from voicequeue.domain.job import Job
@@ -51,6 +52,8 @@ class Filter:
         text: Has this text as id, key, persona id, upstream task id, id of a Celery message or metadata value, or a
             word of its name, song title or voice name begins with it. Case is ignored. In quotation marks it is found
             as a whole value only.
+        until: Last changed before this time (Unix seconds).
+        source: Came from here, such as `http:shop`, or from all of a kind: `library`, `cli`, `http`, `message`.
 
     Raises:
         InvalidJobError: A text is not valid Unicode, or `text` is empty.
@@ -63,9 +66,16 @@ class Filter:
     since: float | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     text: str | None = None
+    until: float | None = None
+    source: str | None = None
 
     def __post_init__(self) -> None:
-        texts = {"batch": self.batch, "metadata": dict(self.metadata), "search": self.text}
+        texts = {
+            "batch": self.batch,
+            "source": self.source,
+            "metadata": dict(self.metadata),
+            "search": self.text,
+        }
         if broken := unencodable_fields(texts):
             raise InvalidJobError(broken)
         if self.text is not None:
@@ -88,6 +98,8 @@ class Filter:
             "batch": None if self.batch is None else scope.qualify(self.batch),
             "code": self.code,
             "since": self.since,
+            "until": self.until,
+            "source": self.source,
         }
         if self.metadata:
             arguments["parts"] = [_json(value) for value in self.metadata.values()]
@@ -153,15 +165,40 @@ def _decode_cursor(cursor: str) -> PagePosition:
     return position
 
 
-def list_batches(store: JobStore, *, limit: int, cursor: str | None = None, latest_first: bool = True) -> Page[Batch]:
-    """Return a page of the batches in the order of their creation. Raises InvalidCursorError."""
+def list_batches(
+    store: JobStore, *, limit: int, cursor: str | None = None, text: str | None = None, latest_first: bool = True
+) -> Page[Batch]:
+    """Return a page of the batches whose names contain a text, in the order of their creation.
+
+    Raises InvalidCursorError.
+    """
     position = _decode_cursor(cursor) if cursor else PagePosition("batches")
     if position.index != "batches":
         raise InvalidCursorError
-    members = store.indexes.read_batches(position.after, limit, latest_first=latest_first)
-    page = (store.batch(name) for name, _ in members)
+    members = list(islice(_batch_members(store, position, text or "", latest_first=latest_first), limit))
     end = PagePosition("batches", *members[-1]).text() if len(members) == limit else None
-    return Page(tuple(batch for batch in page if batch is not None), end)
+    batches = store.read_batches([name for name, _ in members])
+    return Page(tuple(batch for batch in batches if batch is not None), end)
+
+
+def _batch_members(
+    store: JobStore, position: PagePosition, text: str, *, latest_first: bool = True
+) -> Iterator[tuple[str, str]]:
+    """Yield the names of batches that contain the text in any case, with their times, from a position on."""
+    while members := store.indexes.read_batches(position.after, CHUNK, latest_first=latest_first):
+        yield from (member for member in members if text.casefold() in member[0].casefold())
+        position = PagePosition("batches", *members[-1])
+
+
+def count_batches(store: JobStore, text: str | None) -> int:
+    """Return the number of batches whose names contain a text."""
+    return sum(1 for _ in _batch_members(store, PagePosition("batches"), text or ""))
+
+
+def batch_names(store: JobStore, prefix: str, *, limit: int) -> list[str]:
+    """Return up to `limit` names of batches that begin with a prefix, the newest first."""
+    members = _batch_members(store, PagePosition("batches"), prefix)
+    return list(islice((name for name, _ in members if name.startswith(prefix)), limit))
 
 
 def audit_entries(

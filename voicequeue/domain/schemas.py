@@ -251,6 +251,9 @@ class BatchLimits(Schema):
 class Batch(BatchProgress, BatchLimits):
     """A named set of jobs: its progress and its limits."""
 
+    created_at: Timestamp | None
+    """When its first job was enqueued."""
+
 
 class Hold(Schema):
     """A reason why nothing is charged."""

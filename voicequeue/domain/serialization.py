@@ -142,7 +142,7 @@ def failure_text(cause: Failure) -> str:
     return json.dumps(asdict(cause), ensure_ascii=False, separators=(",", ":"))
 
 
-def parse_batch(qualified: str, record: Mapping[str, str]) -> Batch:
+def parse_batch(qualified: str, record: Mapping[str, str], created_at: float | None = None) -> Batch:
     """Return the batch of a record; its name there includes its namespace."""
     namespace, name = split(qualified)
     limits = {limit: int(record[limit]) for limit in ("max_credits", "max_in_flight", "stop_min") if limit in record}
@@ -161,6 +161,7 @@ def parse_batch(qualified: str, record: Mapping[str, str]) -> Batch:
         stop_after=float(record["stop_after"]) if "stop_after" in record else None,
         stop=stop,
         namespace=namespace,
+        created_at=created_at,
         **limits,
     )
 

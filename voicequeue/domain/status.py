@@ -114,6 +114,10 @@ class Batch:
             "stopped": self.stop.as_dict() if self.stop else None,
         }
 
+    def full_dict(self) -> schemas.Batch:
+        """Return the JSON representation of its progress, its pause and its limits."""
+        return {**self.as_dict(), **self.limits_dict(), "created_at": to_iso8601(self.created_at)}
+
     def limits_dict(self) -> schemas.BatchLimits:
         """Return the JSON representation of its pause and limits."""
         return {

@@ -60,7 +60,7 @@ def main() -> int:
             lock_home(home, wait_s=configured.stop_timeout_s + STOP_MARGIN_S, print_line=out.print) as lock,
             Supervisor(print_line=out.print, inherited_fds=[lock.descriptor]) as supervisor,
         ):
-            with out.status("starting Valkey, the simulator, two workers and Flower"):
+            with out.console.status("starting Valkey, the simulator, two workers and Flower"):
                 stack = Stack(supervisor, configured, home=home, print_line=partial(out.print, soft_wrap=True))
                 addresses = stack.start_all(workers=WORKERS, callbacks=False)
             last = _run(addresses, configured, batch, jobs)

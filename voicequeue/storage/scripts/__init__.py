@@ -59,6 +59,7 @@ PARTS = (
     "removal",
     "erasure",
     "paging",
+    "filters",
     "search",
 )
 

@@ -1,9 +1,9 @@
 -- filter_page: read a page of a sorted set of jobs and return those that may match a filter.
 -- KEYS  root
 -- ARGV  the set, 1 = highest score first, score ('' = from the start) and member of the last job of the previous page,
---       maximum number to examine, the filter (JSON): state, stage, batch, code, since (Unix seconds), parts (texts that
---       all occur in the spec), search (lib/search.lua), recordings (ids of voices by URL or hash: with one of these
---       recordings)
+--       maximum number to examine, the filter (JSON): state, stage, batch, code, since and until (Unix seconds),
+--       source (all of it, or what is before its colon), parts (texts that all occur in the spec), search
+--       (lib/search.lua), recordings (ids of voices by URL or hash: with one of these recordings)
 -- RETURNS  number of examined jobs, the last of them and its score, then matching members and scores. A text may
 --          occur in a spec with another meaning: the caller checks the jobs.
 -- Each test reads some fields of the record; only the fields in use are read, because there are many jobs.
@@ -18,12 +18,11 @@ end
 for _, name in ipairs({ 'state', 'stage', 'batch' }) do
   if filter[name] then add_test({ name }, function(value) return value == filter[name] end) end
 end
-if filter.code then
-  add_test({ 'failure' }, function(failure) return failure and cjson.decode(failure).code == filter.code end)
+if filter.code then add_test({ 'failure' }, has_code(filter.code)) end
+if filter.since or filter['until'] then
+  add_test({ 'updated', 'created' }, has_changed(filter.since, filter['until']))
 end
-if filter.since then
-  add_test({ 'updated', 'created' }, function(updated, created) return tonumber(updated or created) >= filter.since end)
-end
+if filter.source then add_test({ 'source' }, is_from(filter.source)) end
 for _, part in ipairs(filter.parts or {}) do
   add_test({ 'spec' }, function(spec) return string.find(spec, part, 1, true) end)
 end

@@ -75,7 +75,7 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
 
 
 def _batch(batch: Batch) -> BatchSchema:
-    return {**batch.as_dict(), **batch.limits_dict()}
+    return batch.full_dict()
 
 
 def _update(queue: VoiceQueue, name: str, settings: schemas.BatchUpdate) -> Batch:
