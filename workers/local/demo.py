@@ -36,7 +36,7 @@ REAL_TIMEOUT_S = 1800.0
 ARCHIVE_TIMEOUT_S = 20.0
 
 NEXT_STEPS = """
-The demo has ended, with its programs; the links above play while it runs. What next:
+The demo and its simulator have ended, so the links above no longer play. What next:
   [bold]make up[/]   keeps everything running: a page with players for the songs, the command line, an HTTP API.
             It prints what to type in another terminal.
   Your spreadsheet: .venv/bin/voicequeue ingest FILE.xlsx --batch mine --dry-run, while make up runs.

@@ -78,18 +78,6 @@ def test_the_port_of_the_last_start_comes_after_the_usual_one(
     assert again.choose("the gateway", usual) == usual
 
 
-def test_the_simulator_prefers_the_port_of_its_links(ports: StackPorts, reports: list[str], tmp_path: Path) -> None:
-    """If it is taken, the report names the port that the links have."""
-    usual, last = free_port(), free_port()
-    ports.remember({"the simulator": last})
-    again = StackPorts(tmp_path / "ports.json", reports.append)
-
-    assert again.choose("the simulator", usual, keeps_last=True) == last
-    with taken(last):
-        assert again.choose("the simulator", usual, keeps_last=True) == usual
-    assert reports[0].startswith(f"port {last} is taken")
-
-
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"Redis": "x"}'])
 def test_a_damaged_file_of_ports_is_ignored(tmp_path: Path, content: str) -> None:
     """It holds nothing that is needed."""
