@@ -323,7 +323,7 @@ class InvalidCursorError(VoiceQueueError, ValueError):
 
 
 class WaitTimeoutError(VoiceQueueError, TimeoutError):
-    """The job or the batch did not settle in time. It goes on; the wait can be repeated."""
+    """The job or the batch did not settle in time. Nothing was changed; the wait can be repeated."""
 
 
 class InvalidStateError(VoiceQueueError):

@@ -1,4 +1,4 @@
-"""What a producer may do with a queue, step by step: each scenario yields what it sees."""
+"""Scenarios of a producer: each uses a queue step by step, and yields its observations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.support.jobs import SONG, URL, numbered_voices, results_of, voice, vo
 from voicequeue import BulkAction, Filter, Stage, State, VoiceQueueError
 from voicequeue.testing import FakeQueue, fails, moderated, stays_pending, succeeds, unsure
 
-#: A scenario: it uses a queue and yields what it sees.
+#: A scenario: it uses a queue and yields its observations.
 Scenario = Callable[[FakeQueue], Iterator[Any]]
 
 
@@ -22,7 +22,7 @@ def caught(call: Callable[[], object]) -> tuple[str, str]:
     return "", ""
 
 
-def seen(queue: FakeQueue, job_id: str) -> tuple[Any, ...]:
+def view(queue: FakeQueue, job_id: str) -> tuple[Any, ...]:
     """Return all that a producer sees of a job, without its times."""
     job = queue.get(job_id)
     timeline = [(entry.state, entry.stage, entry.reason, entry.attempt) for entry in queue.timeline(job_id)]
@@ -30,7 +30,7 @@ def seen(queue: FakeQueue, job_id: str) -> tuple[Any, ...]:
 
 
 def every_ending(queue: FakeQueue) -> Iterator[Any]:
-    """Jobs end in every way, in the first and in the second stage."""
+    """Let jobs end in every way, in the first and in the second stage."""
     codes = ("refused", "moderated", "upstream_failed", "deadline", "expired", "recording_unreachable")
     for code in codes:
         queue.script(fails(code), key=code)
@@ -38,7 +38,7 @@ def every_ending(queue: FakeQueue) -> Iterator[Any]:
     queue.script(unsure(stage="music"), key="unsure")
     for key in (*codes, "second stage", "unsure", "succeeds"):
         job = queue.enqueue(voice_with_song(key=key, batch="spring", callback_url="https://shop.example/told"))
-        yield queue.wait(job.id).state, seen(queue, job.id)
+        yield queue.wait(job.id).state, view(queue, job.id)
     yield queue.wait_batch("spring").states, queue.batch("spring")
     yield [(event.state, event.stage, event.reason) for event in queue.events("0-0")]
     yield [(callback.type, callback.json()["data"]["credits"]) for callback in queue.sent_callbacks]
@@ -46,7 +46,7 @@ def every_ending(queue: FakeQueue) -> Iterator[Any]:
 
 
 def keys(queue: FakeQueue) -> Iterator[Any]:
-    """The same key again, with the same and with other content."""
+    """Enqueue the same key again, with the same and with other content."""
     first, again = queue.enqueue(voice(key="k")), queue.enqueue(voice(key="k"))
     yield first.is_new, again.is_new, first == again, first.price, again.price
     yield caught(lambda: queue.enqueue(voice(key="k", name="other")))
@@ -57,46 +57,46 @@ def keys(queue: FakeQueue) -> Iterator[Any]:
 
 
 def shared_voices(queue: FakeQueue) -> Iterator[Any]:
-    """Several songs with one voice, which fails first, and succeeds when its job is retried."""
+    """Create several songs with one voice, which fails first, and succeeds when its job is retried."""
     queue.script(fails("recording_unfit"), succeeds(persona_id="p-1"), key="ana")
     job = queue.enqueue({"audio_url": URL, "songs": [SONG, SONG], "key": "ana", "batch": "b"})
-    yield job.price, [seen(queue, job_id) for job_id in job.further_job_ids]
+    yield job.price, [view(queue, job_id) for job_id in job.further_job_ids]
     queue.settle()
-    yield [seen(queue, job_id) for job_id in (job.id, *job.further_job_ids)]
+    yield [view(queue, job_id) for job_id in (job.id, *job.further_job_ids)]
     for job_id in (job.id, *job.further_job_ids):
         queue.retry(job_id)
     queue.wait_batch("b")
-    yield [seen(queue, job_id) for job_id in (job.id, *job.further_job_ids)], list(queue.personas())
+    yield [view(queue, job_id) for job_id in (job.id, *job.further_job_ids)], list(queue.personas())
     queue.enqueue(voice(voice="choir", batch="b"))
     yield caught(lambda: queue.enqueue(voice(audio_url=f"{URL}.wav", voice="choir", batch="b")))
 
 
 def uncertain_charges(queue: FakeQueue) -> Iterator[Any]:
-    """Resubmitted, confirmed by a task id, and given up."""
+    """Review jobs: resubmitted, confirmed by a task id, and given up."""
     queue.script(unsure(), succeeds())
     jobs = [queue.enqueue(voice(key=key)) for key in ("resubmitted", "confirmed", "abandoned")]
     queue.settle()
-    yield [seen(queue, job.id) for job in jobs], len(list(queue.charge_reviews()))
+    yield [view(queue, job.id) for job in jobs], len(list(queue.charge_reviews()))
     queue.resubmit(jobs[0].id)
     queue.confirm_charged(jobs[1].id, "task-1")
     queue.abandon(jobs[2].id)
     queue.settle()
-    yield [seen(queue, job.id) for job in jobs]
+    yield [view(queue, job.id) for job in jobs]
 
 
 def cancelling(queue: FakeQueue) -> Iterator[Any]:
-    """Before and after the order, and when it is too late."""
+    """Cancel before and after the order, and when it is too late."""
     queue.script(stays_pending(), key="ordered")
     queued, ordered, done = (queue.enqueue(voice(key=key)) for key in ("queued", "ordered", "done"))
     yield queue.cancel(queued.id).state
     yield queue.wait(done.id).state, caught(lambda: queue.wait(ordered.id))
     yield queue.cancel(ordered.id).state, caught(lambda: queue.cancel(done.id))
     queue.settle()
-    yield [seen(queue, job.id) for job in (queued, ordered, done)]
+    yield [view(queue, job.id) for job in (queued, ordered, done)]
 
 
 def retries(queue: FakeQueue) -> Iterator[Any]:
-    """A retry polls what was paid, and pays again if upstream repeats the failure."""
+    """Retry jobs: a retry polls what was paid, and pays again if upstream repeats the failure."""
     queue.script(fails("upstream_failed"), succeeds(), key="late")
     queue.script(fails("upstream_failed"), fails("upstream_failed"), succeeds(), key="again")
     queue.script(moderated(), succeeds(), key="moderated")
@@ -105,11 +105,11 @@ def retries(queue: FakeQueue) -> Iterator[Any]:
     plan = queue.plan_bulk(BulkAction.RETRY, Filter(batch="b"))
     yield plan.count, plan.max_credits, queue.execute_plan(BulkAction.RETRY, plan.token)
     queue.settle()
-    yield [seen(queue, job.id) for job in jobs]
+    yield [view(queue, job.id) for job in jobs]
 
 
 def holds_and_limits(queue: FakeQueue) -> Iterator[Any]:
-    """A pause, a batch that may spend no more, one that stops itself, and a hard budget."""
+    """Use a pause, a batch that may spend no more, one that stops itself, and a hard budget."""
     queue.set_batch_limits("poor", max_credits=4)
     queue.set_batch_limits("failing", stop_after=0.5, stop_min=1, max_in_flight=1)
     queue.script(moderated(), batch="failing")
@@ -124,7 +124,7 @@ def holds_and_limits(queue: FakeQueue) -> Iterator[Any]:
 
 
 def namespaces(queue: FakeQueue) -> Iterator[Any]:
-    """Another namespace has jobs of its own with the same key."""
+    """Use another namespace, which has jobs of its own with the same key."""
     shop = FakeQueue(queue.redis, prefix=queue._prefix, namespace="shop")
     ours, theirs = queue.enqueue(voice(key="k")), shop.enqueue(voice(key="k", name="other"))
     queue.settle()
@@ -133,7 +133,7 @@ def namespaces(queue: FakeQueue) -> Iterator[Any]:
 
 
 def lists(queue: FakeQueue) -> Iterator[Any]:
-    """Pages, searches and positions."""
+    """Read pages, searches and positions."""
     queue.enqueue_many(numbered_voices(7, batch="b", metadata={"customer": "17"}))
     queue.script(stays_pending(), key="key-3")
     page = queue.search(Filter(batch="b"), limit=3)

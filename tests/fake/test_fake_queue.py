@@ -1,4 +1,4 @@
-"""What is only in the queue of a test: scripts, steps, callbacks, and the queues that an app creates itself."""
+"""The queue of a test: scripts, steps, callbacks, and the queues that an app creates itself."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_job_moves_one_step_at_a_time(voicequeue_queue: FakeQueue) -> None:
 
 
 def test_waiting_for_what_never_comes_is_a_timeout_at_once(voicequeue_queue: FakeQueue) -> None:
-    """Whatever the timeout is: a test does not hang."""
+    """With any timeout: a test does not hang."""
     voicequeue_queue.script(stays_pending())
     job, began = voicequeue_queue.enqueue(voice(batch="b")), time.monotonic()
 
@@ -140,7 +140,7 @@ def test_waiting_for_what_never_comes_is_a_timeout_at_once(voicequeue_queue: Fak
 
 
 def test_a_queue_that_the_app_creates_has_the_same_jobs(voicequeue_queue: FakeQueue) -> None:
-    """Whatever its URL; its namespace and its waiting are its own."""
+    """With any URL; its namespace and its waiting are its own."""
     voicequeue_queue.script(moderated(), key="rude")
 
     with VoiceQueue("redis://db.example:6379/3", app="shop", namespace="shop") as queue:
@@ -151,7 +151,7 @@ def test_a_queue_that_the_app_creates_has_the_same_jobs(voicequeue_queue: FakeQu
     assert states[-1] is State.FAILED
     assert list(voicequeue_queue.jobs()) == []
     with FakeQueue(voicequeue_queue.redis, namespace="*") as operator:
-        assert [found.source for found in operator.jobs()] == ["library:shop"]
+        assert [job.source for job in operator.jobs()] == ["library:shop"]
 
 
 def test_an_async_queue_that_the_app_creates_has_the_same_jobs(voicequeue_queue: FakeQueue) -> None:

@@ -88,7 +88,7 @@ def test_an_order_that_was_not_accepted(stage: Stage, outcome: Outcome, error: U
 
 @pytest.mark.parametrize("next_stage", [None, Stage.MUSIC])
 def test_a_voice_that_is_ready(next_stage: Stage | None) -> None:
-    """The job succeeds, or goes on to its song."""
+    """The job succeeds, or continues with its song."""
     claim = poll_claim(Stage.VOICE, next_stage=next_stage)
 
     done = steps.finished(job_at(Stage.VOICE, State.PENDING), claim, succeeds(persona_id="p"), NOW)

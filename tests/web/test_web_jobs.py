@@ -343,6 +343,43 @@ def test_unknown_paths_and_methods_are_problems(gateway: Gateway) -> None:
     assert answer.headers["Allow"] == "GET, HEAD, OPTIONS, POST"
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/jobs", "/v1/status", "/healthz", "/openapi.json", "/v1/jobs/nowhere", "/v1/events"]
+)
+def test_head_has_the_headers_of_get(gateway: Gateway, path: str) -> None:
+    """And no body, also where the one of GET would not end."""
+    head = gateway("HEAD", path)
+    with gateway("GET", path, stream=True) as get:
+        names = {*get.headers} - {"date", "x-request-id"}
+        assert (head.status_code, {*head.headers} - {"date", "x-request-id"}) == (get.status_code, names)
+        assert head.headers.get("Content-Length") == get.headers.get("Content-Length")
+    assert head.content == b""
+    assert gateway("HEAD", "/v1/jobs", key=None).status_code == 401
+    problem(gateway("GET", "/v1/pause"), 405, "method_not_allowed")
+    assert gateway("HEAD", "/v1/pause").status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/jobs", "GET, HEAD, OPTIONS, POST"),
+        ("/v1/pause", "OPTIONS, POST"),
+        ("/v1/batches/spring", "GET, HEAD, OPTIONS, PATCH"),
+        ("/v1/budgets/namespace/shop", "OPTIONS, PUT"),
+        ("/v1/personas/p", "DELETE, OPTIONS"),
+        ("/login", "GET, HEAD, OPTIONS, POST"),
+    ],
+)
+def test_options_and_405_name_the_methods_of_a_path(gateway: Gateway, path: str, methods: str) -> None:
+    """OPTIONS needs no key, and allows no other origin anything."""
+    options = gateway("OPTIONS", path, key=None)
+    refused = gateway("BREW", path)
+
+    assert (options.status_code, options.headers["Allow"], options.content) == (204, methods, b"")
+    assert (refused.status_code, refused.headers["Allow"]) == (405, methods)
+    assert not [name for name in options.headers if name.lower().startswith("access-control")]
+
+
 def test_an_outage_of_redis_is_a_503_with_retry_after(build_gateway: Build) -> None:
     """This holds for every endpoint except the liveness check."""
     gateway = build_gateway(REDIS_URL="redis://:s3cr3t@127.0.0.1:1/0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 
@@ -78,7 +79,8 @@ def test_selected_callbacks_are_delivered_after_a_confirmation(person: PageUser,
     jobs = [undelivered(store, key) for key in "abc"]
     ids = [job.callback_id or "" for job in jobs]
 
-    plan = person.submit(person.page("/callbacks"), "Deliver selected…", **{f"select-{it}": "on" for it in ids[:2]})
+    chosen: dict[str, Any] = {f"select-{callback_id}": "on" for callback_id in ids[:2]}
+    plan = person.submit(person.page("/callbacks"), "Deliver selected…", **chosen)
     assert store.callbacks.counts(NOW).undelivered == 3
     answer = person.submit(plan, "Deliver 2 callbacks")
 

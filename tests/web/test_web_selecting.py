@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from io import StringIO
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def failed(store: JobStore, key: str) -> Job:
     return fail_job(store, charging, FailureCode.REFUSED, now)
 
 
-def chosen(*jobs: str) -> dict[str, str]:
+def chosen(*jobs: str) -> dict[str, Any]:
     """Return the fields of selected rows."""
     return {f"select-{job}": "on" for job in jobs}
 

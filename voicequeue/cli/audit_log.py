@@ -48,6 +48,7 @@ def audit_log(
     ] = None,
     action: Annotated[str | None, option("ACTION", help="Only this action, such as pause or retry.")] = None,
     batch: BatchOption = None,
+    job: Annotated[str | None, option("JOB_ID", help="Only changes of this job, alone or among selected ones.")] = None,
     limit: Limit = None,
     all: All = False,
     as_csv: Annotated[bool, flag("--csv", help="Print CSV, for spreadsheets.")] = False,
@@ -61,7 +62,7 @@ def audit_log(
         raise typer.BadParameter("--csv and --json cannot be combined")
     count = limit_of(limit, is_all=all or (as_csv and limit is None))
     with open_queue() as queue:
-        entries = _entries(queue, since=since, actor=actor, action=action, batch=batch)
+        entries = _entries(queue, since=since, actor=actor, action=action, batch=batch, job_id=job)
         listing = Listing(entries, count)
         if as_csv:
             sys.stdout.writelines(csv_lines(_rows(listing)))

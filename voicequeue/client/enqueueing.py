@@ -15,6 +15,7 @@ from voicequeue.client.results import (
     item_result,
 )
 from voicequeue.domain.api_keys import KeyLimits
+from voicequeue.domain.job import Job
 from voicequeue.domain.portions import split_into_portions, weight
 from voicequeue.domain.spec import VoiceJob, parse_spec
 from voicequeue.errors import InvalidJobError, Problem, without_traceback
@@ -93,6 +94,16 @@ class EnqueueMethods(ReadMethods):
         finally:
             last = sent.results(first_index)
         yield last
+
+    def position(self, job: Job) -> int | None:
+        """Return the position of a job among the queued jobs of the namespace, from 1; None if it is not queued now.
+
+        Args:
+            job: The job, as `enqueue` or `get` returned it.
+        """
+        with translated_errors():
+            ahead = self._store.indexes.position_in_backlog(job.id, job.spec.priority, job.qualified_batch)
+        return None if ahead is None else ahead + 1
 
     def preview(self, jobs: Iterable[JobInput]) -> Iterator[EnqueuePreview]:
         """Yield what `enqueue_many` would do with each job, in the same order, without changing anything.

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from copy import copy
 from itertools import chain
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from voicequeue.auth.secret_files import read_secret
 from voicequeue.client.api_keys import ApiKeyMethods
@@ -19,6 +19,7 @@ from voicequeue.client.erasing import EraseMethods
 from voicequeue.client.events import EventMethods
 from voicequeue.client.outboxes import OutboxMethods
 from voicequeue.client.spending import SpendingMethods
+from voicequeue.client.voices import VoiceMethods
 from voicequeue.domain.api_keys import KeyLimits
 from voicequeue.domain.namespaces import DEFAULT
 from voicequeue.domain.source import Source
@@ -27,15 +28,12 @@ from voicequeue.errors import InvalidStateError
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.audit.findings import Finding
 from voicequeue.storage.audit.repair import repair
-from voicequeue.storage.connection.client import DEFAULT_URL, connect
+from voicequeue.storage.connection.client import DEFAULT_URL, RedisClient, connect
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 from voicequeue.storage.connection.recorded_change import ACTOR_MAX, Actor, amend
 from voicequeue.storage.format import FormatStamp, left_behind
 from voicequeue.storage.job_store import JobStore
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 
 class VoiceQueue(
@@ -48,6 +46,7 @@ class VoiceQueue(
     ChangeMethods,
     EraseMethods,
     SpendingMethods,
+    VoiceMethods,
 ):
     """A client of the queue in one Redis database.
 
@@ -105,7 +104,7 @@ class VoiceQueue(
         self._store = JobStore(self._redis, self._prefix, namespace=namespace, reuse=reuse, replicas_ack=replicas_ack)
         self._key_limits = KeyLimits()
 
-    def _connect(self, url: str, *, wait_s: float) -> Redis:
+    def _connect(self, url: str, *, wait_s: float) -> RedisClient:
         return connect(url, wait_s=wait_s, prefix=self._prefix)
 
     def __enter__(self) -> Self:

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TypeVar
 
-from voicequeue.client import listing, search
-from voicequeue.client.audited import audited
+from voicequeue.client import search
 from voicequeue.client.batches import BatchMethods, require_positive
 from voicequeue.client.search import Filter, Page
 from voicequeue.client.sorted_search import Sort, sorted_page
@@ -27,7 +26,6 @@ from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.monitoring.audit_log import AuditEntry, AuditFilter
 from voicequeue.storage.monitoring.throughput import TimeBucket
-from voicequeue.storage.personas import Persona
 
 T = TypeVar("T")
 
@@ -154,16 +152,6 @@ class ReadMethods(BatchMethods):
             return None
         with translated_errors():
             return self._store.personas.creator_of(job.shared_voice)
-
-    def position(self, job: Job) -> int | None:
-        """Return the position of a job among the queued jobs of the namespace, from 1; None if it is not queued now.
-
-        Args:
-            job: The job, as `enqueue` or `get` returned it.
-        """
-        with translated_errors():
-            ahead = self._store.indexes.position_in_backlog(job.id, job.spec.priority, job.qualified_batch)
-        return None if ahead is None else ahead + 1
 
     def job_holds(self, job_id: str) -> list[JobHold]:
         """Return why a queued or waiting job is not submitted now, as admission decides it at this moment.
@@ -302,45 +290,6 @@ class ReadMethods(BatchMethods):
                 job_id=job_id,
             )
             return search.audit_entries(self._store, entry_filter, limit=limit, cursor=cursor)
-
-    # ── voices ─────────────────────────────────────────────────────────────────────────────────
-
-    def personas(self) -> Iterator[Persona]:
-        """Yield the voices that were created and can be shared, read a page at a time.
-
-        The latest first; those of all namespaces one namespace after the other.
-        """
-        return paged(self._store.personas.list_all())
-
-    def list_personas(self, *, search: str | None = None, limit: int = 100, cursor: str | None = None) -> Page[Persona]:
-        """Return a page of the voices that were created and can be shared, the latest first in each namespace.
-
-        A page may hold fewer than `limit` voices, even none, and still have a next page.
-
-        Args:
-            search: Only voices with this text in their id, name, job id or the URL of their recording.
-            limit: Maximum number of voices on the page; 1 or more.
-            cursor: `Page.cursor` of the previous page. None returns the first page.
-
-        Raises:
-            InvalidCursorError: The cursor is not one of this list.
-            ValueError: `limit` is below 1.
-        """
-        require_positive("limit", limit)
-        with translated_errors():
-            return listing.list_personas(self._store, text=search, limit=limit, cursor=cursor)
-
-    @audited
-    def forget_persona(self, persona_id: str) -> bool:
-        """Stop sharing a voice that upstream has deleted, and return whether the voice was known.
-
-        Jobs that use the voice already are not changed.
-
-        Args:
-            persona_id: Upstream's id of the voice.
-        """
-        with translated_errors():
-            return self._store.personas.forget(persona_id) > 0
 
     def _namespace_of_key(self, key_name: str) -> str:
         """Return the namespace of an API key in Redis; `*` if there is none of this name."""

@@ -1,4 +1,4 @@
-"""What can be awaited: a job, or a batch. Both clients share these definitions."""
+"""The targets of a wait: a job, or a batch. Both clients share them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Awaited(Protocol[T_co]):
-    """Something that a caller waits for."""
+    """The target of a wait."""
 
     #: The events that concern it have this key.
     key: str

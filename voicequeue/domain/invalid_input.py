@@ -100,7 +100,7 @@ def _problem(location: tuple[int | str, ...], message: str) -> Problem:
 def describe_problem(detail: Mapping[str, Any], names: tuple[frozenset[str], frozenset[str]] = _NO_NAMES) -> str:
     """Return what is wrong, given an item of pydantic's `errors()`.
 
-    `names` are those of the fields, and of the fields inside them, that an unknown one may stand for.
+    `names` are those of the fields, and of the fields inside them, with which an unknown one is compared.
     """
     kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
     if kind in _KINDS:
@@ -144,6 +144,6 @@ def _described(value: Any) -> str:
 
 
 def _suggestion(name: str, names: frozenset[str]) -> str:
-    """Return the field that a misspelled name may stand for, as the end of a sentence."""
+    """Return the field whose name an unknown name resembles, as the end of a sentence."""
     close = get_close_matches(name[:_NAME_MAX], sorted(names), n=1, cutoff=0.7)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from voicequeue.errors import VoiceQueueError
 
 if TYPE_CHECKING:
-    from redis import Redis
+    from voicequeue.storage.connection.client import RedisClient
 
 
 class MissingExtraError(VoiceQueueError):
@@ -31,11 +31,11 @@ def start_redis() -> Any:
     return server
 
 
-def client_of(server: Any) -> Redis:
+def client_of(server: Any) -> RedisClient:
     """Return a client with the options of `voicequeue.storage.connection.client.connect`."""
     import fakeredis  # noqa: PLC0415
 
-    client: Redis = fakeredis.FakeRedis(server=server, decode_responses=True, protocol=2)
+    client: RedisClient = fakeredis.FakeRedis(server=server, decode_responses=True, protocol=2)
     return client
 
 

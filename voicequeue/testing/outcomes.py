@@ -1,4 +1,4 @@
-"""What becomes of a job in a test, and which job it is for."""
+"""Scripted outcomes of the jobs of a test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from voicequeue.domain.states import FailureCode
 
 
 class Ending(Enum):
-    """How the fake worker ends a stage."""
+    """The ways in which the fake worker ends a stage."""
 
     SUCCEEDS = "succeeds"
     FAILS = "fails"
@@ -24,10 +24,10 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What becomes of a job: made by `succeeds`, `fails`, `moderated`, `unsure` or `stays_pending`.
+    """A scripted outcome: made by `succeeds`, `fails`, `moderated`, `unsure` or `stays_pending`.
 
     Attributes:
-        ending: How it ends.
+        ending: The way in which the job ends.
         stage: Stage that ends so, after those before it have succeeded; None is the first one that is still to be
             paid.
         code: Reason of a failure.

@@ -23,7 +23,7 @@ def _voicequeue_server() -> Any:
 def voicequeue_queue(_voicequeue_server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeQueue]:
     """Return an empty queue without Redis, workers and network, in the default namespace.
 
-    During the test, every `VoiceQueue` and `AsyncVoiceQueue` that the app creates uses the same jobs, whatever its URL.
+    During the test, every `VoiceQueue` and `AsyncVoiceQueue` that the app creates uses the same jobs, with any URL.
     """
     from voicequeue.testing.patching import use_in_memory  # noqa: PLC0415
     from voicequeue.testing.queue import FakeQueue, InMemoryRedis  # noqa: PLC0415

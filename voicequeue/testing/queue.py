@@ -6,8 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from redis import Redis
-
 from voicequeue.auth.signatures import callback_secret, receiver_secret
 from voicequeue.client.async_queue import AsyncVoiceQueue
 from voicequeue.client.queue import VoiceQueue
@@ -15,6 +13,7 @@ from voicequeue.client.waiting import Awaited
 from voicequeue.domain.job import Event, Job
 from voicequeue.errors import WaitTimeoutError
 from voicequeue.net.http_types import Target
+from voicequeue.storage.connection.client import RedisClient
 from voicequeue.testing.callbacks import Receiver, SentCallback
 from voicequeue.testing.memory import client_of, start_redis
 from voicequeue.testing.outcomes import Outcome, Scripts
@@ -28,7 +27,7 @@ _STEPS_MAX = 10_000
 
 
 class InMemoryRedis:
-    """What all queues of one test share: a Redis, scripted outcomes, and a worker for each prefix of keys.
+    """A Redis in this process, the scripted outcomes, and a worker for each prefix of keys.
 
     `server` is one that `start_redis` returned for an earlier test, and is emptied.
     """
@@ -44,7 +43,7 @@ class InMemoryRedis:
         """Remove what an earlier test has left."""
         self.connect().flushall()
 
-    def connect(self) -> Redis:
+    def connect(self) -> RedisClient:
         """Return a client of it."""
         return client_of(self._server)
 
@@ -85,7 +84,7 @@ class FakeQueue(VoiceQueue):
         self.redis = redis or InMemoryRedis()
         super().__init__("redis://in-this-process", prefix=prefix, reuse=reuse, app=app, namespace=namespace)
 
-    def _connect(self, _: str, **__: float) -> Redis:
+    def _connect(self, _: str, **__: float) -> RedisClient:
         return self.redis.connect()
 
     # ── the script ─────────────────────────────────────────────────────────────────────────────
@@ -98,7 +97,7 @@ class FakeQueue(VoiceQueue):
         batch: str | None = None,
         where: Callable[[Job], bool] | None = None,
     ) -> None:
-        """Say what becomes of jobs; of several scripts that match a job, the latest applies.
+        """Set the outcome of jobs; of several scripts that match a job, the latest applies.
 
         Args:
             outcomes: One outcome, or several for a job that is retried or resubmitted: the next one each time, and the
@@ -113,10 +112,10 @@ class FakeQueue(VoiceQueue):
         """
         if not outcomes:
             raise ValueError("outcomes: give at least one, such as succeeds() or fails('refused')")
-        wanted = {"key": key, "name": name, "batch": batch}
+        properties = {"key": key, "name": name, "batch": batch}
 
         def matches(job: Job) -> bool:
-            fits = all(value is None or getattr(job.spec, field) == value for field, value in wanted.items())
+            fits = all(value is None or getattr(job.spec, field) == value for field, value in properties.items())
             return fits and (where is None or where(job))
 
         self.redis.scripts.add(matches, outcomes)

@@ -7,8 +7,6 @@ import time
 from collections.abc import Sequence
 from threading import RLock
 
-from redis import Redis
-
 from voicequeue.auth.signatures import callback_headers, receiver_secret
 from voicequeue.domain.claims import SubmitClaim
 from voicequeue.domain.gate import Limits
@@ -18,6 +16,7 @@ from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import State
 from voicequeue.net.http_types import Target, UrlNotAllowed
 from voicequeue.storage.callbacks import CallbackClaim, UndeliverableError
+from voicequeue.storage.connection.client import RedisClient
 from voicequeue.storage.job_store import JobStore
 from voicequeue.testing import steps
 from voicequeue.testing.callbacks import Receiver, SentCallback, accept
@@ -35,7 +34,7 @@ _RETRY_S = 3_600.0
 class FakeWorker:
     """Processes the jobs of one queue, in all its namespaces. Safe to share between threads."""
 
-    def __init__(self, redis: Redis, prefix: str, scripts: Scripts, callback_root: str) -> None:
+    def __init__(self, redis: RedisClient, prefix: str, scripts: Scripts, callback_root: str) -> None:
         self._store = JobStore(redis, prefix, namespace=ALL, limits=_LIMITS)
         self._scripts = scripts
         self._callback_root = callback_root

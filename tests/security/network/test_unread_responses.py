@@ -44,6 +44,7 @@ from workers.gateway.server.http_server import LimitedProtocol
 # ── responses ─────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.endurance
 def test_unread_outcomes_stop_the_upload_and_take_bounded_space(
     build_gateway: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:

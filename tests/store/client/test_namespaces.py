@@ -137,6 +137,7 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
         "url": [None, "https://elsewhere.example/"],
         "undelivered": [False, True],
         "attempt": [None, 1],
+        "sort": ["-created"],
         "search": [None, "p-owner"],
         "or_empty": [True],
         "failed": [False, True],

@@ -49,6 +49,7 @@ ROOMS = {
     "storage": SHARED_BY_ALL | {"domain"},
     "client": SHARED_BY_ALL | {"domain", "storage", "ingest", "net", "auth"},
     "diagnostics": SHARED_BY_ALL | {"domain", "storage", "auth"},
+    "testing": SHARED_BY_ALL | {"domain", "storage", "client", "net", "auth"},
     "cli": SHARED_BY_ALL | {"domain", "storage", "client", "ingest", "net", "auth", "diagnostics"},
 }
 
@@ -150,15 +151,33 @@ def test_only_workers_read_the_settings() -> None:
 
 def test_the_installed_package_imports_only_its_declared_dependencies() -> None:
     """A producer's environment has only these dependencies, in particular no Celery. openpyxl is an extra."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    dependencies = [*project["dependencies"], *project["optional-dependencies"]["excel"]]
-    declared = {re.split(r"[\[<>=~ ]", dependency)[0] for dependency in dependencies}
-    modules = [module for module in MODULES if module.parts[0] == "voicequeue"]
+    modules = [module for module in MODULES if module.parts[0] == "voicequeue" and module.parts[1] != "testing"]
 
+    assert foreign_packages(modules) == declared_packages("dependencies", "excel")
+
+
+def test_testing_imports_only_the_dependencies_of_its_extra() -> None:
+    """And pytest, which loads its plugin. The simulator needs the others of the extra."""
+    modules = [module for module in MODULES if module.parts[:2] == ("voicequeue", "testing")]
+
+    assert foreign_packages(modules) <= declared_packages("dev") | {"pytest"}
+
+
+def foreign_packages(modules: list[Path]) -> set[str]:
+    """Return the names of the packages of others that modules import."""
     foreign = {name for module in modules for name in imported(module)} - sys.stdlib_module_names - {"voicequeue"}
-
     names = {"dotenv": "python-dotenv", "charset_normalizer": "charset-normalizer"}
-    assert {names.get(name, name) for name in foreign} == declared
+    return {names.get(name, name) for name in foreign}
+
+
+def declared_packages(*groups: str) -> set[str]:
+    """Return the names of the packages that the project requires, in general and in these extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lists = [
+        project["dependencies"] if group == "dependencies" else project["optional-dependencies"][group]
+        for group in groups
+    ]
+    return {re.split(r"[\[<>=~ ]", dependency)[0] for dependencies in lists for dependency in dependencies}
 
 
 # ── the package ───────────────────────────────────────────────────────────────────────────────────

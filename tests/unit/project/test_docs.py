@@ -204,6 +204,7 @@ def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
     assert f"Aborted with {len(BROKEN)} warnings" in done.stdout + done.stderr
 
 
+@pytest.mark.endurance
 def test_the_site_builds_without_broken_links_and_works_offline(tmp_path: Path) -> None:
     """Its pages load no script, style or font from another server."""
     done = built(ROOT / "mkdocs.yml", tmp_path)

@@ -36,6 +36,10 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
         ] = None,
         action: Annotated[str | None, Query(max_length=50, description="Only this action, such as `pause`.")] = None,
         batch: Annotated[schemas.BatchName | None, Query(description="Only changes of this batch.")] = None,
+        job_id: Annotated[
+            str | None,
+            Query(max_length=100, description="Only changes of this job, alone or among selected ones."),
+        ] = None,
         limit: Limit = 100,
         cursor: Cursor = None,
     ) -> JSONResponse:
@@ -49,6 +53,7 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
             actor=actor,
             action=action,
             batch=batch,
+            job_id=job_id,
             limit=limit,
             cursor=cursor,
         )
