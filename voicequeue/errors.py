@@ -325,6 +325,8 @@ class InvalidCursorError(VoiceQueueError, ValueError):
 class WaitTimeoutError(VoiceQueueError, TimeoutError):
     """The job or the batch did not settle in time. Nothing was changed; the wait can be repeated."""
 
+    code = "timeout"
+
 
 class InvalidStateError(VoiceQueueError):
     """The state of the job, or of the queue, does not allow the action."""

@@ -85,9 +85,8 @@ def _print_stopped(batches: Sequence[Batch]) -> None:
         reason = batch.stop.reason.removeprefix("stopped: ") if batch.stop else ""
         out.print(f"stopped    [red]batch {escape_untrusted(batch.qualified_name)}[/]: {reason}")
     if len(batches) > STOPPED_SHOWN:
-        out.print(
-            f"stopped    {pluralize(len(batches) - STOPPED_SHOWN, 'more batch', 'more batches')}, see: voicequeue status --json"
-        )
+        more = pluralize(len(batches) - STOPPED_SHOWN, "more batch", "more batches")
+        out.print(f"stopped    {more}, see: voicequeue batches")
 
 
 def _print_holds(holds: Sequence[BacklogHold]) -> None:

@@ -154,7 +154,8 @@ def _processes(facts: Facts) -> Iterator[CheckResult]:
         yield CheckResult(
             "workers",
             Level.ERROR,
-            f"no worker has sent a heartbeat in the last {HEARTBEAT_TIMEOUT_S:.0f} s; {pluralize(open_jobs, 'job')} in the queue",
+            f"no worker has sent a heartbeat in the last {HEARTBEAT_TIMEOUT_S:.0f} s; "
+            f"{pluralize(open_jobs, 'job')} in the queue",
             "let Redis accept writes first: until then no heartbeat can arrive"
             if facts.write_refusal
             else "start one: python -m workers worker, or make up; its log shows why it stopped",
@@ -270,7 +271,8 @@ def _work(facts: Facts) -> Iterator[CheckResult]:
             what = f"a job has had a slot for {facts.admitted_s / 60:,.0f} min, and its order is not sent"
             yield CheckResult("jobs", Level.WARNING, what, "docs/guides/runbook.md#voicequeuejobsstuck")
     for job in facts.refused_jobs[:REFUSED_LISTED]:
-        what = f"upstream refuses job {job.job_id} while it accepts others, {pluralize(job.refusals, 'time')} so far ({job.message})"
+        times = pluralize(job.refusals, "time")
+        what = f"upstream refuses job {job.job_id} while it accepts others, {times} so far ({job.message})"
         yield CheckResult("jobs", Level.WARNING, what, "check its fields; the job fails if upstream keeps refusing it")
     if len(facts.refused_jobs) > REFUSED_LISTED:
         what = f"upstream refuses {pluralize(len(facts.refused_jobs) - REFUSED_LISTED, 'more job')}"

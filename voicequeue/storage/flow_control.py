@@ -133,7 +133,8 @@ class FlowControl:
         account, floor = self.account(), self.limits().min_balance
         reserved = f", {account.reserved:,} of them reserved for jobs in flight or unsure" if account.reserved else ""
         minimum = f", the minimum balance is {floor:,}" if floor else ""
-        detail = f"{pluralize(account.balance or 0, 'credit')} left{reserved}{minimum}; the next job costs {shortage['cost']}"
+        left = pluralize(account.balance or 0, "credit")
+        detail = f"{left} left{reserved}{minimum}; the next job costs {shortage['cost']}"
         return Hold(HoldReason.OUT_OF_CREDITS, detail, float(shortage["since"]))
 
     # ── the limits ─────────────────────────────────────────────────────────────────────────────

@@ -48,5 +48,6 @@ class MaxRejected:
         if self.is_exceeded(rejected, rows, is_end=is_end):
             raise TooManyRejectedError(
                 f"{rejected:,} of the first {pluralize(rows, 'row')} were rejected; --max-rejected {self} allows "
-                "no more. Correct the file and run the command again, which skips rows that are jobs; or raise --max-rejected"
+                "no more. Correct the file and run the command again, which skips rows that are jobs; or raise "
+                "--max-rejected"
             )
