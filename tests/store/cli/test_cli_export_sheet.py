@@ -18,7 +18,7 @@ from tests.store.conftest import Command
 from tests.store.life import CLIPS, job_with_song
 from tests.support.jobs import voice, voice_with_song
 from voicequeue import Song, VoiceQueue
-from voicequeue.cli.export import columns, sheet
+from voicequeue.cli.export import sheet
 from voicequeue.ingest.cells import guard, unguard
 from voicequeue.ingest.row import JOB_COLUMNS, SONG_COLUMNS
 from voicequeue.ingest.values import converter
