@@ -62,6 +62,7 @@ def test_limits_of_a_batch_come_back(person: PageUser, store: JobStore) -> None:
 
     assert [entered(page, name) for name in ("max_credits", "stop_after")] == ["1.5", "200"]
     assert f"/job/{job_id}" in page.links()
+    assert not [link for link in page.links() if link.startswith("?")], "links are not relative to the form's address"
 
 
 def test_a_corrected_recording_comes_back(person: PageUser, store: JobStore) -> None:
