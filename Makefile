@@ -58,7 +58,7 @@ up: $(LOCAL)  ## Run the whole stack on this machine until Ctrl-C
 secrets:  ## Generate the secrets of docker-compose.yml in .secrets; existing ones are kept
 	@sh config/secrets.sh
 
-test: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run the tests of a change (a real Valkey and real workers, no Docker): four minutes
+test: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run the tests of a change (a real Valkey and real workers, no Docker)
 	$(BIN)/python -m pytest -n $(AT_ONCE) -m "not endurance"
 
 # Those that take long, and generated examples in a larger number.
