@@ -1,10 +1,13 @@
 # Requires Python >= 3.11 and make; everything else is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# Stamps of the installations: of what the local stack needs, and of everything.
+LOCAL := .venv/.ready-local
 READY := .venv/.ready
 # Tests wait more than they compute, so run two processes more than there are processors.
 AT_ONCE ?= $(shell expr 2 + $$($(PYTHON) -c 'import os; print(os.cpu_count())'))
-NODE := tests/node/node_modules/.package-lock.json
+CLIENT := clients/typescript
+NODE := .venv/.node
 BROWSER := .venv/.browser
 PROMTOOL := .venv/.promtool
 
@@ -12,25 +15,31 @@ PROMTOOL := .venv/.promtool
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up secrets test docs screenshots torture rolling release-fixture check bench dist version lock clean
+.PHONY: help setup demo up secrets test endurance test-all docs clients screenshots torture rolling release-fixture check bench dist version lock clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Create .venv with the versions pinned in requirements.lock
+setup: $(LOCAL) $(NODE) $(BROWSER) $(PROMTOOL)  ## Create .venv with the versions pinned in requirements.lock
 
-$(READY): requirements.lock pyproject.toml voicequeue/version.py
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "voicequeue needs Python 3.11 or newer, this is " + sys.version.split()[0])'
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@# Compile the tests and their imports once, instead of in each process of the first test run.
-	@$(BIN)/python -m pytest --collect-only -qq >/dev/null || true
+IS_PYTHON_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11) and "voicequeue needs Python 3.11 or newer, " + \
+	sys.executable + " is " + sys.version.split()[0] + "; name another one, such as: make demo PYTHON=python3.12")
+
+$(LOCAL): requirements-local.lock pyproject.toml voicequeue/version.py
+	@$(PYTHON) -c '$(IS_PYTHON_NEW_ENOUGH)'
+	@$(PYTHON) workers/local/install.py requirements-local.lock
 	@touch $@
 
+$(READY): requirements.lock pyproject.toml voicequeue/version.py
+	@$(PYTHON) -c '$(IS_PYTHON_NEW_ENOUGH)'
+	@$(PYTHON) workers/local/install.py requirements.lock
+	@# Compile the tests and their imports once, instead of in each process of the first test run.
+	@$(BIN)/python -m pytest --collect-only -qq >/dev/null || true
+	@touch $(LOCAL) $@  # it includes what the local stack needs
+
 # For some tests, with Node from a wheel. Without access to npm's registry these tests fail with that reason.
-$(NODE): tests/node/package-lock.json | $(READY)
-	@-$(BIN)/python -m tests.node
+$(NODE): tests/node/package-lock.json $(CLIENT)/package-lock.json | $(READY)
+	@-$(BIN)/python -m tests.node && touch $@
 
 # For the tests of the alert rules: Debian's package, unless it is installed.
 $(PROMTOOL): | $(READY)
@@ -40,17 +49,23 @@ $(PROMTOOL): | $(READY)
 $(BROWSER): | $(READY)
 	@-$(BIN)/python -m tests.support.browser && touch $@
 
-demo: $(READY)  ## Run a dozen sample voices through the whole pipeline and show the results
+demo: $(LOCAL)  ## Run a dozen sample voices through the whole pipeline and show the results
 	@$(BIN)/python -m workers.local.demo
 
-up: $(READY)  ## Run the whole stack on this machine until Ctrl-C
+up: $(LOCAL)  ## Run the whole stack on this machine until Ctrl-C
 	@$(BIN)/python -m workers.local.up
 
 secrets:  ## Generate the secrets of docker-compose.yml in .secrets; existing ones are kept
 	@sh config/secrets.sh
 
-test: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run every test (a real Valkey and real workers, no Docker)
-	$(BIN)/python -m pytest -n $(AT_ONCE)
+test: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run the tests of a change (a real Valkey and real workers, no Docker): four minutes
+	$(BIN)/python -m pytest -n $(AT_ONCE) -m "not endurance"
+
+# Those that take long, and generated examples in a larger number.
+endurance: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run the long tests that `make test` leaves out, and more generated examples
+	$(BIN)/python -m pytest -n $(AT_ONCE) -m "endurance or hypothesis" --hypothesis-profile=thorough
+
+test-all: test endurance  ## Run every test, as .ci/run does
 
 docs: $(READY)  ## Build the documentation site in build/docs; fails on a broken link
 	@$(BIN)/python -m config.reference
@@ -58,6 +73,9 @@ docs: $(READY)  ## Build the documentation site in build/docs; fails on a broken
 	@$(BIN)/python -m config.prometheus_rule
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
 	@echo "build/docs/index.html"
+
+clients: $(READY) $(NODE)  ## Generate the types of the TypeScript client from the HTTP API
+	@$(BIN)/python -m tests.tools.clients
 
 screenshots: $(READY) $(BROWSER)  ## Retake the screenshots in docs/images
 	@$(BIN)/python -m tests.tools.screenshots
@@ -91,9 +109,10 @@ version: $(READY)  ## Print the version of this checkout, for VERSION_OF_BUILD o
 PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links --no-header
 
 lock:  ## Pin the dependencies (requires uv)
-	$(PIN) --upgrade --extra worker --extra excel --extra s3 --extra otel --extra docs --extra dev -o requirements.lock pyproject.toml
+	$(PIN) --upgrade --extra local --extra worker --extra excel --extra s3 --extra otel --extra docs --extra checkout -o requirements.lock pyproject.toml
+	$(PIN) --extra local --extra worker --extra excel --constraint requirements.lock -o requirements-local.lock pyproject.toml
 	$(PIN) --extra worker --extra otel --constraint requirements.lock -o requirements-worker.lock pyproject.toml
 	echo hatchling | $(PIN) --constraint requirements.lock -o requirements-build.lock -
 
 clean:  ## Remove everything that make created
-	rm -rf .venv .voicequeue tests/node/node_modules build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .voicequeue tests/node/node_modules $(CLIENT)/node_modules $(CLIENT)/dist build dist .mypy_cache .ruff_cache .pytest_cache

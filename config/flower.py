@@ -62,6 +62,11 @@ class FlowerSettings(EnvironmentSettings):
         pattern=r"^[\w./-]*$",
         description="Path prefix behind a reverse proxy, such as `flower`.",
     )
+    page_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s/?#]+[^\s?#]*)?$",
+        description="URL of the [job page](job-page.md), to which tasks then link. Unset: no links.",
+    )
     read_only: bool = Field(
         True,
         description="Show workers without controlling them. `false`, set for the workers as well, lets every "

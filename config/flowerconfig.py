@@ -23,7 +23,7 @@ read_only = _configured.read_only
 
 flowerbroker.require_usable_store()
 flowerbroker.install()
-flowerguard.install(_configured.accepted_hosts())
+flowerguard.install(_configured.accepted_hosts(), _configured.page_url)
 
 persistent = True
 _history = _configured.history_file(settings().prefix)

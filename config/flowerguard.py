@@ -13,6 +13,7 @@ from flower import command  # type: ignore[import-untyped]
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerRequest
 from tornado.web import OutputTransform, RequestHandler
 
+from config.flowerlinks import LinkingLoader
 from voicequeue.auth import web_origins
 
 #: The headers of every response. Flower's pages contain inline scripts and styles.
@@ -27,16 +28,20 @@ HEADERS = {
 }
 
 
-def install(hosts: frozenset[str] | None) -> None:
-    """Protect the Flower that this process starts later. It answers to local names and to `hosts`; None: any name."""
-    command.Flower = partial(GuardedFlower, hosts=hosts)
+def install(hosts: frozenset[str] | None, page_url: str = "") -> None:
+    """Protect the Flower that this process starts later. It answers to local names and to `hosts`; None: any name.
+
+    Its tasks link to the job page at `page_url`, if there is one.
+    """
+    command.Flower = partial(GuardedFlower, hosts=hosts, page_url=page_url)
 
 
 class GuardedFlower(command.Flower):  # type: ignore[misc]
     """Flower's application, which refuses requests from pages of other sites."""
 
-    def __init__(self, *, hosts: frozenset[str] | None, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, *, hosts: frozenset[str] | None, page_url: str, template_path: str, **options: Any) -> None:
+        loader = LinkingLoader(template_path, page_url)
+        super().__init__(template_path=template_path, template_loader=loader, **options)
         self._hosts = hosts
         self.add_transform(_Headers)
 

@@ -53,6 +53,13 @@ LOCAL_ROWS = (
         "URL of the gateway that the [examples](../examples/README.md) use; `. .voicequeue/env` sets it.",
     ),
     Row(
+        "VOICEQUEUE_SIMULATOR_URL",
+        "",
+        "URL",
+        "Address of the [simulator's controls](../../simulator/README.md#control-port): its credits, faults and "
+        "ledger. `. .voicequeue/env` sets it.",
+    ),
+    Row(
         "VOICEQUEUE_API_KEY",
         "",
         "text",

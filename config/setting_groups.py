@@ -113,6 +113,12 @@ class GatewaySettings(SettingGroup):
         pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
         description="URL at which MusicAPI reaches the gateway. Unset: no webhooks; results arrive by polling alone.",
     )
+    flower_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
+        description="URL at which users of the job page reach [Flower](../guides/flower.md), to which pages of jobs "
+        "then link. Unset: no links.",
+    )
     secret: Annotated[SecretStr, AfterValidator(check_secret)] = Field(
         SecretStr(""),
         description="Random text of at least 32 characters (`openssl rand -hex 32`) that signs webhook URLs, and "

@@ -7,6 +7,7 @@ import resource
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from simulator.engine.clock import steady_clock
 from simulator.engine.dials import MEANINGS, Dials, InvalidDial
@@ -14,11 +15,13 @@ from simulator.engine.musicapi import MusicApi
 from simulator.server.api import Api
 from simulator.server.control import Control
 from simulator.server.listener import Listener
+from simulator.server.state_file import StateFile, StateFileError
 from simulator.server.webhooks import WebhookSender
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until SIGTERM or SIGINT. Returns the exit code: 0 after a signal, 1 when a port is taken."""
+    """Run until SIGTERM or SIGINT. Returns the exit code: 0 after a signal, 1 when a port is taken or
+    the state cannot be used."""
     options = _parser().parse_args(arguments)
     try:
         dials = Dials().changed(dict(options.dial))
@@ -27,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _allow_many_connections()
     try:
         asyncio.run(_run(dials, options))
-    except OSError as error:
+    except (OSError, StateFileError) as error:
         print(f"simulator: {error}", file=sys.stderr)
         return 1
     return 0
@@ -37,18 +40,30 @@ async def _run(dials: Dials, options: argparse.Namespace) -> None:
     clock, stop = steady_clock(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    music_api = MusicApi(dials)
+    music_api = MusicApi(dials, StateFile(options.state) if options.state else None)
     webhooks = WebhookSender(music_api, clock)
     api = Api(music_api, webhooks, clock, media_host=options.media_host)
     api_listener = Listener(api.app(), options.host, options.port)
     control_listener = Listener(
         Control(music_api, webhooks, clock, api_listener).app(), options.host, options.control_port
     )
+    media_url = f"http://{options.media_host}:{api_listener.port}" if options.media_host else ""
+    _resume(music_api, webhooks, clock(), media_url)
     await api_listener.open()
     await control_listener.open()
     print(f"simulator: api {api_listener.url} control {control_listener.url}", flush=True)
     await stop.wait()
     await asyncio.gather(api_listener.close(), control_listener.close(), webhooks.close())
+    music_api.save()
+
+
+def _resume(music_api: MusicApi, webhooks: WebhookSender, now: float, media_url: str) -> None:
+    """Continue the tasks of an earlier process: those in progress send webhooks. Links begin with `media_url` if
+    it is given, because the port may be another one."""
+    for task in music_api.ledger.tasks.values():
+        task.base = media_url or task.base
+        if task.ready_at > now:
+            webhooks.plan(task)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8900, help="port of the API; 0 selects a free one (default: 8900)")
     parser.add_argument("--media-host", help="host in the links of files (default: that of the request)")
     parser.add_argument("--control-port", type=int, default=8901, help="0 selects a free one (default: 8901)")
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="FILE",
+        help="keep tasks and credits in this file (default: in memory)",
+    )
     parser.add_argument(
         "--dial", type=_setting, action="append", default=[], metavar="NAME=VALUE", help="VALUE is JSON or a bare word"
     )

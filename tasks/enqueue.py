@@ -13,6 +13,7 @@ from celery.worker.request import Request
 from redis.exceptions import RedisError
 
 from voicequeue.client.results import EnqueueItemResult, item_result
+from voicequeue.domain.job import MESSAGE_KEY
 from voicequeue.domain.namespaces import DEFAULT, namespace_name
 from voicequeue.domain.source import Source
 from voicequeue.domain.spec import VoiceJob, parse_spec
@@ -145,19 +146,20 @@ def enqueue_message(
     spec = parse_spec(job)
     check_field("id", require_encodable, message_id)
     if spec.key is None:
-        spec = spec.model_copy(update={"key": f"message-{message_id}"})
-    entry = _enqueue(store.in_namespace(namespace), spec.expand(), now)
+        spec = spec.model_copy(update={"key": f"{MESSAGE_KEY}{message_id}"})
+    entry = _enqueue(store.in_namespace(namespace), spec.expand(), now, message_id)
     if entry.error is not None:
         raise entry.error
     log.info("queued", extra={"job": entry.job_id, "batch": spec.batch, "source": "message", "at": now})
     return entry.job_id
 
 
-def _enqueue(store: JobStore, specs: Sequence[VoiceJob], now: float) -> EnqueueItemResult:
+def _enqueue(store: JobStore, specs: Sequence[VoiceJob], now: float, message_id: str) -> EnqueueItemResult:
     fingerprint = store.job_ids.fingerprint()
     jobs = [(store.job_ids.of(spec), spec) for spec in specs]
     try:
-        return item_result(jobs, store.enqueue(jobs, now, source=Source.MESSAGE, fingerprint=fingerprint))
+        outcomes = store.enqueue(jobs, now, source=Source.MESSAGE, fingerprint=fingerprint, message_id=message_id)
+        return item_result(0, jobs, outcomes)
     except StaleIdsError:
         store.job_ids.forget()
-        return _enqueue(store, specs, now)
+        return _enqueue(store, specs, now, message_id)

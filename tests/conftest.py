@@ -26,8 +26,9 @@ from workers.local.ports import free_port
 
 _numbers = itertools.count()
 
-# The same examples in every run, and no deadline on slow machines.
-settings.register_profile("steady", derandomize=True, deadline=None)
+# The same examples in every run, and no deadline on slow machines. `make endurance` runs five times as many.
+settings.register_profile("steady", derandomize=True, deadline=None, max_examples=20)
+settings.register_profile("thorough", derandomize=True, deadline=None, max_examples=100)
 settings.load_profile("steady")
 
 

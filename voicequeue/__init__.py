@@ -1,7 +1,7 @@
 """Enqueue voice-creation jobs in Redis, and read their results.
 
 >>> from voicequeue import VoiceQueue, VoiceJob, Song
->>> queue = VoiceQueue("redis://localhost:6379/0")
+>>> queue = VoiceQueue()  # REDIS_URL, otherwise redis://localhost:6379/0
 >>> job = queue.enqueue(VoiceJob(audio_url="https://example.com/ana.wav", song=Song(prompt="[Verse] ...")))
 >>> queue.wait(job.id).persona_id
 
@@ -14,12 +14,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    __version__: str
+
     from voicequeue.client.api_keys import NewApiKey
     from voicequeue.client.async_queue import AsyncVoiceQueue
     from voicequeue.client.bulk_operations import BulkAction, BulkPlan, BulkResult
     from voicequeue.client.queue import VoiceQueue
-    from voicequeue.client.results import EnqueueItemResult, EnqueueResult, EnqueueSummary, Rejection
+    from voicequeue.client.results import EnqueuedJob, EnqueueItemResult, EnqueueSummary, Rejection
     from voicequeue.client.search import Filter, Page
+    from voicequeue.client.sorted_search import Sort
     from voicequeue.domain.api_keys import ApiKey, KeyLimits, Scope
     from voicequeue.domain.balance import Balance, BalanceWindow, UncountedSpending
     from voicequeue.domain.budgets import Budget
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
         StoreUnavailableError,
         UnknownModelWarning,
         VoiceQueueError,
+        WaitTimeoutError,
     )
     from voicequeue.storage.archive import ArchiveEntry
     from voicequeue.storage.audit.findings import Finding
@@ -69,8 +73,9 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "client.async_queue": ("AsyncVoiceQueue",),
     "client.bulk_operations": ("BulkAction", "BulkPlan", "BulkResult"),
     "client.queue": ("VoiceQueue",),
-    "client.results": ("EnqueueItemResult", "EnqueueResult", "EnqueueSummary", "Rejection"),
+    "client.results": ("EnqueueItemResult", "EnqueueSummary", "EnqueuedJob", "Rejection"),
     "client.search": ("Filter", "Page"),
+    "client.sorted_search": ("Sort",),
     "domain.api_keys": ("ApiKey", "KeyLimits", "Scope"),
     "domain.balance": ("Balance", "BalanceWindow", "UncountedSpending"),
     "domain.budgets": ("Budget",),
@@ -106,6 +111,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "StoreUnavailableError",
         "UnknownModelWarning",
         "VoiceQueueError",
+        "WaitTimeoutError",
     ),
     "storage.archive": ("ArchiveEntry",),
     "storage.audit.findings": ("Finding",),
@@ -147,8 +153,8 @@ __all__ = [
     "Clip",
     "EnqueueItemResult",
     "EnqueuePreview",
-    "EnqueueResult",
     "EnqueueSummary",
+    "EnqueuedJob",
     "ErasedError",
     "Event",
     "Failure",
@@ -180,6 +186,7 @@ __all__ = [
     "Rejection",
     "Scope",
     "Song",
+    "Sort",
     "Spending",
     "SpendingGroup",
     "Stage",
@@ -194,12 +201,15 @@ __all__ = [
     "VoiceJob",
     "VoiceQueue",
     "VoiceQueueError",
+    "WaitTimeoutError",
     "charges",
 ]
 
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is first used."""
+    if name == "__version__":  # a checkout asks git for it
+        return import_module(f"{__name__}.version").VERSION
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -11,6 +11,7 @@
      ├── ApiKeyNotFoundError    (also a LookupError)  no API key has this name, or it is revoked
      ├── PlanNotFoundError      (also a LookupError)  the token of the bulk plan is unknown or expired
      ├── InvalidCursorError     (also a ValueError)   the cursor is not one of this list
+     ├── WaitTimeoutError       (also a TimeoutError) the job or the batch did not settle in time
      ├── InvalidStateError                            the state of the job does not allow the action
      ├── NotOperatorError                             the action concerns the whole queue, the client has one namespace
      └── StoreUnavailableError                        Redis does not answer, or refuses the command
@@ -31,29 +32,30 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from voicequeue.texts import find_unencodable, owner_text, replace_unencodable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from pydantic import ValidationError
-
+    from collections.abc import Callable, Sequence
 
 T = TypeVar("T")
+R = TypeVar("R")
 Raised = TypeVar("Raised", bound=BaseException)
-
-_FIELD_PREFIX = re.compile(r"([a-z][a-z0-9_]*): ")
 
 #: Problems of one job that are listed; the others are counted.
 PROBLEMS_MAX = 100
 #: Characters of a field name in a message.
 FIELD_MAX = 60
 #: Names of our fields. All other names are the caller's, and untrusted.
-FIELDS = frozenset(
+SONG_FIELDS = frozenset(
     (
-        *("job", "id", "audio_url", "persona_id", "song", "songs", "voice", "reuse", "audio_sha256", "name", "batch"),
-        *("priority", "key", "callback_url", "metadata", "max_credits", "start_within_s", "source_row"),
         *("mv", "custom_mode", "title", "prompt", "description", "tags", "negative_tags", "make_instrumental"),
         *("auto_lyrics", "vocal_gender", "style_weight", "weirdness_constraint", "audio_weight"),
     )
 )
+JOB_FIELDS = frozenset(
+    (
+        *("audio_url", "persona_id", "song", "songs", "voice", "reuse", "audio_sha256", "name", "batch"),
+        *("priority", "key", "callback_url", "metadata", "max_credits", "start_within_s", "source_row"),
+    )
+)
+FIELDS = frozenset({"job", "id"}) | JOB_FIELDS | SONG_FIELDS
 _IS_INDEX = re.compile("[0-9]{1,3}")
 #: Characters of an error in logs.
 REDACTED_MAX = 500
@@ -95,7 +97,13 @@ def _is_ours(name: str) -> bool:
 
 
 class VoiceQueueError(Exception):
-    """Base class of all errors of this package."""
+    """Base class of all errors of this package.
+
+    Attributes:
+        code: The kind of the error as one word, for programs; the same on the command line and in HTTP.
+    """
+
+    code = "error"
 
     def __repr__(self) -> str:
         """Return a text that Celery may log and Flower may show."""
@@ -116,6 +124,8 @@ class InvalidJobError(VoiceQueueError, ValueError):
         problems: Every field that is wrong; the first 100.
     """
 
+    code = "invalid"
+
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__(tuple(problems))
         self.problems = tuple(problems)
@@ -126,20 +136,6 @@ class InvalidJobError(VoiceQueueError, ValueError):
     def _discreet_message(self) -> str:
         # Unknown fields are not named, so that many of them give the same text.
         return "; ".join(dict.fromkeys(problem.redacted() for problem in self.problems))
-
-    @classmethod
-    def from_pydantic(cls, error: ValidationError, job: Any = None) -> InvalidJobError:
-        """Return the error with pydantic's problems, without the values; only the first if there are very many.
-
-        `job` is the input, in which texts with half a character are located.
-        """
-        broken = unencodable_fields(job)
-        details = error.errors(include_url=False, include_context=False, include_input=False)
-        others = [detail for detail in details if not (broken and detail["type"] == "string_unicode")]
-        problems = [*broken, *(_problem(detail["loc"], _message(detail)) for detail in others[:PROBLEMS_MAX])]
-        if (more := len(others) - PROBLEMS_MAX) > 0:
-            problems.append(Problem("", f"{more:,} more fields are wrong"))
-        return cls(problems)
 
 
 def without_traceback(error: Raised) -> Raised:
@@ -157,28 +153,12 @@ def unencodable_fields(value: Any) -> list[Problem]:
     return [Problem(path, message) for path, message in islice(find_unencodable(value), _HALVES_LISTED)]
 
 
-def check_field(field: str, check: Callable[[T], T], value: T) -> T:
+def check_field(field: str, check: Callable[[T], R], value: T) -> R:
     """Return `check(value)`. Raises InvalidJobError, which names the field, if that raises ValueError."""
     try:
         return check(value)
     except ValueError as error:
         raise InvalidJobError([Problem(field, str(error))]) from None
-
-
-def _message(detail: Mapping[str, Any]) -> str:
-    if detail["type"] == "extra_forbidden":
-        return "is not known here"
-    if detail["type"] == "tuple_type":
-        return "must be a list"
-    return str(detail["msg"]).removeprefix("Value error, ")
-
-
-def _problem(location: tuple[int | str, ...], message: str) -> Problem:
-    """Return a problem. The message of a check of the whole job may begin with the field that it concerns."""
-    field = ".".join(map(str, location))
-    if not field and (match := _FIELD_PREFIX.match(message)):
-        field, message = match[1], message.removeprefix(match[0])
-    return Problem(field, message)
 
 
 class InvalidAudioError(VoiceQueueError, ValueError):
@@ -188,6 +168,8 @@ class InvalidAudioError(VoiceQueueError, ValueError):
         kind: The reason as one word, for counting.
         reason: The reason as a sentence.
     """
+
+    code = "invalid_audio"
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(kind, reason)
@@ -204,6 +186,8 @@ class KeyConflictError(VoiceQueueError, ValueError):
         key: The key.
         job_id: The job that has the key.
     """
+
+    code = "key_conflict"
 
     def __init__(self, key: str, job_id: str) -> None:
         super().__init__(key, job_id)
@@ -226,6 +210,8 @@ CONSENT_REQUIRED = "is required here: the reference of the person's consent, suc
 class ErasedError(VoiceQueueError, ValueError):
     """The key or the recording of a new job is one of a person who was erased. Nothing was ordered."""
 
+    code = "erased"
+
     def __str__(self) -> str:
         return (
             "the key or the recording of this job was erased at the request of a person, and is not ordered again; "
@@ -245,6 +231,8 @@ class BudgetExceededError(VoiceQueueError):
         remaining: Credits for new jobs, after what was spent, is reserved, and is queued; None as `limit`.
         resets_at: Time when the next period begins (Unix seconds).
     """
+
+    code = "budget_exceeded"
 
     def __init__(
         self, owner: str, period: str, price: int, *, limit: int | None, remaining: int | None, resets_at: float
@@ -276,6 +264,8 @@ def _budget_error(
 class JobNotFoundError(VoiceQueueError, LookupError):
     """No job has this id: it was never enqueued in this queue, or was purged."""
 
+    code = "job_not_found"
+
     def __init__(self, job_id: str) -> None:
         super().__init__(job_id)
         self.job_id = job_id
@@ -286,6 +276,8 @@ class JobNotFoundError(VoiceQueueError, LookupError):
 
 class BatchNotFoundError(VoiceQueueError, LookupError):
     """No job is in a batch of this name, or all of its jobs were purged."""
+
+    code = "batch_not_found"
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -298,6 +290,8 @@ class BatchNotFoundError(VoiceQueueError, LookupError):
 class ApiKeyNotFoundError(VoiceQueueError, LookupError):
     """No API key of this name is stored in Redis, or it is revoked."""
 
+    code = "key_not_found"
+
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.name = name
@@ -309,6 +303,8 @@ class ApiKeyNotFoundError(VoiceQueueError, LookupError):
 class PlanNotFoundError(VoiceQueueError, LookupError):
     """No bulk plan of this action has this token, or it has expired."""
 
+    code = "plan_not_found"
+
     def __str__(self) -> str:
         return "no such plan: it has expired, or was made for another action or namespace; make a new one"
 
@@ -316,16 +312,26 @@ class PlanNotFoundError(VoiceQueueError, LookupError):
 class InvalidCursorError(VoiceQueueError, ValueError):
     """The cursor is not one of this list and filter."""
 
+    code = "invalid"
+
     def __str__(self) -> str:
         return "is not a cursor of this list"
+
+
+class WaitTimeoutError(VoiceQueueError, TimeoutError):
+    """The job or the batch did not settle in time. Nothing was changed; the wait can be repeated."""
 
 
 class InvalidStateError(VoiceQueueError):
     """The state of the job, or of the queue, does not allow the action."""
 
+    code = "invalid_state"
+
 
 class NotOperatorError(VoiceQueueError):
     """The action concerns all namespaces, and the client is limited to one."""
+
+    code = "not_operator"
 
     def __init__(self, action: str) -> None:
         super().__init__(action)
@@ -340,6 +346,8 @@ class StoreUnavailableError(VoiceQueueError):
 
     The command may or may not have been executed.
     """
+
+    code = "store_unavailable"
 
 
 class StoreFormatError(StoreUnavailableError):

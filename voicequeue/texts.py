@@ -144,6 +144,11 @@ def parse_float(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def pluralize(count: int, noun: str, plural: str = "") -> str:
+    """Return the number with its noun: `1 job`, `12,000 jobs`. The plural ends in `s` unless it is given."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def owner_text(owner: str) -> str:
     """Return an owner in words, such as `namespace shop`."""
     kind, _, name = owner.partition("/")

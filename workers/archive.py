@@ -31,7 +31,7 @@ from workers.background import (
     publish,
 )
 from workers.dependencies import REDIS_RETRY_S, build_archive
-from workers.process_info import process_facts
+from workers.process_info import CONCURRENCY, process_facts
 from workers.store_check import require_usable_store
 
 log = logging.getLogger("voicequeue.dispatcher")
@@ -66,11 +66,12 @@ class ArchiveStep(BackgroundStep):
 
     queues = frozenset(consumed_by("archive"))
 
-    def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:  # noqa: ARG002  one dispatcher is enough
+    def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:
         """Build the dispatcher; without an archive, only what sends heartbeats. Raises ArchiveStorageError."""
         configured = settings()
         require_usable_store(configured)
-        facts = facts_of(app, self.queues, process_facts(configured, "archive"))
+        constant = {**process_facts(configured, "archive"), CONCURRENCY: processes}
+        facts = facts_of(app, self.queues, constant)
         if configured.archive_url.get_secret_value():
             services = build_archive(configured)
             remove_stale_files(time.time())

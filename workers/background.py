@@ -18,6 +18,8 @@ from voicequeue.errors import StoreFormatError
 from voicequeue.storage.heartbeats import Heartbeats
 from voicequeue.storage.outbox import Outbox
 from workers.messaging.consumption import consumption
+from workers.messaging.task_progress import task_facts
+from workers.process_info import host_facts
 
 log = logging.getLogger("voicequeue.dispatcher")
 
@@ -34,11 +36,11 @@ def no_facts(now: float) -> Mapping[str, Any]:  # noqa: ARG001  the signature of
 
 
 def facts_of(app: Celery, queues: Set[str], constant: Mapping[str, Any]) -> FactsAt:
-    """Return the facts of a process of this app: `constant` ones, and when it last consumed those of the `queues` that
-    it was started for."""
+    """Return the facts of a process of this app: `constant` ones, its tasks, the load of its host, and when it last
+    consumed those of the `queues` that it was started for."""
     started = [queue for queue in app.amqp.queues.consume_from if queue in queues]
     consumption.start(started)
-    return lambda now: {**constant, **consumption.facts(started, now)}
+    return lambda now: {**constant, **consumption.facts(started, now), **task_facts(), **host_facts()}
 
 
 def publish(app: Celery, task: str, ids: list[str]) -> None:

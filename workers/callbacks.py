@@ -19,7 +19,7 @@ from voicequeue.errors import StoreUnavailableError
 from voicequeue.storage.celery_queues import consumed_by
 from workers.background import BackgroundStep, FactsAt, LeaseDispatcher, Publish, facts_of, no_facts, publish
 from workers.dependencies import build_callbacks, callback_secrets
-from workers.process_info import process_facts
+from workers.process_info import CONCURRENCY, process_facts
 from workers.store_check import require_usable_store
 
 log = logging.getLogger("voicequeue.dispatcher")
@@ -50,19 +50,20 @@ class CallbackStep(BackgroundStep):
 
     queues = frozenset(consumed_by("callbacks"))
 
-    def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:  # noqa: ARG002  one dispatcher is enough
+    def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:
         """Build the dispatcher."""
         configured = settings()
         require_usable_store(configured)
         if not callback_secrets(configured):
             log.warning("callbacks cannot be signed: set VOICEQUEUE_CALLBACK_SECRET or VOICEQUEUE_SECRET")
         services = build_callbacks(configured)
+        facts = {**process_facts(configured, "callbacks"), CONCURRENCY: processes}
         _encrypt_again(services)
         dispatcher = callback_dispatcher(
             services,
             partial(publish, app),
             worker=worker,
-            facts=facts_of(app, self.queues, process_facts(configured, "callbacks")),
+            facts=facts_of(app, self.queues, facts),
         )
         return partial(dispatcher.run_until, self.stopping, configured.dispatch_interval_s)
 

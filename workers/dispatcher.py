@@ -38,7 +38,7 @@ from workers.dependencies import build_services
 from workers.lifeline import lifeline
 from workers.maintenance import Maintenance
 from workers.messaging.submit_slots import submit_processes
-from workers.process_info import process_facts
+from workers.process_info import CONCURRENCY, process_facts
 from workers.store_check import require_usable_store
 
 log = logging.getLogger("voicequeue.dispatcher")
@@ -140,7 +140,8 @@ class DispatcherStep(BackgroundStep):
         config = settings()
         require_usable_store(config)
         services = replace(build_services(config), is_stopping=lifeline.is_cut)
-        facts = {**process_facts(config, "worker"), PROCESSES: submit_processes(processes)}
+        figures = {PROCESSES: submit_processes(processes), CONCURRENCY: processes}
+        facts = {**process_facts(config, "worker"), **figures}
         dispatcher = Dispatcher(
             services,
             partial(publish, app),
@@ -167,6 +168,7 @@ class DispatcherStep(BackgroundStep):
             if heartbeat.is_due():
                 run_safely(dispatcher.send_heartbeat)
                 run_safely(maintenance.refresh_balance)
+                run_safely(maintenance.take_sample)
                 run_safely(maintenance.plan_polls)
                 run_safely(maintenance.log_events)
                 run_safely(maintenance.publish_policy)

@@ -23,6 +23,7 @@ from voicequeue.domain.job import Event, Job, Transition
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import IN_FLIGHT, MAY_HAVE_LATE_RESULT, State
 from voicequeue.storage.monitoring.audit_log import AuditLogRetention
+from voicequeue.storage.monitoring.samples import LOCK, SAMPLE_INTERVAL_S, SAMPLED_STATES, Sample
 from workers.background import run_safely
 
 log = logging.getLogger("voicequeue.dispatcher")
@@ -113,6 +114,25 @@ class Maintenance:
         deviation = uncounted_spending(store.flow_control.balances())
         if store.flow_control.record_uncounted(deviation):
             log.warning("%s", deviation)
+
+    # ── samples ────────────────────────────────────────────────────────────────────────────────
+
+    def take_sample(self) -> None:
+        """Sample the queue for the charts of the job page, if no worker has done so within the interval."""
+        store = self._services.store
+        if not store.coordination.try_acquire(LOCK, ttl_s=SAMPLE_INTERVAL_S):
+            return
+        now = self._services.clock()
+        states = store.counts_by_state()
+        sample = Sample(
+            at=now,
+            states={state: states[state] for state in SAMPLED_STATES},
+            in_flight=store.count_in_flight(),
+            in_flight_limit=store.flow_control.in_flight_limit().limit,
+            spent=store.credits_spent(),
+            balance=store.flow_control.account(now).balance,
+        )
+        store.samples.record(sample)
 
     # ── polls ──────────────────────────────────────────────────────────────────────────────────
 

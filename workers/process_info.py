@@ -20,6 +20,12 @@ from voicequeue.storage.heartbeats import CALLBACK_ROOTS, ROTATION_MARK
 from voicequeue.version import VERSION
 from workers.dependencies import callback_secrets
 
+#: Facts of a heartbeat: the load of the host in the last minute, and the number of its processors.
+LOAD, CPUS = "load", "cpus"
+
+#: Facts of a heartbeat: how many tasks a process runs at once, how many it runs now, and the jobs in these.
+CONCURRENCY, ACTIVE_TASKS, IN_PROGRESS = "concurrency", "active_tasks", "in_progress"
+
 _STARTED = time.time()
 
 _OF_WORKERS = frozenset(
@@ -64,6 +70,13 @@ def process_facts(configured: Settings, kind: str) -> Mapping[str, Any]:
         **_old_secret(configured, kind),
         **({CALLBACK_ROOTS: root_marks(callback_secrets(configured))} if kind == "callbacks" else {}),
     }
+
+
+def host_facts() -> Mapping[str, Any]:
+    """Return the load of this host and the number of its processors; nothing where the system does not tell."""
+    if not hasattr(os, "getloadavg"):
+        return {}
+    return {LOAD: round(os.getloadavg()[0], 1), CPUS: os.cpu_count() or 1}
 
 
 def _old_secret(configured: Settings, kind: str) -> dict[str, str]:

@@ -26,7 +26,7 @@ settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["127.0.0.1", "localhost
 django.setup()
 
 #: One queue per process: threads share its connections.
-queue = VoiceQueue(os.environ.get("REDIS_URL", "redis://localhost:6379/0"), app="shop")
+queue = VoiceQueue(app="shop")
 
 #: In a real app, a table of the database.
 finished: dict[str, list[str]] = {}

@@ -5,7 +5,6 @@
 Needs the package (`pip install .`), FastAPI, uvicorn and REDIS_URL.
 """
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,7 +16,7 @@ from voicequeue import AsyncVoiceQueue, InvalidJobError, JobNotFoundError
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with AsyncVoiceQueue(os.environ.get("REDIS_URL", "redis://localhost:6379/0")) as queue:
+    async with AsyncVoiceQueue() as queue:
         app.state.queue = queue
         yield
 

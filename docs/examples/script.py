@@ -5,13 +5,11 @@
 Needs the package (`pip install .`) and REDIS_URL.
 """
 
-import os
-
 from voicequeue import Song, VoiceJob, VoiceQueue
 
 RECORDINGS = {"Ana": "https://example.com/ana.wav", "Bo": "https://example.com/bo.wav"}
 
-with VoiceQueue(os.environ.get("REDIS_URL", "redis://localhost:6379/0")) as queue:
+with VoiceQueue() as queue:
     jobs = [
         queue.enqueue(
             VoiceJob(

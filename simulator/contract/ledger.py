@@ -56,12 +56,28 @@ class Task:
         }
 
 
+class Recorder:
+    """Receives every change that a restart must not lose. This one keeps nothing."""
+
+    def restore(self, ledger: "Ledger") -> None:
+        """Write what was kept to a new ledger."""
+
+    def record(self, ledger: "Ledger", tasks: Iterable[Task] = ()) -> None:
+        """Keep the account and these tasks as they are now."""
+
+    def clear(self) -> None:
+        """Forget everything."""
+
+
 class Ledger:
     """The account: its credits, its tasks, and the counts of calls, faults and webhooks."""
 
-    def __init__(self, credits_left: int) -> None:
+    def __init__(self, credits_left: int, recorder: Recorder | None = None) -> None:
+        self._recorder = recorder or Recorder()
         self.credits_left = credits_left
         self.credits_spent = 0
+        #: How many tasks were charged; `tasks` may have lost old ones at a restart.
+        self.charged = 0
         self.tasks: dict[str, Task] = {}
         self.calls: Counter[str] = Counter(dict.fromkeys(CALLS, 0))
         self.statuses: Counter[int] = Counter()
@@ -78,8 +94,24 @@ class Ledger:
         """Charge the credits of a task and store it."""
         self.credits_left -= task.credits
         self.credits_spent += task.credits
+        self.charged += 1
+        self.add(task)
+        self._recorder.record(self, [task])
+
+    def add(self, task: Task) -> None:
+        """Store a task."""
         self.tasks[task.task_id] = task
         heappush(self._working, (task.ready_at, task.task_id))
+
+    def set_credits(self, left: int) -> None:
+        """Set the balance."""
+        self.credits_left = left
+        self._recorder.record(self)
+
+    def mark_answered(self, task: Task) -> None:
+        """Record that the client was sent the id of a task."""
+        task.was_answered = True
+        self._recorder.record(self, [task])
 
     def count(self, what: str) -> int:
         """Count a request, and return how often it was made."""
@@ -100,6 +132,7 @@ class Ledger:
         heapify(self._working)
         task.ready_at = now
         task.fails = fails
+        self._recorder.record(self, [task])
         return True
 
     def as_json(self, *, charges: bool = True) -> dict[str, object]:
@@ -113,7 +146,7 @@ class Ledger:
             "faults": self.faults,
             "webhooks": self.webhooks,
             "media": self.media,
-            "charged": len(self.tasks),
+            "charged": self.charged,
             "double_charges": repeated(task.fingerprint for task in self.tasks.values()),
             "charges": shown,
         }

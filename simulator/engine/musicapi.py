@@ -7,7 +7,7 @@ from operator import attrgetter
 from simulator.contract import answers
 from simulator.contract.answers import ApiResponse, Json
 from simulator.contract.chance import Chance
-from simulator.contract.ledger import Ledger, Task
+from simulator.contract.ledger import Ledger, Recorder, Task
 from simulator.contract.orders import Kind, Order
 from simulator.contract.refusals import LIMITS, REFUSALS
 from simulator.contract.rules import contract_violation, moderation_refusal
@@ -33,13 +33,23 @@ _MUSIC_DIALS = attrgetter("music_s", "music_failure")
 class MusicApi:
     """One account at MusicAPI. All times are Unix seconds."""
 
-    def __init__(self, dials: Dials) -> None:
+    def __init__(self, dials: Dials, recorder: Recorder | None = None) -> None:
         self.dials = dials
-        self.reset()
+        self._recorder = recorder or Recorder()
+        self._begin()
+        self._recorder.restore(self.ledger)
 
     def reset(self) -> None:
         """Remove tasks and charges, and restore the credits and the random values. The dials are kept."""
-        self.ledger = Ledger(self.dials.credits)
+        self._recorder.clear()
+        self._begin()
+
+    def save(self) -> None:
+        """Keep everything as it is now, with the counts of polls."""
+        self._recorder.record(self.ledger, self.ledger.tasks.values())
+
+    def _begin(self) -> None:
+        self.ledger = Ledger(self.dials.credits, self._recorder)
         self.chance = Chance(self.dials.seed)
         self._rate = Rate()
 
@@ -47,7 +57,7 @@ class MusicApi:
         """Set some dials, all or none. Raises InvalidDial."""
         self.dials = self.dials.changed(values)
         if "credits" in values:
-            self.ledger.credits_left = self.dials.credits
+            self.ledger.set_credits(self.dials.credits)
         if "seed" in values:
             self.chance = Chance(self.dials.seed)
 

@@ -138,7 +138,7 @@ class Api:
         response = await deliver(request, answer, fault.kind if fault else "", music_api.dials.drip_s)
         ledger.statuses[answer.status] += 1
         if task and (fault is None or fault.delivers_response):
-            task.was_answered = True
+            ledger.mark_answered(task)
         return response
 
 

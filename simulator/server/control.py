@@ -65,7 +65,7 @@ class Control:
     async def add_credits(self, request: web.Request) -> web.Response:
         """POST {"add": n}: n more credits; answers {"credits_left": n}."""
         ledger = self._music_api.ledger
-        ledger.credits_left += int(await _number(request, "add", whole()))
+        ledger.set_credits(ledger.credits_left + int(await _number(request, "add", whole())))
         return web.json_response({"credits_left": ledger.credits_left})
 
     async def reset(self, _: web.Request) -> web.Response:

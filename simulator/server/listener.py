@@ -22,9 +22,16 @@ class Listener:
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S)
         # Bound and never listening: reserves the port during a refusal, also from becoming a client's local port.
         self._anchor = _bound(host, port)
+        self._address: str
+        self._port: int
         self._address, self._port = self._anchor.getsockname()[:2]
         self._host = host
         self._outage: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port."""
+        return self._port
 
     @property
     def url(self) -> str:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 
-from standardwebhooks import Webhook
-
+from voicequeue.auth.signatures import callback_headers
 from voicequeue.net.address_policy import AddressPolicy
 from voicequeue.net.http_client import request
 from voicequeue.net.http_types import HttpTimeouts, RequestFailed, Target, UrlNotAllowed
 from voicequeue.storage.callbacks import CallbackClaim, UndeliverableError
-from voicequeue.version import USER_AGENT
 
 #: Statuses of a receiver that is not available for any callback.
 _UNAVAILABLE = frozenset({429, 502, 503, 504})
@@ -68,7 +65,7 @@ class Sender:
         """
         try:
             body = callback.body()
-            return self._send(target, body, signed_headers(secrets, callback.id, body, now))
+            return self._send(target, body, callback_headers(secrets, callback.id, body, now))
         except (UndeliverableError, UrlNotAllowed) as error:
             return PermanentFailure(str(error))
         except RequestFailed as error:
@@ -85,19 +82,6 @@ class Sender:
             tls=self._tls,
         ) as response:
             return classify(response.status, response.retry_after_s())
-
-
-def signed_headers(secrets: Sequence[str], callback_id: str, body: bytes, now: float) -> dict[str, str]:
-    """Return the headers that the receiver verifies. Source: the Standard Webhooks specification."""
-    timestamp = datetime.fromtimestamp(int(now), UTC)  # the library misreads other time zones
-    signatures = [Webhook(secret).sign(callback_id, timestamp, body.decode()) for secret in secrets]
-    return {
-        "Content-Type": "application/json",
-        "User-Agent": USER_AGENT,
-        "webhook-id": callback_id,
-        "webhook-timestamp": str(int(now)),
-        "webhook-signature": " ".join(signatures),
-    }
 
 
 def classify(status: int, retry_after: float | None) -> SendResult:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.engine.faults import GARBAGE
@@ -247,13 +247,13 @@ def test_a_key_that_upstream_quotes_is_not_passed_on(connect: Connect) -> None:
     assert error.message == "Invalid API key: (key)"
 
 
+@pytest.mark.hypothesis
 def test_no_text_that_quotes_the_key_gets_through(connect: Connect) -> None:
     """This holds for any text around the key and any status."""
     response = [b""]
     with ScriptedServer(lambda _: response) as upstream:
         client = connect(upstream.url)
 
-        @settings(max_examples=60)
         @given(st.sampled_from([301, 400, 401, 402, 403, 404, 422, 429, 500, 503]), st.text(), st.text())
         def quoted(status: int, before: str, after: str) -> None:
             response[0] = answer({"message": before + KEY + after}, status=f"{status} Error")

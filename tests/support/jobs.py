@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
-from voicequeue import InvalidJobError, Song, VoiceJob
+from voicequeue import EnqueueItemResult, InvalidJobError, Song, VoiceJob, VoiceQueue
+from voicequeue.client.enqueueing import JobInput
 from voicequeue.domain.spec import parse_spec
 
 URL = "https://recordings.example/ana.wav"
@@ -27,6 +29,13 @@ def voice_with_song(**fields: Any) -> VoiceJob:
 def numbered_voices(count: int, **fields: Any) -> list[VoiceJob]:
     """Return `count` different voice jobs, each with a key."""
     return [voice(audio_url=f"https://recordings.example/{n}.wav", key=f"key-{n}", **fields) for n in range(count)]
+
+
+def results_of(queue: VoiceQueue, jobs: Iterable[JobInput]) -> list[EnqueueItemResult]:
+    """Enqueue jobs and return the result of each."""
+    results: list[EnqueueItemResult] = []
+    queue.enqueue_many(jobs, on_result=results.append)
+    return results
 
 
 def problems(**fields: Any) -> dict[str, str]:

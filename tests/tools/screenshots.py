@@ -173,8 +173,8 @@ def over_time(browser: Browser, scene: Scene) -> None:
         _spread_over(store, [job for state in (State.SUCCEEDED, State.FAILED) for job in queue.jobs(state=state)])
     page = browser.new_page(viewport={**SIZE, "height": 1060})  # type: ignore[arg-type]
     page.goto(scene.entrance)
-    page.goto(f"{scene.page}/throughput")
-    _take(page, "page-throughput")
+    page.goto(f"{scene.page}/trends")
+    _take(page, "page-trends")
     page.close()
 
 

@@ -13,8 +13,8 @@ from tests.node import MISSING, MODULES
 Window = Callable[..., Page]
 
 
-def serious_violations(page: Page) -> dict[str, list[str]]:
-    """Return by rule the elements that violate it: contrast, names, order, keyboard."""
+def violations(page: Page) -> dict[str, list[str]]:
+    """Return by rule of axe the elements that violate it: contrast, names, landmarks, order, keyboard."""
     script = MODULES / "axe-core" / "axe.min.js"
     if not script.is_file():
         pytest.fail(MISSING)
@@ -22,5 +22,4 @@ def serious_violations(page: Page) -> dict[str, list[str]]:
     return {
         violation["id"]: [node["html"] for node in violation["nodes"]]
         for violation in page.evaluate("axe.run().then((result) => result.violations)")
-        if violation["impact"] in ("serious", "critical")
     }

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from config.settings import Settings
 from tests.conftest import eventually
+from tests.support import fast_apps
 from tests.support.rights import url_with_rights
 from tests.web.browsing import Window
 from voicequeue.auth import api_keys
@@ -25,6 +26,15 @@ from workers.gateway.app import create_app
 from workers.gateway.server.connections import ServerLimits
 from workers.gateway.server.http_server import Server, ServerConfig
 from workers.local.ports import free_port
+
+fast_apps.install()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Ignore a module that generates its requests while it is collected, in each process, if none of them is sent."""
+    is_unused = config.getoption("markexpr") == "not endurance" and collection_path.name == "test_web_generated.py"
+    return is_unused or None
+
 
 #: Keys of all tests: one with every scope, and one for each scope.
 KEYS = {

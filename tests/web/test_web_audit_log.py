@@ -19,6 +19,7 @@ from voicequeue import AuditEntry, State, VoiceQueue
 from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope
 from voicequeue.storage.job_store import JobStore
+from voicequeue.storage.rejected_messages import RejectedMessage
 
 JOB = "/v1/jobs/{job_id}"
 
@@ -33,6 +34,11 @@ def undelivered(store: JobStore) -> str:
     [claim] = claim_due(store.callbacks)
     store.callbacks.mark_undelivered(claim.id, NOW, "410", is_attempted=True)
     return job.id
+
+
+def rejected_one(store: JobStore) -> None:
+    """Store a rejected message."""
+    store.rejected_messages.add(RejectedMessage(NOW, "m-1", "voicequeue.enqueue", "no audio_url", {}))
 
 
 def with_key(store: JobStore) -> None:
@@ -64,6 +70,8 @@ PAGE: list[Case] = [
     ("POST", "/job/{job_id}/retry", failed, "retry", {}),
     ("POST", "/job/{job_id}/review", unsure, "resubmit", {"verdict": "resubmit"}),
     ("POST", "/job/{job_id}/redeliver", undelivered, "redeliver_callbacks", {}),
+    ("POST", "/callbacks/redeliver", undelivered, "redeliver_callbacks", {"all": "1", "until": "9e9"}),
+    ("POST", "/rejected-messages/delete", rejected_one, "clear_rejected_messages", {}),
     ("POST", "/do/execute", queued, "cancel", {"action": "cancel"}),
     ("POST", "/do/pause", nothing, "pause", {}),
     ("POST", "/do/resume", paused, "resume", {}),
@@ -87,6 +95,7 @@ OTHERS = {
     ("POST", "/v1/batches/{name}/jobs"),
     ("POST", "/hooks/musicapi/{job_id}/{stage}"),
     ("POST", "/do/plan"),
+    ("POST", "/callbacks/plan"),
     ("POST", "/login"),
     ("POST", "/logout"),
 }
@@ -231,11 +240,11 @@ def test_the_log_is_read_over_http(gateway: Gateway, queue: VoiceQueue) -> None:
     queue.pause()
 
     page = gateway.get("/v1/audit-log?actor=cli&batch=b&limit=2", key="operate")
-    rest = gateway.get(f"/v1/audit-log?actor=cli&batch=b&cursor={page['next']}", key="operate")
+    rest = gateway.get(f"/v1/audit-log?actor=cli&batch=b&cursor={page['next_cursor']}", key="operate")
 
-    assert [entry["details"]["max_credits"] for entry in page["entries"] + rest["entries"]] == [2, 1, 0]
-    assert (rest["next"], page["entries"][0]["reason"]) == (None, "test")
-    assert gateway.get("/v1/audit-log?since=2100-01-01", key="operate")["entries"] == []
+    assert [entry["details"]["max_credits"] for entry in page["data"] + rest["data"]] == [2, 1, 0]
+    assert (rest["next_cursor"], page["data"][0]["reason"]) == (None, "test")
+    assert gateway.get("/v1/audit-log?since=2100-01-01", key="operate")["data"] == []
     assert list(problem(gateway("GET", "/v1/audit-log?cursor=x"), 422, "invalid")) == ["cursor"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.web.browsing import Window, serious_violations
+from tests.web.browsing import Window, violations
 from tests.web.conftest import KEYS, Gateway
 from voicequeue import KeyLimits, VoiceQueue
 from voicequeue.auth.api_keys import Scope
@@ -40,7 +40,7 @@ def test_the_pages_of_keys_are_accessible_and_fit_a_phone(with_keys: Gateway, wi
 
     for path in PATHS:
         page.goto(with_keys.url + path)
-        assert serious_violations(page) == {}, path
+        assert violations(page) == {}, path
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
 
 

@@ -214,16 +214,16 @@ def test_an_outage_during_an_upload_is_reported_in_the_summary(
     gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The summary counts the enqueued rows and says that it is not complete."""
-    real = VoiceQueue.enqueue_list
+    real = VoiceQueue.enqueue_many
     calls: list[int] = []
 
-    def once(self: VoiceQueue, jobs: Any) -> Any:
+    def once(self: VoiceQueue, jobs: Any, **options: Any) -> Any:
         calls.append(len(jobs))
         if len(calls) > 1:
             VoiceQueue("redis://127.0.0.1:1/0", namespace="*").status()
-        return real(self, jobs)
+        return real(self, jobs, **options)
 
-    monkeypatch.setattr(VoiceQueue, "enqueue_list", once)
+    monkeypatch.setattr(VoiceQueue, "enqueue_many", once)
 
     outcomes, summary = sent(gateway, b"".join(map(row, range(700))))
 
@@ -236,7 +236,7 @@ def test_a_batch_is_configured_before_it_has_jobs(gateway: Gateway, queue: Voice
     """Callback and limits are set; omitted fields keep their value."""
     url = "https://shop.example/told"
     for settings in ({"callback_url": url, "max_credits": 100}, {"max_in_flight": 2, "stop_after": 0.2}, {}):
-        assert gateway("PATCH", "/v1/batches/spring", json=settings).status_code == 204
+        assert gateway("PATCH", "/v1/batches/spring", json=settings).status_code == 200
     queue.enqueue({"audio_url": "https://a.example/a.wav", "batch": "spring"})
 
     batch = queue.batch("spring")
@@ -245,7 +245,7 @@ def test_a_batch_is_configured_before_it_has_jobs(gateway: Gateway, queue: Voice
     queue.cancel(next(queue.jobs(batch="spring")).id)
     assert [callback.type for callback in queue.callbacks()] == ["batch.settled"]
 
-    assert gateway("PATCH", "/v1/batches/spring", json={"callback_url": None}).status_code == 204
+    assert gateway("PATCH", "/v1/batches/spring", json={"callback_url": None}).status_code == 200
     queue.cancel(queue.enqueue({"audio_url": "https://a.example/b.wav", "batch": "spring"}).id)
     assert len(list(queue.callbacks())) == 1
 

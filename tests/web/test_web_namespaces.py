@@ -77,8 +77,10 @@ def values(owned: Owned, odd_names: Sequence[str]) -> dict[str, list[Any]]:
         "cursor": owned.cursors,
         "owner": ["account", "namespace%2Fshop"],
         "by": ["namespace", "key", "batch", "day", "month", "namespace,day"],
-        "state": ["queued", "failed", "unsure"],
-        "search": ["song", "ana", owned.jobs[0].id],
+        "state": ["queued", "failed", "unsure", "pending", "undelivered"],
+        "callback_id": owned.callback_ids,
+        "persona_id": ["p-owner"],
+        "search": ["song", "ana", "p-owner", owned.jobs[0].id],
         "idempotency-key": ["song", "unsure"],
     }
 
@@ -88,18 +90,29 @@ def bodies(owned: Owned) -> dict[str, list[Any]]:
     plans: list[Any] = [{"json": {"token": token}} for token in owned.tokens]
     filters = [{"json": {"filter": one}} for one in ({}, {"batch": "spring"}, {"metadata": {"of": "the owner"}})]
     return {
-        "VoiceJob": [
+        "NewJob": [
             {"json": {"audio_url": "https://a.example/own.wav", "reuse": True, "key": "created", "batch": "spring"}}
         ],
         "BulkRequest": plans + filters,
         "BulkRetryRequest": plans + filters,
         "EraseRequest": [*plans, {"json": {"metadata": {"of": "the owner"}}}],
+        "ReviewRequest": [
+            {"json": {"attempt": attempt, **decision}}
+            for attempt in (1, 2)
+            for decision in (
+                {"decision": "confirm", "task_id": "t"},
+                {"decision": "resubmit"},
+                {"decision": "abandon"},
+            )
+        ],
+        "RedeliveryRequest": [{"json": one} for one in ({}, {"batch": "spring"}, {"callback_ids": owned.callback_ids})],
+        "LimitsUpdate": [{"json": {"in_flight": 1}}],
         "RetryRequest": [{}, {"json": {"audio_url": "https://a.example/b.wav"}}],
-        "BatchSettings": [{"json": {"max_credits": 1, "callback_url": "https://elsewhere.example/"}}],
-        "NewKeyRequest": [{"json": {"name": "mine", "scopes": ["read"], "namespace": one}} for one in ("shop", "*")],
-        "KeyChanges": [{"json": {"requests_per_s": 1}}],
+        "BatchUpdate": [{"json": {"max_credits": 1, "callback_url": "https://elsewhere.example/"}}],
+        "NewApiKey": [{"json": {"name": "mine", "scopes": ["read"], "namespace": one}} for one in ("shop", "*")],
+        "ApiKeyUpdate": [{"json": {"requests_per_s": 1}}],
         "BudgetLimits": [{"json": {"day": 1}}],
-        "Rotation": [{"json": {"overlap_s": 0}}],
+        "ApiKeyRotation": [{"json": {"overlap_s": 0}}],
         "rows": [{"data": '{"audio_url": "https://a.example/own.wav", "key": "song"}\n', "headers": ROWS}],
         "": [{}],
     }

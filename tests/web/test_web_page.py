@@ -22,7 +22,7 @@ from tests.store.life import (
 from tests.support.jobs import voice_with_song
 from tests.web.conftest import KEYS, Build, Gateway
 from tests.web.seen import PageUser, ParsedPage, get_page, log_in
-from voicequeue import Clip, FailureCode, Song, Stage, State, VoiceJob
+from voicequeue import Clip, FailureCode, RejectedMessage, Song, Stage, State, VoiceJob
 from voicequeue.domain.claims import ChargedOrder
 from voicequeue.storage.job_store import JobStore
 
@@ -39,7 +39,7 @@ def test_the_pages_say_what_holds_a_job(local: Gateway, store: JobStore) -> None
 
     sentence = "the credit limit of batch spring is reached, until it is raised"
     assert f"Held {sentence}" in get_page(local, f"/job/{job_id}").text
-    assert f"1 queued jobs wait: {sentence}" in get_page(local, "/").text
+    assert f"1 queued job waits: {sentence}" in get_page(local, "/").text
 
 
 def test_the_list_shows_jobs_and_the_summary(local: Gateway, store: JobStore) -> None:
@@ -107,6 +107,16 @@ def test_a_search_leads_to_the_job_or_the_batch_of_that_name(local: Gateway, sto
     assert "No jobs match" in get_page(local, "/?q=%00%ff../").text
 
 
+def test_a_search_for_a_message_that_was_rejected_shows_the_reason(local: Gateway, store: JobStore) -> None:
+    """There is no job to show."""
+    store.rejected_messages.add(RejectedMessage(NOW, "order-17", "voicequeue.enqueue", "audio_url: <b>empty</b>", {}))
+
+    page = get_page(local, "/?q=order-17")
+
+    assert "the message order-17 was rejected" in page.text
+    assert "audio_url: <b>empty</b>" in page.text
+
+
 def test_a_job_shows_its_timeline_its_charges_and_its_songs(local: Gateway, store: JobStore) -> None:
     """Finished songs have players."""
     job = job_with_song(store, batch="spring", metadata={"shop": "Lisbon"})
@@ -168,13 +178,20 @@ def test_a_charge_that_was_confirmed_later_shows_its_task(local: Gateway, store:
 
 
 def test_batches_show_their_progress(local: Gateway, store: JobStore) -> None:
-    """They are listed newest first and link to their jobs."""
-    enqueue_jobs(store, voice_with_song(key="a", batch="spring"), voice_with_song(key="b", batch="spring"))
+    """They are listed newest first, link to their jobs, and say how many are in each state."""
+    job_in_state(store, State.FAILED, voice_with_song(key="c", batch="spring"))
+    enqueue_jobs(store, *(voice_with_song(key=key, batch="spring") for key in "ab"), now=NOW + 1)
+    enqueue_jobs(store, voice_with_song(key="d", batch="summer"), now=NOW + 9)
 
     page = get_page(local, "/batches")
 
-    assert "/?batch=spring" in page.links()
-    assert "spring 2 0 0 0 0" in page.text
+    batches = [link for link in page.links() if link.startswith("/?batch=")]
+    assert batches == ["/?batch=summer", "/?batch=spring"]
+    assert "1 failed 2 queued 3" in page.text
+    assert "1 failed, 2 queued, of 3 jobs" in [attrs.get("aria-label") for tag, attrs in page.elements if tag == "svg"]
+    [oldest_first] = [link for link in page.links() if "sort=created" in link]
+    oldest = get_page(local, f"/batches{oldest_first}")
+    assert [link for link in oldest.links() if link.startswith("/?batch=")] == batches[::-1]
 
 
 def test_unknown_jobs_batches_and_cursors_get_an_error_page(local: Gateway) -> None:
@@ -221,10 +238,12 @@ def test_text_from_callers_and_musicapi_is_never_markup(local: Gateway, store: J
     ):
         answer = local("GET", path, key=None)
         page = ParsedPage(answer.text)
-        assert not {"svg", "i", "b>"} & {tag for tag, _ in page.elements}
+        assert not {"i", "b>"} & {tag for tag, _ in page.elements}
+        assert {attrs.get("class") for tag, attrs in page.elements if tag == "svg"} <= {"states"}
         assert {attrs.get("src") for tag, attrs in page.elements if tag == "script"} <= {
             "/static/live.js",
             "/static/keys.js",
+            "/static/times.js",
         }
         for tag, attrs in page.elements:
             assert not [name for name in attrs if name.startswith("on")], (tag, attrs)

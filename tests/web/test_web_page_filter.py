@@ -27,7 +27,7 @@ OF_THE_USER = re.compile(
     r'<p class="facts">[^<]*(<a [^<]*)?all namespaces.*?</p>',
     re.DOTALL,
 )
-TIMES = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.]+Z?|\b\d+ (s|min|h) ago|\d+\.\d\d s")
+TIMES = re.compile(r"data-now=\"[\d.]+\"|\d{4}-\d\d-\d\d[T ][\d:.]+Z?|\b\d+ (s|min|h) ago|\d+\.\d\d s")
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ APP = "app-of-the-owner"
 EXCEPT = re.compile(r"/(v1|hooks|static|docs|openapi\.json|metrics|healthz|readyz|login|logout|live)\b.*")
 
 #: Query parameters that name nothing that is owned.
-HARMLESS = {"since", "actor", "over", "token"}
+HARMLESS = {"sort", "since", "actor", "over", "token"}
 
 
 def values(owned: Owned) -> dict[str, list[str]]:

@@ -58,9 +58,10 @@ def test_a_user_of_a_namespace_sees_its_own(build_gateway: Build, queue: VoiceQu
 
 
 @pytest.mark.parametrize("query", ["by=week", "by=batch,key", "since=soon", "since=2001-02-03"])
-def test_a_report_that_cannot_be_made_is_an_error_page(gateway: Gateway, query: str) -> None:
+def test_a_report_that_cannot_be_made_is_refused(gateway: Gateway, query: str) -> None:
     """It says what is wrong."""
     answer = PageUser(gateway, "read").session.get(f"{gateway.url}/spend?{query}", timeout=10)
 
     assert answer.status_code == 422
-    assert "Some fields are invalid" in answer.text
+    assert ParsedPage(answer.text).text.count("Nothing was changed") == query.startswith("since")
+    assert 'role="alert"' in answer.text

@@ -23,14 +23,14 @@ def test_a_budget_is_set_and_read(gateway: Gateway) -> None:
     """PUT replaces the whole budget and returns it; without a period there is none."""
     put = gateway("PUT", "/v1/budgets/namespace/shop", json={"day": 500, "month": 9_000})
     assert gateway.get("/v1/budgets") == put.json()
-    assert [(budget["period"], budget["remaining"]) for budget in put.json()["budgets"]] == [
+    assert [(budget["period"], budget["remaining"]) for budget in put.json()["data"]] == [
         ("day", 500),
         ("month", 9_000),
     ]
     put = gateway("PUT", "/v1/budgets/namespace%2Fshop?reason=agreed", json={"month": 100})
-    assert [(budget["period"], budget["limit"]) for budget in put.json()["budgets"]] == [("month", 100)]
+    assert [(budget["period"], budget["limit"]) for budget in put.json()["data"]] == [("month", 100)]
     put = gateway("PUT", "/v1/budgets/namespace/", json={"month": 100, "hard": True})
-    assert [(budget["owner"], budget["hard"]) for budget in put.json()["budgets"]] == [("namespace/", True)]
+    assert [(budget["owner"], budget["hard"]) for budget in put.json()["data"]] == [("namespace/", True)]
     assert gateway("PUT", "/v1/budgets/namespace/shop", json={}).json() == {"budgets": []}
 
 
@@ -40,7 +40,7 @@ def test_a_key_of_a_namespace_reads_its_own_budget_and_sets_none(build_gateway: 
     for owner in ("account", "namespace/shop", "namespace/news"):
         queue.set_budget(owner, day=60)
 
-    assert [budget["owner"] for budget in gateway.get("/v1/budgets", **OF_SHOP)["budgets"]] == ["namespace/shop"]
+    assert [budget["owner"] for budget in gateway.get("/v1/budgets", **OF_SHOP)["data"]] == ["namespace/shop"]
     problem(gateway("PUT", "/v1/budgets/namespace/shop", json={"day": 1_000}, **OF_SHOP), 403, "not_operator")
     assert {budget.limit for budget in queue.budgets()} == {60}
 
@@ -71,11 +71,11 @@ def test_spending_is_reported_in_the_scope_of_the_key(build_gateway: Build, stor
         gateway.get(f"/v1/spend?by={by}") for by in ("namespace", "day", "month", "batch", "namespace,day", "key")
     ]
     assert {report["credits"] for report in reports} == {144}
-    assert all(sum(row["credits"] for row in report["spending"]) == 144 for report in reports)
+    assert all(sum(row["credits"] for row in report["data"]) == 144 for report in reports)
     own = gateway.get("/v1/spend?by=namespace,day", **OF_SHOP)
     assert own == gateway.get("/v1/spend?by=namespace,day&namespace=shop")
     assert own["credits"] == 48
-    assert own["spending"][0] == {
+    assert own["data"][0] == {
         "namespace": "shop", "key": None, "batch": None, "day": day, "month": None, "credits": 16,
     }  # fmt: skip
     assert gateway.get("/v1/spend?since=2001-02-01") == gateway.get("/v1/spend")

@@ -222,19 +222,19 @@ def test_batches_are_listed_newest_first(gateway: Gateway, store: JobStore, queu
     queue.set_batch_limits("two", max_credits=9)
 
     first = gateway.get("/v1/batches?limit=2")
-    second = gateway.get(f"/v1/batches?limit=2&cursor={first['next']}")
+    second = gateway.get(f"/v1/batches?limit=2&cursor={first['next_cursor']}")
 
-    assert [batch["name"] for batch in first["batches"] + second["batches"]] == ["three", "two", "one"]
-    assert second["next"] is None
+    assert [batch["name"] for batch in first["data"] + second["data"]] == ["three", "two", "one"]
+    assert second["next_cursor"] is None
     assert (
         gateway.get("/v1/batches/two")
-        == first["batches"][1]
+        == first["data"][1]
         == {
             **queue.batch("two").as_dict(),
             **queue.batch("two").limits_dict(),
         }
     )
-    assert (first["batches"][1]["max_credits"], first["batches"][1]["states"]["queued"]) == (9, 1)
+    assert (first["data"][1]["max_credits"], first["data"][1]["states"]["queued"]) == (9, 1)
     problem(gateway("GET", "/v1/batches/nowhere"), 404, "batch_not_found")
 
 
@@ -244,7 +244,7 @@ def test_limits_of_a_batch_are_set_kept_and_removed(gateway: Gateway, store: Job
 
     def set_limits(**limits: int | None) -> tuple[int | None, int | None]:
         answer = gateway("PATCH", "/v1/batches/b", json=limits)
-        assert answer.status_code == 204, answer.text
+        assert answer.status_code == 200, answer.text
         return queue.batch("b").max_credits, queue.batch("b").max_in_flight
 
     assert set_limits(max_credits=9, max_in_flight=2) == (9, 2)
@@ -269,7 +269,7 @@ def test_rejected_messages_are_listed_newest_first(gateway: Gateway, store: JobS
             RejectedMessage(NOW, f"m{number}", "voicequeue.enqueue", "no job", {"audio_url": "x"})
         )
 
-    messages = gateway.get("/v1/rejected-messages?limit=2")["rejected_messages"]
+    messages = gateway.get("/v1/rejected-messages?limit=2")["data"]
 
     assert messages == [message.as_dict() for message in store.rejected_messages.latest(2)]
     assert [message["message_id"] for message in messages] == ["m2", "m1"]

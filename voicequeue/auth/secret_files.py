@@ -20,6 +20,8 @@ CHARACTERS_MAX = 65_536
 class SecretFileError(VoiceQueueError):
     """A secret that a setting names as a file cannot be used; the text names the setting and the file."""
 
+    code = "setup"
+
 
 def read_secret(environment: Mapping[str, str], name: str) -> str:
     """Return the value of the secret `name`, or the content of the file that `name` + `_FILE` is the path of.

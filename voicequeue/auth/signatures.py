@@ -8,11 +8,12 @@ first one signs, and what either of them signed is accepted.
 from __future__ import annotations
 
 import hmac
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from hashlib import sha256
 
 from voicequeue.texts import parse_int
+from voicequeue.version import USER_AGENT
 
 #: The largest difference between the timestamp of a webhook and our clock (seconds).
 TOLERANCE_S = 300.0
@@ -111,6 +112,24 @@ def receiver_secret(root: str, origin: str) -> str:
 
 def _whsec(digits: str) -> str:
     return "whsec_" + b64encode(bytes.fromhex(digits)).decode()
+
+
+def callback_headers(secrets: Iterable[str], callback_id: str, body: bytes, now: float) -> dict[str, str]:
+    """Return the headers of a callback that its receiver verifies, with a signature by each secret (`whsec_…`).
+
+    Source: the Standard Webhooks specification.
+    """
+    timestamp = str(int(now))
+    content = f"{callback_id}.{timestamp}.".encode() + body
+    keys = (b64decode(secret.removeprefix("whsec_")) for secret in secrets)
+    signatures = (b64encode(hmac.new(key, content, sha256).digest()).decode() for key in keys)
+    return {
+        "Content-Type": "application/json",
+        "User-Agent": USER_AGENT,
+        "webhook-id": callback_id,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
+    }
 
 
 def equals_constant_time(expected: str, presented: str) -> bool:

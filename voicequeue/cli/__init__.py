@@ -1,7 +1,4 @@
-"""The `voicequeue` command.
-
-Exit codes: 0 success, 1 failure, 2 wrong usage or input, 3 Redis or upstream unreachable.
-"""
+"""The `voicequeue` command."""
 
 from __future__ import annotations
 
@@ -14,26 +11,23 @@ import typer
 from dotenv import load_dotenv
 
 from voicequeue.auth.secret_files import describe_unreadable_dotenv
+from voicequeue.cli.completion import prepare
+from voicequeue.cli.errors import OK, USAGE, UsageError, report
 from voicequeue.cli.lazy_group import LazyCommand, LazyGroup, parameters_of
-from voicequeue.cli.terminal import TerminalLogHandler, print_error, use_utf8
-from voicequeue.errors import (
-    InvalidStateError,
-    StoreFormatError,
-    StoreUnavailableError,
-    UnknownModelWarning,
-    VoiceQueueError,
-)
+from voicequeue.cli.terminal import TerminalLogHandler, print_error, print_note, use_utf8
+from voicequeue.errors import UnknownModelWarning, VoiceQueueError
 
 #: The commands, by panel of the help. The text is the first line of the command's docstring.
 COMMANDS = {
     "Add jobs": (
-        LazyCommand("enqueue", "enqueue", "Add one job to the queue."),
+        LazyCommand("enqueue", "enqueue", "Add one job to the queue, and print what it costs."),
         LazyCommand("ingest", "ingest", "Add every row of a file to the queue."),
     ),
     "View jobs and results": (
         LazyCommand("status", "status", "Show an overview of the queue, or of one batch."),
         LazyCommand("watch", "watch", "Watch a batch, or all jobs, until they have settled."),
-        LazyCommand("jobs", "jobs", "List jobs, filtered by batch, state or text."),
+        LazyCommand("batches", "batches", "List batches with their states, credits and limits, the newest first."),
+        LazyCommand("jobs", "jobs", "List jobs, filtered by batch, state, failure, time, source or text."),
         LazyCommand("job", "jobs", "Show a job with its timeline, charges and songs."),
         LazyCommand("export", "export", "Export jobs with their orders and results."),
         LazyCommand("personas", "personas", "List the voices that were created, the newest first."),
@@ -81,6 +75,12 @@ COMMANDS = {
             "upgrade",
             "Raise the format of the queue to that of this release, after all processes have been upgraded.",
         ),
+        LazyCommand(
+            "completion",
+            "completion",
+            "Print the script that completes commands and options in your shell.",
+            has_namespace=False,
+        ),
         LazyCommand("keys", "keys", "Manage API keys of the HTTP gateway.", attribute="app", has_namespace=False),
     ),
 }
@@ -99,7 +99,7 @@ def _options(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", metavar="", help="Show the version and exit.", callback=_print_version, is_eager=True
+            "--version", "-V", metavar="", help="Show the version and exit.", callback=_print_version, is_eager=True
         ),
     ] = False,
 ) -> None:
@@ -111,7 +111,7 @@ app = LazyGroup(
     name="voicequeue",
     help="Turn recordings into singing voices: enqueue jobs, watch them, export the songs.",
     epilog="Connects to REDIS_URL (default redis://localhost:6379/0), which may be set in the file .env. "
-    "Exit codes: 0 success, 1 failure, 2 wrong usage or input, 3 Redis or upstream unreachable.",
+    "Exit codes: 0 success, 1 failure, 2 wrong usage or input, 3 Redis or upstream unreachable, 4 timeout.",
     no_args_is_help=True,
     params=parameters_of(_options),
 )
@@ -121,35 +121,23 @@ def main() -> None:
     """Run the command and end the process with its exit code."""
     for stream in (sys.stdout, sys.stderr):
         use_utf8(stream)
+    sys.exit(_run())
+
+
+def _run() -> int:
     try:
         load_dotenv(".env")
     except (OSError, UnicodeDecodeError) as error:
-        print_error(describe_unreadable_dotenv(error))
-        sys.exit(2)
+        print_error(describe_unreadable_dotenv(error), code="setup")
+        return USAGE
+    prepare()
     _show_log()
     warnings.simplefilter("once", UnknownModelWarning)
-    warnings.showwarning = lambda message, *_, **__: print_error(f"note: {message}")
+    warnings.showwarning = lambda message, *_, **__: print_note(f"note: {message}")
     try:
-        app()
-    except StoreFormatError as error:
-        print_error(str(error))
-        sys.exit(1)
-    except StoreUnavailableError as error:
-        print_error(f"{error}{_hint(error)}")
-        sys.exit(3)
-    except InvalidStateError as error:
-        print_error(str(error))
-        sys.exit(1)
-    except VoiceQueueError as error:
-        print_error(str(error))
-        sys.exit(2)
-
-
-def _hint(error: StoreUnavailableError) -> str:
-    """Return a hint at the likely cause; nothing if Redis answered, because the error names the cause."""
-    from voicequeue.storage.connection.refusals import RedisRefusalError  # noqa: PLC0415
-
-    return "" if isinstance(error.__cause__, RedisRefusalError) else ". Is REDIS_URL right?"
+        return app(standalone_mode=False) or OK
+    except (VoiceQueueError, typer.Abort, TimeoutError, UsageError) as error:
+        return report(error)
 
 
 def _show_log() -> None:

@@ -86,7 +86,7 @@ def alive(
     if as_json:
         print_json(findings.as_dict())
     else:
-        out.print(escape_untrusted(findings), soft_wrap=True)
+        out.print(escape_untrusted(findings))
     raise typer.Exit(int(bool(findings.problems)))
 
 

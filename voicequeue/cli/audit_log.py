@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator
-from datetime import datetime
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 import typer
 
+from voicequeue.cli.listing import All, Limit, Listing, limit_of
+from voicequeue.cli.tables import Column, print_table
 from voicequeue.cli.terminal import (
     AsJson,
     BatchOption,
-    escape_untrusted,
+    Since,
     flag,
     format_time,
     open_queue,
     option,
     out,
-    parse_duration,
-    plain_table,
-    print_json,
+    print_json_list,
 )
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.ingest.cells import csv_lines
@@ -31,47 +28,51 @@ from voicequeue.storage.monitoring.audit_log import AuditEntry
 #: Entries that are read by one call.
 _CHUNK = 500
 
-
-def _since(text: str) -> float:
-    """Return the time (Unix seconds) of a date, of ISO 8601, or of a duration before now. Raises BadParameter."""
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        pass
-    try:
-        return time.time() - parse_duration(text)
-    except typer.BadParameter:
-        raise typer.BadParameter("must be a duration such as 24h or 7d, or a date such as 2026-03-01") from None
+_COLUMNS = (
+    Column("time", rank=1),
+    Column("actor", rank=2, min_width=12),
+    Column("address", rank=8),
+    Column("action"),
+    Column("target"),
+    Column("details", rank=5, min_width=10),
+    Column("jobs", rank=6, is_number=True),
+    Column("credits", rank=7, is_number=True),
+    Column("reason", rank=4, min_width=10),
+)
 
 
 def audit_log(
-    since: Annotated[
-        float | None,
-        typer.Option(parser=_since, metavar="TIME", help="Only changes since then: 24h, 7d, or a date."),
-    ] = None,
+    since: Since = None,
     actor: Annotated[
         str | None, option("ACTOR", help="Only changes by this actor, such as key:shop, or by all of a kind: page.")
     ] = None,
     action: Annotated[str | None, option("ACTION", help="Only this action, such as pause or retry.")] = None,
     batch: BatchOption = None,
-    limit: Annotated[
-        int | None, option("N", min=1, help="At most this many entries. Default: 50; with --csv all.")
-    ] = None,
+    job: Annotated[str | None, option("JOB_ID", help="Only changes of this job, alone or among selected ones.")] = None,
+    limit: Limit = None,
+    all: All = False,
     as_csv: Annotated[bool, flag("--csv", help="Print CSV, for spreadsheets.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List who changed what, when and why, the latest first."""
+    """List who changed what, when and why, the latest first.
+
+    With --csv and without --limit, all entries are printed.
+    """
     if as_csv and as_json:
         raise typer.BadParameter("--csv and --json cannot be combined")
+    count = limit_of(limit, is_all=all or (as_csv and limit is None))
     with open_queue() as queue:
-        entries = _entries(queue, since=since, actor=actor, action=action, batch=batch)
-        listed = islice(entries, limit if limit or as_csv else 50)
+        entries = _entries(queue, since=since, actor=actor, action=action, batch=batch, job_id=job)
+        listing = Listing(entries, count)
         if as_csv:
-            sys.stdout.writelines(csv_lines(_rows(listed)))
+            sys.stdout.writelines(csv_lines(_rows(listing)))
         elif as_json:
-            print_json([entry.as_dict() for entry in listed])
+            print_json_list(entry.as_dict() for entry in listing)
         else:
-            _print(list(listed))
+            print_table(_COLUMNS, map(_row, listing))
+            if not listing.count:
+                out.print("no changes")
+    listing.note_rest("change")
 
 
 def _entries(queue: VoiceQueue, **filters: Any) -> Iterator[AuditEntry]:
@@ -83,20 +84,14 @@ def _entries(queue: VoiceQueue, **filters: Any) -> Iterator[AuditEntry]:
             return
 
 
-def _rows(entries: Iterator[AuditEntry]) -> Iterator[tuple[object, ...]]:
+def _rows(entries: Iterable[AuditEntry]) -> Iterator[tuple[object, ...]]:
     yield AuditEntry.COLUMNS
     yield from (entry.cells() for entry in entries)
 
 
-def _print(entries: list[AuditEntry]) -> None:
-    if not entries:
-        out.print("no changes")
-        return
-    table = plain_table("time", "actor", "address", "action", "target", "details", "jobs", "credits", "reason")
-    for entry in entries:
-        target = " ".join(filter(None, [entry.job_id, entry.batch and f"batch {entry.batch}"]))
-        details = ", ".join(f"{name}: {value}" for name, value in entry.details.items())
-        numbers = ("" if number is None else f"{number:,}" for number in (entry.jobs, entry.credits))
-        cells = (entry.actor, entry.address, entry.action, target, details, *numbers, entry.reason)
-        table.add_row(format_time(entry.at), *map(escape_untrusted, cells))
-    out.print(table)
+def _row(entry: AuditEntry) -> tuple[str, ...]:
+    target = " ".join(filter(None, [entry.job_id, entry.batch and f"batch {entry.batch}"]))
+    details = ", ".join(f"{name}: {value}" for name, value in entry.details.items())
+    numbers = ("" if number is None else f"{number:,}" for number in (entry.jobs, entry.credits))
+    cells = (entry.actor, entry.address, entry.action, target, details, *numbers, entry.reason)
+    return (format_time(entry.at), *cells)

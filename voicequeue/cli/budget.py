@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from voicequeue.cli.namespace import with_namespace
+from voicequeue.cli.tables import Column, print_table
 from voicequeue.cli.terminal import (
     AsJson,
     Reason,
@@ -18,28 +19,38 @@ from voicequeue.cli.terminal import (
     open_queue,
     option,
     out,
-    plain_table,
     print_json,
 )
 from voicequeue.domain.budgets import Budget
-from voicequeue.texts import parse_float
+from voicequeue.texts import parse_float, pluralize
+
+_COLUMNS = (
+    Column("owner"),
+    Column("period"),
+    Column("limit", is_number=True),
+    Column("spent", rank=2, is_number=True),
+    Column("reserved", rank=4, is_number=True),
+    Column("left", rank=1, is_number=True),
+    Column("resets", rank=5),
+    Column("over it", rank=3),
+)
 
 app = typer.Typer(
     help="List or set what the account, namespaces and API keys may spend.", no_args_is_help=True, add_completion=False
 )
 
 
-def _credits(text: str) -> float:
-    """Return the number of credits; infinity for `none`. Raises BadParameter."""
-    credits = inf if text == "none" else parse_float(text)
-    if credits is None:
-        raise typer.BadParameter(f"{text!r} is no number of credits; give a whole number, or none for no limit")
-    return credits
+def _number(text: str) -> float:
+    """Return the number; infinity for `none`. Raises BadParameter."""
+    number = inf if text == "none" else parse_float(text)
+    if number is None:
+        raise typer.BadParameter(f"{text!r} must be a whole number, or none for no limit")
+    return number
 
 
 def _limit_of(period: str) -> Any:
     help = f"Credits that it may spend in a {period} (UTC); none: no limit."
-    return typer.Option(parser=_credits, metavar="N", help=help)
+    return typer.Option(parser=_number, metavar="N", help=help)
 
 
 @app.command("list")
@@ -51,7 +62,7 @@ def list_budgets(as_json: AsJson = False) -> None:
     if as_json:
         print_json([budget.as_dict() for budget in budgets])
     elif budgets:
-        _print(budgets)
+        print_table(_COLUMNS, map(_row, budgets))
     else:
         out.print("no budgets")
 
@@ -61,6 +72,10 @@ def set_budget(
     owner: Annotated[str, argument("OWNER", help="account, namespace/NAME, or key/NAME.")],
     day: Annotated[float | None, _limit_of("day")] = None,
     month: Annotated[float | None, _limit_of("month")] = None,
+    max_in_flight: Annotated[
+        float | None,
+        typer.Option(parser=_number, metavar="N", help="Jobs that it may have in flight; none: no limit."),
+    ] = None,
     hard: Annotated[
         bool | None, flag("--hard/--soft", help="Refuse new jobs over the budget, or let them wait (the default).")
     ] = None,
@@ -72,13 +87,13 @@ def set_budget(
 ) -> None:
     """Set what an owner may spend, effective at once. What is not given stays as it is."""
     changes: dict[str, Any] = {
-        period: None if credits == inf else credits
-        for period, credits in (("day", day), ("month", month))
-        if credits is not None
+        name: None if limit == inf else limit
+        for name, limit in (("day", day), ("month", month), ("max_in_flight", max_in_flight))
+        if limit is not None
     }
     changes |= {} if hard is None else {"hard": hard}
     if not changes and callback_url is None:
-        raise typer.BadParameter("give --day, --month, --hard, --soft or --callback-url")
+        raise typer.BadParameter("give --day, --month, --max-in-flight, --hard, --soft or --callback-url")
     with open_queue(reason=reason) as queue:
         try:
             changed = queue.set_budget(owner, **changes) if changes else False
@@ -90,16 +105,16 @@ def set_budget(
         budgets = [budget for budget in queue.budgets() if budget.owner == owner]
     if as_json:
         print_json({"changed": changed, "budgets": [budget.as_dict() for budget in budgets]})
-    elif budgets:
-        _print(budgets)
-    else:
+        return
+    if max_in_flight is not None:
+        most = "any number of jobs" if max_in_flight == inf else f"at most {pluralize(int(max_in_flight), 'job')}"
+        out.print(escape_untrusted(f"{owner} may have {most} in flight"))
+    print_table(_COLUMNS, map(_row, budgets))
+    if not budgets:
         out.print(escape_untrusted(f"{owner} has no budget: it may spend without a limit"))
 
 
-def _print(budgets: list[Budget]) -> None:
-    table = plain_table("owner", "period", "limit", "spent", "reserved", "left", "resets", "over it")
-    for budget in budgets:
-        numbers = (f"{n:,}" for n in (budget.limit, budget.spent, budget.reserved, budget.remaining))
-        over = "refused" if budget.is_hard else "waits"
-        table.add_row(escape_untrusted(budget.owner), budget.period, *numbers, format_time(budget.resets_at), over)
-    out.print(table)
+def _row(budget: Budget) -> tuple[str, ...]:
+    numbers = (f"{n:,}" for n in (budget.limit, budget.spent, budget.reserved, budget.remaining))
+    over = "refused" if budget.is_hard else "waits"
+    return (budget.owner, budget.period, *numbers, format_time(budget.resets_at), over)

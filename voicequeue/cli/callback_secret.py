@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import Annotated
 
 import typer
@@ -12,20 +11,33 @@ from voicequeue.auth.api_keys import parse_keys
 from voicequeue.auth.callback_secrets import new_secret
 from voicequeue.auth.secret_files import read_secret
 from voicequeue.cli.callbacks import root_secrets
-from voicequeue.cli.terminal import AsJson, Reason, argument, flag, open_queue, option, out, print_error, print_json
+from voicequeue.cli.parsing import parse_duration
+from voicequeue.cli.terminal import (
+    AsJson,
+    Reason,
+    argument,
+    flag,
+    open_queue,
+    out,
+    print_json,
+    print_note,
+    refuse,
+)
 from voicequeue.client.callback_secrets import shared_roots
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.callback_secrets import OVERLAP_DEFAULT_S
-
-_OVERLAP = re.compile(r"(\d{1,7})(s|min|h|d)")
-_UNITS = {"s": 1, "min": 60, "h": 3_600, "d": 86_400}
 
 
 def callback_secret(
     name: Annotated[str, argument("NAME", help="Name of the API key.")],
     rotate: Annotated[bool, flag("--rotate", help="Replace its secret; the old one signs, too, for a while.")] = False,
     overlap: Annotated[
-        str | None, option("TIME", help="With --rotate: how long the old secret signs, such as 24h (the default).")
+        float | None,
+        typer.Option(
+            parser=parse_duration,
+            metavar="DURATION",
+            help="With --rotate: how long the old secret signs. Default: 24h.",
+        ),
     ] = None,
     remove: Annotated[bool, flag("--remove", help="Remove its secret; the receivers' own secrets sign then.")] = False,
     reason: Reason = "",
@@ -34,25 +46,16 @@ def callback_secret(
     """Create the secret that signs the callbacks of a key, and print it once."""
     if rotate and remove:
         raise typer.BadParameter("use only one of --rotate and --remove")
-    if overlap is not None and not rotate:
-        raise typer.BadParameter("--overlap needs --rotate")
+    if not rotate:
+        refuse("without --rotate", overlap=overlap)
     with open_queue(reason=reason) as queue:
         try:
             if remove:
                 _remove(queue, name, as_json=as_json)
             else:
-                _create(queue, name, _seconds(overlap) if rotate else None, as_json=as_json)
+                _create(queue, name, (overlap or OVERLAP_DEFAULT_S) if rotate else None, as_json=as_json)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
-
-
-def _seconds(overlap: str | None) -> float:
-    """Return the overlap in seconds. Raises BadParameter."""
-    if overlap is None:
-        return OVERLAP_DEFAULT_S
-    if (match := _OVERLAP.fullmatch(overlap)) is None:
-        raise typer.BadParameter(f"{overlap!r} is not a time: use a number and s, min, h or d, such as 24h")
-    return int(match[1]) * _UNITS[match[2]]
 
 
 def _create(queue: VoiceQueue, name: str, overlap_s: float | None, *, as_json: bool) -> None:
@@ -61,7 +64,7 @@ def _create(queue: VoiceQueue, name: str, overlap_s: float | None, *, as_json: b
     if as_json:
         print_json({"name": name, "secret": secret})
         return
-    print_error("The callback secret. It is shown only now; give it to the receivers of this key's callbacks:")
+    print_note("The callback secret. It is shown only now; give it to the receivers of this key's callbacks:")
     typer.echo(secret)
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
 from voicequeue.auth import callback_secrets, signatures
 from voicequeue.auth.secret_files import read_secret
+from voicequeue.cli.listing import All, Limit, Listing, limit_of
 from voicequeue.cli.outbox import attempt_cells, print_entries, print_outbox_json, print_workers
+from voicequeue.cli.tables import Column
 from voicequeue.cli.terminal import (
     AsJson,
+    BatchOption,
     CommandSetupError,
     Reason,
-    escape_untrusted,
     flag,
     format_time,
     is_of_batch,
@@ -22,16 +25,22 @@ from voicequeue.cli.terminal import (
     option,
     out,
     print_json,
+    refuse,
 )
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.net.http_types import Target, UrlNotAllowed
 from voicequeue.storage.callbacks import Callback
+from voicequeue.texts import pluralize
+
+_COLUMNS = (Column("id"), Column("type", rank=3), Column("batch", rank=5, min_width=8), Column("since", rank=6))
 
 
 def callbacks(
+    batch: BatchOption = None,
     redeliver: Annotated[list[str] | None, option("ID", help="Redeliver this callback now. Can be repeated.")] = None,
-    batch: Annotated[str | None, option("NAME", help="Redeliver all undelivered callbacks of this batch.")] = None,
-    all_undelivered: Annotated[bool, flag("--all-undelivered", help="Redeliver all undelivered callbacks.")] = False,
+    all_undelivered: Annotated[
+        bool, flag("--all-undelivered", help="Redeliver all undelivered callbacks, or with --batch those of a batch.")
+    ] = False,
     secret: Annotated[str | None, option("URL", help="Print the secret of the receiver at this URL.")] = None,
     root_secret: Annotated[
         bool,
@@ -40,20 +49,38 @@ def callbacks(
             help="Print the root secret: VOICEQUEUE_CALLBACK_SECRET, or the one derived from VOICEQUEUE_SECRET.",
         ),
     ] = False,
+    limit: Limit = None,
+    all: All = False,
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
-    """List callbacks that are pending or undelivered, or redeliver them."""
-    if sum([bool(redeliver), batch is not None, all_undelivered, secret is not None, root_secret]) > 1:
-        raise typer.BadParameter("use only one of --redeliver, --batch, --all-undelivered, --secret and --root-secret")
+    """List callbacks that are pending or undelivered, or redeliver them.
+
+    A list has up to --limit pending and as many undelivered callbacks.
+    """
+    if sum([bool(redeliver), all_undelivered, secret is not None, root_secret]) > 1:
+        raise typer.BadParameter("use only one of --redeliver, --all-undelivered, --secret and --root-secret")
     if secret is not None or root_secret:
-        typer.echo(_root_secret() if secret is None else _secret(secret))
+        refuse("with a secret", batch=batch, limit=limit, all=all, reason=reason)
+        _print_secret(_root_secret() if secret is None else _secret(secret), as_json=as_json)
         return
+    if redeliver or all_undelivered:
+        refuse("when callbacks are redelivered", limit=limit, all=all, batch=batch is not None and redeliver)
+    else:
+        refuse("on a list", reason=reason)
+    count = limit_of(limit, is_all=all)
     with open_queue(reason=reason) as client:
-        if redeliver or batch is not None or all_undelivered:
+        if redeliver or all_undelivered:
             _redeliver(client, redeliver, batch, as_json=as_json)
         else:
-            _list(client, as_json=as_json)
+            _list(client, batch, count, as_json=as_json)
+
+
+def _print_secret(secret: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"secret": secret})
+    else:
+        typer.echo(secret)
 
 
 def _secret(url: str) -> str:
@@ -89,42 +116,39 @@ def root_secrets() -> tuple[str, ...]:
 def _redeliver(client: VoiceQueue, ids: list[str] | None, batch: str | None, *, as_json: bool) -> None:
     is_exact = bool(ids)
     # Read the list first: a callback that fails again meanwhile is not redelivered twice.
-    ids = ids or [
-        callback.id
-        for callback in client.callbacks(undelivered=True)
-        if is_of_batch(client, callback.qualified_batch, batch)
-    ]
+    ids = ids or [callback.id for callback in _of_batch(client, batch, undelivered=True)]
     redelivered = client.redeliver_callbacks(ids)
     missing = len(ids) - redelivered if is_exact else 0
     if as_json:
         print_json({"redelivered": redelivered, "missing": missing})
     else:
         not_found = f"; {missing:,} not found" if missing else ""
-        out.print(f"{redelivered:,} callbacks scheduled for delivery now{not_found}")
+        out.print(f"{pluralize(redelivered, 'callback')} scheduled for delivery now{not_found}")
     raise typer.Exit(int(missing > 0))
 
 
-def _list(client: VoiceQueue, *, as_json: bool) -> None:
+def _of_batch(client: VoiceQueue, batch: str | None, *, undelivered: bool = False) -> Iterator[Callback]:
+    callbacks = client.callbacks(undelivered=undelivered)
+    return (callback for callback in callbacks if is_of_batch(client, callback.qualified_batch, batch))
+
+
+def _list(client: VoiceQueue, batch: str | None, limit: int | None, *, as_json: bool) -> None:
     counts = client.callback_counts()
-    pending, undelivered = client.callbacks(), client.callbacks(undelivered=True)
+    pending = Listing(_of_batch(client, batch), limit)
+    undelivered = Listing(_of_batch(client, batch, undelivered=True), limit)
     if as_json:
         print_outbox_json(counts, pending=pending, undelivered=undelivered)
-        return
-    columns = ("id", "type", "batch", "since")
-    print_entries("pending", columns, map(_row, pending))
-    print_entries("undelivered", columns, map(_row, undelivered))
-    blocked = f" ({counts.blocked:,} wait for an earlier callback of the same job)" if counts.blocked else ""
-    settled = f"{counts.undelivered:,} undelivered, {counts.delivered:,} delivered"
-    out.print(f"callbacks  {counts.pending:,} pending{blocked}, {settled}")
-    print_workers(counts.workers, "callbacks")
+    else:
+        print_entries("pending", _COLUMNS, pending, _row)
+        print_entries("undelivered", _COLUMNS, undelivered, _row)
+        blocked = f" ({counts.blocked:,} for an earlier callback of the same job)" if counts.blocked else ""
+        settled = f"{counts.undelivered:,} undelivered, {counts.delivered:,} delivered"
+        out.print(f"callbacks  {counts.pending:,} pending{blocked}, {settled}")
+        print_workers(counts.workers, "callbacks")
+    pending.note_rest("pending callback", lambda: None if batch else counts.pending)
+    undelivered.note_rest("undelivered callback", lambda: None if batch else counts.undelivered)
 
 
 def _row(callback: Callback) -> tuple[str, ...]:
     attempts = attempt_cells(callback, not_due="-" if callback.undelivered_at else "after an earlier one")
-    return (
-        callback.id,
-        callback.type,
-        escape_untrusted(callback.qualified_batch),
-        format_time(callback.created_at),
-        *attempts,
-    )
+    return (callback.id, callback.type, callback.qualified_batch, format_time(callback.created_at), *attempts)

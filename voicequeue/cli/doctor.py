@@ -10,9 +10,22 @@ from typing import Annotated
 import typer
 
 from voicequeue.cli.examine import run_checks
-from voicequeue.cli.terminal import AsJson, Reason, Yes, err, escape_untrusted, flag, open_queue, out, print_json
+from voicequeue.cli.terminal import (
+    AsJson,
+    Reason,
+    Yes,
+    confirm,
+    err,
+    escape_untrusted,
+    flag,
+    open_queue,
+    out,
+    print_json,
+    refuse,
+)
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.storage.audit.findings import Finding
+from voicequeue.texts import pluralize
 
 #: The most findings of one kind that are shown; the others are counted.
 SHOWN_MAX = 50
@@ -33,7 +46,11 @@ def doctor(
     """
     if repair and not audit:
         raise typer.BadParameter("--repair requires --audit")
-    if not audit:
+    if not repair:
+        refuse("without --repair", yes=yes, reason=reason)
+    if audit:
+        refuse("with --audit", strict=strict)
+    else:
         raise typer.Exit(run_checks(strict=strict, as_json=as_json))
     with open_queue(reason=reason) as jobs:
         findings = jobs.audit()
@@ -48,9 +65,9 @@ def _repair(jobs: VoiceQueue, findings: list[Finding], *, yes: bool, as_json: bo
     """Repair the findings, and return those of a second audit."""
     if not as_json:
         _show(findings, as_json=False)
-    if findings and not yes:
-        question = f"repair {len(findings):,} findings? This changes indexes and counters, but no job records"
-        typer.confirm(question, abort=True, err=True)
+    if findings:
+        count = pluralize(len(findings), "finding")
+        confirm(f"repair {count}? This changes indexes and counters, but no job records", yes=yes)
     repaired = jobs.repair(findings)
     remaining = jobs.audit() if findings else []
     if as_json:
@@ -74,7 +91,7 @@ def _show(findings: Sequence[Finding], *, as_json: bool) -> None:
         out.print("[green]sound[/]: indexes and counters agree with the job records")
     else:
         _print(findings)
-        err.print(f"{len(findings):,} findings", style="red")
+        err.print(f"[red]{pluralize(len(findings), 'finding')}[/]")
 
 
 def _print(findings: Sequence[Finding]) -> None:
@@ -83,7 +100,7 @@ def _print(findings: Sequence[Finding]) -> None:
         same_kind = list(group)
         out.print(f"[bold]{escape_untrusted(name)}[/]  {len(same_kind):,}")
         for finding in same_kind[:SHOWN_MAX]:
-            out.print(f"  {escape_untrusted(finding)}", soft_wrap=True)
+            out.print(f"  {escape_untrusted(finding)}")
         if len(same_kind) > SHOWN_MAX:
             out.print(f"  … and {len(same_kind) - SHOWN_MAX:,} more")
 

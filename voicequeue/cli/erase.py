@@ -10,8 +10,10 @@ import typer
 
 from voicequeue.cli.terminal import (
     AsJson,
+    CommandError,
     Reason,
     Yes,
+    confirm,
     escape_untrusted,
     flag,
     open_for_writing,
@@ -20,6 +22,7 @@ from voicequeue.cli.terminal import (
     out,
     print_error,
     print_json,
+    refuse,
 )
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.erasure import ErasureCertificate, ErasurePlan
@@ -55,8 +58,21 @@ def erase(
     Prints what is concerned and asks before it erases. The same keys and recordings are not ordered again. The
     certificate contains no text of the person.
     """
+    is_allowing = not allow_key is allow_recording is allow_hash is None
+    if is_allowing:
+        refuse(
+            "with --allow-key, --allow-recording or --allow-hash",
+            metadata=metadata,
+            dry_run=dry_run,
+            token=token,
+            certificate=certificate,
+            upstream=upstream,
+            yes=yes,
+        )
+    if dry_run:
+        refuse("with --dry-run", certificate=certificate, upstream=upstream, reason=reason)
     with open_queue(reason=reason) as queue:
-        if not allow_key is allow_recording is allow_hash is None:
+        if is_allowing:
             _allow(queue, allow_key, allow_recording, allow_hash, as_json=as_json)
             return
         if token and (metadata or dry_run):
@@ -66,24 +82,23 @@ def erase(
             print_json(plan.as_dict()) if as_json else _print_plan(plan)
         if dry_run:
             return
-        if not yes:
-            typer.confirm("erase all of this? It cannot be undone", abort=True, err=True)
+        confirm("erase all of this? It cannot be undone", yes=yes)
         erased = queue.erase(token or ("" if plan is None else plan.token))
     _write(erased, certificate, upstream)
     print_json(erased.as_dict()) if as_json else _print_certificate(erased)
     if plan is not None and not plan.is_complete:
-        print_error("more jobs match than one plan takes; run the command again for the others")
+        print_error("more jobs match than one plan takes; run the command again for the others", code="incomplete")
         raise typer.Exit(1)
 
 
 def _allow(queue: VoiceQueue, key: str | None, url: str | None, sha256: str | None, *, as_json: bool) -> None:
     """Allow what was erased; fail if nothing was, because the namespace is probably another one."""
     count = queue.allow_erased(key=key, audio_url=url, audio_sha256=sha256)
-    print_json({"allowed": count}) if as_json else out.print(f"allowed again: {count}")
-    if count == 0:
+    if count:
+        print_json({"allowed": count}) if as_json else out.print(f"allowed again: {count:,}")
+    else:
         namespace = "the default namespace" if queue.namespace in (DEFAULT, ALL) else f"namespace {queue.namespace}"
-        print_error(f"nothing of this was erased in {namespace}; --namespace names another one")
-        raise typer.Exit(1)
+        raise CommandError("not_erased", f"nothing of this was erased in {namespace}; --namespace names another one")
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:

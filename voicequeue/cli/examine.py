@@ -23,6 +23,7 @@ from voicequeue.storage.connection.refusals import RedisRefusalError
 from voicequeue.storage.format import FormatStamp
 from voicequeue.storage.heartbeats import ProcessHeartbeat
 from voicequeue.storage.job_store import JobStore
+from voicequeue.texts import pluralize
 
 MARKS = {
     Level.OK: "[green]✓[/]",
@@ -156,12 +157,12 @@ def _worker_checks() -> WorkerChecks | None:
 
 def _print(results: list[CheckResult]) -> None:
     for result in results:
-        out.print(f"{MARKS[result.level]} [bold]{result.check}[/]  {escape_untrusted(result.message)}", soft_wrap=True)
+        out.print(f"{MARKS[result.level]} [bold]{result.check}[/]  {escape_untrusted(result.message)}")
         if result.action:
-            out.print(f"    → {escape_untrusted(result.action)}", soft_wrap=True)
+            out.print(f"    → {escape_untrusted(result.action)}")
     errors = sum(result.level in (Level.ERROR, Level.UNREACHABLE) for result in results)
     warnings = sum(result.level is Level.WARNING for result in results)
     if errors or warnings:
-        out.print(f"\n[bold]{errors} errors, {warnings} warnings[/]")
+        out.print(f"\n[bold]{pluralize(errors, 'error')}, {pluralize(warnings, 'warning')}[/]")
     else:
         out.print("\n[bold green]sound[/]; voicequeue doctor --audit compares the indexes with the records")

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Annotated
 
+import typer
+
+from voicequeue.cli.listing import All, Limit, Listing, limit_of
+from voicequeue.cli.parsing import parse_pairs, parse_time
+from voicequeue.cli.rejects import print_rejected
+from voicequeue.cli.tables import Column, print_table
 from voicequeue.cli.terminal import (
+    COLOURS,
     AsJson,
     BatchOption,
     JobId,
+    Since,
     StateOption,
     coloured,
     escape_untrusted,
@@ -18,68 +25,118 @@ from voicequeue.cli.terminal import (
     open_queue,
     option,
     out,
-    plain_table,
     print_json,
+    print_json_list,
 )
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.client.search import Filter
 from voicequeue.domain.clip import Clip
 from voicequeue.domain.job import Job, TimelineEntry, charges
-from voicequeue.domain.states import ArchiveState, State
+from voicequeue.domain.stage import Stage
+from voicequeue.domain.states import ArchiveState, FailureCode, State
 from voicequeue.storage.callbacks import Callback
+
+_COLUMNS = (
+    Column("id"),
+    Column("state", rank=1, style=lambda text: COLOURS[State(text)]),
+    Column("stage", rank=3),
+    Column("name", rank=2, min_width=10),
+    Column("batch", rank=5),
+    Column("credits", rank=6, is_number=True),
+    Column("persona", rank=7),
+    Column("details", rank=4, min_width=12),
+)
+
+#: Jobs that are read at once.
+_CHUNK = 500
 
 
 def jobs(
     batch: BatchOption = None,
     state: StateOption = None,
+    stage: Annotated[Stage | None, option("STAGE", help=f"Only jobs in this stage: {' or '.join(Stage)}.")] = None,
+    code: Annotated[
+        FailureCode | None, option("CODE", help=f"Only jobs that failed with this code: {', '.join(FailureCode)}.")
+    ] = None,
+    since: Since = None,
+    until: Annotated[
+        float | None,
+        typer.Option(parser=parse_time, metavar="TIME", help="Only jobs that last changed before then."),
+    ] = None,
+    source: Annotated[
+        str | None, option("SOURCE", help="Only jobs from here: library, cli, http or message, or http:KEY.")
+    ] = None,
     search: Annotated[
         str | None,
-        option("TEXT", help="Only jobs with exactly this key, name, title, voice, task id or metadata."),
+        option("TEXT", help="Only jobs with this id, key or metadata value, or a name or title that begins with it."),
     ] = None,
-    limit: Annotated[int, option("N", min=1, help="List at most this many jobs.")] = 50,
+    metadata: Annotated[
+        list[str] | None, option("NAME=VALUE", help="Only jobs with this metadata. Can be repeated.")
+    ] = None,
+    limit: Limit = None,
+    all: All = False,
     as_json: AsJson = False,
 ) -> None:
-    """List jobs, filtered by batch, state or text.
+    """List jobs, filtered by batch, state, failure, time, source or text.
 
     Jobs of a batch are listed in the order in which they were enqueued, jobs in a state by the latest to enter it.
     """
-    with open_queue() as source:
-        listed = list(islice(_matching(source, Filter(state=state, batch=batch, text=search)), limit))
-    if as_json:
-        print_json([job.as_dict() for job in listed])
-        return
-    table = plain_table("id", "state", "stage", "name", "persona", "credits", "details")
-    for job in listed:
-        table.add_row(*_row(job))
-    out.print(table)
+    count = limit_of(limit, is_all=all)
+    job_filter = Filter(
+        state=state,
+        stage=stage,
+        batch=batch,
+        code=code,
+        since=since,
+        until=until,
+        source=source,
+        metadata=parse_pairs("metadata", metadata or []),
+        text=search,
+    )
+    with open_queue() as queue:
+        listing = Listing(_matching(queue, job_filter, min(_CHUNK, (count or _CHUNK) + 1)), count)
+        if as_json:
+            print_json_list(job.as_dict() for job in listing)
+        else:
+            print_table(_COLUMNS, map(_row, listing))
+            if not listing.count:
+                _print_none(queue, job_filter)
+        listing.note_rest("job", lambda: _total(queue, job_filter))
 
 
-def _matching(source: VoiceQueue, job_filter: Filter) -> Iterator[Job]:
-    if job_filter.text is None:
-        yield from source.jobs(state=job_filter.state, batch=job_filter.batch)
-        return
+def _print_none(queue: VoiceQueue, job_filter: Filter) -> None:
+    """Print that no job was listed. A text may be the id of a message that was rejected."""
+    rejected = queue.rejected_messages(message_id=job_filter.text) if job_filter.text else []
+    if not rejected:
+        out.print("no jobs" if job_filter == Filter() else "no job matches")
+    for message in rejected:
+        out.print("no job; this message was rejected:")
+        print_rejected(message)
+
+
+def _matching(queue: VoiceQueue, job_filter: Filter, page_size: int) -> Iterator[Job]:
     cursor: str | None = None
     while True:
-        page = source.search(job_filter, cursor=cursor)
+        page = queue.search(job_filter, limit=page_size, cursor=cursor)
         yield from page.items
         if (cursor := page.cursor) is None:
             return
+
+
+def _total(queue: VoiceQueue, job_filter: Filter) -> int | None:
+    """Return how many jobs match, if counters know it."""
+    if job_filter != Filter(state=job_filter.state, batch=job_filter.batch):
+        return None
+    states = queue.batch(job_filter.batch).states if job_filter.batch else queue.status().states
+    return states[job_filter.state] if job_filter.state else sum(states.values())
 
 
 def _row(job: Job) -> tuple[str, ...]:
     name = job.spec.name or job.voice_name or (job.spec.song and job.spec.song.title) or ""
     result = f"{job.failure.code}: {job.failure.message}" if job.failure else ""
     result = "cancelling" if job.is_cancelling else result
-    persona = job.persona_id or ""
-    return (
-        job.id,
-        coloured(job.state),
-        job.stage,
-        escape_untrusted(name),
-        escape_untrusted(persona),
-        str(job.credits),
-        escape_untrusted(result),
-    )
+    batch = job.qualified_batch if job.spec.batch else ""
+    return (job.id, job.state, job.stage, name, batch, f"{job.credits:,}", job.persona_id or "", result)
 
 
 def job(job_id: JobId, as_json: AsJson = False) -> None:
@@ -104,9 +161,9 @@ def job(job_id: JobId, as_json: AsJson = False) -> None:
         return
     print_job(job, as_json=False)
     for hold in holds:
-        out.print(f"  {'held':<10} {escape_untrusted(hold.detail)}", soft_wrap=True)
+        out.print(f"  {'held':<10} {escape_untrusted(hold.detail)}")
     if job.callback_id:
-        out.print(f"  {'callback':<10} {job.callback_id} {_delivery(callback)}", soft_wrap=True)
+        out.print(f"  {'callback':<10} {job.callback_id} {_delivery(callback)}")
     out.print()
     print_timeline(timeline)
 
@@ -131,6 +188,7 @@ def print_job(job: Job, *, as_json: bool) -> None:
         "batch": job.spec.batch,
         "source": job.source,
         "row": job.source_row,
+        "message": " ".join(job.message_ids) or None,
         "recording": job.spec.audio_url,
         "voice": f"{job.persona_id} {job.voice_name or ''}".strip() if job.persona_id else None,
         "failure": f"{job.failure.code} ({job.failure.stage}): {job.failure.message}" if job.failure else None,
@@ -139,7 +197,7 @@ def print_job(job: Job, *, as_json: bool) -> None:
     }
     for label, value in details.items():
         if value is not None:
-            out.print(f"  {label:<10} {escape_untrusted(value)}", soft_wrap=True)
+            out.print(f"  {label:<10} {escape_untrusted(value)}")
     for clip in job.clips:
         _print_song(clip)
     if job.state is State.SUCCEEDED and job.is_incomplete:
@@ -151,28 +209,30 @@ def print_job(job: Job, *, as_json: bool) -> None:
 def _print_song(clip: Clip) -> None:
     duration = f"{clip.duration:.0f} s" if clip.duration else ""
     link = escape_untrusted(clip.audio_url or (f"{clip.state}, no link yet" if clip.is_missing else clip.state))
-    out.print(f"  {'song':<10} {escape_untrusted(clip.title or clip.clip_id)}  {duration}  {link}", soft_wrap=True)
+    out.print(f"  {'song':<10} {escape_untrusted(clip.title or clip.clip_id)}  {duration}  {link}")
     for file in (clip.archived_audio, clip.archived_image):
         if file is not None:
-            out.print(f"  {'archived':<10} {escape_untrusted(file.url)}  {file.size:,} bytes", soft_wrap=True)
+            out.print(f"  {'archived':<10} {escape_untrusted(file.url)}  {file.size:,} bytes")
+
+
+_TIMELINE = (
+    Column("time"),
+    Column("state", style=lambda text: COLOURS.get(State(text), "")),
+    Column("stage", rank=1),
+    Column("reason"),
+)
+
+
+def _timeline_row(entry: TimelineEntry) -> tuple[str, ...]:
+    task = f"upstream task {entry.task_id}" if entry.task_id else ""
+    return (format_time(entry.at), entry.state, entry.stage, f"{entry.reason} {task}".strip())
 
 
 def print_timeline(timeline: list[TimelineEntry]) -> None:
     """Print every transition and every charge."""
-    table = plain_table("time", "state", "stage", "reason")
-    for entry in timeline:
-        task = f"upstream task {entry.task_id}" if entry.task_id else ""
-        table.add_row(
-            format_time(entry.at),
-            coloured(entry.state),
-            entry.stage,
-            escape_untrusted(" ".join((entry.reason, task)).strip()),
-        )
-    out.print(table)
+    print_table(_TIMELINE, map(_timeline_row, timeline))
     for charge in charges(timeline):
         outcome = coloured(charge.outcome)
         if charge.outcome is State.UNSURE and charge.task_id:
             outcome += f", upstream has it as task {escape_untrusted(charge.task_id)}"
-        out.print(
-            f"charge {charge.attempt}: {charge.stage} at {format_time(charge.at)}, then {outcome}", soft_wrap=True
-        )
+        out.print(f"charge {charge.attempt}: {charge.stage} at {format_time(charge.at)}, then {outcome}")

@@ -11,6 +11,9 @@ from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope
 from voicequeue.auth.secret_files import read_secret
 from voicequeue.cli.callback_secret import callback_secret
+from voicequeue.cli.listing import All, Limit, Listing, limit_of
+from voicequeue.cli.parsing import parse_duration
+from voicequeue.cli.tables import Column, print_table
 from voicequeue.cli.terminal import (
     AsJson,
     Reason,
@@ -20,12 +23,13 @@ from voicequeue.cli.terminal import (
     open_queue,
     option,
     out,
-    parse_duration,
-    plain_table,
-    print_error,
     print_json,
+    print_json_list,
+    print_note,
+    refuse,
 )
 from voicequeue.domain.api_keys import ApiKey, KeyLimits
+from voicequeue.domain.callback_secrets import OVERLAP_DEFAULT_S
 from voicequeue.domain.namespaces import ALL
 from voicequeue.domain.spec import Priority
 
@@ -71,6 +75,7 @@ def new(
 ) -> None:
     """Create a key and print it once. Redis and gateways have its hash only."""
     if print_only:
+        refuse("with --print-only", reason=reason)
         if KeyLimits(rate, priority, batches, expires_in, max_in_flight, budget_day, budget_month) != KeyLimits():
             raise typer.BadParameter("a key of the environment has no limits; leave out --print-only to store the key")
         _print_new(name, scope, namespace, as_json=as_json)
@@ -84,25 +89,41 @@ def new(
         is_only_one = [key.name for key in queue.api_keys() if key.revoked_at is None] == [name]
     _show_secret(created.key, created.secret, as_json=as_json)
     if namespace == ALL:
-        print_error("It acts in all namespaces, as an operator. For one app, create a key with --namespace.")
+        print_note("It acts in all namespaces, as an operator. For one app, create a key with --namespace.")
     if is_only_one and not _configured_names():
-        print_error("It is the only key that is not revoked: gateways no longer accept the local token of `make up`.")
+        print_note("It is the only key that is not revoked: gateways no longer accept the local token of `make up`.")
+
+
+_COLUMNS = (
+    Column("name"),
+    Column("namespace", rank=1),
+    Column("scopes", rank=2, min_width=8),
+    Column("last used", rank=5),
+    Column("expires", rank=4),
+    Column("revoked", rank=3),
+)
 
 
 @app.command("list")
-def list_keys(as_json: AsJson = False) -> None:
+def list_keys(limit: Limit = None, all: All = False, as_json: AsJson = False) -> None:
     """List the keys in Redis, also expired and revoked ones."""
+    count = limit_of(limit, is_all=all)
     with open_queue() as queue:
         keys = queue.api_keys()
+    listing = Listing(keys, count)
     if as_json:
-        print_json([key.as_dict() for key in keys])
-        return
-    table = plain_table("name", "namespace", "scopes", "last used", "expires", "revoked")
-    for key in keys:
-        scopes = "+".join(scope for scope in Scope if scope in key.scopes)
-        times = (key.last_used_at, key.limits.expires_at, key.revoked_at)
-        table.add_row(key.name, key.namespace, scopes, *map(format_time, times))
-    out.print(table)
+        print_json_list(key.as_dict() for key in listing)
+    else:
+        print_table(_COLUMNS, map(_row, listing))
+        if not keys:
+            out.print("no keys in Redis")
+    listing.note_rest("key", lambda: len(keys))
+
+
+def _row(key: ApiKey) -> tuple[str, ...]:
+    scopes = "+".join(scope for scope in Scope if scope in key.scopes)
+    times = (key.last_used_at, key.limits.expires_at, key.revoked_at)
+    return (key.name, key.namespace, scopes, *map(format_time, times))
 
 
 @app.command()
@@ -134,20 +155,27 @@ def edit(
 def rotate(
     name: Name,
     overlap: Annotated[
-        float,
-        typer.Option("--overlap", parser=parse_duration, metavar="DURATION", help="Accept the old secret, too."),
-    ] = "24h",  # type: ignore[assignment]  # parsed
+        float | None,
+        typer.Option(
+            "--overlap",
+            parser=parse_duration,
+            metavar="DURATION",
+            help="Accept the old secret, too, for this time. Default: 24h.",
+        ),
+    ] = None,
     now: Annotated[bool, flag("--now", help="Refuse the old secret at once.")] = False,
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
     """Give a key another secret, and print it once."""
+    if now:
+        refuse("with --now", overlap=overlap)
     with open_queue(reason=reason) as queue:
-        created = queue.rotate_api_key(name, overlap=0.0 if now else overlap)
+        created = queue.rotate_api_key(name, overlap=0.0 if now else overlap or OVERLAP_DEFAULT_S)
     _show_secret(created.key, created.secret, as_json=as_json)
     if not as_json:
         until = "for 10 seconds at most" if now else f"until {format_time(created.key.previous_until)}"
-        print_error(f"They accept the old secret {until}.")
+        print_note(f"They accept the old secret {until}.")
 
 
 @app.command()
@@ -162,7 +190,7 @@ def _show_changed(key: ApiKey, message: str, *, as_json: bool) -> None:
     if as_json:
         print_json(key.as_dict())
     else:
-        print_error(message)
+        print_note(message)
 
 
 def _configured_names() -> set[str]:
@@ -176,9 +204,9 @@ def _show_secret(key: ApiKey, secret: str, *, as_json: bool) -> None:
     if as_json:
         print_json({**key.as_dict(), "secret": secret})
         return
-    print_error("The key. It is shown only now; callers send it as `Authorization: Bearer …`:")
+    print_note("The key. It is shown only now; callers send it as `Authorization: Bearer …`:")
     typer.echo(secret)
-    print_error("Gateways accept it within 10 seconds.")
+    print_note("Gateways accept it within 10 seconds.")
 
 
 def _print_new(name: str, scope: list[Scope], namespace: str, *, as_json: bool) -> None:
@@ -189,9 +217,9 @@ def _print_new(name: str, scope: list[Scope], namespace: str, *, as_json: bool) 
     if as_json:
         print_json({"name": name, "scopes": sorted(configured.scopes), "key": key, "line": configured.as_setting()})
         return
-    print_error("The key. It is shown only now; callers send it as `Authorization: Bearer …`:")
+    print_note("The key. It is shown only now; callers send it as `Authorization: Bearer …`:")
     typer.echo(key)
-    print_error("Add this to the environment of the gateway; separate several keys by commas:")
+    print_note("Add this to the environment of the gateway; separate several keys by commas:")
     typer.echo(f"VOICEQUEUE_API_KEYS={configured.as_setting()}")
 
 

@@ -10,12 +10,14 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from types import MethodType
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from voicequeue.cli.help_text import help_text
 from voicequeue.cli.namespace import with_namespace
 
 
@@ -41,13 +43,13 @@ class LazyCommand:
         finally:
             gc.enable()
         if isinstance(implementation, typer.Typer):
-            return get_command(implementation)
+            return _with_help(get_command(implementation))
         command = with_namespace(implementation) if self.has_namespace else implementation
         return _single_command(command, self.name, _help(implementation))
 
 
 class LazyGroup(TyperGroup):
-    """A group whose commands are loaded one by one, by the panel of the help that lists them."""
+    """A group whose commands are loaded one by one, by the section of the help that lists them."""
 
     def __init__(self, panels: Mapping[str, Sequence[LazyCommand]], **settings: Any) -> None:
         self._lazy = {command.name: command for commands in panels.values() for command in commands}
@@ -67,6 +69,10 @@ class LazyGroup(TyperGroup):
         """Return the command of this name with its options."""
         return self._lazy[name].load()
 
+    def get_help(self, ctx: Any) -> str:
+        """Return the help."""
+        return help_text(self, ctx)
+
 
 def parameters_of(function: Callable[..., None]) -> list[Any]:
     """Return the options that the parameters of a function declare."""
@@ -76,10 +82,23 @@ def parameters_of(function: Callable[..., None]) -> list[Any]:
 def _single_command(function: Callable[..., None], name: str | None, text: str | None) -> Any:
     single = typer.Typer(add_completion=False)
     single.command(name, help=text)(function)
-    return get_command(single)
+    return _with_help(get_command(single))
+
+
+def _with_help(command: Any) -> Any:
+    """Return the command, and all commands of a group, with our help."""
+    command.get_help = MethodType(help_text, command)
+    for part in getattr(command, "commands", {}).values():
+        part.help = _paragraphs(part.help)
+        _with_help(part)
+    return command
 
 
 def _help(command: Callable[..., None]) -> str:
-    """Return the docstring with one line per paragraph; Typer prints its line breaks."""
-    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    """Return the docstring with one line per paragraph."""
+    return _paragraphs(command.__doc__)
+
+
+def _paragraphs(text: str | None) -> str:
+    paragraphs = inspect.cleandoc(text or "").split("\n\n")
     return "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import inf
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from voicequeue.cli.terminal import (
     AsJson,
     Reason,
     StopAfter,
+    batch_option,
     escape_untrusted,
     flag,
     format_time,
@@ -19,8 +20,9 @@ from voicequeue.cli.terminal import (
     option,
     out,
     print_json,
+    refuse,
 )
-from voicequeue.domain.gate import SUBMIT_RATE_MIN, Limits
+from voicequeue.domain.gate import SUBMIT_RATE_MIN
 from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.spec import qualified_batch_name
 from voicequeue.domain.status import Batch
@@ -34,11 +36,8 @@ def _rate(value: float | None) -> float | None:
     return value
 
 
-_NO_LIMITS: BatchLimitChanges = {"max_credits": inf, "max_in_flight": inf, "stop_after": inf, "stop_min": inf}
-
-
 def limits(
-    batch: Annotated[str | None, option("NAME", help="Set the limits of this batch.")] = None,
+    batch: Annotated[str | None, batch_option("Set the limits of this batch.")] = None,
     in_flight: Annotated[int | None, option("N", min=1, help="Jobs in flight at once.")] = None,
     submit_rate: Annotated[
         float | None, option("N", callback=_rate, help="Orders submitted per minute; 0: unlimited.")
@@ -59,22 +58,25 @@ def limits(
     With --batch: those of one batch, which need not have jobs yet.
     """
     options = {"in_flight": in_flight, "submit_rate": submit_rate, "min_balance": min_balance}
+    unset = inf if reset and batch is not None else None
     of_batch: BatchLimitChanges = {
-        "max_credits": max_credits,
-        "max_in_flight": max_in_flight,
-        "stop_after": stop_after,
-        "stop_min": stop_min,
+        "max_credits": unset if max_credits is None else max_credits,
+        "max_in_flight": unset if max_in_flight is None else max_in_flight,
+        "stop_after": unset if stop_after is None else stop_after,
+        "stop_min": unset if stop_min is None else stop_min,
     }
     _check_scope(batch, options if batch is not None else of_batch)
+    if not reset and not any(value is not None for value in (*options.values(), *of_batch.values())):
+        refuse("without a limit to set", reason=reason)
     if batch is not None:
-        _limit_batch(batch, _NO_LIMITS if reset else of_batch, reason=reason, as_json=as_json)
+        _limit_batch(batch, of_batch, reason=reason, as_json=as_json)
         return
     changes = options if reset else {name: value for name, value in options.items() if value is not None}
     with open_queue(reason=reason) as jobs:
         current = jobs.set_limits(**changes) if changes else jobs.limits()
         slots = jobs.status().in_flight_limit
     if as_json:
-        print_json({**_limits_json(current), "in_flight_now": slots})
+        print_json({**current.as_dict(), "in_flight_now": slots})
         return
     rate = f"{current.submit_rate:g} orders per minute" if current.submit_rate else "unlimited"
     out.print(f"in flight     {slots:,} now, at most {current.in_flight:,}\nsubmit rate   {rate}")
@@ -129,10 +131,6 @@ def batch_limits(batch: Batch) -> str:
     return ", ".join(text for text, applies in limits.items() if applies)
 
 
-def _limits_json(limits: Limits) -> dict[str, Any]:
-    return {"in_flight": limits.in_flight, "submit_rate": limits.submit_rate, "min_balance": limits.min_balance}
-
-
 def credits(as_json: AsJson = False) -> None:
     """Show the account: balance, reserved, spent and unexplained credits."""
     with open_queue() as jobs:
@@ -162,4 +160,4 @@ def credits(as_json: AsJson = False) -> None:
     out.print(f"spent      {account.spent_today:,} today (UTC), {status.credits:,} in total")
     if account.uncounted:
         since = format_time(account.uncounted.since)
-        out.print(f"unexplained {account.uncounted.unexplained:,} since {since}: {account.uncounted}", soft_wrap=True)
+        out.print(f"unexplained {account.uncounted.unexplained:,} since {since}: {account.uncounted}")

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Annotated
 
 import typer
 
+from voicequeue.cli.listing import All, Limit, Listing, limit_of
+from voicequeue.cli.tables import Column, print_table
 from voicequeue.cli.terminal import (
     AsJson,
+    CommandError,
     Reason,
-    escape_untrusted,
     format_time,
     open_queue,
     option,
     out,
-    plain_table,
-    print_error,
     print_json,
+    print_json_list,
+)
+from voicequeue.storage.personas import Persona
+
+_COLUMNS = (
+    Column("persona"),
+    Column("name", rank=1, min_width=10),
+    Column("created", rank=3),
+    Column("job", rank=2),
+    Column("recording", rank=4, min_width=16),
 )
 
 
 def personas(
-    limit: Annotated[int, option("N", min=1, help="List at most this many voices.")] = 100,
+    limit: Limit = None,
+    all: All = False,
     forget: Annotated[
         str | None,
         option("PERSONA_ID", help="Stop sharing this voice, because upstream has deleted it."),
@@ -35,24 +45,32 @@ def personas(
     With --reuse, a job on the same recording shares its voice and pays for the song only.
     """
     if forget is not None:
-        _forget(forget, reason)
+        if limit is not None or all:
+            raise typer.BadParameter("--forget lists nothing; leave out --limit and --all")
+        _forget(forget, reason, as_json=as_json)
         return
-    with open_queue() as jobs:
-        voices = list(islice(jobs.personas(), limit))
-    if as_json:
-        print_json([voice.as_dict() for voice in voices])
-        return
-    table = plain_table("persona", "name", "created", "job", "recording")
-    for voice in voices:
-        row = (voice.persona_id, voice.name or "", format_time(voice.created_at), voice.job_id, voice.audio_url)
-        table.add_row(*map(escape_untrusted, row))
-    out.print(table if voices else "no voices yet")
+    count = limit_of(limit, is_all=all)
+    with open_queue(reason=reason) as queue:
+        listing = Listing(queue.personas(), count)
+        if as_json:
+            print_json_list(voice.as_dict() for voice in listing)
+        else:
+            print_table(_COLUMNS, map(_row, listing))
+            if not listing.count:
+                out.print("no voices yet")
+    listing.note_rest("voice")
 
 
-def _forget(persona_id: str, reason: str) -> None:
-    with open_queue(reason=reason) as jobs:
-        existed = jobs.forget_persona(persona_id)
+def _row(voice: Persona) -> tuple[str, ...]:
+    return (voice.persona_id, voice.name or "", format_time(voice.created_at), voice.job_id, voice.audio_url)
+
+
+def _forget(persona_id: str, reason: str, *, as_json: bool) -> None:
+    with open_queue(reason=reason) as queue:
+        existed = queue.forget_persona(persona_id)
     if not existed:
-        print_error(f"no voice has the persona id {persona_id}")
-        raise typer.Exit(1)
-    out.print("the voice is no longer shared")
+        raise CommandError("persona_not_found", f"no voice has the persona id {persona_id}")
+    if as_json:
+        print_json({"persona_id": persona_id, "forgotten": True})
+    else:
+        out.print("the voice is no longer shared")

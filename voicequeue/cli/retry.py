@@ -12,6 +12,8 @@ from voicequeue.cli.terminal import (
     Reason,
     Yes,
     argument,
+    batch_option,
+    confirm,
     flag,
     open_queue,
     option,
@@ -27,11 +29,12 @@ from voicequeue.domain.spec import recording_url
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.states import FailureCode
 from voicequeue.errors import InvalidStateError, check_field
+from voicequeue.texts import pluralize
 
 
 def retry(
     job_id: Annotated[str | None, argument("JOB_ID", help="Id of the failed job to retry.")] = None,
-    batch: Annotated[str | None, option("NAME", help="Retry all failed jobs of this batch.")] = None,
+    batch: Annotated[str | None, batch_option("Retry all failed jobs of this batch.")] = None,
     code: Annotated[
         FailureCode | None, option("CODE", help=f"Retry jobs that failed with this code: {', '.join(FailureCode)}.")
     ] = None,
@@ -77,7 +80,7 @@ def _retry_one(
         _report(1, 0, cost, as_json=as_json)
         return
     if transitions.pays_again(job, resubmit=resubmit) and not yes:
-        _confirm(1, cost, PRICES[job.stage])
+        _confirm(1, cost, PRICES[job.stage], yes=yes)
         if jobs.get(job_id).version != job.version:
             raise InvalidStateError(f"job {job_id} has changed since you were asked; run the command again")
     print_job(jobs.retry(job_id, resubmit=resubmit, audio_url=audio_url), as_json=as_json)
@@ -87,22 +90,22 @@ def _retry_many(jobs: VoiceQueue, matching: Filter, *, resubmit: bool, dry_run: 
     plan = jobs.plan_bulk(BulkAction.RETRY, matching, resubmit=resubmit)
     retried = 0
     if plan.count and not dry_run:
-        if not yes:
-            _confirm(plan.count, plan.max_credits, plan.repeat_credits)
+        _confirm(plan.count, plan.max_credits, plan.repeat_credits, yes=yes)
         retried = jobs.execute_plan(BulkAction.RETRY, plan.token).changed
     _report(plan.count, retried, plan.max_credits, as_json=as_json)
     if not plan.is_complete:
-        print_error(f"more than {plan.count:,} jobs match; run the command again for the others")
+        message = f"more jobs match than one command changes ({plan.count:,}); run it again for the others"
+        print_error(message, code="incomplete")
         raise typer.Exit(int(not dry_run))
 
 
-def _confirm(count: int, cost: int, paid_again: int) -> None:
+def _confirm(count: int, cost: int, paid_again: int, *, yes: bool) -> None:
     again = f", {paid_again:,} of them for stages that were paid for before" if paid_again else ""
-    typer.confirm(f"retry {count:,} jobs, for up to {cost:,} credits{again}?", abort=True, err=True)
+    confirm(f"retry {pluralize(count, 'job')}, for up to {pluralize(cost, 'credit')}{again}?", yes=yes)
 
 
 def _report(count: int, retried: int, cost: int, *, as_json: bool) -> None:
     if as_json:
         print_json({"count": count, "retried": retried, "max_credits": cost})
     else:
-        out.print(f"{count:,} failed jobs found, {retried:,} retried; up to {cost:,} credits")
+        out.print(f"{pluralize(count, 'failed job')} found, {retried:,} retried; up to {pluralize(cost, 'credit')}")

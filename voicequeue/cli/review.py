@@ -7,26 +7,30 @@ from typing import Annotated
 import typer
 
 from voicequeue.cli.jobs import print_job
+from voicequeue.cli.listing import All, Limit, Listing, limit_of
+from voicequeue.cli.tables import Column, print_table
 from voicequeue.cli.terminal import (
     AsJson,
     Reason,
     Yes,
     argument,
     coloured,
+    confirm,
     escape_untrusted,
     flag,
     format_time,
     open_queue,
     option,
     out,
-    plain_table,
-    print_json,
+    print_json_list,
+    refuse,
 )
 from voicequeue.domain.balance import BalanceWindow
 from voicequeue.domain.charge_review import ChargeReview
 from voicequeue.domain.job import Job
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.states import State
+from voicequeue.texts import pluralize
 
 
 def review(
@@ -40,6 +44,8 @@ def review(
     task_id: Annotated[str | None, option("ID", help="Confirm the charge, by the id of its upstream task.")] = None,
     resubmit: Annotated[bool, flag("--resubmit", help="Submit the order again; it may be charged twice.")] = False,
     abandon: Annotated[bool, flag("--abandon", help="Give up the job; it fails as abandoned.")] = False,
+    limit: Limit = None,
+    all: All = False,
     reason: Reason = "",
     yes: Yes = False,
     as_json: AsJson = False,
@@ -48,9 +54,16 @@ def review(
     actions = [bool(task_id), resubmit, abandon]
     if sum(actions) > 1 or (job_id is None) == any(actions):
         raise typer.BadParameter("give a job id with one of --task-id, --resubmit and --abandon, or nothing")
+    if job_id is None:
+        refuse("on a list", reason=reason, yes=yes)
+    else:
+        refuse("on one job", limit=limit, all=all)
+    count = limit_of(limit, is_all=all)
     with open_queue(reason=reason) as jobs:
         if job_id is None:
-            _list(list(jobs.charge_reviews()), as_json=as_json)
+            listing = Listing(jobs.charge_reviews(), count)
+            _list(listing, as_json=as_json)
+            listing.note_rest("unsure job", lambda: jobs.status().states[State.UNSURE])
             return
         if task_id:
             job = jobs.confirm_charged(job_id, task_id)
@@ -63,38 +76,34 @@ def review(
 
 
 def _confirm(job: Job, *, yes: bool) -> None:
-    if not yes:
-        price = PRICES[job.stage]
-        question = f"submit the {job.stage} of job {job.id} again? If it was charged, it costs {price} credits more"
-        typer.confirm(question, abort=True, err=True)
+    price = PRICES[job.stage]
+    question = f"submit the {job.stage} of job {job.id} again? If it was charged, it costs {price} credits more"
+    confirm(question, yes=yes)
 
 
-def _list(reviews: list[ChargeReview], *, as_json: bool) -> None:
+_COLUMNS = (
+    Column("id"),
+    Column("stage", rank=2),
+    Column("at stake", rank=1),
+    Column("since", rank=3),
+    Column("reason", rank=4, min_width=12),
+    Column("account", rank=6),
+    Column("batch", rank=5),
+)
+
+
+def _list(listing: Listing[ChargeReview], *, as_json: bool) -> None:
     if as_json:
-        print_json([review.as_dict() for review in reviews])
+        print_json_list(review.as_dict() for review in listing)
         return
+    reviews = list(listing)
     if not reviews:
         out.print("no unsure jobs")
         return
-    table = plain_table("id", "stage", "at stake", "since", "reason", "account", "batch")
-    for review in reviews:
-        job, last = review.job, review.last_entry
-        price = f"{review.credits_at_stake} credits"
-        row = (
-            job.id,
-            job.stage,
-            price,
-            format_time(last.at),
-            escape_untrusted(last.reason),
-            _account(review.balance_window),
-        )
-        table.add_row(*row, escape_untrusted(job.qualified_batch))
-    out.print(table)
+    print_table(_COLUMNS, map(_row, reviews))
     for review in reviews:
         if review.job.unreadable_response:
-            out.print(
-                f"{review.job.id} got this response: {escape_untrusted(review.job.unreadable_response)}", soft_wrap=True
-            )
+            out.print(f"{review.job.id} got this response: {escape_untrusted(review.job.unreadable_response)}")
     out.print(
         "\nSettle each with [bold]voicequeue review ID[/] and --task-id X (upstream has it), --resubmit or --abandon. "
         "Unless VOICEQUEUE_UNSURE_POLICY is resubmit, they are not submitted again automatically; "
@@ -105,6 +114,13 @@ def _list(reviews: list[ChargeReview], *, as_json: bool) -> None:
             "Account: the balance before and after, and the difference that no record explains. "
             "If it is 0, none of the orders of that time was charged."
         )
+
+
+def _row(review: ChargeReview) -> tuple[str, ...]:
+    job, last = review.job, review.last_entry
+    price = pluralize(review.credits_at_stake, "credit")
+    account = _account(review.balance_window)
+    return (job.id, job.stage, price, format_time(last.at), last.reason, account, job.qualified_batch)
 
 
 def _account(window: BalanceWindow | None) -> str:

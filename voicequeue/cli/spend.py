@@ -9,19 +9,19 @@ from typing import Annotated
 
 import typer
 
+from voicequeue.cli.parsing import parse_duration
+from voicequeue.cli.tables import Column, print_table
 from voicequeue.cli.terminal import (
     AsJson,
-    escape_untrusted,
     flag,
     open_queue,
     option,
     out,
-    parse_duration,
-    plain_table,
     print_json,
 )
 from voicequeue.domain.spending import NO_VALUE, Spending, SpendingGroup, columns_of, parse_groups
 from voicequeue.ingest.cells import csv_lines
+from voicequeue.texts import pluralize
 
 
 def _day(text: str) -> date:
@@ -67,10 +67,7 @@ def _print(columns: list[SpendingGroup], rows: list[Spending]) -> None:
     if not rows:
         out.print("nothing was spent")
         return
-    table = plain_table(*columns, "credits")
-    table.columns[-1].justify = "right"
-    for row in rows:
-        labels = (escape_untrusted(getattr(row, column) or NO_VALUE[column]) for column in columns)
-        table.add_row(*labels, f"{row.credits:,}")
-    out.print(table)
-    out.print(f"{sum(row.credits for row in rows):,} credits in total")
+    labels = ([getattr(row, column) or NO_VALUE[column] for column in columns] for row in rows)
+    cells = ([*label, f"{row.credits:,}"] for label, row in zip(labels, rows, strict=True))
+    print_table([*map(Column, columns), Column("credits", is_number=True)], cells)
+    out.print(f"{pluralize(sum(row.credits for row in rows), 'credit')} in total")

@@ -37,7 +37,7 @@ def status(batch: BatchOption = None, as_json: AsJson = False) -> None:
         return
     print_status(overview, batch)
     if details and (limits := batch_limits(details)):
-        out.print(f"the batch  {limits}", soft_wrap=True)
+        out.print(f"the batch  {limits}")
 
 
 def _batch_json(batch: Batch) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def print_status(status: Status, batch: str | None) -> None:
     out.print(f"in flight  {in_flight}; {status.jobs_per_minute:,.1f} jobs/min{remaining}")
     out.print(f"credits    {_account(status.account)}; {spent}")
     if status.account.uncounted:
-        out.print(f"           [yellow]{status.account.uncounted}[/]", soft_wrap=True)
+        out.print(f"           [yellow]{status.account.uncounted}[/]")
     if status.failures:
         out.print(f"failed     {failures_text(status.failures)}")
     if status.rejected_messages:
@@ -82,7 +82,7 @@ def _print_stopped(batches: Sequence[Batch]) -> None:
     """Print the batches that have stopped themselves, and why."""
     for batch in batches[:STOPPED_SHOWN]:
         reason = batch.stop.reason.removeprefix("stopped: ") if batch.stop else ""
-        out.print(f"stopped    [red]batch {escape_untrusted(batch.qualified_name)}[/]: {reason}", soft_wrap=True)
+        out.print(f"stopped    [red]batch {escape_untrusted(batch.qualified_name)}[/]: {reason}")
     if len(batches) > STOPPED_SHOWN:
         out.print(f"stopped    {len(batches) - STOPPED_SHOWN:,} more batches, see: voicequeue status --json")
 
@@ -90,7 +90,7 @@ def _print_stopped(batches: Sequence[Batch]) -> None:
 def _print_holds(holds: Sequence[BacklogHold]) -> None:
     """Print why queued jobs are not admitted although the gate is open."""
     for entry in holds[:HOLDS_SHOWN]:
-        out.print(f"held       [yellow]{entry.jobs:,} jobs[/]: {escape_untrusted(entry.hold.detail)}", soft_wrap=True)
+        out.print(f"held       [yellow]{entry.jobs:,} jobs[/]: {escape_untrusted(entry.hold.detail)}")
     if len(holds) > HOLDS_SHOWN:
         out.print(f"held       {len(holds) - HOLDS_SHOWN:,} more reasons, see: voicequeue status --json")
 

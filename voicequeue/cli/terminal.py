@@ -2,41 +2,59 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 import math
 import os
-import re
-import socket
 import sys
+from collections.abc import Iterable
 from datetime import datetime
+from functools import cached_property
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from voicequeue.auth.secret_files import read_secret
+from voicequeue.cli.batch_names import complete_batches
 from voicequeue.cli.namespace import namespace_or
+from voicequeue.cli.parsing import parse_duration, parse_percentage, parse_time, parse_wait
 from voicequeue.domain.namespaces import ALL, Scope
 from voicequeue.domain.source import Source
 from voicequeue.domain.states import State
 from voicequeue.errors import VoiceQueueError
-from voicequeue.storage.connection.recorded_change import ACTOR_MAX
-from voicequeue.texts import escape_controls, parse_float, terminal_safe_json
+from voicequeue.texts import escape_controls, terminal_safe_json
 
 if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
     from voicequeue.client.queue import VoiceQueue
 
-#: Columns of output that is not a terminal, so that lines are not broken for grep and less.
-PIPE_WIDTH = 400
 
-# Text of callers is printed as it is: no markup (see `escape_untrusted`), no :emoji:.
-out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
-err = Console(stderr=True, highlight=False, emoji=False)
+class Output:
+    """Standard output or standard error, with rich's markup. Rich is imported when the first text is printed."""
+
+    def __init__(self, *, is_error: bool = False) -> None:
+        self._is_error = is_error
+
+    @cached_property
+    def console(self) -> Console:
+        """The console of rich. Text of callers is printed as it is: no markup (`escape_untrusted`), no :emoji:."""
+        from rich.console import Console  # noqa: PLC0415
+
+        return Console(stderr=self._is_error, highlight=False, emoji=False)
+
+    @property
+    def is_terminal(self) -> bool:
+        """True if a person reads the output."""
+        return self.console.is_terminal
+
+    def print(self, content: RenderableType = "", *, soft_wrap: bool = True, end: str = "\n") -> None:
+        """Print text or a layout of rich. The terminal breaks long lines, so that ids and URLs can be copied."""
+        self.console.print(content, soft_wrap=soft_wrap, end=end)
+
+
+out = Output()
+err = Output(is_error=True)
 
 COLOURS = {
     State.WAITING: "dim",
@@ -54,34 +72,28 @@ COLOURS = {
 class CommandSetupError(VoiceQueueError):
     """A setting or a file that the command needs is unusable; the text says which."""
 
+    code = "setup"
+
+
+class CommandError(VoiceQueueError):
+    """The command has failed, with an exit code and the kind of the error."""
+
+    def __init__(self, code: str, message: str, *, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.code, self.exit_code = code, exit_code
+
 
 # ── options ────────────────────────────────────────────────────────────────────────────────────────
-
-_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
-
-
-def parse_duration(text: str) -> float:
-    """Return the seconds of a duration such as `90s`, `30m`, `24h` or `7d`. Raises BadParameter."""
-    match = re.fullmatch(r"([\d.]+)\s*(s|m|min|h|d)", text.strip())
-    count = parse_float(match[1]) if match else None
-    if not match or not count:
-        raise typer.BadParameter("must be a number with s, m, h or d, such as 24h")
-    return count * _UNITS[match[2]]
-
-
-def parse_percentage(text: str) -> float:
-    """Return the fraction of a text such as `20%` or `0.2`. Raises BadParameter."""
-    from voicequeue.domain.stop_loss import parse_fraction  # noqa: PLC0415
-
-    try:
-        return parse_fraction(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
 
 
 def option(metavar: str, *names: str, help: str, **settings: Any) -> Any:
     """Return an option whose help shows `metavar` for its value, instead of a Python type."""
     return typer.Option(*names, metavar=metavar, help=help, **settings)
+
+
+def batch_option(help: str) -> Any:
+    """Return the option `--batch`; the shell completes the names of batches."""
+    return option("NAME", "--batch", help=help, autocompletion=complete_batches)
 
 
 def flag(*names: str, help: str) -> Any:
@@ -96,7 +108,7 @@ def argument(metavar: str, *, help: str) -> Any:
 
 AsJson = Annotated[bool, flag("--json", help="Print JSON, for scripts.")]
 Yes = Annotated[bool, flag("--yes", "-y", help="Do not ask for confirmation.")]
-BatchOption = Annotated[str | None, option("NAME", help="Only this batch; NAMESPACE/NAME of a namespace.")]
+BatchOption = Annotated[str | None, batch_option("Only this batch; NAMESPACE/NAME of a namespace.")]
 StateOption = Annotated[State | None, option("STATE", help=f"Only jobs in this state: {', '.join(State)}.")]
 JobId = Annotated[str, argument("JOB_ID", help="Id of the job.")]
 Reason = Annotated[str, option("TEXT", help="Keep this reason in the audit log.")]
@@ -110,6 +122,16 @@ StopAfter = Annotated[
         parser=parse_percentage,
         metavar="PERCENT",
         help="Stop the batch when this part of its settled jobs failed, for example 20%.",
+    ),
+]
+Since = Annotated[
+    float | None,
+    typer.Option(parser=parse_time, metavar="TIME", help="Only changes since then: 24h, 7d, or a date."),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        parser=parse_wait, metavar="DURATION", help="Stop waiting after this time, with exit code 4: 90 (seconds), 30m."
     ),
 ]
 StartWithin = Annotated[
@@ -135,17 +157,11 @@ def open_queue(*, namespace: str = ALL, reuse: bool | None = None, reason: str =
     """
     # Imported here, because the help of a command needs no connection.
     from voicequeue.client.queue import VoiceQueue, with_source  # noqa: PLC0415
-    from voicequeue.storage.connection.client import DEFAULT_URL  # noqa: PLC0415
-    from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX  # noqa: PLC0415
 
-    url = read_secret(os.environ, "REDIS_URL") or DEFAULT_URL
-    prefix = os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX
     wait_s = os.environ.get("VOICEQUEUE_WAIT_FOR_REDIS_S") or "0"
     reuse = _boolean("VOICEQUEUE_REUSE_VOICES") if reuse is None else reuse
     try:
         connected = VoiceQueue(
-            url,
-            prefix=prefix,
             wait_for_redis_s=_number(wait_s),
             reuse=reuse,
             namespace=namespace_or(namespace),
@@ -159,6 +175,11 @@ def open_queue(*, namespace: str = ALL, reuse: bool | None = None, reason: str =
 
 def _actor() -> str:
     """Return the user and the machine of the command, for the audit log."""
+    import getpass  # noqa: PLC0415
+    import socket  # noqa: PLC0415
+
+    from voicequeue.storage.connection.recorded_change import ACTOR_MAX  # noqa: PLC0415
+
     try:
         user = getpass.getuser()
     except (KeyError, OSError, ImportError):  # a container may run a user without a name
@@ -219,7 +240,7 @@ class TerminalLogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one line."""
-        print_error(record.getMessage())
+        print_note(record.getMessage())
 
 
 def open_for_writing(path: Path) -> TextIO:
@@ -235,23 +256,72 @@ def print_json(value: Any) -> None:
     typer.echo(terminal_safe_json(value))
 
 
-def print_error(text: str) -> None:
-    """Print a line on standard error."""
-    err.print(escape_untrusted(text), style="red", soft_wrap=True)
+def print_json_list(values: Iterable[Any]) -> None:
+    """Print a list as one JSON document. Only one of its values is in memory at a time."""
+    separator = "["
+    for value in values:
+        typer.echo(f"{separator}{terminal_safe_json(value)}", nl=False)
+        separator = ", "
+    typer.echo("[]" if separator == "[" else "]")
+
+
+def print_error(text: str, *, code: str = "error", **details: Any) -> None:
+    """Print an error on standard error; with --json as JSON."""
+    _print_aside("error", {"code": code, "message": text, **details}, colour="red")
+
+
+def print_note(text: str) -> None:
+    """Print what is not a result on standard error; with --json as JSON."""
+    _print_aside("note", {"message": text}, colour="yellow")
+
+
+def _print_aside(kind: str, content: dict[str, Any], *, colour: str) -> None:
+    if is_json():
+        typer.echo(terminal_safe_json({kind: content}), err=True)
+    else:
+        typer.echo(styled(escape_controls(content["message"]), colour, err=True), err=True)
+
+
+def is_json() -> bool:
+    """Return whether the command line asks for JSON. True before it is parsed, so that wrong usage is JSON too."""
+    return "--json" in sys.argv
+
+
+def styled(text: str, style: str, *, err: bool = False) -> str:
+    """Return the text in a style such as `bold red`; unchanged unless a terminal with colours shows it."""
+    stream = sys.stderr if err else sys.stdout
+    if not text or not style or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
+        return text
+    words = set(style.split())
+    colour = next(iter(words - {"bold", "dim"}), None)
+    return typer.style(text, fg=colour, bold="bold" in words or None, dim="dim" in words or None)
+
+
+def refuse(why: str, **options: object) -> None:
+    """Raise BadParameter if one of these options was given, which would have no effect."""
+    if unused := [f"--{name.replace('_', '-')}" for name, value in options.items() if value]:
+        raise typer.BadParameter(f"{' and '.join(unused)} {'has' if len(unused) == 1 else 'have'} no effect {why}")
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask whether to continue, unless `yes`. Raises CommandError if the answer is no, or if no terminal can answer."""
+    if yes:
+        return
+    try:
+        is_confirmed = typer.confirm(question, err=True)
+    except typer.Abort:  # Ctrl-C, or the end of the input
+        if not sys.stdin.isatty():
+            message = f"{question.rstrip('?')}? There is no terminal to answer; --yes confirms it"
+            raise CommandError("confirmation_required", message, exit_code=2) from None
+        is_confirmed = False
+    if not is_confirmed:
+        raise CommandError("declined", "nothing was changed")
 
 
 def print_reasons(reasons: dict[str, int]) -> None:
     """Print how many rows were rejected for each reason, the most frequent first."""
     for reason, count in sorted(reasons.items(), key=lambda item: -item[1]):
         out.print(f"  {count:>7,}  {escape_untrusted(reason.replace('_', ' '))}")
-
-
-def plain_table(*columns: str) -> Table:
-    """Return a table without a frame."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
 
 
 def coloured(state: State) -> str:
@@ -261,6 +331,8 @@ def coloured(state: State) -> str:
 
 def escape_untrusted(text: object) -> str:
     """Return untrusted text with its markup and all characters that a terminal would interpret escaped."""
+    from rich.markup import escape  # noqa: PLC0415
+
     return escape(escape_controls(str(text)))
 
 

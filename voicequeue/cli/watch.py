@@ -6,25 +6,20 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
 from voicequeue.cli.terminal import (
     COLOURS,
     AsJson,
     BatchOption,
+    Timeout,
     coloured,
     escape_untrusted,
     open_queue,
     option,
     out,
-    plain_table,
     print_json,
 )
 from voicequeue.client.queue import VoiceQueue
@@ -32,6 +27,10 @@ from voicequeue.domain.states import INACTIVE, State
 from voicequeue.domain.status import Batch
 from voicequeue.domain.stop_loss import failures_text
 from voicequeue.storage.connection.retry import retry_until
+from voicequeue.texts import pluralize
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 #: The rate is the average over this many seconds.
 WINDOW_S = 60.0
@@ -59,18 +58,25 @@ class SettleRate:
         return (settled_at_end - settled_at_start) / (end - start) if end > start else 0.0
 
 
+#: The batches at some time, and the rate of each by its name.
+Updates = Iterator[tuple[list[Batch], dict[str, SettleRate]]]
+
+
 def watch(
     batch: BatchOption = None,
     interval: Annotated[float, option("SECONDS", min=0.05, help="Time between two updates.")] = 0.5,
-    timeout: Annotated[float | None, option("SECONDS", help="Stop after this time.")] = None,
+    timeout: Timeout = None,
     as_json: AsJson = False,
 ) -> None:
     """Watch a batch, or all jobs, until they have settled.
 
-    Exits with 0 if every job succeeded, else with 1. With --json, prints a line for every change.
+    Exits with 0 if every job succeeded, with 4 after --timeout, else with 1. With --json, prints a line for every
+    change.
     """
     with open_queue() as jobs:
         batches = follow(jobs, batch, interval_s=interval, timeout_s=timeout, as_json=as_json)
+    if unsettled := sum(batch.total - _settled(batch) for batch in batches):
+        raise TimeoutError(f"{pluralize(unsettled, 'job')} had not settled when --timeout was over")
     has_succeeded = all(batch.states[State.SUCCEEDED] == batch.total for batch in batches)
     raise typer.Exit(0 if has_succeeded else 1)
 
@@ -87,9 +93,18 @@ def follow(
             if as_json:
                 print_json([batch.as_dict() for batch in batches])
             else:
-                out.print("; ".join(map(_line, batches)), soft_wrap=True)
+                out.print("; ".join(map(_line, batches)))
         return batches
-    with Live(console=out, auto_refresh=False) as live:
+    return _show_live(updates)
+
+
+def _show_live(updates: Updates) -> list[Batch]:
+    """Redraw the batches in place at every update, and return the last ones."""
+    from rich.console import Group  # noqa: PLC0415
+    from rich.live import Live  # noqa: PLC0415
+
+    batches: list[Batch] = []
+    with Live(console=out.console, auto_refresh=False) as live:
         for batches, paces in updates:
             live.update(Group(*(_view(batch, paces[batch.qualified_name]) for batch in batches)), refresh=True)
     return batches
@@ -97,7 +112,7 @@ def follow(
 
 def _updates(
     jobs: VoiceQueue, batch: str | None, interval_s: float, timeout_s: float | None, *, unchanged_too: bool
-) -> Iterator[tuple[list[Batch], dict[str, SettleRate]]]:
+) -> Updates:
     """Yield the batches when they have changed (or every time), until they have settled or the time is over."""
     paces: dict[str, SettleRate] = {}
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -135,10 +150,15 @@ def _line(batch: Batch) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in batch.states.items() if count)
     failed = f" ({failures_text(batch.failures)})" if batch.failures else ""
     stop = f"; {batch.stop.reason}" if batch.stop else ""
-    return f"{escape_untrusted(batch.qualified_name)}: {counts}{failed}, {batch.credits:,} credits{stop}"
+    return f"{escape_untrusted(batch.qualified_name)}: {counts}{failed}, {pluralize(batch.credits, 'credit')}{stop}"
 
 
 def _view(batch: Batch, pace: SettleRate) -> RenderableType:
+    from rich.console import Group  # noqa: PLC0415
+    from rich.progress_bar import ProgressBar  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     settled, total = _settled(batch), batch.total
     head = Table.grid(padding=(0, 2))
     head.add_row(
@@ -146,10 +166,9 @@ def _view(batch: Batch, pace: SettleRate) -> RenderableType:
         ProgressBar(total=max(total, 1), completed=settled, width=40),
         f"{settled:,} of {total:,}",
         _pace_text(pace, total - settled),
-        f"{batch.credits:,} credits",
+        pluralize(batch.credits, "credit"),
     )
-    table = plain_table("", "", "")
-    table.show_header = False
+    table = Table.grid(padding=(0, 2))
     widest = max(1, *batch.states.values())
     for state, count in batch.states.items():
         if not count and state not in ALWAYS_SHOWN:

@@ -6,25 +6,25 @@ Calls run in a few threads, so that a slow or unreachable Redis never blocks the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from dataclasses import replace
 from functools import partial, wraps
 from itertools import islice
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from voicequeue.client.enqueueing import JobInput
+from voicequeue.client.enqueueing import JobInput, several
 from voicequeue.client.events import event_id
 from voicequeue.client.queue import VoiceQueue
-from voicequeue.client.results import EnqueueSummary, Rejection
+from voicequeue.client.results import EnqueueItemResult, EnqueueSummary
+from voicequeue.client.waiting import Awaited, AwaitedBatch, AwaitedJob, keys_of
 from voicequeue.domain.job import Event, Job
-from voicequeue.domain.namespaces import DEFAULT
 from voicequeue.domain.portions import PORTION_JOBS_MAX, Portion, split_into_portions, weight
-from voicequeue.domain.states import State
-from voicequeue.errors import StoreUnavailableError
-from voicequeue.storage.connection.client import DEFAULT_URL
-from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
+from voicequeue.domain.status import Batch
+from voicequeue.errors import StoreUnavailableError, WaitTimeoutError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class AsyncVoiceQueue:
     async iterator raises them when it is iterated.
 
     Args:
-        url: Redis URL, as in `VoiceQueue`.
+        url: Redis URL, as in `VoiceQueue`; None takes REDIS_URL.
         prefix: Prefix of all keys, as in `VoiceQueue`.
         wait_for_redis_s: Seconds for which each call retries while Redis is unavailable, as in `VoiceQueue`.
         reuse: Whether jobs that leave `reuse` unset share a voice, as in `VoiceQueue`.
@@ -85,17 +85,18 @@ class AsyncVoiceQueue:
     Raises:
         ValueError: `url`, `prefix`, `app` or `namespace` is invalid, `wait_for_redis_s` or `replicas_ack` is
             negative, or `threads` is below 1.
+        SecretFileError: The file that REDIS_URL_FILE names cannot be used.
     """
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: str | None = None,
         *,
-        prefix: str = DEFAULT_PREFIX,
+        prefix: str | None = None,
         wait_for_redis_s: float = 0.0,
         reuse: bool = False,
         app: str = "",
-        namespace: str = DEFAULT,
+        namespace: str | None = None,
         replicas_ack: int = 0,
         threads: int = 8,
     ) -> None:
@@ -112,7 +113,7 @@ class AsyncVoiceQueue:
         self._waiters: dict[str, list[asyncio.Event]] = {}
         self._listener: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> AsyncVoiceQueue:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -149,34 +150,31 @@ class AsyncVoiceQueue:
     # ── enqueueing ─────────────────────────────────────────────────────────────────────────────
 
     enqueue = offload(VoiceQueue.enqueue)
-    enqueue_detailed = offload(VoiceQueue.enqueue_detailed)
-    enqueue_list = offload(VoiceQueue.enqueue_list)
     preview = offload_iterator(VoiceQueue.preview)
 
     async def enqueue_many(
         self,
         jobs: Iterable[JobInput] | AsyncIterable[JobInput],
         *,
-        on_reject: Callable[[Rejection], None] | None = None,
+        on_result: Callable[[EnqueueItemResult], object] | None = None,
     ) -> EnqueueSummary:
         """Enqueue any number of jobs, as `VoiceQueue.enqueue_many` does.
 
         Args:
             jobs: An iterable or an async iterable of jobs, or of mappings of their fields. Read lazily.
-            on_reject: Called with each rejected item, on the event loop. None collects them in
-                `EnqueueSummary.rejections`.
+            on_result: Called with the result of each item, in order, on the event loop. None collects those of rejected
+                items in `EnqueueSummary.rejections`.
+
+        Raises:
+            InvalidJobError: `jobs` is one job.
         """
         summary, first_index = EnqueueSummary(), 0
-        reject = on_reject or summary.rejections.append
         async for chunk in _chunks(jobs):
-            part = await self._run(partial(self._queue.enqueue_many, chunk))
-            for rejection in part.rejections:
-                reject(Rejection(first_index + rejection.index, rejection.error))
+            results: list[EnqueueItemResult] = []
+            await self._run(partial(self._queue.enqueue_many, chunk, on_result=results.append))
+            for result in results:
+                summary.take(replace(result, index=first_index + result.index), on_result)
             first_index += len(chunk)
-            summary.new += part.new
-            summary.existing += part.existing
-            summary.rejected += part.rejected
-            summary.credits += part.credits
         return summary
 
     # ── reading ────────────────────────────────────────────────────────────────────────────────
@@ -187,15 +185,19 @@ class AsyncVoiceQueue:
     jobs = offload_iterator(VoiceQueue.jobs)
     search = offload(VoiceQueue.search)
     voice_creator = offload(VoiceQueue.voice_creator)
+    position = offload(VoiceQueue.position)
     job_holds = offload(VoiceQueue.job_holds)
     batch = offload(VoiceQueue.batch)
     batches = offload(VoiceQueue.batches)
     list_batches = offload(VoiceQueue.list_batches)
+    count_batches = offload(VoiceQueue.count_batches)
+    batch_names = offload(VoiceQueue.batch_names)
     status = offload(VoiceQueue.status)
     throughput = offload(VoiceQueue.throughput)
     balance_history = offload(VoiceQueue.balance_history)
     audit_log = offload(VoiceQueue.audit_log)
     personas = offload_iterator(VoiceQueue.personas)
+    list_personas = offload(VoiceQueue.list_personas)
     forget_persona = offload(VoiceQueue.forget_persona)
 
     # ── events ─────────────────────────────────────────────────────────────────────────────────
@@ -215,32 +217,54 @@ class AsyncVoiceQueue:
 
         Raises:
             JobNotFoundError: No job has this id.
-            TimeoutError: The job did not settle in time.
+            WaitTimeoutError: The job did not settle in time.
         """
+        return await self._await(AwaitedJob(job_id), timeout)
+
+    async def wait_batch(self, batch: str, *, timeout: float | None = None) -> Batch:
+        """Wait until each job of the batch is settled or `unsure`, as `VoiceQueue.wait_batch` does.
+
+        Any number of waits take one thread.
+
+        Args:
+            batch: Name of the batch.
+            timeout: Maximum time to wait, in seconds. None has no limit.
+
+        Raises:
+            BatchNotFoundError: No job is in this batch.
+            WaitTimeoutError: The batch did not settle in time.
+        """
+        return await self._await(AwaitedBatch(batch, self._queue._store.scope), timeout)
+
+    async def _await(self, awaited: Awaited[T], timeout: float | None) -> T:
         has_changed = asyncio.Event()
-        self._waiters.setdefault(job_id, []).append(has_changed)
+        self._waiters.setdefault(awaited.key, []).append(has_changed)
         try:
             async with asyncio.timeout(timeout):
                 await self._ensure_listener()
-                return await self._settled(job_id, has_changed)
+                return await self._settled(awaited, has_changed)
+        except WaitTimeoutError:
+            raise
         except TimeoutError:
-            raise TimeoutError(f"job {job_id} has not settled yet") from None
+            raise awaited.timed_out() from None
         finally:
-            self._waiters[job_id].remove(has_changed)
-            if not self._waiters[job_id]:
-                del self._waiters[job_id]
+            self._waiters[awaited.key].remove(has_changed)
+            if not self._waiters[awaited.key]:
+                del self._waiters[awaited.key]
 
-    async def _settled(self, job_id: str, has_changed: asyncio.Event) -> Job:
+    async def _settled(self, awaited: Awaited[T], has_changed: asyncio.Event) -> T:
         while True:
             has_changed.clear()
-            job = await self.get(job_id)
-            if job.is_final or job.state is State.UNSURE:
-                return job
-            try:
-                async with asyncio.timeout(_REREAD_S):  # its event may have been trimmed from the stream
-                    await has_changed.wait()
-            except TimeoutError:
-                continue
+            value, is_over = await self._run(partial(awaited.read, self._queue))
+            if is_over:
+                return value
+            await self._await_event(awaited, has_changed)
+
+    async def _await_event(self, _: Awaited[object], has_changed: asyncio.Event) -> None:
+        """Wait until an event has concerned it, or for the next reread: the event may have been trimmed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_REREAD_S):
+                await has_changed.wait()
 
     async def _ensure_listener(self) -> None:
         """Start the task that reads events for all waiters, unless it runs."""
@@ -256,8 +280,8 @@ class AsyncVoiceQueue:
             except StoreUnavailableError:  # the waiters get the same error when they read their jobs
                 await asyncio.sleep(_BLOCK_S)
                 continue
-            for event in events:
-                for has_changed in self._waiters.get(event.job_id, ()):
+            for key in {key for event in events for key in keys_of(event)}:
+                for has_changed in self._waiters.get(key, ()):
                     has_changed.set()
 
     async def watch(self, *, batch: str | None = None, after: str | None = None) -> AsyncIterator[Event]:
@@ -299,6 +323,7 @@ class AsyncVoiceQueue:
     # ── callbacks, archive, rejected messages ──────────────────────────────────────────────────
 
     callbacks = offload_iterator(VoiceQueue.callbacks)
+    list_callbacks = offload(VoiceQueue.list_callbacks)
     callback = offload(VoiceQueue.callback)
     callback_counts = offload(VoiceQueue.callback_counts)
     redeliver_callbacks = offload(VoiceQueue.redeliver_callbacks)
@@ -307,6 +332,7 @@ class AsyncVoiceQueue:
     retry_archive = offload(VoiceQueue.retry_archive)
     backfill_archive = offload(VoiceQueue.backfill_archive)
     rejected_messages = offload(VoiceQueue.rejected_messages)
+    list_rejected_messages = offload(VoiceQueue.list_rejected_messages)
     clear_rejected_messages = offload(VoiceQueue.clear_rejected_messages)
 
     # ── changing jobs ──────────────────────────────────────────────────────────────────────────
@@ -314,8 +340,10 @@ class AsyncVoiceQueue:
     cancel = offload(VoiceQueue.cancel)
     retry = offload(VoiceQueue.retry)
     plan_bulk = offload(VoiceQueue.plan_bulk)
+    plan_jobs = offload(VoiceQueue.plan_jobs)
     execute_plan = offload(VoiceQueue.execute_plan)
     charge_reviews = offload_iterator(VoiceQueue.charge_reviews)
+    list_charge_reviews = offload(VoiceQueue.list_charge_reviews)
     charge_review = offload(VoiceQueue.charge_review)
     confirm_charged = offload(VoiceQueue.confirm_charged)
     resubmit = offload(VoiceQueue.resubmit)
@@ -344,7 +372,7 @@ class AsyncVoiceQueue:
 
 async def _chunks(jobs: Iterable[JobInput] | AsyncIterable[JobInput]) -> AsyncIterator[list[JobInput]]:
     if not isinstance(jobs, AsyncIterable):
-        for chunk in split_into_portions(jobs, weight):
+        for chunk in split_into_portions(several(jobs), weight):
             yield chunk
         return
     portion = Portion[JobInput]()

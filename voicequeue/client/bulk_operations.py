@@ -6,7 +6,7 @@ import json
 import re
 import secrets
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from itertools import groupby, islice
@@ -28,6 +28,9 @@ from voicequeue.storage.job_store import JobStore
 #: Jobs in one plan, at most.
 MAX_JOBS = 100_000
 
+#: Selected jobs that the audit log names.
+LISTED_MAX = 50
+
 #: How long a plan can be executed (seconds).
 TOKEN_TTL_S = 3_600
 
@@ -39,6 +42,13 @@ class BulkAction(StrEnum):
 
     CANCEL = "cancel"
     RETRY = "retry"
+
+
+#: The states of jobs to which each action applies.
+_ALLOWED: Mapping[BulkAction, tuple[State, ...]] = {
+    BulkAction.RETRY: (State.FAILED,),
+    BulkAction.CANCEL: (*transitions.CANCELLABLE, *transitions.ONLY_MARKABLE),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +108,34 @@ def create_plan(
 ) -> BulkPlan:
     """Store the list of jobs that match the filter and allow the action."""
     jobs = _changeable(store, action, job_filter)
+    scope = {"batch": job_filter.batch, "filter": filter_details(job_filter)}
+    return _store_plan(store, action, jobs, now, scope, resubmit=resubmit)
+
+
+def create_plan_of(
+    store: JobStore, action: BulkAction, job_ids: Sequence[str], now: float, *, resubmit: bool = False
+) -> BulkPlan:
+    """Store the list of those of these jobs that allow the action."""
+    ids = list(dict.fromkeys(job_ids))
+    pages = (store.get(ids[start : start + CHUNK]) for start in range(0, len(ids), CHUNK))
+    found = [job for page in pages for job in page if job is not None and _allows(action, job)]
+    selected: dict[str, list[str]] = {}
+    for job in found:
+        selected.setdefault(job.namespace, []).append(job.id)
+    scope = {"batch": None, "filter": {}, "selected": {name: _listed(of) for name, of in selected.items()}}
+    return _store_plan(store, action, iter(found), now, scope, resubmit=resubmit)
+
+
+def _listed(job_ids: Sequence[str]) -> str:
+    """Return ids for the audit log."""
+    more = f" and {len(job_ids) - LISTED_MAX:,} more" if len(job_ids) > LISTED_MAX else ""
+    return " ".join(job_ids[:LISTED_MAX]) + more
+
+
+def _store_plan(
+    store: JobStore, action: BulkAction, jobs: Iterator[Job], now: float, scope: dict[str, Any], *, resubmit: bool
+) -> BulkPlan:
+    """Store a plan of these jobs. `scope` says in the audit log which jobs they are."""
     entries: list[tuple[str, bool, str]] = []
     totals: Counter[str] = Counter()
     parts: dict[str, Counter[str]] = {}
@@ -120,8 +158,7 @@ def create_plan(
         is_complete=next(jobs, None) is None,
     )
     entries.sort(key=lambda entry: entry[:2])
-    own = {"namespace": store.scope.namespace, "batch": job_filter.batch, "filter": filter_details(job_filter)}
-    header = json.dumps(asdict(plan) | own | {"parts": parts})
+    header = json.dumps(asdict(plan) | scope | {"namespace": store.scope.namespace, "parts": parts})
     store.indexes.store_plan(plan.token, [header, *(line for *_, line in entries)], ttl_s=TOKEN_TTL_S)
     return plan
 
@@ -166,7 +203,9 @@ def _record(action: BulkAction, plan: dict[str, Any], namespace: str) -> None:
     change, part = current_change(), plan["parts"][namespace]
     if change is not None and change.namespace != namespace:
         begin_part((), namespace=namespace)
-    details = plan["filter"] | ({"resubmit": True} if plan["resubmit"] else {})
+    selected = plan.get("selected", {}).get(namespace)
+    details = plan["filter"] | ({"job_ids": selected} if selected else {})
+    details |= {"resubmit": True} if plan["resubmit"] else {}
     credits = part["max_credits"] if action is BulkAction.RETRY else None
     batch = named_in(plan["namespace"], plan["batch"] or "")[1]
     amend(action=action, batch=batch, jobs=part["count"], credits=credits, details=details)
@@ -174,8 +213,7 @@ def _record(action: BulkAction, plan: dict[str, Any], namespace: str) -> None:
 
 def _changeable(store: JobStore, action: BulkAction, job_filter: Filter) -> Iterator[Job]:
     """Yield the jobs that match the filter and allow the action."""
-    allowed = (State.FAILED,) if action is BulkAction.RETRY else (*transitions.CANCELLABLE, *transitions.ONLY_MARKABLE)
-    states = [state for state in allowed if job_filter.state in (None, state)]
+    states = [state for state in _ALLOWED[action] if job_filter.state in (None, state)]
     # A batch has one index; of all jobs, only the indexes of the relevant states are read.
     filters = (
         [job_filter]
@@ -185,9 +223,14 @@ def _changeable(store: JobStore, action: BulkAction, job_filter: Filter) -> Iter
     listed_ids: set[str] = set()
     for part in filters:
         for job in search.iter_matching(store, part):
-            if job.state in states and not job.is_cancelling and job.id not in listed_ids:
+            if job.state in states and _allows(action, job) and job.id not in listed_ids:
                 listed_ids.add(job.id)
                 yield job
+
+
+def _allows(action: BulkAction, job: Job) -> bool:
+    """Return whether the action applies to a job."""
+    return job.state in _ALLOWED[action] and not job.is_cancelling
 
 
 def _totals(action: BulkAction, job: Job, *, resubmit: bool) -> dict[str, int]:

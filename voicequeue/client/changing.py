@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 
 from voicequeue.client import bulk_operations
 from voicequeue.client.audited import audited
@@ -11,7 +12,7 @@ from voicequeue.client.bulk_operations import BulkAction, BulkPlan, BulkResult
 from voicequeue.client.correcting import correct_recording
 from voicequeue.client.orders import record_charged_order
 from voicequeue.client.reading import ReadMethods
-from voicequeue.client.search import Filter
+from voicequeue.client.search import Filter, Page
 from voicequeue.domain import transitions
 from voicequeue.domain.balance import Balance
 from voicequeue.domain.charge_review import ChargeReview, review_charge
@@ -124,6 +125,25 @@ class ChangeMethods(ReadMethods):
         with translated_errors():
             return bulk_operations.create_plan(self._store, BulkAction(action), filter, self._now(), resubmit=resubmit)
 
+    def plan_jobs(self, action: BulkAction | str, job_ids: Iterable[str], *, resubmit: bool = False) -> BulkPlan:
+        """List those of some jobs that a bulk `cancel` or `retry` would change, and what it may cost. Changes nothing.
+
+        Pass the plan's token to `execute_plan` within an hour.
+
+        Args:
+            action: `cancel` or `retry`.
+            job_ids: Ids of the jobs. Those that are unknown, or to which the action does not apply, are left out.
+            resubmit: As in `retry`. It has no effect on a cancel.
+
+        Raises:
+            ValueError: `action` is unknown, or there are more than 100,000 ids.
+        """
+        ids = list(islice(job_ids, bulk_operations.MAX_JOBS + 1))
+        if len(ids) > bulk_operations.MAX_JOBS:
+            raise ValueError(f"job_ids: a plan holds at most {bulk_operations.MAX_JOBS:,} jobs")
+        with translated_errors():
+            return bulk_operations.create_plan_of(self._store, BulkAction(action), ids, self._now(), resubmit=resubmit)
+
     @audited
     def execute_plan(self, action: BulkAction | str, token: str, *, may_resubmit: bool = True) -> BulkResult:
         """Execute a plan. Executing it twice changes nothing more.
@@ -156,6 +176,28 @@ class ChangeMethods(ReadMethods):
             if (review := review_charge(job, self.timeline(job.id), balances)) is not None:
                 yield review
 
+    def list_charge_reviews(
+        self, *, batch: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> Page[ChargeReview]:
+        """Return a page of the jobs whose order may or may not have been charged, the latest first.
+
+        A page may have fewer than `limit` jobs, even none, and still have a next page.
+
+        Args:
+            batch: Only jobs of this batch.
+            limit: Maximum number of jobs on the page; 1 or more.
+            cursor: `Page.cursor` of the previous page. None returns the first page.
+
+        Raises:
+            BatchNotFoundError: No job is in this batch.
+            InvalidCursorError: The cursor is not one of this list.
+            ValueError: `limit` is below 1.
+        """
+        page = self.search(Filter(State.UNSURE, batch=batch), limit=limit, cursor=cursor)
+        balances = self._balances()
+        reviews = (review_charge(job, self.timeline(job.id), balances) for job in page.items)
+        return Page(tuple(review for review in reviews if review is not None), page.cursor)
+
     def charge_review(self, job_id: str) -> ChargeReview:
         """Return the evidence on whether the order of an `unsure` job was charged.
 
@@ -176,7 +218,7 @@ class ChangeMethods(ReadMethods):
         return self.balance_history() if self._store.scope.is_all else []
 
     @audited
-    def confirm_charged(self, job_id: str, task_id: str) -> Job:
+    def confirm_charged(self, job_id: str, task_id: str, *, attempt: int | None = None) -> Job:
         """Confirm that an order was charged, by the id of its upstream task, and return the job.
 
         The order is the one that is `unsure`, or the last one whose reply was lost. Its charge is counted, and the job
@@ -185,6 +227,7 @@ class ChangeMethods(ReadMethods):
         Args:
             job_id: Id of the job.
             task_id: Id of the upstream task of the order.
+            attempt: Number of the order (`ChargeReview.attempt`), to confirm no other one. None: as above.
 
         Raises:
             JobNotFoundError: No job has this id.
@@ -192,37 +235,40 @@ class ChangeMethods(ReadMethods):
             InvalidStateError: The job has no such order, or has this task already.
         """
         job, now = self.get(job_id), self._now()
-        order = transitions.lost_order(job, task_id)
+        order = transitions.lost_order(job, task_id, attempt)
         amend(namespace=job.namespace, batch=job.spec.batch, credits=PRICES[order.stage])
         with translated_errors():
             record_charged_order(self._store, order, now, reason="charge confirmed by task id")
         return self.get(job_id)
 
     @audited
-    def resubmit(self, job_id: str) -> Job:
+    def resubmit(self, job_id: str, *, attempt: int | None = None) -> Job:
         """Submit the order of an `unsure` job again, and return the job. The stage may be charged a second time.
 
         Args:
             job_id: Id of the job.
+            attempt: Number of the order that was reviewed (`ChargeReview.attempt`), to submit no other one again. None:
+                the one that is unsure.
 
         Raises:
             JobNotFoundError: No job has this id.
-            InvalidStateError: The job is not `unsure`, or is to be cancelled.
+            InvalidStateError: The job is not `unsure`, or is to be cancelled, or another order of it is unsure.
         """
-        return self._change(job_id, transitions.resubmit, cost=lambda job: PRICES[job.stage])
+        return self._change(job_id, partial(transitions.resubmit, attempt=attempt), cost=lambda job: PRICES[job.stage])
 
     @audited
-    def abandon(self, job_id: str) -> Job:
+    def abandon(self, job_id: str, *, attempt: int | None = None) -> Job:
         """Give up an `unsure` job, and return it. It fails with the code `abandoned`.
 
         Args:
             job_id: Id of the job.
+            attempt: Number of the order that was reviewed, as in `resubmit`.
 
         Raises:
             JobNotFoundError: No job has this id.
-            InvalidStateError: The job is not `unsure`.
+            InvalidStateError: The job is not `unsure`, or another order of it is.
         """
-        return self._change(job_id, transitions.abandon)
+        return self._change(job_id, partial(transitions.abandon, attempt=attempt))
 
     def _change(
         self, job_id: str, decide: Callable[[Job, float], Transition], *, cost: Callable[[Job], int] | None = None

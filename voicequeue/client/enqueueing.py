@@ -1,4 +1,4 @@
-"""Enqueueing: one job, a few in one call to Redis, or any number from an iterable."""
+"""Enqueueing: one job, or any number from an iterable."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from itertools import islice
 from typing import Any
 
 from voicequeue.client.reading import ReadMethods
-from voicequeue.client.results import EnqueueItemResult, EnqueueResult, EnqueueSummary, Rejection, item_result
+from voicequeue.client.results import (
+    EnqueuedJob,
+    EnqueueItemResult,
+    EnqueueSummary,
+    enqueued_job,
+    item_result,
+)
 from voicequeue.domain.api_keys import KeyLimits
 from voicequeue.domain.job import Job
 from voicequeue.domain.portions import split_into_portions, weight
 from voicequeue.domain.spec import VoiceJob, parse_spec
-from voicequeue.domain.states import State
-from voicequeue.errors import InvalidJobError, without_traceback
+from voicequeue.errors import InvalidJobError, Problem, without_traceback
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.enqueue_call import EnqueueReply
 from voicequeue.storage.job_ids import StaleIdsError
@@ -30,7 +35,7 @@ class EnqueueMethods(ReadMethods):
     _source: str
     _key_limits: KeyLimits
 
-    def enqueue(self, job: JobInput) -> Job:
+    def enqueue(self, job: JobInput) -> EnqueuedJob:
         """Enqueue one job, or return the existing job with the same key and content.
 
         An item with several songs becomes several jobs; the one that creates the voice is returned.
@@ -42,92 +47,63 @@ class EnqueueMethods(ReadMethods):
             InvalidJobError: A field is missing or invalid, or the named voice is used for another recording in the
                 batch. The error names each field.
             KeyConflictError: The key belongs to a job with other content.
+            ErasedError: The key or the recording was erased at the request of a person.
             BudgetExceededError: A hard budget does not allow its price.
         """
-        return self.get(self._enqueue_one(job).job_id)
-
-    def enqueue_detailed(self, job: JobInput) -> EnqueueResult:
-        """Enqueue one job as `enqueue` does, and also return whether it is new, its position and its price.
-
-        Args:
-            job: The job, or a mapping of its fields.
-
-        Raises:
-            InvalidJobError: A field is missing or invalid, or the named voice is used for another recording in the
-                batch. The error names each field.
-            KeyConflictError: The key belongs to a job with other content.
-            BudgetExceededError: A hard budget does not allow its price.
-        """
-        entry = self._enqueue_one(job)
-        enqueued = self.get(entry.job_id)
-        with translated_errors():
-            ahead = self._store.indexes.position_in_backlog(
-                enqueued.id, enqueued.spec.priority, enqueued.qualified_batch
-            )
-        if ahead is None and enqueued.state is State.QUEUED:  # it was admitted between the two reads
-            enqueued = self.get(enqueued.id)
-        price = entry.credits if entry.new_count else parse_spec(job).credits
-        return EnqueueResult(
-            enqueued, entry.new_count > 0, None if ahead is None else ahead + 1, price, entry.job_ids[1:]
-        )
-
-    def _enqueue_one(self, job: JobInput) -> EnqueueItemResult:
-        [entry] = self.enqueue_list([job])
-        if entry.error is not None:
-            raise entry.error
-        return entry
-
-    def enqueue_list(self, jobs: Sequence[JobInput]) -> list[EnqueueItemResult]:
-        """Enqueue a list of jobs, and return one result for each, in the same order.
-
-        Rejected items have their error in `EnqueueItemResult.error`; the others are enqueued. Redis is called once for
-        each 500 jobs or 1,048,576 characters.
-
-        Args:
-            jobs: Jobs, or mappings of their fields.
-        """
-        return [
-            entry
-            for chunk in split_into_portions(map(self._parse, jobs), weight)
-            for entry in _Chunk(self._store, chunk, self._source).entries()
-        ]
+        spec = self._parse(job)
+        if isinstance(spec, InvalidJobError):
+            raise spec
+        [result] = _Chunk(self._store, [spec], self._source).results(0)
+        if result.error is not None:
+            raise result.error
+        return enqueued_job(self.get(result.job_id), result, spec)
 
     def enqueue_many(
-        self, jobs: Iterable[JobInput], *, on_reject: Callable[[Rejection], None] | None = None
+        self, jobs: Iterable[JobInput], *, on_result: Callable[[EnqueueItemResult], object] | None = None
     ) -> EnqueueSummary:
         """Enqueue any number of jobs in constant memory, and return how many were new, existing and rejected.
 
         Rejected items do not stop the others. After an error the call can be repeated; jobs that have a key are
-        enqueued once.
+        enqueued once. Redis is called once for each 500 jobs or 1,048,576 characters.
 
         Args:
             jobs: Jobs, or mappings of their fields. Read lazily.
-            on_reject: Called with each rejected item. None collects them in `EnqueueSummary.rejections`.
+            on_result: Called with the result of each item, in order, such as `results.append`. None collects those of
+                rejected items in `EnqueueSummary.rejections`.
+
+        Raises:
+            InvalidJobError: `jobs` is one job.
         """
-        summary, first_index = EnqueueSummary(), 0
-        reject = on_reject or summary.rejections.append
-        for entries in self._enqueue_chunks(iter(jobs)):
-            for index, entry in enumerate(entries, start=first_index):
-                summary.add(entry)
-                if entry.error is not None:
-                    reject(Rejection(index, entry.error))
-            first_index += len(entries)
+        summary = EnqueueSummary()
+        for results in self._enqueue_chunks(several(jobs)):
+            for result in results:
+                summary.take(result, on_result)
         return summary
 
     def _enqueue_chunks(self, jobs: Iterator[JobInput]) -> Iterator[list[EnqueueItemResult]]:
         """Yield the results of each chunk. The next chunk is prepared while Redis processes the one before."""
-        sent: _Chunk | None = None
+        sent, first_index = _Chunk(self._store, [], self._source), 0
         try:
             for items in split_into_portions(map(self._parse, jobs), weight):
                 chunk = _Chunk(self._store, items, self._source)
-                previous, sent = sent, None
-                if previous is not None:
-                    yield previous.entries()
+                previous, sent = sent, _Chunk(self._store, [], self._source)
+                yield previous.results(first_index)
+                first_index += len(previous)
                 chunk.send()
                 sent = chunk
         finally:
-            last = sent.entries() if sent is not None else []
+            last = sent.results(first_index)
         yield last
+
+    def position(self, job: Job) -> int | None:
+        """Return the position of a job among the queued jobs of the namespace, from 1; None if it is not queued now.
+
+        Args:
+            job: The job, as `enqueue` or `get` returned it.
+        """
+        with translated_errors():
+            ahead = self._store.indexes.position_in_backlog(job.id, job.spec.priority, job.qualified_batch)
+        return None if ahead is None else ahead + 1
 
     def preview(self, jobs: Iterable[JobInput]) -> Iterator[EnqueuePreview]:
         """Yield what `enqueue_many` would do with each job, in the same order, without changing anything.
@@ -139,7 +115,7 @@ class EnqueueMethods(ReadMethods):
             jobs: Jobs, or mappings of their fields. Read lazily.
         """
         preview = self._store.preview()
-        for items in split_into_portions(map(self._parse, jobs), weight):
+        for items in split_into_portions(map(self._parse, several(jobs)), weight):
             with translated_errors():
                 previews = iter(preview.preview([item for item in items if isinstance(item, VoiceJob)]))
             yield from (next(previews) if isinstance(item, VoiceJob) else EnqueuePreview(error=item) for item in items)
@@ -153,6 +129,13 @@ class EnqueueMethods(ReadMethods):
         return InvalidJobError(problems) if problems else spec
 
 
+def several(jobs: Iterable[JobInput]) -> Iterator[JobInput]:
+    """Return an iterator of the jobs. Raises InvalidJobError for one job, which could be iterated, too."""
+    if isinstance(jobs, VoiceJob | Mapping | str | bytes):
+        raise InvalidJobError([Problem("", "must be an iterable of jobs; enqueue one job with `enqueue`")])
+    return iter(jobs)
+
+
 class _Chunk:
     """The items of one call to Redis. An item is one job, several (one for each song), or invalid."""
 
@@ -161,6 +144,9 @@ class _Chunk:
         self._specs = [item if isinstance(item, InvalidJobError) else item.expand() for item in items]
         with translated_errors():
             self._prepare()
+
+    def __len__(self) -> int:
+        return len(self._specs)
 
     def _prepare(self) -> None:
         """Derive the ids of the jobs, and prepare the call."""
@@ -181,18 +167,19 @@ class _Chunk:
         if self._call is not None:
             self._call.send()
 
-    def entries(self) -> list[EnqueueItemResult]:
-        """Return the result of each item; sends the call unless it was sent. Raises StoreUnavailableError.
+    def results(self, first_index: int) -> list[EnqueueItemResult]:
+        """Return the result of each item, counted from `first_index`; sends the call unless it was sent. Raises
+        StoreUnavailableError.
 
         If the data in Redis were replaced, the ids are derived from the new secret.
         """
         with translated_errors():
             outcomes = iter(self._outcomes())
         return [
-            EnqueueItemResult(error=item)
+            EnqueueItemResult(index, error=item)
             if isinstance(item, InvalidJobError)
-            else item_result(item, list(islice(outcomes, len(item))))
-            for item in self._items
+            else item_result(index, item, list(islice(outcomes, len(item))))
+            for index, item in enumerate(self._items, start=first_index)
         ]
 
     def _outcomes(self) -> list[EnqueueReply]:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from typing import TypeVar
 
 from voicequeue.client.reading import ReadMethods
+from voicequeue.client.waiting import Awaited, AwaitedBatch, AwaitedJob, keys_of
 from voicequeue.domain.job import Event, Job
-from voicequeue.domain.states import State
+from voicequeue.domain.status import Batch
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.retry import retry_until
+
+T = TypeVar("T")
 
 #: How long one call to Redis blocks for events (seconds).
 _BLOCK_S = 5.0
 
-#: How often `wait` reads the job even without an event, in case its event was trimmed from the stream (seconds).
+#: How often a wait reads what it waits for even without an event, in case that was trimmed from the stream (seconds).
 _REREAD_S = 5.0
 
 
@@ -34,34 +38,48 @@ class EventMethods(ReadMethods):
 
         Raises:
             JobNotFoundError: No job has this id.
-            TimeoutError: The job did not settle in time.
+            WaitTimeoutError: The job did not settle in time.
         """
+        return self._await(AwaitedJob(job_id), timeout)
+
+    def wait_batch(self, batch: str, *, timeout: float | None = None) -> Batch:
+        """Wait until each job of the batch is settled or `unsure`, and return the batch with its counters.
+
+        A batch that has stopped itself is returned as soon as none of its jobs is in flight: `Batch.stop` says why.
+
+        Args:
+            batch: Name of the batch.
+            timeout: Maximum time to wait, in seconds, retries of Redis included. None has no limit.
+
+        Raises:
+            BatchNotFoundError: No job is in this batch.
+            WaitTimeoutError: The batch did not settle in time.
+        """
+        return self._await(AwaitedBatch(batch, self._store.scope), timeout)
+
+    def _await(self, awaited: Awaited[T], timeout: float | None) -> T:
         deadline = None if timeout is None else time.monotonic() + timeout
         with retry_until(deadline):
-            return self._wait(job_id, deadline)
+            with translated_errors():
+                after = self._store.last_event_id()
+            while True:
+                value, is_over = awaited.read(self)
+                if is_over:
+                    return value
+                after = self._await_event(awaited, after, deadline)
 
-    def _wait(self, job_id: str, deadline: float | None) -> Job:
-        with translated_errors():
-            after = self._store.last_event_id()
-        while True:
-            job = self.get(job_id)
-            if job.is_final or job.state is State.UNSURE:
-                return job
-            after = self._await_event_of(job_id, after, deadline)
-
-    def _await_event_of(self, job_id: str, after: str, deadline: float | None) -> str:
-        """Block until an event of the job or the next reread; return the id of the last event that was read."""
+    def _await_event(self, awaited: Awaited[object], after: str, deadline: float | None) -> str:
+        """Block until an event that concerns it, or the next reread; return the id of the last event that was read."""
         reread_at = time.monotonic() + _REREAD_S
         while (now := time.monotonic()) < reread_at:
             if deadline is not None and now >= deadline:
-                raise TimeoutError(f"job {job_id} has not settled yet")
+                raise awaited.timed_out()
             until = reread_at if deadline is None else min(reread_at, deadline)
             with translated_errors():
                 events = self._store.events(after, wait_s=until - now)
-            for event in events:
-                after = event.id
-                if event.job_id == job_id:
-                    return after
+            after = events[-1].id if events else after
+            if any(awaited.key in keys_of(event) for event in events):
+                break
         return after
 
     def watch(self, *, batch: str | None = None, after: str | None = None) -> Iterator[Event]:

@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+from voicequeue.client import listing
 from voicequeue.client.audited import audited
+from voicequeue.client.batches import require_positive
 from voicequeue.client.reading import ReadMethods, paged
+from voicequeue.client.search import Page
 from voicequeue.domain.portions import PORTION_JOBS_MAX
 from voicequeue.domain.states import SETTLED
 from voicequeue.domain.status import ArchiveCounts, CallbackCounts
@@ -33,6 +36,37 @@ class OutboxMethods(ReadMethods):
                 up, the oldest failure first.
         """
         return paged(self._store.callbacks.undelivered() if undelivered else self._store.callbacks.pending())
+
+    def list_callbacks(
+        self,
+        *,
+        undelivered: bool = False,
+        batch: str | None = None,
+        search: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[Callback]:
+        """Return a page of the callbacks that are pending, or of those that were given up.
+
+        A page may hold fewer than `limit` callbacks, even none, and still have a next page.
+
+        Args:
+            undelivered: False lists pending callbacks, by the time they are due. True lists callbacks that were given
+                up, the oldest failure first.
+            batch: Only callbacks of this batch and of its jobs.
+            search: Only callbacks with this text in their id, type, job id or last error.
+            limit: Maximum number of callbacks on the page; 1 or more.
+            cursor: `Page.cursor` of the previous page. None returns the first page.
+
+        Raises:
+            InvalidCursorError: The cursor is not one of this list.
+            ValueError: `limit` is below 1.
+        """
+        require_positive("limit", limit)
+        with translated_errors():
+            return listing.list_callbacks(
+                self._store, undelivered=undelivered, batch=batch, text=search, limit=limit, cursor=cursor
+            )
 
     def callback(self, callback_id: str) -> Callback | None:
         """Return a callback; None if it is delivered or unknown.
@@ -111,16 +145,34 @@ class OutboxMethods(ReadMethods):
 
     # ── rejected messages ──────────────────────────────────────────────────────────────────────
 
-    def rejected_messages(self, limit: int = MESSAGES_MAX) -> list[RejectedMessage]:
+    def rejected_messages(self, limit: int = MESSAGES_MAX, *, message_id: str | None = None) -> list[RejectedMessage]:
         """Return messages of other Celery clients that were rejected, the newest first.
 
         The last 1,000 are kept, up to 4 MiB in all.
 
         Args:
             limit: Maximum number of messages. 0 or less returns none.
+            message_id: Only the message with this id. None returns all.
         """
         with translated_errors():
-            return self._store.rejected_messages.latest(limit)
+            if message_id is None:
+                return self._store.rejected_messages.latest(limit)
+            return self._store.rejected_messages.with_id(message_id)[: max(0, limit)]
+
+    def list_rejected_messages(self, *, limit: int = 100, cursor: str | None = None) -> Page[RejectedMessage]:
+        """Return a page of the rejected messages, the newest first.
+
+        Args:
+            limit: Maximum number of messages on the page; 1 or more.
+            cursor: `Page.cursor` of the previous page. None returns the first page.
+
+        Raises:
+            InvalidCursorError: The cursor is not one of this list.
+            ValueError: `limit` is below 1.
+        """
+        require_positive("limit", limit)
+        with translated_errors():
+            return listing.list_rejected_messages(self._store, limit=limit, cursor=cursor)
 
     @audited
     def clear_rejected_messages(self) -> list[RejectedMessage]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from copy import copy
 from itertools import chain
+from typing import Self
 
+from voicequeue.auth.secret_files import read_secret
 from voicequeue.client.api_keys import ApiKeyMethods
 from voicequeue.client.audited import audited
 from voicequeue.client.callback_secrets import CallbackSecretMethods
@@ -16,6 +19,7 @@ from voicequeue.client.erasing import EraseMethods
 from voicequeue.client.events import EventMethods
 from voicequeue.client.outboxes import OutboxMethods
 from voicequeue.client.spending import SpendingMethods
+from voicequeue.client.voices import VoiceMethods
 from voicequeue.domain.api_keys import KeyLimits
 from voicequeue.domain.namespaces import DEFAULT
 from voicequeue.domain.source import Source
@@ -24,7 +28,7 @@ from voicequeue.errors import InvalidStateError
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.audit.findings import Finding
 from voicequeue.storage.audit.repair import repair
-from voicequeue.storage.connection.client import DEFAULT_URL, connect
+from voicequeue.storage.connection.client import DEFAULT_URL, RedisClient, connect
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX
 from voicequeue.storage.connection.recorded_change import ACTOR_MAX, Actor, amend
@@ -42,17 +46,20 @@ class VoiceQueue(
     ChangeMethods,
     EraseMethods,
     SpendingMethods,
+    VoiceMethods,
 ):
     """A client of the queue in one Redis database.
 
-    It needs only Redis, and may be shared between threads. Use it as a context manager, or call `close`.
+    It needs only Redis, and may be shared between threads. Use it as a context manager, or call `close`. `VoiceQueue()`
+    uses what the environment names: REDIS_URL (or REDIS_URL_FILE), VOICEQUEUE_PREFIX and VOICEQUEUE_NAMESPACE.
     Every method that calls Redis raises `StoreUnavailableError` if Redis does not answer or refuses the command, and
     `StoreFormatError` if the queue was upgraded to a format that this release does not know.
 
     Args:
         url: Redis URL, such as `redis://host:6379/0`; `rediss://` for TLS, `sentinel://` for a Redis that fails over.
+            None takes REDIS_URL, otherwise `redis://localhost:6379/0`.
         prefix: Prefix of all keys: 1 to 40 letters, digits, `.`, `_` and `-`. Workers and clients of one queue use the
-            same prefix.
+            same prefix. None takes VOICEQUEUE_PREFIX, otherwise `voicequeue`.
         wait_for_redis_s: Seconds for which each call retries while Redis is down, restarting, loading its file, failing
             over or out of memory. 0 retries for half a second; `math.inf` has no limit. A retried call writes a job
             once, and reports it as new.
@@ -62,24 +69,26 @@ class VoiceQueue(
         namespace: Namespace of its jobs, batches, keys, voices and callbacks: 1 to 40 letters, digits, `.`, `_` and
             `-`, or the default one, which has no name. Those of other namespaces do not exist for this client. `*` is
             for operators: it reads and changes all of them, names a batch as `NAMESPACE/BATCH`, controls the whole
-            queue, and enqueues into the default namespace.
+            queue, and enqueues into the default namespace. None takes VOICEQUEUE_NAMESPACE, otherwise the default one,
+            which is ''.
         replicas_ack: Number of replicas of Redis that must have recorded what a call has written before it returns, as
             VOICEQUEUE_REPLICAS_ACK for the workers. Otherwise it raises `StoreUnavailableError`, and is to be repeated.
 
     Raises:
         ValueError: `url`, `prefix`, `app` or `namespace` is invalid, or `wait_for_redis_s` or `replicas_ack` is
             negative.
+        SecretFileError: The file that REDIS_URL_FILE names cannot be used.
     """
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: str | None = None,
         *,
-        prefix: str = DEFAULT_PREFIX,
+        prefix: str | None = None,
         wait_for_redis_s: float = 0.0,
         reuse: bool = False,
         app: str = "",
-        namespace: str = DEFAULT,
+        namespace: str | None = None,
         replicas_ack: int = 0,
     ) -> None:
         self._source = Source.LIBRARY.with_caller(app)
@@ -88,12 +97,17 @@ class VoiceQueue(
             raise ValueError("wait_for_redis_s must be 0 or more seconds")
         if replicas_ack < 0:
             raise ValueError("replicas_ack must be 0 or more replicas")
-        self._redis = connect(url, wait_s=wait_for_redis_s, prefix=prefix)
-        self._store = JobStore(self._redis, prefix, namespace=namespace, reuse=reuse, replicas_ack=replicas_ack)
+        url = url or read_secret(os.environ, "REDIS_URL") or DEFAULT_URL
+        self._prefix = os.environ.get("VOICEQUEUE_PREFIX") or DEFAULT_PREFIX if prefix is None else prefix
+        namespace = os.environ.get("VOICEQUEUE_NAMESPACE", DEFAULT) if namespace is None else namespace
+        self._redis = self._connect(url, wait_s=wait_for_redis_s)
+        self._store = JobStore(self._redis, self._prefix, namespace=namespace, reuse=reuse, replicas_ack=replicas_ack)
         self._key_limits = KeyLimits()
-        self._prefix = prefix
 
-    def __enter__(self) -> VoiceQueue:
+    def _connect(self, url: str, *, wait_s: float) -> RedisClient:
+        return connect(url, wait_s=wait_s, prefix=self._prefix)
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,8 +7,9 @@ from itertools import islice
 from typing import TypeVar
 
 from voicequeue.client import search
-from voicequeue.client.audited import audited
+from voicequeue.client.batches import BatchMethods, require_positive
 from voicequeue.client.search import Filter, Page
+from voicequeue.client.sorted_search import Sort, sorted_page
 from voicequeue.domain.api_keys import from_record
 from voicequeue.domain.balance import Balance
 from voicequeue.domain.job import Job, TimelineEntry
@@ -16,8 +17,8 @@ from voicequeue.domain.job_holds import JobHold, JobHoldReason, count_by_hold, g
 from voicequeue.domain.namespaces import ALL, named_in
 from voicequeue.domain.portions import PORTION_JOBS_MAX
 from voicequeue.domain.states import ACTIVE, State
-from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, Status
-from voicequeue.errors import BatchNotFoundError, JobNotFoundError, NotOperatorError
+from voicequeue.domain.status import ArchiveCounts, CallbackCounts, Status
+from voicequeue.errors import JobNotFoundError, NotOperatorError
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.connection.recorded_change import Actor
 from voicequeue.storage.counters import failures_by_code
@@ -25,18 +26,11 @@ from voicequeue.storage.heartbeats import HEARTBEAT_TIMEOUT_S
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.monitoring.audit_log import AuditEntry, AuditFilter
 from voicequeue.storage.monitoring.throughput import TimeBucket
-from voicequeue.storage.personas import Persona
 
 T = TypeVar("T")
 
 
-def require_positive(name: str, value: float) -> None:
-    """Raise ValueError, which names the parameter, unless the value is positive."""
-    if value <= 0:
-        raise ValueError(f"{name}: {value:g} must be above 0")
-
-
-class ReadMethods:
+class ReadMethods(BatchMethods):
     """Methods of `VoiceQueue` that read."""
 
     _store: JobStore
@@ -120,7 +114,9 @@ class ReadMethods:
         with translated_errors():
             return self._store.get(list(islice(job_ids, PORTION_JOBS_MAX)))
 
-    def search(self, filter: Filter, *, limit: int = 100, cursor: str | None = None) -> Page[Job]:
+    def search(
+        self, filter: Filter, *, limit: int = 100, cursor: str | None = None, sort: Sort | None = None
+    ) -> Page[Job]:
         """Return a page of the jobs that match a filter.
 
         A page may hold fewer than `limit` jobs, even none, and still have a next page: only the last one has no cursor.
@@ -129,16 +125,21 @@ class ReadMethods:
             filter: The filter; `Filter()` matches every job.
             limit: Maximum number of jobs on the page; 1 or more.
             cursor: `Page.cursor` of the previous page. None returns the first page.
+            sort: Order of the jobs: of a batch by `created`, of all others by `changed`. None: within a batch as
+                enqueued, otherwise state by state.
 
         Raises:
             BatchNotFoundError: No job is in the batch of the filter.
-            InvalidCursorError: The cursor is not one of this list and filter.
-            ValueError: `limit` is below 1.
+            InvalidCursorError: The cursor is not one of this list, filter and order.
+            InvalidJobError: These jobs cannot be sorted in this order.
+            ValueError: `limit` is below 1, or `sort` is unknown.
         """
         require_positive("limit", limit)
         if filter.batch is not None:
             self.batch(filter.batch)
         with translated_errors():
+            if sort is not None:
+                return sorted_page(self._store, filter, Sort(sort), limit=limit, cursor=cursor)
             return search.search(self._store, filter, limit=limit, cursor=cursor)
 
     def voice_creator(self, job: Job) -> str | None:
@@ -174,44 +175,6 @@ class ReadMethods:
             [own] = self._store.job_holds([job.id], now)
             return gate_holds(self._store.flow_control.gate(now).holds, job.stage) + own
 
-    # ── batches ────────────────────────────────────────────────────────────────────────────────
-
-    def batch(self, name: str) -> Batch:
-        """Return the counters and limits of a batch.
-
-        Args:
-            name: Name of the batch.
-
-        Raises:
-            BatchNotFoundError: No job is in this batch.
-        """
-        with translated_errors():
-            batch = self._store.batch(name)
-        if batch is None:
-            raise BatchNotFoundError(name)
-        return batch
-
-    def batches(self) -> list[Batch]:
-        """Return every batch, the newest first."""
-        with translated_errors():
-            batches = [self._store.batch(name) for name in self._store.batches()]
-        return [batch for batch in batches if batch is not None]  # None: purged since its name was read
-
-    def list_batches(self, *, limit: int = 100, cursor: str | None = None) -> Page[Batch]:
-        """Return a page of the batches, the newest first.
-
-        Args:
-            limit: Maximum number of batches on the page; 1 or more.
-            cursor: `Page.cursor` of the previous page. None returns the first page.
-
-        Raises:
-            ValueError: `limit` is below 1.
-            InvalidCursorError: The cursor is not one of this list.
-        """
-        require_positive("limit", limit)
-        with translated_errors():
-            return search.list_batches(self._store, limit=limit, cursor=cursor)
-
     # ── the queue ──────────────────────────────────────────────────────────────────────────────
 
     def status(self, batch: str | None = None) -> Status:
@@ -236,12 +199,13 @@ class ReadMethods:
             pace, unsettled = store.jobs_per_minute(now), sum(states[state] for state in ACTIVE)
             counts = store.counts(batch)
             holds = store.job_holds([lane.head_id for lane in backlog], now)
-            seconds_left = unsettled * 60 / pace if pace else None
+            gate = store.flow_control.gate(now)
+            seconds_left = unsettled * 60 / pace if pace and gate.is_open else None
             if seconds_left is not None and any(it.lasts_beyond(now + seconds_left) for of in holds for it in of):
                 seconds_left = None
             return Status(
                 states=states,
-                gate=store.flow_control.gate(now),
+                gate=gate,
                 in_flight=store.count_in_flight(),
                 in_flight_limit=store.flow_control.in_flight_limit().limit,
                 credits=counts["credits"],
@@ -293,6 +257,7 @@ class ReadMethods:
         actor: str | None = None,
         action: str | None = None,
         batch: str | None = None,
+        job_id: str | None = None,
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page[AuditEntry]:
@@ -305,6 +270,7 @@ class ReadMethods:
             actor: Only changes by this actor, such as `key:shop`, or by all of a kind: `key`, `page`, `cli`, `library`.
             action: Only this action, such as `pause`.
             batch: Only changes of this batch.
+            job_id: Only changes of this job, alone or among selected ones. Other bulk changes name their filter.
             limit: Maximum number of entries; 1 or more.
             cursor: `Page.cursor` of the previous page. None returns the first page.
 
@@ -321,29 +287,9 @@ class ReadMethods:
                 action=action,
                 batch=name or None,
                 namespace=None if namespace == ALL else namespace,
+                job_id=job_id,
             )
             return search.audit_entries(self._store, entry_filter, limit=limit, cursor=cursor)
-
-    # ── voices ─────────────────────────────────────────────────────────────────────────────────
-
-    def personas(self) -> Iterator[Persona]:
-        """Yield the voices that were created and can be shared, read a page at a time.
-
-        The latest first; those of all namespaces one namespace after the other.
-        """
-        return paged(self._store.personas.list_all())
-
-    @audited
-    def forget_persona(self, persona_id: str) -> bool:
-        """Stop sharing a voice that upstream has deleted, and return whether the voice was known.
-
-        Jobs that use the voice already are not changed.
-
-        Args:
-            persona_id: Upstream's id of the voice.
-        """
-        with translated_errors():
-            return self._store.personas.forget(persona_id) > 0
 
     def _namespace_of_key(self, key_name: str) -> str:
         """Return the namespace of an API key in Redis; `*` if there is none of this name."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from voicequeue.domain.claims import BudgetRefusal, EnqueueOutcome
 from voicequeue.domain.job import Job
@@ -42,7 +43,7 @@ class EnqueueSummary:
         existing: Number of jobs that existed before, with the same key and content.
         rejected: Number of items that were not enqueued.
         credits: Price of the new jobs.
-        rejections: The rejected items; empty if `on_reject` received them.
+        rejections: The rejected items; empty if `on_result` received the results.
     """
 
     new: int = 0
@@ -50,6 +51,14 @@ class EnqueueSummary:
     rejected: int = 0
     credits: int = 0
     rejections: list[Rejection] = field(default_factory=list)
+
+    def take(self, result: EnqueueItemResult, on_result: Callable[[EnqueueItemResult], object] | None) -> None:
+        """Count the result of one item, and pass it on; without `on_result` keep that of a rejected item."""
+        self.add(result)
+        if on_result is not None:
+            on_result(result)
+        elif result.error is not None:
+            self.rejections.append(Rejection(result.index, result.error))
 
     def add(self, entry: EnqueueItemResult) -> None:
         """Count the result of one item. Of an item that was rejected in part, the accepted jobs are counted too."""
@@ -63,15 +72,17 @@ class EnqueueSummary:
 
 @dataclass(frozen=True, slots=True)
 class EnqueueItemResult:
-    """The result of one item of `VoiceQueue.enqueue_list`.
+    """The result of one item of `VoiceQueue.enqueue_many`.
 
     Attributes:
+        index: Position of the item in the input, from 0.
         job_ids: Ids of its jobs, one for each song; the job that creates the voice is the first.
         new_count: Number of these jobs that were enqueued now.
         credits: Price of the new jobs.
         error: Why the item was rejected, as a whole or in part; None if it was accepted.
     """
 
+    index: int
     job_ids: tuple[str, ...] = ()
     new_count: int = 0
     credits: int = 0
@@ -84,14 +95,15 @@ class EnqueueItemResult:
 
 
 def item_result(
-    jobs: Sequence[tuple[str, VoiceJob]], outcomes: Sequence[EnqueueOutcome | BudgetRefusal]
+    index: int, jobs: Sequence[tuple[str, VoiceJob]], outcomes: Sequence[EnqueueOutcome | BudgetRefusal]
 ) -> EnqueueItemResult:
     """Return the result of an item, given its jobs with their ids and the outcome that the store returned for each."""
     if len(jobs) == 1 and outcomes[0] is EnqueueOutcome.NEW:  # the common case
         [(job_id, spec)] = jobs
-        return EnqueueItemResult((job_id,), 1, spec.credits)
+        return EnqueueItemResult(index, (job_id,), 1, spec.credits)
     results = list(zip(jobs, outcomes, strict=True))
     return EnqueueItemResult(
+        index,
         tuple(job_id for job_id, _ in jobs),
         sum(outcome.is_new for outcome in outcomes),
         sum(_price(spec, outcome) for (_, spec), outcome in results),
@@ -128,20 +140,32 @@ def _error(
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class EnqueueResult:
-    """The result of `VoiceQueue.enqueue_detailed`.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EnqueuedJob(Job):
+    """The job that `VoiceQueue.enqueue` returns, with what the call has done; it equals the job that `get` returns.
 
     Attributes:
-        job: The job; of an item with several songs, the one that creates the voice.
         is_new: Whether it was enqueued now; false if a job with its key and content existed.
-        position: Position among the queued jobs of the namespace at this moment, from 1; None if the job is not queued.
-        credits: Price of the item, with all its songs.
+        price: Credits that the item costs, with all its songs.
         further_job_ids: Ids of the item's other jobs, which share the voice.
     """
 
-    job: Job
     is_new: bool
-    position: int | None
-    credits: int
+    price: int
     further_job_ids: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and _record(self) == _record(other)
+
+    __hash__ = Job.__hash__
+
+
+def _record(job: Job) -> dict[str, object]:
+    return {field.name: getattr(job, field.name) for field in fields(Job)}
+
+
+def enqueued_job(job: Job, result: EnqueueItemResult, spec: VoiceJob) -> EnqueuedJob:
+    """Return the job of an item with the result of enqueueing it."""
+    price = result.credits if result.new_count else spec.credits
+    values: dict[str, Any] = _record(job)
+    return EnqueuedJob(**values, is_new=result.new_count > 0, price=price, further_job_ids=result.job_ids[1:])

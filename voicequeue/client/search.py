@@ -7,14 +7,16 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from voicequeue.domain.job import Job
 from voicequeue.domain.namespaces import Scope, index_of
+from voicequeue.domain.search_text import search_text
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import FailureCode, State
 from voicequeue.domain.status import Batch
-from voicequeue.errors import InvalidCursorError, InvalidJobError, Problem, unencodable_fields
+from voicequeue.errors import InvalidCursorError, InvalidJobError, Problem, check_field, unencodable_fields
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.monitoring.audit_log import AuditEntry, AuditFilter, is_entry_id
 
@@ -47,11 +49,14 @@ class Filter:
         code: Failed with this code.
         since: Last changed at this time or later (Unix seconds).
         metadata: Has these metadata.
-        text: Has exactly this text as key, name, song title, persona id, voice name, upstream task id or metadata
-            value.
+        text: Has this text as id, key, persona id, upstream task id, id of a Celery message or metadata value, or a
+            word of its name, song title or voice name begins with it. Case is ignored. In quotation marks it is found
+            as a whole value only.
+        until: Last changed before this time (Unix seconds).
+        source: Came from here, such as `http:shop`, or from all of a kind: `library`, `cli`, `http`, `message`.
 
     Raises:
-        InvalidJobError: A text is not valid Unicode.
+        InvalidJobError: A text is not valid Unicode, or `text` is empty.
     """
 
     state: State | None = None
@@ -61,11 +66,20 @@ class Filter:
     since: float | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     text: str | None = None
+    until: float | None = None
+    source: str | None = None
 
     def __post_init__(self) -> None:
-        texts = {"batch": self.batch, "metadata": dict(self.metadata), "search": self.text}
+        texts = {
+            "batch": self.batch,
+            "source": self.source,
+            "metadata": dict(self.metadata),
+            "search": self.text,
+        }
         if broken := unencodable_fields(texts):
             raise InvalidJobError(broken)
+        if self.text is not None:
+            check_field("search", search_text, self.text)
         for name, kind in (("state", State), ("stage", Stage), ("code", FailureCode)):
             value = getattr(self, name)
             if value is not None and value not in set(kind):
@@ -74,7 +88,7 @@ class Filter:
     def matches(self, job: Job) -> bool:
         """Return whether the metadata and `text` match. scripts/filter_page.lua has checked the other conditions."""
         has_all = all(job.spec.metadata.get(name) == value for name, value in self.metadata.items())
-        return has_all and (self.text is None or self.text in _names(job))
+        return has_all and (self.text is None or search_text(self.text).finds(job))
 
     def script_arguments(self, scope: Scope) -> dict[str, Any]:
         """Return the arguments of scripts/filter_page.lua."""
@@ -84,19 +98,14 @@ class Filter:
             "batch": None if self.batch is None else scope.qualify(self.batch),
             "code": self.code,
             "since": self.since,
+            "until": self.until,
+            "source": self.source,
         }
         if self.metadata:
             arguments["parts"] = [_json(value) for value in self.metadata.values()]
         if self.text is not None:
-            arguments["search"] = {"is": self.text, "part": _json(self.text)}
+            arguments["search"] = search_text(self.text).script_arguments()
         return {name: value for name, value in arguments.items() if value is not None}
-
-
-def _names(job: Job) -> tuple[str | None, ...]:
-    spec = job.spec
-    title = spec.song.title if spec.song else None
-    names = (spec.key, spec.name, title, job.persona_id, job.voice_name)
-    return (*names, *job.charged_task_ids.values(), *spec.metadata.values())
 
 
 def _json(text: str) -> str:
@@ -136,28 +145,60 @@ class PagePosition:
         return urlsafe_b64encode(parts.encode()).decode().rstrip("=")
 
 
-def _decode_cursor(cursor: str) -> PagePosition:
-    """Decode a cursor. Raises InvalidCursorError."""
+def decode_position(cursor: str) -> PagePosition:
+    """Decode a cursor, whatever its index. Raises InvalidCursorError."""
     try:
         parts = json.loads(urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
         index, member, score = (part if isinstance(part, str) else "\0" for part in parts)
     except (ValueError, TypeError, RecursionError):
         raise InvalidCursorError from None
-    is_index = index == "batches" or _order(index) is not None
-    if not (is_index and _MEMBER.fullmatch(member) and _SCORE.fullmatch(score)):
+    if not (_MEMBER.fullmatch(member) and _SCORE.fullmatch(score)):
         raise InvalidCursorError
     return PagePosition(index, member, score) if score else PagePosition(index)
 
 
-def list_batches(store: JobStore, *, limit: int, cursor: str | None = None) -> Page[Batch]:
-    """Return a page of the batches, the newest first. Raises InvalidCursorError."""
+def _decode_cursor(cursor: str) -> PagePosition:
+    """Decode a cursor of an index. Raises InvalidCursorError."""
+    position = decode_position(cursor)
+    if position.index != "batches" and _order(position.index) is None:
+        raise InvalidCursorError
+    return position
+
+
+def list_batches(
+    store: JobStore, *, limit: int, cursor: str | None = None, text: str | None = None, latest_first: bool = True
+) -> Page[Batch]:
+    """Return a page of the batches whose names contain a text, in the order of their creation.
+
+    Raises InvalidCursorError.
+    """
     position = _decode_cursor(cursor) if cursor else PagePosition("batches")
     if position.index != "batches":
         raise InvalidCursorError
-    members = store.indexes.read_batches(position.after, limit)
-    page = (store.batch(name) for name, _ in members)
+    members = list(islice(_batch_members(store, position, text or "", latest_first=latest_first), limit))
     end = PagePosition("batches", *members[-1]).text() if len(members) == limit else None
-    return Page(tuple(batch for batch in page if batch is not None), end)
+    batches = store.read_batches([name for name, _ in members])
+    return Page(tuple(batch for batch in batches if batch is not None), end)
+
+
+def _batch_members(
+    store: JobStore, position: PagePosition, text: str, *, latest_first: bool = True
+) -> Iterator[tuple[str, str]]:
+    """Yield the names of batches that contain the text in any case, with their times, from a position on."""
+    while members := store.indexes.read_batches(position.after, CHUNK, latest_first=latest_first):
+        yield from (member for member in members if text.casefold() in member[0].casefold())
+        position = PagePosition("batches", *members[-1])
+
+
+def count_batches(store: JobStore, text: str | None) -> int:
+    """Return the number of batches whose names contain a text."""
+    return sum(1 for _ in _batch_members(store, PagePosition("batches"), text or ""))
+
+
+def batch_names(store: JobStore, prefix: str, *, limit: int) -> list[str]:
+    """Return up to `limit` names of batches that begin with a prefix, the newest first."""
+    members = _batch_members(store, PagePosition("batches"), prefix)
+    return list(islice((name for name, _ in members if name.startswith(prefix)), limit))
 
 
 def audit_entries(
@@ -219,7 +260,7 @@ def _matches(
 ) -> tuple[list[Job], PagePosition | None, int]:
     """Return up to `limit` matches, where to continue in the index (None: its end), and how many jobs were examined."""
     latest_first = position.index.startswith("state:")
-    chunk = CHUNK if _is_selective(job_filter) else min(CHUNK, limit)
+    chunk = CHUNK if is_selective(job_filter) else min(CHUNK, limit)
     examined, last, members = store.indexes.filter_page(
         position.index, position.after, chunk, job_filter.script_arguments(store.scope), latest_first=latest_first
     )
@@ -232,7 +273,7 @@ def _matches(
     return jobs, None if is_end else PagePosition(position.index, *last), examined
 
 
-def _is_selective(job_filter: Filter) -> bool:
+def is_selective(job_filter: Filter) -> bool:
     """Return whether few members of the indexes may match."""
     return job_filter != Filter(state=job_filter.state, batch=job_filter.batch) or (
         job_filter.batch is not None and job_filter.state not in (None, State.QUEUED)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING
 
 from voicequeue.domain.balance import UncountedSpending
+
+if TYPE_CHECKING:
+    from voicequeue.domain import operator_schemas
 
 #: Minimum POSTs per minute; the same as in scripts/lib/flow_control.lua.
 SUBMIT_RATE_MIN = 0.01
@@ -115,6 +119,10 @@ class Limits:
         """Return the limits as arguments of the scripts."""
         rate = "" if self.submit_rate is None else self.submit_rate
         return (self.in_flight, self.initial_in_flight, rate, self.min_balance)
+
+    def as_dict(self) -> operator_schemas.Limits:
+        """Return the JSON representation."""
+        return {"in_flight": self.in_flight, "submit_rate": self.submit_rate, "min_balance": self.min_balance}
 
     def as_text(self) -> dict[str, str]:
         """Return the limits by name as text; a submit rate of 0 means unlimited."""

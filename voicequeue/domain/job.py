@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from voicequeue.domain import schemas
 
 
+#: The beginning of the key of a job from a Celery message that names no key; the id of the message follows.
+MESSAGE_KEY = "message-"
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """The reason and the stage of a failure.
@@ -248,6 +252,8 @@ class Job:
         source: Interface that enqueued the job and the name of the caller, such as `http:shop`
             (voicequeue/domain/source.py); None if it was not recorded.
         source_row: Row of the job in the caller's file, from 1; None if it was not recorded.
+        message_ids: Ids of the Celery messages that enqueued the job: the first and the latest; empty if it came
+            another way.
         namespace: Namespace that owns the job; empty for the default one.
     """
 
@@ -275,6 +281,7 @@ class Job:
     is_cancelling: bool = False
     source: str | None = None
     source_row: int | None = None
+    message_ids: tuple[str, ...] = ()
     namespace: str = ""
 
     @property
@@ -316,6 +323,7 @@ class Job:
             "batch": self.spec.batch,
             "source": self.source,
             "source_row": self.source_row,
+            "message_ids": list(self.message_ids),
             "name": self.spec.name,
             "priority": self.spec.priority,
             "state": self.state,

@@ -24,6 +24,17 @@ class RejectedMessage(Schema):
     """The job as sent, or the beginning of its text if it is not JSON or too long."""
 
 
+class Limits(Schema):
+    """The limits of the whole queue that apply now."""
+
+    in_flight: int
+    """Maximum number of jobs in flight."""
+    submit_rate: float | None
+    """Maximum number of orders submitted per minute; null for no limit."""
+    min_balance: int
+    """Minimum balance to keep, in credits."""
+
+
 class Persona(Schema):
     """A voice that MusicAPI keeps and that other jobs can use."""
 

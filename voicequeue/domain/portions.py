@@ -37,6 +37,8 @@ def weight(order: VoiceJob | InvalidJobError | Mapping[str, Any]) -> Weight:
         return Weight(1, _SHORT + sum(len(problem.field) + len(problem.message) for problem in order.problems))
     if isinstance(order, VoiceJob):
         return _weight(len(order.songs), _common(order), sum(map(_song_length, order.songs)))
+    if not isinstance(order, Mapping):  # it is rejected
+        return Weight(1, _SHORT)
     songs = order.get("songs")
     if not isinstance(songs, list | tuple):
         songs = ()

@@ -96,6 +96,8 @@ class Job(Schema):
     """How the job was submitted and by which API key or app, for example `http:shop`."""
     source_row: int | None
     """Row of the job in the file that it came from, from 1."""
+    message_ids: list[str]
+    """Ids of the Celery messages that enqueued the job: the first and the latest; empty if it came another way."""
     name: str | None
     """Name of the voice to create."""
     priority: Priority
@@ -171,6 +173,8 @@ class Event(Schema):
 class ChargeReview(Job):
     """An unsure job and the evidence whether it was charged."""
 
+    attempt: int
+    """Number of the order, from 1; a decision names it."""
     reason: str
     """What happened."""
     upstream_response: str | None
@@ -246,6 +250,9 @@ class BatchLimits(Schema):
 
 class Batch(BatchProgress, BatchLimits):
     """A named set of jobs: its progress and its limits."""
+
+    created_at: Timestamp | None
+    """When its first job was enqueued."""
 
 
 class Hold(Schema):
@@ -360,8 +367,8 @@ class Status(Schema):
     jobs_per_minute: float
     """Jobs succeeded per minute, over the last five minutes."""
     seconds_left: float | None
-    """Estimated seconds until all jobs have settled; null if no job succeeded recently, or a limit or a
-    pause holds the first jobs of a lane for longer."""
+    """Estimated seconds until all jobs have settled; null if no job succeeded recently, while the gate is closed, or if
+    a limit or a pause holds the first jobs of a lane for longer."""
     credits: int
     """Credits spent by these jobs."""
     balance: int | None

@@ -10,7 +10,7 @@ from typing import Any
 from voicequeue.domain.balance import Balance, UncountedSpending
 from voicequeue.domain.clip import ArchivedFile, Clip, unknown_fields, with_unknown
 from voicequeue.domain.gate import Refusal
-from voicequeue.domain.job import Event, Failure, FailureReport, Job, TimelineEntry, Transition
+from voicequeue.domain.job import MESSAGE_KEY, Event, Failure, FailureReport, Job, TimelineEntry, Transition
 from voicequeue.domain.namespaces import namespace_of, split
 from voicequeue.domain.newer_records import known_fields, stored
 from voicequeue.domain.spec import parse_stored_spec
@@ -54,8 +54,16 @@ def parse_job(job_id: str, record: Mapping[str, str]) -> Job:
         is_cancelling="cancelling" in record,
         source=record.get("source"),
         source_row=int(row) if (row := record.get("source_row")) else None,
+        message_ids=_message_ids(record.get("message_ids"), spec.key),
         namespace=namespace_of(record.get("batch")),
     )
+
+
+def _message_ids(text: str | None, key: str | None) -> tuple[str, ...]:
+    """Return the ids of the messages that enqueued a job; that of the first one may be in the job's key only."""
+    if text:
+        return tuple(json.loads(text))
+    return (key.removeprefix(MESSAGE_KEY),) if key and key.startswith(MESSAGE_KEY) else ()
 
 
 def _orders(text: str | None) -> dict[int, str]:
@@ -134,7 +142,7 @@ def failure_text(cause: Failure) -> str:
     return json.dumps(asdict(cause), ensure_ascii=False, separators=(",", ":"))
 
 
-def parse_batch(qualified: str, record: Mapping[str, str]) -> Batch:
+def parse_batch(qualified: str, record: Mapping[str, str], created_at: float | None = None) -> Batch:
     """Return the batch of a record; its name there includes its namespace."""
     namespace, name = split(qualified)
     limits = {limit: int(record[limit]) for limit in ("max_credits", "max_in_flight", "stop_min") if limit in record}
@@ -153,6 +161,7 @@ def parse_batch(qualified: str, record: Mapping[str, str]) -> Batch:
         stop_after=float(record["stop_after"]) if "stop_after" in record else None,
         stop=stop,
         namespace=namespace,
+        created_at=created_at,
         **limits,
     )
 

@@ -9,7 +9,6 @@ import warnings
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -19,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from voicequeue.domain.invalid_input import ValidatedInput
 from voicequeue.errors import UnknownModelWarning
 from voicequeue.texts import parse_float
 
@@ -62,7 +62,7 @@ def _warn_about(mv: str) -> None:
     warnings.warn(f"mv: {mv!r} is not a model this release knows", UnknownModelWarning, stacklevel=3)
 
 
-class Song(BaseModel):
+class Song(ValidatedInput):
     """Input of a song: lyrics (custom mode) or a description.
 
     Without `custom_mode`, a `description` alone means False, anything else True.

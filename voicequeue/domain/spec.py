@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -25,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from voicequeue.domain.invalid_input import ValidatedInput, invalid_job
 from voicequeue.domain.namespaces import DEFAULT, namespace_name, qualify, split
 from voicequeue.domain.newer_records import stored
 from voicequeue.domain.song import STORED_CONTEXT, NumberOrText, Song
@@ -145,7 +145,7 @@ HttpUrl = Annotated[str, AfterValidator(_stored_or_http_url)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
-class VoiceJob(BaseModel):
+class VoiceJob(ValidatedInput):
     """One voice, created from `audio_url` or given as `persona_id` (exactly one), and the song to create with it.
 
     `audio_url` must be a public MP3 or WAV of one clear speaker, longer than 10 s. With a `persona_id` the voice stage
@@ -332,7 +332,7 @@ def parse_spec(data: VoiceJob | Any) -> VoiceJob:
     try:
         return VoiceJob.model_validate(data)
     except ValidationError as error:
-        raise InvalidJobError.from_pydantic(error, data) from None
+        raise invalid_job(error, data) from None
 
 
 def _check_counts(data: Mapping[str, Any]) -> None:

@@ -66,6 +66,7 @@ class Batch:
         stop_min: Number of settled jobs without which `stop_after` does not apply.
         stop: Why and when the batch has stopped itself; None if it has not, or was resumed.
         namespace: Namespace that owns the batch; empty for the default one.
+        created_at: Time when its first job was enqueued (Unix seconds); None where only its limits were read.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Batch:
     stop_min: int = STOP_MIN
     stop: BatchStop | None = None
     namespace: str = ""
+    created_at: float | None = field(default=None, compare=False)
 
     @property
     def qualified_name(self) -> str:
@@ -111,6 +113,10 @@ class Batch:
             "failed_by_code": dict(self.failures),
             "stopped": self.stop.as_dict() if self.stop else None,
         }
+
+    def full_dict(self) -> schemas.Batch:
+        """Return the JSON representation of its progress, its pause and its limits."""
+        return {**self.as_dict(), **self.limits_dict(), "created_at": to_iso8601(self.created_at)}
 
     def limits_dict(self) -> schemas.BatchLimits:
         """Return the JSON representation of its pause and limits."""
@@ -206,8 +212,8 @@ class Status:
         backlog_holds: Why queued jobs are not admitted although the gate is open, with their number.
         failures: Number of failed jobs by failure code.
         jobs_per_minute: Number of jobs of the whole queue that recently succeeded per minute.
-        seconds_left: Time to settle all jobs at that rate, in seconds; None if unknown, or if a limit or a pause holds
-            jobs for longer.
+        seconds_left: Time to settle all jobs at that rate, in seconds; None if unknown, while the gate is closed, or if
+            a limit or a pause holds jobs for longer.
         rejected_messages: Number of stored messages that did not become a job; 0 for a batch.
         callbacks: Number of callbacks by state; 0 for a batch.
         archive: Number of jobs by archiving state; 0 for a batch.

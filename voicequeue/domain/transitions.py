@@ -162,18 +162,21 @@ def _is_polled_only(job: Job, *, resubmit: bool) -> bool:
 _PAID = frozenset({FailureCode.DEADLINE, FailureCode.UPSTREAM_FAILED, FailureCode.ABANDONED})
 
 
-def lost_order(job: Job, task_id: str) -> ChargedOrder:
-    """Return the order that an operator supplies the task id of: the unsure one, or the last one that was lost.
+def lost_order(job: Job, task_id: str, attempt: int | None = None) -> ChargedOrder:
+    """Return the order that an operator supplies the task id of: the one with the number `attempt`; without a number,
+    the unsure one, or the last one that was lost.
 
     Raises InvalidJobError, InvalidStateError.
     """
     check_field("task_id", require_encodable, task_id)
     if task_id in job.charged_task_ids.values():
         raise InvalidStateError(f"job {job.id} has this task already, and its charge is counted")
-    if job.state not in (State.UNSURE, State.CHARGING) and job.lost_stages:
-        attempt = max(job.lost_stages)
-        return ChargedOrder(job.id, job.lost_stages[attempt], attempt, task_id)
+    if attempt is None and job.state not in (State.UNSURE, State.CHARGING):
+        attempt = max(job.lost_stages, default=None)
+    if attempt is not None and (stage := job.lost_stages.get(attempt)) is not None:
+        return ChargedOrder(job.id, stage, attempt, task_id)
     _must_be(job, State.UNSURE, State.CHARGING)
+    _must_be_order(job, attempt)
     return ChargedOrder(job.id, job.stage, job.attempt, task_id)
 
 
@@ -208,12 +211,15 @@ def continue_with_order(job: Job, order: ChargedOrder, now: float, *, reason: st
     )
 
 
-def resubmit(job: Job, now: float, *, reason: str = "resubmitted by an operator") -> Transition:
+def resubmit(
+    job: Job, now: float, *, attempt: int | None = None, reason: str = "resubmitted by an operator"
+) -> Transition:
     """Submit the request of an unsure stage again: if the first one was charged, it is charged twice.
 
     A job that is marked as cancelling must not be submitted again. Once it is given up, it can be retried.
     """
     _must_be(job, State.UNSURE)
+    _must_be_order(job, attempt)
     if job.is_cancelling:
         raise InvalidStateError(
             f"job {job.id} is being cancelled and cannot be resubmitted; give it up first, then retry it"
@@ -227,9 +233,10 @@ def resubmit(job: Job, now: float, *, reason: str = "resubmitted by an operator"
     )
 
 
-def abandon(job: Job, now: float) -> Transition:
+def abandon(job: Job, now: float, *, attempt: int | None = None) -> Transition:
     """Give up an unsure job."""
     _must_be(job, State.UNSURE)
+    _must_be_order(job, attempt)
     failure = Failure(FailureCode.ABANDONED, job.stage, "given up: whether it was charged is unknown")
     fields = {"failure": failure_text(failure), "settled": f"{now:.6f}", "lost_orders": _lost_field(job)}
     return _transition(job)(
@@ -245,6 +252,11 @@ def _lost_field(job: Job) -> str:
 def _must_be(job: Job, *states: State) -> None:
     if job.state not in states:
         raise InvalidStateError(f"only an unsure job can be reviewed; job {job.id} is {job.state}")
+
+
+def _must_be_order(job: Job, attempt: int | None) -> None:
+    if attempt not in (None, job.attempt):
+        raise InvalidStateError(f"order {attempt} of job {job.id} is not unsure: its present order is {job.attempt}")
 
 
 def _transition(job: Job) -> partial[Transition]:

@@ -21,6 +21,8 @@ _HEAD = 65_536
 class CannotResumeError(VoiceQueueError):
     """The ingestion cannot be resumed; the text gives the reason."""
 
+    code = "cannot_resume"
+
 
 @dataclass(slots=True)
 class IngestCounts:

@@ -97,6 +97,8 @@ class Origin(NamedTuple):
 class UnreadableFileError(VoiceQueueError, ValueError):
     """The file as a whole is invalid; none of its rows was enqueued."""
 
+    code = "unreadable"
+
 
 @dataclass(frozen=True, slots=True)
 class Row:

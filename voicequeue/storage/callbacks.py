@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from voicequeue.domain import serialization
@@ -24,6 +25,9 @@ from voicequeue.storage.outbox import Outbox
 
 if TYPE_CHECKING:
     from voicequeue.domain import operator_schemas
+
+#: Callbacks that one page of a listing reads.
+_PAGE = 500
 
 #: The score of a callback that waits for an earlier one of its job or batch.
 _BLOCKED = float("inf")
@@ -209,6 +213,15 @@ class CallbackOutbox(Outbox[Callback]):
     def undelivered(self) -> Iterator[Callback]:
         """Yield undelivered callbacks, the oldest first, a page at a time."""
         return self.failed()
+
+    def listed(
+        self, *, undelivered: bool, after: tuple[str, float] | None
+    ) -> Iterator[tuple[tuple[str, float], Callback]]:
+        """Yield callbacks with their positions (id and score), those that follow the position `after`."""
+        positions = self._space.scored_pages(self._failed if undelivered else self._pending, after=after)
+        while page := list(islice(positions, _PAGE)):
+            callbacks = {callback.id: callback for callback in self.get([callback_id for callback_id, _ in page])}
+            yield from ((position, callbacks[position[0]]) for position in page if position[0] in callbacks)
 
     def _read(self, pipe: Any, entry_id: str) -> None:
         pipe.hgetall(self._space.key(f"callback:{entry_id}"))

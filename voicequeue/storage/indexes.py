@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, cast
 
 from redis.exceptions import ResponseError
@@ -12,8 +13,50 @@ from redis.exceptions import ResponseError
 from voicequeue.domain.namespaces import index_of
 from voicequeue.domain.spec import Priority
 from voicequeue.storage.connection.keyspace import Keyspace, rows
+from voicequeue.storage.job_queries import SONG_SCORE_OFFSET
 
 _PAGE = 500
+
+#: A score may be this far (seconds) from the time that it was computed from.
+_ROUNDING_S = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The part of an index of jobs whose scores are times: all of it, or in a lane the voices, or the songs, whose
+    scores are `SONG_SCORE_OFFSET` less."""
+
+    index: str
+    of_songs: bool = False
+
+    def has(self, score: str) -> bool:
+        """Return whether the entry with this score is one of the run."""
+        return (float(score) < 0) == self.of_songs
+
+    def time_of(self, score: str) -> float:
+        """Return the time of the entry with this score."""
+        return float(score) + self._offset
+
+    def after(self, position: tuple[float, str] | None, *, latest_first: bool) -> tuple[str, str] | None:
+        """Return the entry (member, score) after which to read: that of a position (time, member) in the list, or the
+        end of what is not in the run; for songs a little earlier."""
+        if position is not None:
+            time, member = position
+            slack = (_ROUNDING_S if latest_first else -_ROUNDING_S) if self.of_songs else 0.0
+            return ("" if slack else member, repr(time - self._offset + slack))
+        return None if self.of_songs != latest_first else ("", "0")
+
+    def bounds(self, from_time: float | None, *, latest_first: bool) -> tuple[str, str]:
+        """Return the lowest and the highest score of the entries at this time and later in the list."""
+        low, high = ("-inf", "(0") if self.of_songs else ("0", "+inf")
+        if from_time is None:
+            return low, high
+        score = from_time - self._offset
+        return (low, repr(score + _ROUNDING_S)) if latest_first else (repr(score - _ROUNDING_S), high)
+
+    @property
+    def _offset(self) -> float:
+        return SONG_SCORE_OFFSET if self.of_songs else 0.0
 
 
 class JobIndexes:
@@ -33,11 +76,33 @@ class JobIndexes:
         flat = self._space.run_script("read_page", index, int(latest_first), score, member, count)
         return cast(list[tuple[str, str]], list(rows(flat, 2)))
 
-    def read_batches(self, after: tuple[str, str] | None, count: int) -> list[tuple[str, str]]:
-        """Return up to `count` batches in scope with their times, newest first, after the last one that was read."""
+    def first_times(self, runs: Sequence[Run], from_time: float | None, *, latest_first: bool) -> list[float | None]:
+        """Return the time of the first entry of each run, at this time or later in the list; None if there is none."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for run in runs:
+                low, high = run.bounds(from_time, latest_first=latest_first)
+                start, end = (high, low) if latest_first else (low, high)
+                # redis-py's types know only numbers as bounds.
+                pipe.zrange(
+                    self._space.key(run.index),
+                    start,
+                    end,
+                    desc=latest_first,
+                    withscores=True,  # type: ignore[arg-type]
+                    byscore=True,
+                    offset=0,
+                    num=1,
+                )
+            replies = pipe.execute()
+        return [run.time_of(reply[0][1]) if reply else None for run, reply in zip(runs, replies, strict=True)]
+
+    def read_batches(self, after: tuple[str, str] | None, count: int, *, latest_first: bool) -> list[tuple[str, str]]:
+        """Return up to `count` batches in scope with their times, in this order, after the last one that was read."""
         indexes = (index_of("batches", namespace) for namespace in self._space.namespaces())
-        entries = [entry for index in indexes for entry in self.read_page(index, after, count, latest_first=True)]
-        return sorted(entries, key=lambda entry: (float(entry[1]), entry[0]), reverse=True)[:count]
+        entries = [
+            entry for index in indexes for entry in self.read_page(index, after, count, latest_first=latest_first)
+        ]
+        return sorted(entries, key=lambda entry: (float(entry[1]), entry[0]), reverse=latest_first)[:count]
 
     def filter_page(
         self,

@@ -246,13 +246,30 @@ class JobQueries:
             entries = [(since, name) for page in pipe.execute() for name, since in page]
         return [name for _, name in sorted(entries, reverse=True)]
 
-    def batch(self, name: str) -> Batch | None:
-        """Return a batch; None if it has no jobs (left)."""
-        qualified = self.scope.qualify(name)
-        batches = self._space.key(index_of("batches", namespace_of(qualified)))
-        if self._redis.zscore(batches, replace_unencodable(qualified)) is None:
-            return None  # the key of such a name may hold something else
-        return serialization.parse_batch(qualified, cast(dict[str, str], self._redis.hgetall(self._batch_key(name))))
+    def batch(self, name: str, *, or_empty: bool = False) -> Batch | None:
+        """Return a batch; None if it has no jobs (left). With `or_empty` its name must be valid."""
+        [batch] = self.read_batches([name])
+        if batch is None and or_empty:
+            record = cast(dict[str, str], self._redis.hgetall(self._batch_key(name)))
+            return serialization.parse_batch(self.scope.qualify(name), record)
+        return batch
+
+    def read_batches(self, names: Sequence[str]) -> list[Batch | None]:
+        """Return the batches of these names, in the same order; None for one that has no jobs (left)."""
+        qualified_names = [replace_unencodable(self.scope.qualify(name)) for name in names]
+        with self._redis.pipeline(transaction=False) as pipe:
+            for qualified in qualified_names:
+                pipe.zscore(self._space.key(index_of("batches", namespace_of(qualified))), qualified)
+            times = cast(list[float | None], pipe.execute())
+            # The key of a name that is not listed may hold something else.
+            listed = [name for name, created_at in zip(qualified_names, times, strict=True) if created_at is not None]
+            for qualified in listed:
+                pipe.hgetall(self._space.key(f"batch:{qualified}"))
+            records = iter(cast(list[dict[str, str]], pipe.execute()))
+        return [
+            None if created_at is None else serialization.parse_batch(qualified, next(records), created_at)
+            for qualified, created_at in zip(qualified_names, times, strict=True)
+        ]
 
     def _batch_key(self, name: str, suffix: str = "") -> str:
         return self._space.key(f"batch:{self.scope.qualify(name)}{suffix}")

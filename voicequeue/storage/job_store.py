@@ -17,7 +17,6 @@ from voicequeue.domain import serialization
 from voicequeue.domain.claims import (
     Admitted,
     ChargedOrder,
-    EnqueueOutcome,
     PollClaim,
     PollReschedule,
     StalledJob,
@@ -41,7 +40,7 @@ from voicequeue.storage.connection.clock import RedisClock
 from voicequeue.storage.connection.keyspace import DEFAULT_PREFIX, Keyspace, rows
 from voicequeue.storage.connection.retry import failed_attempts
 from voicequeue.storage.coordination import Coordination
-from voicequeue.storage.enqueue_call import EnqueueCall, EnqueueReply
+from voicequeue.storage.enqueue_call import EnqueueCall, EnqueueReply, outcomes_after_retry
 from voicequeue.storage.erasure import Erasure
 from voicequeue.storage.flow_control import FlowControl
 from voicequeue.storage.heartbeats import KINDS, Heartbeats
@@ -52,6 +51,7 @@ from voicequeue.storage.login_attempts import LoginAttempts
 from voicequeue.storage.monitoring.audit_log import AuditLog
 from voicequeue.storage.monitoring.event_log import EventLog
 from voicequeue.storage.monitoring.metrics import MetricsCounter
+from voicequeue.storage.monitoring.samples import Samples
 from voicequeue.storage.personas import Personas
 from voicequeue.storage.poll_history import PollHistory
 from voicequeue.storage.preview import EnqueuePreviewer
@@ -69,7 +69,7 @@ SCOPES_MAX = 1_000
 
 
 class JobStore(JobQueries):
-    """The job records under one prefix of one Redis, and the stores that belong to them. Safe to share between threads.
+    """The job records under one prefix of one Redis, and the stores beside them. Safe to share between threads.
 
     `namespace` is the scope (`*`: all, for workers and operators): reads find no job of another namespace, and new jobs
     are in this one. `limits` are the settings of this process. `reuse` is the default for jobs that do not say whether
@@ -94,6 +94,7 @@ class JobStore(JobQueries):
         self.flow_control = FlowControl(self._space, limits)
         self.coordination = Coordination(self._space)
         self.poll_history = PollHistory(self._space)
+        self.samples = Samples(self._space)
         self.callbacks = CallbackOutbox(self._space)
         self.callback_secrets = CallbackSecrets(self._space)
         self.indexes = JobIndexes(self._space)
@@ -110,8 +111,7 @@ class JobStore(JobQueries):
         self.audit_log = AuditLog(self._space)
         self.heartbeats = {kind: Heartbeats(self._space, kind) for kind in KINDS}
         self._limits = self.flow_control.settings.script_arguments()
-        self._reuse = reuse
-        self._archives = archives
+        self._reuse, self._archives = reuse, archives
         self._scoped: dict[str, JobStore] = {}
 
     def in_namespace(self, namespace: str) -> JobStore:
@@ -150,31 +150,44 @@ class JobStore(JobQueries):
         return EnqueuePreviewer(self._space, self.job_ids, reuse=self._reuse)
 
     def enqueue(
-        self, jobs: Sequence[tuple[str, VoiceJob]], now: float, *, source: str = Source.LIBRARY, fingerprint: str = ""
+        self,
+        jobs: Sequence[tuple[str, VoiceJob]],
+        now: float,
+        *,
+        source: str = Source.LIBRARY,
+        fingerprint: str = "",
+        message_id: str = "",
     ) -> list[EnqueueReply]:
         """Write (id, job) pairs to the backlog, in order; an existing job is left unchanged.
 
         A job written by this call is NEW, also if the first reply of Redis was lost. `fingerprint` is that of the
-        secret from which the ids were derived (`job_ids`). Raises StaleIdsError if Redis has another one.
+        secret from which the ids were derived (`job_ids`), `message_id` the id of their Celery message, which existing
+        jobs record too. Raises StaleIdsError if Redis has another secret.
         """
-        return self.prepare_enqueue(jobs, now, source=source, fingerprint=fingerprint).outcomes()
+        return self.prepare_enqueue(jobs, now, source=source, fingerprint=fingerprint, message_id=message_id).outcomes()
 
     def prepare_enqueue(
-        self, jobs: Sequence[tuple[str, VoiceJob]], now: float, *, source: str = Source.LIBRARY, fingerprint: str = ""
+        self,
+        jobs: Sequence[tuple[str, VoiceJob]],
+        now: float,
+        *,
+        source: str = Source.LIBRARY,
+        fingerprint: str = "",
+        message_id: str = "",
     ) -> EnqueueCall:
         """Return the same call not yet sent, so that the caller can work while Redis runs it."""
         # Most jobs of a call have the same properties, which are sent once.
         kinds: dict[tuple[str | int | float, ...], int] = {}
         arguments: list[str | int] = []
         for job_id, spec in jobs:
-            kind = kinds.setdefault((*self._kind(spec), source), len(kinds))
+            kind = kinds.setdefault((*self._kind(spec), source, message_id), len(kinds))
             arguments += (job_id, spec.canonical_content(), kind, spec.source_row or "")
         call = self._space.prepare_script(
             "enqueue", f"{now:.6f}", fingerprint, len(kinds), *chain.from_iterable(kinds), *arguments
         )
 
         def after_retry(outcomes: list[EnqueueReply]) -> list[EnqueueReply]:
-            return self._outcomes_after_retry(jobs, outcomes, now)
+            return outcomes_after_retry(self._space, jobs, outcomes, now)
 
         return EnqueueCall(call, now, after_retry, shows_account=self.scope.is_all)
 
@@ -189,25 +202,6 @@ class JobStore(JobQueries):
         sha256 = spec.audio_sha256 or ""
         batch = qualify(namespace, spec.batch or "")
         return (spec.priority.rank, batch, first, next_stage, start_within_s, shared_voice, recording, sha256)
-
-    def _outcomes_after_retry(
-        self, jobs: Sequence[tuple[str, VoiceJob]], outcomes: list[EnqueueReply], now: float
-    ) -> list[EnqueueReply]:
-        """Correct the outcomes of a retried call: jobs created at its very time were created by its first attempt."""
-        # If a job occurs twice in one call, only its first occurrence can be new.
-        positions = {job_id: position for position, (job_id, _) in reversed(list(enumerate(jobs)))}
-        known_ids = [job_id for job_id, position in positions.items() if outcomes[position] is EnqueueOutcome.EXISTING]
-        with self._redis.pipeline(transaction=False) as pipe:
-            for job_id in known_ids:
-                pipe.hmget(self._space.key(f"job:{job_id}"), "created", "stage", "state")
-            records = cast(list[list[str]], pipe.execute())
-        latest = now + 1e-5 * len(jobs)  # the script creates the jobs of one call microseconds apart
-        ours = {
-            positions[job_id]: script_replies.outcome_at_creation(jobs[positions[job_id]][1], stage, state)
-            for job_id, (created, stage, state) in zip(known_ids, records, strict=True)
-            if now - 1e-6 < float(created) < latest
-        }
-        return [ours.get(position, outcome) for position, outcome in enumerate(outcomes)]
 
     # ── claims ─────────────────────────────────────────────────────────────────────────────────
 

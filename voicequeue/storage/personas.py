@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING, cast
 
 from voicequeue.domain.job import to_iso8601
-from voicequeue.domain.namespaces import namespace_of
+from voicequeue.domain.namespaces import index_of, namespace_of
 from voicequeue.storage.connection.keyspace import Keyspace
 from voicequeue.storage.connection.recorded_change import begin_part
 
@@ -63,11 +63,25 @@ class Personas:
             self._space.pages(index, latest_first=True) for index in self._space.indexes("voices")
         )
         while page := list(islice(voices, _PAGE)):
-            with self._redis.pipeline(transaction=False) as pipe:
-                for voice in page:
-                    pipe.hgetall(self._space.key(f"voice:{voice}"))
-                records = pipe.execute()
-            yield from (_persona(voice, record) for voice, record in zip(page, records, strict=True) if record)
+            yield from (_persona(voice, it) for voice, it in zip(page, self._read(page), strict=True) if it)
+
+    def listed(self, namespace: str, after: tuple[str, float] | None) -> Iterator[tuple[tuple[str, float], Persona]]:
+        """Yield the voices of a namespace with their positions, newest first; those that follow the one `after`."""
+        index = self._space.key(index_of("voices", namespace))
+        positions = self._space.scored_pages(index, latest_first=True, after=after)
+        while page := list(islice(positions, _PAGE)):
+            records = self._read([voice for voice, _ in page])
+            yield from (
+                (position, _persona(position[0], record))
+                for position, record in zip(page, records, strict=True)
+                if record
+            )
+
+    def _read(self, voices: Sequence[str]) -> list[Mapping[str, str]]:
+        with self._redis.pipeline(transaction=False) as pipe:
+            for voice in voices:
+                pipe.hgetall(self._space.key(f"voice:{voice}"))
+            return cast(list[Mapping[str, str]], pipe.execute())
 
     def forget(self, persona_id: str) -> int:
         """Stop using a persona for jobs that do not have it yet; return the number of voices (by URL, content or name)

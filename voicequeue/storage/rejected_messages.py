@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from heapq import merge
+from typing import TYPE_CHECKING, Any, cast
 
 from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.namespaces import index_of
@@ -24,6 +25,9 @@ BYTES_MAX = 4 << 20
 JOB_MAX = 16_000
 _TEXT_MAX = 2_000
 _NAME_MAX = 200
+
+#: Messages that one call reads.
+_READ = 50
 
 #: Fields of a job that are stored also if the job is too long.
 _IDENTIFYING = ("key", "metadata", "audio_url")
@@ -83,6 +87,20 @@ class RejectedMessages:
             for namespace in namespaces:
                 pipe.lrange(self._key(namespace), 0, at_most - 1)
             return _newest_first(namespaces, pipe.execute())[:at_most]
+
+    def with_id(self, message_id: str) -> list[RejectedMessage]:
+        """Return the stored messages with this id, newest first: a sender may have sent it more than once."""
+        return [message for message in self.latest() if message.message_id == message_id[:_NAME_MAX]]
+
+    def newest_first(self) -> Iterator[RejectedMessage]:
+        """Yield all stored messages, newest first, a few at a time."""
+        return merge(*map(self._of, self._space.namespaces()), key=lambda message: -message.rejected_at)
+
+    def _of(self, namespace: str) -> Iterator[RejectedMessage]:
+        start = 0
+        while lines := cast(list[str], self._redis.lrange(self._key(namespace), start, start + _READ - 1)):
+            yield from (_read(line, namespace) for line in lines)
+            start += _READ
 
     def pop_all(self) -> list[RejectedMessage]:
         """Return all stored messages, newest first, and delete them."""

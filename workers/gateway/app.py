@@ -32,14 +32,18 @@ from workers.gateway.api import (
     audit_log,
     batches,
     callback_secrets,
+    callbacks,
     docs,
     erasure,
     events,
     health,
     jobs,
     keys,
+    limits,
     metrics,
     operations,
+    personas,
+    reviews,
     row_uploads,
     spending,
     status,
@@ -48,12 +52,14 @@ from workers.gateway.api import (
 from workers.gateway.heartbeat import send_heartbeats
 from workers.gateway.page import base
 from workers.gateway.page import routes as pages
+from workers.gateway.page.services import PageServices
 from workers.gateway.security.access import AccessControl
 from workers.gateway.security.browser_policy import SameOriginMiddleware, SecureApp
 from workers.gateway.security.key_registry import KeyRegistry
 from workers.gateway.security.local_access import LocalAccess
 from workers.gateway.security.sessions import SessionManager
 from workers.gateway.server.connections import ServerLimits
+from workers.gateway.server.head_requests import HeadMiddleware
 from workers.gateway.server.large_responses import LargeResponses
 from workers.gateway.server.request_log import RequestLogMiddleware
 from workers.private_files import UnsafeFileError
@@ -85,7 +91,9 @@ def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAP
         redoc_url=None,
         lifespan=_lifespan(queue, access, beating),
         generate_unique_id_function=openapi.operation_id,
+        servers=openapi.servers(settings.public_url),
     )
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(SameOriginMiddleware)
     app.add_middleware(RequestLogMiddleware)
     problems.install(app)
@@ -107,7 +115,11 @@ def create_app(settings: Settings, bounds: ServerLimits | None = None) -> FastAP
     app.include_router(metrics.router(store, access))
     # Browsers share cookies between all ports of a host, so each queue needs its own cookie name.
     sessions = SessionManager(access, store, settings.secrets)
-    app.include_router(pages.router(queue, access, sessions, broadcaster, cookie=settings.prefix))
+    renderer = base.PageRenderer(queue, access, sessions, cookie=settings.prefix)
+    app.state.error_page = renderer.render_problem
+    app.include_router(
+        pages.router(PageServices(queue, store, access, sessions, broadcaster, renderer, settings.flower_url))
+    )
     app.mount("/static", pages.files())
     app.add_exception_handler(base.Redirected, base.on_redirect)
     return app
@@ -119,6 +131,10 @@ def _add_api(
     large = LargeResponses()
     app.include_router(jobs.router(queue, access, large))
     app.include_router(operations.router(queue, access))
+    app.include_router(reviews.router(queue, access, large))
+    app.include_router(limits.router(queue, access))
+    app.include_router(callbacks.router(queue, access, large))
+    app.include_router(personas.router(queue, access, large))
     app.include_router(audit_log.router(queue, access))
     app.include_router(keys.router(queue, access))
     app.include_router(erasure.router(queue, access))

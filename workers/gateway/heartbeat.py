@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from voicequeue.storage.connection.clock import Clock
 from voicequeue.storage.heartbeats import Heartbeats
+from workers.process_info import host_facts
 
 #: Seconds between two heartbeats.
 HEARTBEAT_INTERVAL_S = 5.0
@@ -23,7 +24,7 @@ HEARTBEAT_INTERVAL_S = 5.0
 async def send_heartbeats(heartbeats: Heartbeats, clock: Clock, facts: Mapping[str, Any]) -> AsyncIterator[None]:
     """Send heartbeats while the body runs, and sign off afterwards. Outages of Redis are ignored."""
     name = f"gateway-{os.getpid()}@{socket.gethostname()}"
-    sending = asyncio.create_task(_repeat(lambda: heartbeats.record(name, clock(), facts)))
+    sending = asyncio.create_task(_repeat(lambda: heartbeats.record(name, clock(), {**facts, **host_facts()})))
     try:
         yield
     finally:

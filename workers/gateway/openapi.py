@@ -6,10 +6,9 @@ import ast
 import inspect
 from collections.abc import Iterator, Mapping
 from functools import partial
-from http import HTTPStatus
 from itertools import pairwise
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 from fastapi import FastAPI, Request
@@ -23,38 +22,51 @@ from voicequeue.domain import schemas as domain_schemas
 from voicequeue.domain.schemas import Event
 from voicequeue.errors import unencodable_fields
 from workers.gateway import problems as problem_schemas
-from workers.gateway.api import key_schemas, schemas
+from workers.gateway.api import key_schemas, list_schemas, row_schemas, schemas
 from workers.gateway.problems import INVALID, MEDIA_TYPE, ProblemDetails, problem
+from workers.gateway.request_schemas import complete_parameter, complete_request, remove_titles
 
 _REF = "#/components/schemas/{model}"
+_MODE: Literal["validation"] = "validation"
 
-#: Schemas that FastAPI does not see: request bodies, which are read only after the key was checked; problems; events.
-_HIDDEN: tuple[type[Any], ...] = (
+#: Request bodies, which FastAPI does not see, because they are read only after the key was checked.
+_REQUESTS: tuple[type[Any], ...] = (
     VoiceJob,
-    schemas.BatchSettings,
+    schemas.BatchUpdate,
     schemas.BudgetLimits,
     schemas.BulkRequest,
     schemas.BulkRetryRequest,
     schemas.EraseRequest,
+    schemas.LimitsUpdate,
+    schemas.RedeliveryRequest,
     schemas.RetryRequest,
-    key_schemas.NewKeyRequest,
-    key_schemas.KeyChanges,
-    key_schemas.Rotation,
-    ProblemDetails,
-    Event,
+    schemas.ReviewRequest,
+    key_schemas.NewApiKey,
+    key_schemas.ApiKeyUpdate,
+    key_schemas.ApiKeyRotation,
 )
+
+#: Responses that FastAPI does not see: problems, and what streams consist of.
+_STREAMED: tuple[type[Any], ...] = (ProblemDetails, Event, row_schemas.RowOutcome, row_schemas.UploadEnd)
+
+#: Names in the schema that differ from those of classes.
+_RENAMED = {"VoiceJob": "NewJob"}
 
 DESCRIPTION = """Enqueue voice-creation jobs, follow them, and operate the queue.
 
 Send an API key as `Authorization: Bearer KEY`; `voicequeue keys new` creates one. Errors are `application/problem+json`
-(RFC 9457): `code` is for programs, `errors` lists the invalid fields."""
+(RFC 9457): `code` is for programs, `errors` lists the invalid fields. Lists are `{data, next_cursor, has_more}`: send
+`next_cursor` as `cursor` to get the next page. Every path that has GET answers HEAD, too."""
 
 TAGS = [
     {"name": "Jobs", "description": "Enqueue, list, cancel and retry jobs."},
-    {"name": "Batches", "description": "Named sets of jobs."},
-    {"name": "Queue", "description": "Status, pause and resume, rejected messages."},
+    {"name": "Batches", "description": "Named sets of jobs: enqueue many at once, follow them, limit them."},
+    {"name": "Reviews", "description": "Orders that may have been charged: the evidence, and the decision."},
+    {"name": "Callbacks", "description": "Callbacks that were not delivered, and the secret that signs them."},
+    {"name": "Personas", "description": "Voices that were created and can be shared."},
+    {"name": "Queue", "description": "Status, limits, pause and resume, rejected messages, the audit log."},
     {"name": "Spending", "description": "Budgets, and reports of the credits that were charged."},
-    {"name": "Keys", "description": "API keys: create, edit, rotate and revoke."},
+    {"name": "Keys", "description": "API keys: create, change, rotate and revoke."},
     {"name": "Events", "description": "State transitions as server-sent events."},
     {"name": "Monitoring", "description": "Health checks and Prometheus metrics."},
 ]
@@ -71,7 +83,7 @@ _EXAMPLES: Mapping[int, tuple[str, str, tuple[Problem, ...]]] = {
     410: (str(ErasedError()), "erased", ()),
     413: ("The body may have at most 262144 bytes.", "too_large", ()),
     415: ("The Content-Type must be application/json, without compression.", "unsupported_media_type", ()),
-    422: (INVALID, "invalid", (Problem("song.title", "String should have at most 80 characters"),)),
+    422: (INVALID, "invalid", (Problem("song.title", "has 81 characters; at most 80 are allowed"),)),
     429: ("This key may send 5 requests a second.", "too_many_requests", ()),
     503: ("Redis does not answer: ConnectionError, tried for 1 s", "store_unavailable", ()),
 }
@@ -84,13 +96,21 @@ def response_of(model: Any, description: str) -> dict[str, Any]:
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the entries of `responses` for these errors."""
-    return {status: _problem(status) for status in statuses}
+    return {status: _reference(status) for status in statuses}
+
+
+def _reference(status: int) -> dict[str, Any]:
+    return {"$ref": f"#/components/responses/{_response_name(status)}"}
+
+
+def _response_name(status: int) -> str:
+    return f"Error{status}"
 
 
 def _problem(status: int) -> dict[str, Any]:
     detail, code, errors = _EXAMPLES[status]
     body = {"schema": {"$ref": _REF.format(model="ProblemDetails")}, "example": problem(status, detail, code, errors)}
-    return {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: body}}
+    return {"description": f"An error, such as `{code}`.", "content": {MEDIA_TYPE: body}}
 
 
 def json_body(model: str, examples: Mapping[str, Any], *, is_required: bool = True) -> dict[str, Any]:
@@ -118,6 +138,12 @@ def reject_unknown_query(request: Request) -> None:
         raise InvalidJobError(broken)
 
 
+def servers(public_url: str | None) -> list[dict[str, Any]]:
+    """Return the servers of the API: the one that serves the schema, and its public URL, if any."""
+    public = [{"url": public_url.rstrip("/"), "description": "Public URL."}] if public_url else []
+    return [{"url": "/", "description": "The gateway that serves this document."}, *public]
+
+
 def operation_id(route: APIRoute) -> str:
     """Return the id of a route's operation: the name of its function."""
     return route.name
@@ -131,13 +157,24 @@ def install(app: FastAPI) -> None:
 def _schema(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         schema = get_openapi(
-            title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes, tags=TAGS
+            title=app.title,
+            version=app.version,
+            description=DESCRIPTION,
+            routes=app.routes,
+            tags=TAGS,
+            servers=app.servers,
         )
         _complete(schema["components"]["schemas"])
+        schema["components"]["responses"] = {_response_name(status): _problem(status) for status in _EXAMPLES}
         for operation in (operation for methods in schema["paths"].values() for operation in methods.values()):
             # The summary is the first sentence of the description.
             if "security" in operation:  # the key may have a limit of requests a second
-                operation["responses"] = dict(sorted({"429": _problem(429), **operation["responses"]}.items()))
+                operation["responses"] = dict(sorted({"429": _reference(429), **operation["responses"]}.items()))
+            for response in operation["responses"].values():
+                if "$ref" in response:  # FastAPI adds one
+                    response.pop("description", None)
+            for parameter in operation.get("parameters", ()):
+                complete_parameter(parameter)
             operation["summary"] = operation["description"].partition("\n")[0].partition(". ")[0].rstrip(".")
         app.openapi_schema = schema
     return app.openapi_schema
@@ -145,15 +182,25 @@ def _schema(app: FastAPI) -> dict[str, Any]:
 
 def _complete(components: dict[str, Any]) -> None:
     """Add hidden schemas, descriptions of fields, and examples."""
-    _, hidden = TypeAdapter.json_schemas(
-        [(model.__name__, "validation", TypeAdapter(model)) for model in _HIDDEN], ref_template=_REF
-    )
-    components |= hidden["$defs"]
+    requests, streamed = _schemas(_REQUESTS), _schemas(_STREAMED)
+    components |= streamed | requests
     for name, descriptions in _DESCRIPTIONS.items():
         for field, text in descriptions.items() if name in components else ():
             components[name]["properties"][field]["description"] = text
+    for name in requests:
+        complete_request(components[name])
     for name, example in schemas.EXAMPLES.items():
         components[name]["examples"] = [example]
+    for schema in components.values():
+        remove_titles(schema)
+    for name, published in _RENAMED.items():
+        components[published] = {**components.pop(name), "title": published}
+
+
+def _schemas(models: tuple[type[Any], ...]) -> dict[str, Any]:
+    adapters = [(model.__name__, _MODE, TypeAdapter(model)) for model in models]
+    definitions: dict[str, Any] = TypeAdapter.json_schemas(adapters, ref_template=_REF)[1]["$defs"]
+    return definitions
 
 
 def _attribute_docstrings(*modules: ModuleType) -> dict[str, dict[str, str]]:
@@ -178,4 +225,6 @@ def _documented_fields(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
                 yield name, inspect.cleandoc(text).replace("\n", " ")
 
 
-_DESCRIPTIONS = _attribute_docstrings(domain_schemas, operator_schemas, schemas, problem_schemas, song, spec)
+_DESCRIPTIONS = _attribute_docstrings(
+    domain_schemas, operator_schemas, schemas, list_schemas, problem_schemas, row_schemas, key_schemas, song, spec
+)

@@ -1,20 +1,25 @@
-"""Errors as `application/problem+json` (RFC 9457)."""
+"""Errors as `application/problem+json` (RFC 9457), and for browsers as pages."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from html import escape
 from http import HTTPStatus
 from typing import Literal, NotRequired
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.routing import iter_route_contexts
 from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import compile_path
+from starlette.types import Scope
 
 from voicequeue import (
     ApiKeyNotFoundError,
@@ -33,6 +38,7 @@ from voicequeue import (
     StoreUnavailableError,
     VoiceQueueError,
 )
+from voicequeue.domain.invalid_input import describe_problem, invalid_job
 from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.schemas import Schema, Timestamp
 from voicequeue.ingest.row import UnreadableFileError
@@ -136,7 +142,7 @@ class ProblemError(HTTPException):
 
 def from_validation_error(error: ValidationError) -> InvalidJobError:
     """Return pydantic's error as one of the queue."""
-    return InvalidJobError.from_pydantic(error)
+    return invalid_job(error)
 
 
 def from_exception(error: VoiceQueueError | HTTPException) -> ProblemDetails:
@@ -201,8 +207,37 @@ def retry_after(status: int, headers: Mapping[str, str] | None) -> dict[str, str
     return {} if value is None else {"Retry-After": value}
 
 
+def plain_page(details: ProblemDetails, headers: Mapping[str, str] | None = None) -> HTMLResponse:
+    """Return a page with a problem that needs nothing but this process."""
+    title, detail = escape(details["title"]), escape(details["detail"])
+    html = (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title} · voicequeue</title></head>\n'
+        f"<body><h1>{title}</h1><p>{detail}</p></body></html>\n"
+    )
+    return HTMLResponse(html, details["status"], {**(headers or {}), **retry_after(details["status"], headers)})
+
+
+def prefers_html(scope: Scope) -> bool:
+    """Return whether a browser asks for a page. Programs of the API and webhooks always get JSON."""
+    accepted = Headers(scope=scope).get("accept", "")
+    html, json = accepted.find("text/html"), accepted.find("json")
+    return html >= 0 and (json < 0 or html < json) and not scope["path"].startswith(("/v1/", "/hooks/", "/static/"))
+
+
+#: Returns the page of a problem, with these headers; it may read from Redis.
+ErrorPage = Callable[[Request, ProblemDetails, Mapping[str, str] | None], Response]
+
+
+async def answer(request: Request, details: ProblemDetails, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a problem as the client asks for it: as a page of the app, or as JSON."""
+    page: ErrorPage | None = getattr(request.app.state, "error_page", None)
+    if page is None or not prefers_html(request.scope):
+        return response(details, headers)
+    return await run_in_threadpool(page, request, details, headers)
+
+
 def install(app: FastAPI) -> None:
-    """Answer every error of the app with a problem."""
+    """Answer every error of the app with a problem. Its state may have an `error_page`, for browsers."""
     app.add_exception_handler(VoiceQueueError, _on_queue_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
@@ -210,40 +245,51 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_bug)
 
 
-async def _on_queue_error(_: Request, error: Exception) -> JSONResponse:
+async def _on_queue_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, VoiceQueueError)  # noqa: S101  the type that it is registered for
-    return response(from_exception(error))
+    return await answer(request, from_exception(error))
 
 
-async def _on_validation_error(_: Request, error: Exception) -> JSONResponse:
+async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     # The first part of `loc` is query, path or header. Values are left out: they may be secrets.
-    errors = [Problem(".".join(map(str, item["loc"][1:])), item["msg"]) for item in error.errors()]
-    return response(problem(422, INVALID, "invalid", errors))
+    errors = [Problem(".".join(map(str, item["loc"][1:])), describe_problem(item)) for item in error.errors()]
+    return await answer(request, problem(422, INVALID, "invalid", errors))
 
 
-async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
+async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     details = from_exception(error)
     if error.detail == "Not Found":
         details["detail"] = "No such path; see /docs."
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        headers["Allow"] = ", ".join(sorted(_allowed_methods(request))) or headers.get("Allow", "")
-    return response(details, headers)
+        headers["Allow"] = ", ".join(sorted(_allowed_methods(request)))
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
+    return await answer(request, details, headers)
 
 
 def _allowed_methods(request: Request) -> set[str]:
-    """Return the methods of a path from the OpenAPI schema: each route knows only its own."""
-    paths = request.app.openapi()["paths"]
-    matching = (methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path))
-    return {method.upper() for methods in matching for method in methods}
+    """Return the methods of a path: each route knows only its own."""
+    path = request.url.path
+    methods = {
+        method
+        for route in iter_route_contexts(request.app.routes)
+        if route.path is not None and compile_path(route.path)[0].match(path)
+        for method in route.methods or ("GET",)  # a mounted folder of files
+    }
+    return methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
 
 
 async def _on_disconnect(*_: object) -> Response:
     return Response(status_code=STATUS_CLIENT_CLOSED)  # never read
 
 
-async def _on_bug(_: Request, error: Exception) -> JSONResponse:
+async def _on_bug(request: Request, error: Exception) -> Response:
     log.error("request failed: %s", type(error).__name__)
-    return response(problem(500, "Internal error; see the gateway's log.", "internal"))
+    details = problem(500, "Internal error; see the gateway's log.", "internal")
+    try:
+        return await answer(request, details)
+    except Exception:  # the defect may be one of all pages
+        return response(details)

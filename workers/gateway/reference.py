@@ -75,7 +75,7 @@ def _responses(responses: Node) -> Iterator[tuple[str, str, str]]:
     errors = []
     for status, response in responses.items():
         content = response.get("content", {})
-        if "application/problem+json" in content:
+        if "$ref" in response:
             errors.append(status)
             continue
         bodies = (_body(media_type, item) for media_type, item in content.items())

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from datetime import datetime
+from functools import partial
 from urllib.parse import urlsplit
 
 from rich.prompt import Confirm
@@ -33,6 +34,15 @@ REAL_TIMEOUT_S = 1800.0
 #: How long to wait for songs that are being archived, in seconds.
 ARCHIVE_TIMEOUT_S = 20.0
 
+NEXT_STEPS = """
+The demo has ended, with its programs; the links above play while it runs. What next:
+  [bold]make up[/]   keeps everything running: a page with players for the songs, the command line, an HTTP API.
+            It prints what to type in another terminal.
+  Your spreadsheet: .venv/bin/voicequeue ingest FILE.xlsx --batch mine --dry-run, while make up runs.
+            Columns name and audio_url, for a song also title and prompt; samples/voices.csv is an example.
+  Your MusicAPI account: echo 'MUSICAPI_KEY=…' >> .env, then make up. A voice costs 4 credits, a song 15.
+  docs/tutorial/first-song.md explains each step."""
+
 
 def main() -> int:
     """Run the demo. Return 0 if every job succeeded."""
@@ -48,9 +58,12 @@ def main() -> int:
             lock_home(home, wait_s=configured.stop_timeout_s + STOP_MARGIN_S, print_line=out.print) as lock,
             Supervisor(print_line=out.print, inherited_fds=[lock.descriptor]) as supervisor,
         ):
-            with out.status("starting Valkey, the simulator, two workers and Flower"):
-                addresses = Stack(supervisor, configured, home=home).start_all(workers=WORKERS, callbacks=False)
+            with out.console.status("starting Valkey, the simulator, two workers and Flower"):
+                stack = Stack(supervisor, configured, home=home, print_line=partial(out.print, soft_wrap=True))
+                addresses = stack.start_all(workers=WORKERS, callbacks=False)
             last = _run(addresses, configured, batch, jobs)
+        if addresses.simulator:
+            out.print(NEXT_STEPS, soft_wrap=True)
     except (TimeoutError, HomeInUseError, UnsafeFileError) as error:
         out.print(f"[red]{error}[/]", soft_wrap=True)
         return 1

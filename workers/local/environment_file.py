@@ -1,15 +1,16 @@
-"""The file that gives another shell the settings of a running stack: `. .voicequeue/env`. It holds no secret.
+"""The files that give another shell the settings of a stack: `. .voicequeue/env`, in fish `. .voicequeue/env.fish`.
 
-Secrets are referenced by the file that holds them, or the shell is asked to export them itself.
+They hold no secret. Secrets are referenced by the file that holds them, or the shell is asked to export them itself.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from config.secret_source import file_settings
 from config.settings import Settings, is_secret_value, setting_names
@@ -18,6 +19,13 @@ from workers import private_files
 
 #: The simulator accepts any key.
 SIMULATED_KEY = "any"
+
+#: The variables with the addresses of programs: of the gateway, of Flower, and of the simulator's controls.
+GATEWAY_URL, FLOWER_URL, SIMULATOR_URL = URL_VARIABLES = (
+    "VOICEQUEUE_GATEWAY_URL",
+    "VOICEQUEUE_FLOWER_URL",
+    "VOICEQUEUE_SIMULATOR_URL",
+)
 
 #: The variables that a stack sets for its programs and that another shell needs as well.
 SHARED_VARIABLES = (
@@ -30,19 +38,84 @@ SHARED_VARIABLES = (
 )
 
 
+class Shell(Protocol):
+    """The syntax of a shell."""
+
+    #: The end of the name of its file.
+    suffix: str
+
+    def unset(self, names: Iterable[str]) -> str:
+        """Return the line that unsets variables."""
+
+    def export(self, name: str, value: str) -> str:
+        """Return the line that sets a variable."""
+
+    def export_content(self, name: str, file: Path, otherwise: str = "") -> str:
+        """Return the line that sets a variable to the content of a file, or to another word if it cannot be read."""
+
+    def require(self, name: str, hint: str) -> str:
+        """Return the line that prints a hint unless a variable is set."""
+
+
+class Posix:
+    """Bash, zsh, dash and other shells that follow POSIX."""
+
+    suffix = ""
+
+    def unset(self, names: Iterable[str]) -> str:
+        return f"unset {' '.join(names)}"
+
+    def export(self, name: str, value: str) -> str:
+        return f"export {name}={shlex.quote(value)}"
+
+    def export_content(self, name: str, file: Path, otherwise: str = "") -> str:
+        return f'export {name}="$(cat {shlex.quote(str(file))}{f" || echo {otherwise}" if otherwise else ""})"'
+
+    def require(self, name: str, hint: str) -> str:
+        return f'[ -n "${{{name}:-}}" ] || echo "{hint}" >&2'
+
+
+class Fish:
+    """Fish, which has a syntax of its own."""
+
+    suffix = ".fish"
+
+    def unset(self, names: Iterable[str]) -> str:
+        return f"set -e {' '.join(names)}; true"
+
+    def export(self, name: str, value: str) -> str:
+        return f"set -gx {name} {self.quoted(value)}"
+
+    def export_content(self, name: str, file: Path, otherwise: str = "") -> str:
+        read = f"cat {self.quoted(str(file))}"
+        return f"set -gx {name} ({read}; or echo {otherwise})" if otherwise else f"set -gx {name} ({read})"
+
+    def require(self, name: str, hint: str) -> str:
+        return f'test -n "${name}"; or echo "{hint}" >&2'
+
+    def quoted(self, value: str) -> str:
+        """Return a word in quotation marks."""
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+
+
+SHELLS: tuple[Shell, ...] = (Posix(), Fish())
+
+
 @dataclass(frozen=True, slots=True)
 class EnvironmentFile:
-    """The file of the stack in `home`. `secret_file` holds the stack's own VOICEQUEUE_SECRET, where it made one."""
+    """The files of the stack in `home`. `secret_file` holds the stack's own VOICEQUEUE_SECRET, where it made one."""
 
     home: Path
     secret_file: Path
 
     def write(
-        self, settings: Settings, env: Mapping[str, str], *, web: str | None, token_file: Path | None = None
+        self, settings: Settings, env: Mapping[str, str], *, urls: Mapping[str, str], token_file: Path | None = None
     ) -> Path:
-        """Write the file from the environment of the stack's programs; return its path.
+        """Write the files from the environment of the stack's programs; return the path of that for most shells.
 
-        `web` is the address of the gateway, and `token_file` the file with its local token, if it needs one.
+        `urls` are variables with the addresses of programs, and `token_file` the file with the gateway's local token,
+        if it needs one: the key stays in one place.
         """
         values = {name: os.environ[name] for name in sorted(setting_names() & os.environ.keys()) if os.environ[name]}
         values |= {name: value for name, value in env.items() if name in SHARED_VARIABLES}
@@ -53,46 +126,34 @@ class EnvironmentFile:
             for name in sorted(file_settings(Settings))
             if os.environ.get(name) and name.removesuffix(SUFFIX) not in values
         }
-        file = self.home / "env"
         (self.home / "redis_url").unlink(missing_ok=True)
-        lines = [_unset_line({**values, **files}), *(self._line(name, value) for name, value in values.items())]
-        lines += [f"export {name}={shlex.quote(path)}" for name, path in files.items()]
-        private_files.write(file, "\n".join([*lines, *_gateway_lines(web, token_file), ""]))
-        return file
+        for shell in SHELLS:
+            lines = [shell.unset(_unset_names({**values, **files, **urls}))]
+            lines += [self._line(shell, name, value) for name, value in values.items()]
+            lines += [shell.export(name, value) for name, value in {**files, **urls}.items()]
+            lines += [shell.export_content("VOICEQUEUE_API_KEY", token_file)] if token_file else []
+            private_files.write(self.home / f"env{shell.suffix}", "\n".join([*lines, ""]))
+        return self.home / "env"
 
-    def _line(self, name: str, value: str) -> str:
+    def _line(self, shell: Shell, name: str, value: str) -> str:
         """Return the line that sets this variable, or says where its value must come from."""
         if name == "VOICEQUEUE_SECRET" and self._is_own_secret(value):
-            return f"export {name}={_content_of(self.secret_file)}"
+            return shell.export_content(name, self.secret_file)
         if name == "REDIS_URL" and is_secret_value(name, value):
             private_files.write(self.home / "redis_url", value)
             # An unreadable file must not result in the default, which is another Redis.
-            return f"export {name}={_content_of(self.home / 'redis_url', otherwise='unreadable')}"
+            return shell.export_content(name, self.home / "redis_url", otherwise="unreadable")
         if (name, value) == ("MUSICAPI_KEY", SIMULATED_KEY) or not is_secret_value(name, value):
-            return f"export {name}={shlex.quote(value)}"
+            return shell.export(name, value)
         if name not in os.environ:
-            return f"unset {name}   # a secret: it is read from .env, and not written here"
-        hint = f"{name} is a secret, which make up does not write down: export it in this shell"
-        return f'[ -n "${{{name}:-}}" ] || echo "{hint}" >&2'
+            return f"{shell.unset([name])}   # a secret: it is read from .env, and not written here"
+        return shell.require(name, f"{name} is a secret, which make up does not write down: export it in this shell")
 
     def _is_own_secret(self, value: str) -> bool:
         return self.secret_file.exists() and value == private_files.read(self.secret_file)
 
 
-def _unset_line(values: Mapping[str, str]) -> str:
-    """Return the line that unsets variables that the file of an earlier stack may have set and this one does not."""
-    names = {*SHARED_VARIABLES, "VOICEQUEUE_PREFIX"} | {name + SUFFIX for name in SHARED_VARIABLES}
-    return f"unset {' '.join(sorted(names - values.keys()))}"
-
-
-def _gateway_lines(web: str | None, token_file: Path | None) -> Iterator[str]:
-    """Yield the gateway's address, and a reference to the file with its key: the key stays in one place."""
-    if web:
-        yield f"export VOICEQUEUE_GATEWAY_URL={shlex.quote(web)}"
-        if token_file:
-            yield f"export VOICEQUEUE_API_KEY={_content_of(token_file)}"
-
-
-def _content_of(file: Path, *, otherwise: str = "") -> str:
-    """Return the shell expression for the content of a file, or for another word if it cannot be read."""
-    return f'"$(cat {shlex.quote(str(file))}{f" || echo {otherwise}" if otherwise else ""})"'
+def _unset_names(values: Mapping[str, str]) -> list[str]:
+    """Return the variables that the file of an earlier stack may have set and this one does not."""
+    names = {*SHARED_VARIABLES, *URL_VARIABLES, "VOICEQUEUE_PREFIX"} | {name + SUFFIX for name in SHARED_VARIABLES}
+    return sorted(names - values.keys())

@@ -1,14 +1,17 @@
-"""Free ports of this machine, and which processes listen on a port."""
+"""Free ports of this machine, the ports of a stack, and which processes listen on a port."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
+
+from workers import private_files
 
 PROC = Path("/proc")
 
@@ -28,10 +31,51 @@ class PortOwner(Enum):
     UNKNOWN = auto()
 
 
-def free_port(preferred: int | None = None) -> int:
-    """Return the preferred port if it is free, else any free one."""
+class StackPorts:
+    """The ports of a stack: the usual ones, unless another program has them. Those of the last start are kept in a
+    file, so that links and the settings of other shells stay valid."""
+
+    def __init__(self, file: Path, report: Callable[[str], None]) -> None:
+        """`report` is called with a sentence for each port that is taken."""
+        self._file = file
+        self._report = report
+        self._last: dict[str, int] = {}
+        with suppress(OSError, ValueError, AttributeError, TypeError):
+            self._last = {name: int(port) for name, port in json.loads(file.read_text(encoding="utf-8")).items()}
+
+    def choose(self, program: str, usual: int, *, keeps_last: bool = False) -> int:
+        """Return the usual port of a program if it is free, else that of the last start, else any free one.
+
+        With `keeps_last`, the port of the last start comes first: links to it exist.
+        """
+        last = self._last.get(program, usual)
+        first, second = (last, usual) if keeps_last else (usual, last)
+        port = free_port(first, second)
+        if first and port != first:
+            self._report(f"port {first} is taken{_by_whom(first)}: {program} uses port {port}")
+        return port
+
+    def remember(self, ports: Mapping[str, int]) -> None:
+        """Keep the ports of this start, by program."""
+        self._last |= ports
+        private_files.write(self._file, json.dumps(self._last))
+
+
+def free_port(*preferred: int | None) -> int:
+    """Return the first of the preferred ports that is free, else any free one."""
     others = secrets.SystemRandom().sample(PORTS, 100)
-    return next(port for port in ([preferred] if preferred else []) + others if _is_free(port))
+    return next(port for port in [*filter(None, preferred), *others] if _is_free(port))
+
+
+def _by_whom(port: int) -> str:
+    """Return who listens on a port, as far as this user may see it."""
+    with suppress(OSError):
+        sockets = {inode for table in ("tcp", "tcp6") for inode in _listening(table, port)}
+        for pid in _pids():
+            with suppress(OSError):
+                if sockets & {*_sockets_of(pid)}:
+                    return f" by {(PROC / str(pid) / 'comm').read_text(encoding='utf-8').strip()} (process {pid})"
+    return ""
 
 
 def port_owner(port: int, session: int) -> PortOwner:
@@ -68,10 +112,14 @@ def _listening(table: str, port: int) -> Iterator[str]:
 
 def _sockets(session: int) -> Iterator[str]:
     """Yield the inodes of the sockets of a session's processes."""
-    for pid in (int(entry.name) for entry in PROC.iterdir() if entry.name.isdecimal()):
+    for pid in _pids():
         with suppress(OSError):  # it has ended, or is another user's
             if os.getsid(pid) == session:
                 yield from _sockets_of(pid)
+
+
+def _pids() -> Iterator[int]:
+    yield from (int(entry.name) for entry in PROC.iterdir() if entry.name.isdecimal())
 
 
 def _sockets_of(pid: int) -> Iterator[str]:

@@ -27,8 +27,8 @@ from voicequeue.errors import StoreUnavailableError
 from voicequeue.storage.connection.client import connect
 from workers import local_token, private_files
 from workers.local.consumers import CHECK_INTERVAL_S, restart_stalled
-from workers.local.environment_file import SIMULATED_KEY, EnvironmentFile
-from workers.local.ports import free_port
+from workers.local.environment_file import FLOWER_URL, GATEWAY_URL, SIMULATED_KEY, SIMULATOR_URL, EnvironmentFile
+from workers.local.ports import StackPorts, free_port
 from workers.local.readiness import (
     Endpoint,
     PortTakenError,
@@ -46,8 +46,15 @@ HOME = Path(os.environ.get("VOICEQUEUE_HOME") or ROOT / ".voicequeue")
 
 #: The usual ports, used if they are free.
 VALKEY_PORT = 6379
-FLOWER_PORT = 5555
-WEB_PORT = 8000
+SIMULATOR_PORT = 8900
+CONTROL_PORT = 8901
+
+#: The names of programs in messages about ports.
+REDIS, GATEWAY, FLOWER = "Redis", "the gateway", "Flower"
+SIMULATOR, CONTROL = "the simulator", "the simulator's controls"
+
+#: The programs whose addresses other shells get, by the variable.
+SHARED_URLS: Mapping[str, str] = {GATEWAY_URL: GATEWAY, FLOWER_URL: FLOWER, SIMULATOR_URL: CONTROL}
 
 #: How many ports a program is started on, one after the other, if other processes take them.
 START_ATTEMPTS = 5
@@ -57,7 +64,7 @@ START_ATTEMPTS = 5
 FILES_HOST = "localhost"
 
 #: The simulator works faster than MusicAPI, and is polled more often.
-DIALS: Mapping[str, object] = {"voice_s": 3, "music_s": 5, "jitter": 0.3}
+DIALS: Mapping[str, object] = {"voice_s": 3, "music_s": 5, "jitter": 0.3, "credits": 100_000}
 PACE: Mapping[str, str] = {"VOICEQUEUE_POLL_MIN_INTERVAL_S": "0.8", "VOICEQUEUE_POLL_MAX_INTERVAL_S": "1.2"}
 
 
@@ -84,12 +91,20 @@ class Stack:
     """Starts the programs of a stack in order, and waits until each one answers."""
 
     def __init__(
-        self, supervisor: Supervisor, settings: Settings, *, home: Path = HOME, env: Mapping[str, str] | None = None
+        self,
+        supervisor: Supervisor,
+        settings: Settings,
+        *,
+        home: Path = HOME,
+        env: Mapping[str, str] | None = None,
+        print_line: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """Report ports that are taken with `print_line`."""
+        self._ports = StackPorts(home / "ports.json", print_line)
+        self._urls: dict[str, str] = {}
         self._supervisor = supervisor
         self._settings = settings
         self._home = home
-        self._web: str | None = None
         self._env = {"PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}", **(env or {})}
 
     def start_all(self, *, workers: int, callbacks: bool = True) -> Addresses:
@@ -99,15 +114,18 @@ class Stack:
         if "redis_url" in self._settings.model_fields_set:
             self.use_redis(redis)
         else:
-            redis = self.start_valkey(VALKEY_PORT)
+            redis = self.start_valkey(self._ports.choose(REDIS, VALKEY_PORT))
         simulator = control = None
         if not self._settings.musicapi_key.get_secret_value():
-            simulator, control = self.start_simulator(DIALS)
+            simulator, control = self._start_lasting_simulator()
             allowed = f"{self._settings.audio_allowed_hosts} {FILES_HOST} 127.0.0.1".strip()
             self._env.setdefault("VOICEQUEUE_AUDIO_ALLOWED_HOSTS", allowed)
             self._env |= {name: os.environ.get(name, value) for name, value in PACE.items()}
-        web = self.start_gateway(WEB_PORT, webhooks=simulator is not None)
-        flower_url = self.start_flower(FLOWER_PORT)
+        flower_port = self._ports.choose(FLOWER, flower.load().port)
+        self._env.setdefault("VOICEQUEUE_FLOWER_URL", self._flower_url(flower_port))
+        web = self.start_gateway(self._ports.choose(GATEWAY, self._settings.port), webhooks=simulator is not None)
+        self._env.setdefault("FLOWER_PAGE_URL", web)
+        flower_url = self.start_flower(flower_port)
         self.start_workers(workers)
         if callbacks:
             self.start_callbacks()
@@ -115,22 +133,25 @@ class Stack:
             self.start_archive()
         self.restart_stalled()
         flower_url = self.wait_for_flower(flower_url)
+        self._urls[FLOWER] = flower_url
+        self._ports.remember({program: urlsplit(url).port or 0 for program, url in self._urls.items()})
         page = f"{web}/?token={key}" if (key := self.gateway_token()) else web
         return Addresses(redis, web, page, flower_url, simulator, control)
 
     def write_environment(self) -> Path:
         """Write the file that gives another shell the environment of the programs; return its path."""
         file = EnvironmentFile(self._home, self._secret_file)
-        needs_token = self._web is not None and self.gateway_token() is not None
-        return file.write(
-            self._settings, self._env, web=self._web, token_file=self._token_file if needs_token else None
-        )
+        urls = {variable: self._urls[program] for variable, program in SHARED_URLS.items() if program in self._urls}
+        needs_token = GATEWAY in self._urls and self.gateway_token() is not None
+        return file.write(self._settings, self._env, urls=urls, token_file=self._token_file if needs_token else None)
 
     # ── Redis ─────────────────────────────────────────────────────────────────────────────────────
 
     def start_valkey(self, port: int | None = None) -> str:
         """Start the embedded Valkey on its append-only file, on this port if it is free; return its URL."""
-        url = self._wait_until_ready(self._valkey(free_port(port)), lambda: self._valkey(free_port()))
+        url = self._urls[REDIS] = self._wait_until_ready(
+            self._valkey(free_port(port)), lambda: self._valkey(free_port())
+        )
         self.use_redis(url)
         return url
 
@@ -153,16 +174,31 @@ class Stack:
 
     # ── the simulator ─────────────────────────────────────────────────────────────────────────────
 
-    def start_simulator(self, dials: Mapping[str, object]) -> tuple[str, str]:
-        """Start the simulator of MusicAPI; return its base URL and that of its controls."""
-        base, control = self._wait_until_ready(self._simulator(dials), lambda: self._simulator(dials)).split()
+    def _start_lasting_simulator(self) -> tuple[str, str]:
+        """Start the simulator on the ports of the last start, with the tasks and credits that it had then."""
+        ports = [
+            self._ports.choose(program, usual, keeps_last=True)
+            for program, usual in ((SIMULATOR, SIMULATOR_PORT), (CONTROL, CONTROL_PORT))
+        ]
+        return self.start_simulator(DIALS, *ports, state=self._home / "simulator.db")
+
+    def start_simulator(self, dials: Mapping[str, object], *ports: int, state: Path | None = None) -> tuple[str, str]:
+        """Start the simulator of MusicAPI; return its base URL and that of its controls.
+
+        It uses these two ports, or free ones, and keeps its tasks and credits in the file `state`.
+        """
+        options = [f"--dial={name}={json.dumps(value)}" for name, value in dials.items()]
+        options += [f"--state={state}"] if state else []
+        endpoint = self._simulator(options, *(ports or (free_port(), free_port())))
+        base, control = self._wait_until_ready(
+            endpoint, lambda: self._simulator(options, free_port(), free_port())
+        ).split()
+        self._urls |= {SIMULATOR: base, CONTROL: control}
         self._env["MUSICAPI_BASE_URL"] = base
         self._env.setdefault("MUSICAPI_KEY", SIMULATED_KEY)
         return base, control
 
-    def _simulator(self, dials: Mapping[str, object]) -> Endpoint:
-        port, control = free_port(), free_port()
-        options = [f"--dial={name}={json.dumps(value)}" for name, value in dials.items()]
+    def _simulator(self, options: list[str], port: int, control: int) -> Endpoint:
         command = [sys.executable, "-m", "simulator", "--port", str(port), "--control-port", str(control)]
         command += ["--media-host", FILES_HOST, *options]
         self.start("simulator", command, foundation=True)  # it answers the workers' last requests
@@ -217,8 +253,8 @@ class Stack:
         With `webhooks`, workers that are started later give its URL to MusicAPI.
         """
         endpoint = self._gateway(free_port(port), webhooks=webhooks)
-        self._web = self._wait_until_ready(endpoint, lambda: self._gateway(free_port(), webhooks=webhooks))
-        return self._web
+        self._urls[GATEWAY] = self._wait_until_ready(endpoint, lambda: self._gateway(free_port(), webhooks=webhooks))
+        return self._urls[GATEWAY]
 
     def _gateway(self, port: int, *, webhooks: bool) -> Endpoint:
         url = f"http://127.0.0.1:{port}"
@@ -250,8 +286,11 @@ class Stack:
         self._env.setdefault(
             "FLOWER_DB", os.environ.get("FLOWER_DB") or str(self._home / "flower" / self._settings.prefix / "state")
         )
-        prefix = self._env.get("FLOWER_URL_PREFIX") or flower.load().url_prefix
         self.start("flower", procfile()["flower"])
+        return self._flower_url(port)
+
+    def _flower_url(self, port: int) -> str:
+        prefix = self._env.get("FLOWER_URL_PREFIX") or flower.load().url_prefix
         return f"http://127.0.0.1:{port}/{prefix.strip('/')}".rstrip("/")
 
     def wait_for_flower(self, url: str) -> str:

@@ -96,7 +96,8 @@ def main() -> int:
             lock_home(HOME, wait_s=configured.stop_timeout_s + STOP_MARGIN_S, print_line=say) as lock,
             Supervisor(say, inherited_fds=[lock.descriptor]) as supervisor,
         ):
-            signals, stack = StopSignals(), Stack(supervisor, configured)
+            signals, stack = StopSignals(), Stack(supervisor, configured, print_line=say)
+            say("starting Redis, the gateway, Flower and the workers, which takes some seconds …")
             addresses = stack.start_all(workers=WORKERS)
             say(welcome(addresses, stack.write_environment()))
             signals.stop.wait()
@@ -127,7 +128,7 @@ def welcome(at: Addresses, environment: Path) -> str:
         f"  Redis   {masked(at.redis)}\n"
         f"  logs    {HOME / 'log'}\n"
         "In another terminal:\n"
-        f"  . {_relative(environment)}   # the same settings there\n"
+        f"  . {_relative(environment)}   # the same settings there; in fish: . {_relative(environment)}.fish\n"
         "  .venv/bin/voicequeue ingest samples/voices.csv --batch mine && .venv/bin/voicequeue watch --batch mine\n"
         "  .venv/bin/voicequeue doctor\n"
         "Ctrl-C stops it once submissions in progress have their responses."

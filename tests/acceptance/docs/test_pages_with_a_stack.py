@@ -25,6 +25,8 @@ from workers.local.stack import Addresses, Stack
 from workers.local.supervisor import Supervisor
 from workers.local.up import WORKERS, welcome
 
+pytestmark = pytest.mark.endurance
+
 #: Content of a recording.
 HASH = "9f86d081" * 8
 

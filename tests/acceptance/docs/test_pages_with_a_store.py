@@ -85,6 +85,7 @@ PAGES = {
     "docs/explanation/concepts.md": "QUEUED",
     "docs/reference/audit-log.md": "QUEUED",
     "docs/reference/files.md": "QUEUED",
+    "docs/reference/command-line.md": "QUEUED",
 }
 
 

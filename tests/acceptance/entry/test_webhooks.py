@@ -214,6 +214,7 @@ def test_a_failure_that_upstream_withdraws_costs_nothing(system: System) -> None
     assert [charge["kind"] for charge in system.ledger()["charges"]] == ["voice", "music"]
 
 
+@pytest.mark.endurance
 def test_without_webhooks_an_operator_reviews_it_and_nothing_resubmits_it(
     no_webhooks: System, lost: dict[str, Job]
 ) -> None:
@@ -246,6 +247,7 @@ def test_a_resubmission_by_an_operator_is_on_the_timeline(no_webhooks: System, l
     assert reason_of_resubmission(no_webhooks, job) == "resubmitted by an operator"
 
 
+@pytest.mark.endurance
 def test_a_resubmission_by_the_policy_is_on_the_timeline(build: Build) -> None:
     """A second charge exists only because the policy is set; then nothing is left to review."""
     system = build(

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 import requests
 
 from simulator.process import Simulator
@@ -30,6 +31,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return {**kept, "VOICEQUEUE_HOME": str(home), **more}
 
 
+@pytest.mark.endurance
 def test_the_demo_turns_a_dozen_voices_into_songs(tmp_path: Path) -> None:
     """`make demo`: exit code 0, twelve of twelve, links and the spent credits."""
     command, env = [sys.executable, "-m", "workers.local.demo"], environment(tmp_path)
@@ -60,6 +62,7 @@ def test_up_serves_until_ctrl_c(tmp_path: Path) -> None:
     eventually(lambda: not still_running(tmp_path))
 
 
+@pytest.mark.endurance
 def test_up_pays_nothing_twice_after_sigkill_or_a_closed_terminal(tmp_path: Path) -> None:
     """SIGKILL of `make up` with POSTs in flight: its processes stop in order, POSTs first and Valkey last, and the next
     `make up` starts after that. When the terminal is closed it ends as with Ctrl-C. No order is charged twice, none is

@@ -150,10 +150,10 @@ def test_a_producer_that_waits_for_redis_waits_for_its_replicas(group: FailoverG
         timer = threading.Timer(1.5, resume)
         timer.start()
 
-        result = queue.enqueue_detailed(voice())
+        result = queue.enqueue(voice())
 
         assert result.is_new
-        assert result.job.state is State.QUEUED
+        assert result.state is State.QUEUED
 
 
 def test_a_number_of_replicas_is_not_negative(url: str) -> None:

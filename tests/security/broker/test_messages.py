@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from kombu import Connection
 from kombu.utils.json import dumps, loads
@@ -80,7 +80,6 @@ def test_any_bytes_become_a_message(raw: bytes) -> None:
     assert verdict(raw) != ""
 
 
-@settings(max_examples=150)
 @given(PARTS, JSON, st.integers(0, 400), st.binary(max_size=2))
 def test_any_envelope_becomes_a_message(part: str, value: Any, place: int, wrong: bytes) -> None:
     """With any value in one part, and any bytes inserted."""

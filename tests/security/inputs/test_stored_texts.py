@@ -56,7 +56,7 @@ def test_every_get_answers_with_any_stored_text(gateway: Gateway, store: JobStor
             assert sent.status_code == 200, (path, sent.text)
             sent.close()
 
-    rejects = gateway.get("/v1/rejected-messages")["rejected_messages"]
+    rejects = gateway.get("/v1/rejected-messages")["data"]
     assert [reject["message_id"] for reject in rejects] == [MENDED] * 5
     assert rejects[2]["job"] == rejects[4]["job"] == {"name": MENDED, MENDED: [MENDED, {"a": MENDED}]}
     assert gateway.get(f"/v1/jobs/{job.id}")["failure"]["message"] == MENDED
@@ -69,7 +69,7 @@ def test_every_page_and_command_shows_any_stored_text(
     job = _store_halves(store, redis, prefix)
 
     queue.on_behalf_of(HALF, address=HALF, reason=HALF).set_limits(in_flight=7)
-    for path in ("/", "/?state=failed", f"/job/{job.id}", "/batches", "/controls", "/throughput", "/audit-log"):
+    for path in ("/", "/?state=failed", f"/job/{job.id}", "/batches", "/controls", "/trends", "/audit-log"):
         assert local("GET", path, key=None).status_code == 200
     assert MENDED in local("GET", f"/job/{job.id}", key=None).text
     for arguments in (

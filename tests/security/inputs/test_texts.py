@@ -84,7 +84,7 @@ def test_every_text_of_every_row_is_rejected_by_its_field(gateway: Gateway) -> N
     """The rows around it are accepted."""
     api = Described(gateway)
     # The batch of a row is rejected in any case.
-    places = [place for place in api.texts({"$ref": "VoiceJob"}) if place != ("batch",)]
+    places = [place for place in api.texts({"$ref": "NewJob"}) if place != ("batch",)]
     rows = [{"audio_url": URL}, *map(_holding, places), {"audio_url": URL, "name": "last"}]
 
     sent = gateway(

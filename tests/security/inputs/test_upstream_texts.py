@@ -57,7 +57,7 @@ def test_paid_results_with_half_a_character_in_each_text_are_kept(
     assert [(clip.clip_id, clip.title, clip.lyrics) for clip in job.clips] == [("c1", MENDED, MENDED)]
     shown_job = gateway.get(f"/v1/jobs/{job_id}")
     assert shown_job["clips"][0]["title"] == MENDED
-    assert [row["id"] for row in gateway.get("/v1/jobs", params={"search": MENDED})["jobs"]] == [job_id]
+    assert [row["id"] for row in gateway.get("/v1/jobs", params={"search": MENDED})["data"]] == [job_id]
     assert MENDED in command("job", job_id).out
     assert MENDED in command("export").out
     assert command("export", "--json").json()["clips"][0]["title"] == MENDED

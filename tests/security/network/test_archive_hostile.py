@@ -160,7 +160,7 @@ def test_an_etag_is_sent_back_only_if_it_is_valid(etag: str) -> None:
         )
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(

@@ -171,7 +171,7 @@ def test_a_batch_callback_names_the_key_that_set_its_url(
     """Not the keys that enqueued the jobs."""
     victim = listen()
     queue.set_batch_callback("spring", "https://other.example")
-    assert gateway("PATCH", "/v1/batches/spring", json={"callback_url": victim.url}, key="enqueue").status_code == 204
+    assert gateway("PATCH", "/v1/batches/spring", json={"callback_url": victim.url}, key="enqueue").status_code == 200
     fail(store, gateway.post("/v1/jobs", {"audio_url": AUDIO, "batch": "spring"}).json()["id"])
     deliver(store)
 

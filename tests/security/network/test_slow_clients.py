@@ -164,13 +164,13 @@ def test_an_upload_without_pauses_ends_in_time(gateway: Gateway, monkeypatch: py
 def test_time_spent_in_redis_does_not_count_for_the_sender(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row waits in Redis for longer than the sender's timeout; the sender continues after its outcome."""
     monkeypatch.setattr(row_intake, "WINDOW_S", 0.3)
-    real = VoiceQueue.enqueue_list
+    real = VoiceQueue.enqueue_many
 
-    def slowly(self: VoiceQueue, jobs: Any) -> Any:
+    def slowly(self: VoiceQueue, jobs: Any, **options: Any) -> Any:
         time.sleep(0.5)
-        return real(self, jobs)
+        return real(self, jobs, **options)
 
-    monkeypatch.setattr(VoiceQueue, "enqueue_list", slowly)
+    monkeypatch.setattr(VoiceQueue, "enqueue_many", slowly)
     with connected(gateway.url, head(UPLOAD) + piece(row(1))) as raw:
         until(raw, b'"line": 1, "outcome": "new"')
         raw.sendall(piece(row(2)) + b"0\r\n\r\n")

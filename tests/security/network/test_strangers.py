@@ -16,7 +16,7 @@ from tests.web.conftest import Build, Gateway
 from tests.web.test_web_access import ROUTES
 from voicequeue.storage.job_store import JobStore
 
-PAGES = ("/", "/job/x", "/batches", "/throughput", "/controls", "/live", "/job/x/retry")
+PAGES = ("/", "/job/x", "/batches", "/trends", "/controls", "/live", "/job/x/retry")
 
 
 class RewritingProxy:

@@ -33,7 +33,7 @@ from tests.security.network.raw_clients import (
     until,
 )
 from tests.web.conftest import Build, Gateway, serving
-from voicequeue import VoiceJob, VoiceQueue
+from voicequeue import EnqueueItemResult, VoiceJob, VoiceQueue
 from voicequeue.domain.portions import PORTION_TEXT_MAX
 from workers.gateway import response_spool
 from workers.gateway.api import row_uploads
@@ -44,6 +44,7 @@ from workers.gateway.server.http_server import LimitedProtocol
 # ── responses ─────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.endurance
 def test_unread_outcomes_stop_the_upload_and_take_bounded_space(
     build_gateway: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,14 +124,18 @@ def test_all_unread_responses_together_are_bounded(logged: Callable[[str], int])
 def test_rows_with_many_jobs_are_enqueued_in_bounded_chunks(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """A chunk is bounded in jobs and in characters: 150 rows are not 15,000 jobs at once."""
     at_once: list[tuple[int, int]] = []
-    real = VoiceQueue.enqueue_list
+    real = VoiceQueue.enqueue_many
 
-    def watched(self: VoiceQueue, orders: list[VoiceJob]) -> Any:
+    def watched(self: VoiceQueue, orders: list[VoiceJob], *, on_result: Callable[[EnqueueItemResult], object]) -> Any:
         jobs = [job for order in orders for job in order.expand()]
         at_once.append((len(jobs), sum(len(job.canonical_content()) for job in jobs)))
-        return real(self, orders[:1]) * len(orders)
+        first: list[EnqueueItemResult] = []
+        summary = real(self, orders[:1], on_result=first.append)
+        for index in range(len(orders)):
+            on_result(replace(first[0], index=index))
+        return summary
 
-    monkeypatch.setattr(VoiceQueue, "enqueue_list", watched)
+    monkeypatch.setattr(VoiceQueue, "enqueue_many", watched)
     songs = [{"prompt": "la"}] * 100
     tiny = [{"audio_url": f"https://a.example/{number}.wav", "songs": songs} for number in range(12)]
     wide = [{**row, "metadata": {"a": "b" * 7_000}} for row in tiny[:3]]

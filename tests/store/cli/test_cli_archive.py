@@ -84,7 +84,7 @@ def test_failed_jobs_can_be_retried(command: Command, archiving: JobStore) -> No
     assert command("archive", "--retry", "--batch", "a", "--json").json() == {"jobs": 1}
     assert command("archive", "--retry", "--job", b.id, "--json").json() == {"jobs": 1}
     assert {entry.job_id for entry in archiving.archive.pending()} == {a.id, b.id}
-    assert "1 jobs scheduled for archiving" in command("archive", "--retry").out
+    assert "1 job scheduled for archiving" in command("archive", "--retry").out
     assert {entry.job_id for entry in archiving.archive.pending()} == {a.id, b.id, c.id}
     assert command("archive", "--retry", "--job", "unknown").code == 1
 

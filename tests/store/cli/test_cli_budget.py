@@ -49,8 +49,8 @@ def test_a_budget_without_limits_is_none(command: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("account",), "give --day, --month, --hard, --soft or --callback-url"),
-        (("account", "--day", "many"), "no number of credits"),
+        (("account",), "give --day, --month, --max-in-flight, --hard, --soft or --callback-url"),
+        (("account", "--day", "many"), "must be a whole number"),
         (("account", "--day", "0.5"), "whole number"),
         (("account", "--day", "-1"), "at least 0"),
         (("shop", "--day", "5"), "'account'"),

@@ -41,7 +41,8 @@ def test_a_job_that_was_enqueued_is_shown(command: Command, queue: VoiceQueue) -
 
     [named] = [job for job in queue.jobs() if job.spec.name]
     assert for_people.out.startswith(f"{named.id}  queued  voice\n")
-    assert for_scripts.json() == queue.get(for_scripts.json()["id"]).as_dict()
+    added = {"is_new": True, "estimated_credits": 4, "position": 2, "further_job_ids": []}
+    assert for_scripts.json() == {**queue.get(for_scripts.json()["id"]).as_dict(), **added}
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_the_same_key_is_the_same_job(command: Command) -> None:
     """The same content gives the same id; other content exits with 2 and names the key."""
     first = command("enqueue", "--audio-url", URL, "--key", "k", "--json").json()
 
-    assert command("enqueue", "--audio-url", URL, "--key", "k", "--json").json() == first
+    assert command("enqueue", "--audio-url", URL, "--key", "k", "--json").json() == {**first, "is_new": False}
     conflict = command("enqueue", "--audio-url", A, "--key", "k")
     assert conflict.code == 2
     assert "key: 'k'" in conflict.err

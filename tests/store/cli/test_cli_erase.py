@@ -61,7 +61,7 @@ def test_an_erasure_asks_before_it_begins(command: Command, queue: VoiceQueue) -
     """Without an answer nothing is erased."""
     queue.enqueue(voice(metadata=METADATA))
 
-    assert command("erase", *PERSON).code == 1
+    assert command("erase", *PERSON).code == 2
     assert len(list(queue.jobs())) == 1
 
 

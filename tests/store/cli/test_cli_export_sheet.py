@@ -94,7 +94,7 @@ def test_an_export_has_the_row_of_each_job(
     command: Command, queue: VoiceQueue, working_folder: Path, options: list[str]
 ) -> None:
     """The number that the caller's file had, so that a lookup by row finds the result; also in JSON."""
-    queue.enqueue_list([voice(key=f"k{row}", source_row=row) for row in (7, 3)])
+    queue.enqueue_many([voice(key=f"k{row}", source_row=row) for row in (7, 3)])
 
     rows = exported(command, working_folder, options)
     lines = [json.loads(line) for line in command("export", "--format", "jsonl").out.splitlines()]
@@ -170,7 +170,7 @@ def test_metadata_beyond_the_columns_is_kept_in_one_cell(
 ) -> None:
     """However many names there are, nothing is lost, and memory stays constant."""
     monkeypatch.setattr(columns, "METADATA_COLUMNS_MAX", 2)
-    queue.enqueue_list([voice(key=f"k{n}", metadata={f"n{n}": str(n), "all": "1"}) for n in range(4)])
+    queue.enqueue_many([voice(key=f"k{n}", metadata={f"n{n}": str(n), "all": "1"}) for n in range(4)])
 
     rows = {row["key"]: row for row in exported(command, working_folder, ["--excel"])}
 
@@ -196,7 +196,7 @@ def test_a_workbook_continues_on_further_sheets(
 ) -> None:
     """A sheet has at most 1,048,576 rows, its header included."""
     monkeypatch.setattr(sheet, "SHEET_ROWS_MAX", 3)
-    queue.enqueue_list([voice(key=f"k{n}") for n in range(5)])
+    queue.enqueue_many([voice(key=f"k{n}") for n in range(5)])
     command("export", "-o", "jobs.xlsx")
 
     workbook = load_workbook(working_folder / "jobs.xlsx")

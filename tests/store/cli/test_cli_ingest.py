@@ -273,7 +273,7 @@ def test_an_unusable_file_is_rejected_as_a_whole(
         ([".", "--batch", "b"], "is a folder; name one file in it"),
         (["-", "--batch", "a b"], "batch: must be 1 to 100"),
         (["-"], "--batch"),
-        ([], "Missing argument"),
+        ([], "FILE is required"),
     ],
 )
 def test_an_invalid_file_or_batch_is_an_error(command: Command, arguments: list[str], message: str) -> None:

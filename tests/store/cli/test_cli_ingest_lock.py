@@ -114,7 +114,7 @@ class Kill:
         self.steps, self.at = 0, -1
         self._folder, self._kept = folder, folder.with_name(f"{folder.name}-kept")
         for owner, name in (
-            (VoiceQueue, "enqueue_list"),
+            (VoiceQueue, "enqueue_many"),
             (IngestProgress, "save"),
             (Path, "replace"),
             (Path, "unlink"),
@@ -213,7 +213,7 @@ def test_a_file_that_changes_while_it_is_read_stops_the_run(
     calls: int,
 ) -> None:
     """Before rows that were read after the change are enqueued; exit code 2, and --resume does not mix both files."""
-    enqueue, count = VoiceQueue.enqueue_list, 0
+    enqueue, count = VoiceQueue.enqueue_many, 0
 
     def enqueue_and_change(*arguments: Any, **options: Any) -> Any:
         nonlocal count
@@ -223,7 +223,7 @@ def test_a_file_that_changes_while_it_is_read_stops_the_run(
             change(voices)
         return result
 
-    monkeypatch.setattr(VoiceQueue, "enqueue_list", enqueue_and_change)
+    monkeypatch.setattr(VoiceQueue, "enqueue_many", enqueue_and_change)
     ended = command("ingest", voices, "--batch", "spring", "--json")
 
     assert (ended.code, ended.json()["stopped"]) == (2, "file_changed")

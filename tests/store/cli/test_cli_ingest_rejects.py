@@ -210,7 +210,8 @@ def test_sheets_that_are_not_read_are_named_on_standard_error(command: Command, 
 
     ended = command("ingest", "voices.xlsx", "--batch", "spring", "--json")
 
-    assert "read sheet 'Jan'; not read: 'Feb' (--sheet NAME)\n" in ended.err
+    note = json.loads(ended.err.splitlines()[0])["note"]
+    assert note["message"] == "read sheet 'Jan'; not read: 'Feb' (--sheet NAME)"
     assert json.loads(ended.out)["new"] == 1
 
 

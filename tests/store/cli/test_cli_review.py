@@ -70,7 +70,7 @@ def test_one_job_is_retried_without_a_question_if_nothing_is_paid_twice(
 ) -> None:
     """Polling is free. What upstream failed was paid for, and may be paid for again."""
     assert command("retry", broken[FailureCode.DEADLINE], "--json").json()["state"] == "pending"
-    assert command("retry", broken[FailureCode.UPSTREAM_FAILED]).code == 1
+    assert command("retry", broken[FailureCode.UPSTREAM_FAILED]).code == 2
     assert command("retry", broken[FailureCode.UPSTREAM_FAILED], "-y", "--json").json()["state"] == "pending"
 
 
@@ -94,7 +94,7 @@ def test_jobs_beyond_one_plan_are_reported(
 
     assert [run.code for run in runs] == [1, 0]
     assert [run.json()["count"] for run in runs] == [1, 1]
-    assert "more than 1 jobs match; run the command again" in runs[0].err
+    assert "more jobs match than one command changes (1)" in runs[0].err
 
 
 def test_a_job_that_changes_during_the_question_is_not_retried(
@@ -103,9 +103,10 @@ def test_a_job_that_changes_during_the_question_is_not_retried(
     """The price in the question may no longer hold: exit code 1."""
     job_id = broken[FailureCode.UPSTREAM_FAILED]
 
-    def retry_elsewhere(*_: object, **__: object) -> None:
+    def retry_elsewhere(*_: object, **__: object) -> bool:
         job = get_job(store, job_id)
         store.apply_transitions([transitions.retry(job, NOW)], NOW)
+        return True
 
     monkeypatch.setattr("typer.confirm", retry_elsewhere)
     ended = command("retry", job_id)

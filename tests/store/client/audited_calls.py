@@ -302,11 +302,13 @@ READS: dict[str, tuple[Any, ...]] = {
     "batch": ("b",),
     "batches": (),
     "budgets": (),
+    "batch_names": (),
     "callback": ("unknown",),
     "callback_counts": (),
     "callbacks": (),
     "charge_review": ("JOB",),
     "charge_reviews": (),
+    "count_batches": (),
     "events": ("0-0",),
     "first_event_id": (),
     "get": ("JOB",),
@@ -316,6 +318,10 @@ READS: dict[str, tuple[Any, ...]] = {
     "limits": (),
     "namespaces": (),
     "list_batches": (),
+    "list_callbacks": (),
+    "list_charge_reviews": (),
+    "list_personas": (),
+    "list_rejected_messages": (),
     "on_behalf_of": ("library:shop",),
     "personas": (),
     "preview": ([],),
@@ -326,15 +332,17 @@ READS: dict[str, tuple[Any, ...]] = {
     "throughput": (),
     "timeline": ("JOB",),
     "wait": ("JOB",),
+    "wait_batch": ("b",),
 }
 ELSEWHERE = {
     "close": "ends the client",
     "watch": "never ends",
+    "position": "takes a job",
     "voice_creator": "takes a job",
     "plan_bulk": "stores a plan that changes no job",
     "plan_erasure": "stores a plan that changes no job",
 }
-ENQUEUEING = {"enqueue", "enqueue_detailed", "enqueue_list", "enqueue_many"}
+ENQUEUEING = {"enqueue", "enqueue_many"}
 
 CASES = [
     pytest.param(name, case, id=f"{name}-{number}")

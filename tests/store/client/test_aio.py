@@ -14,12 +14,13 @@ from tests.support.jobs import numbered_voices, voice
 from voicequeue import (
     AsyncVoiceQueue,
     BulkAction,
+    EnqueueItemResult,
     Filter,
     JobNotFoundError,
     KeyConflictError,
-    Rejection,
     State,
     StoreUnavailableError,
+    WaitTimeoutError,
 )
 from voicequeue.domain.spec import VoiceJob
 from voicequeue.storage.job_store import JobStore
@@ -66,8 +67,10 @@ def test_jobs_are_searched_and_changed_by_plan(valkey_url: str, prefix: str) -> 
     """The methods that a gateway needs."""
 
     async def use(queue: AsyncVoiceQueue) -> None:
-        assert (await queue.enqueue_detailed(voice(batch="b", key="k"))).position == 1
-        entries = await queue.enqueue_list([voice(batch="b", key="k"), voice(batch="b", key="l")])
+        assert await queue.position(await queue.enqueue(voice(batch="b", key="k"))) == 1
+        entries: list[EnqueueItemResult] = []
+        jobs = [voice(batch="b", key="k"), voice(batch="b", key="l")]
+        await queue.enqueue_many(jobs, on_result=entries.append)
         assert [entry.new_count for entry in entries] == [False, True]
         page = await queue.search(Filter(batch="b"), limit=1)
         assert [job.spec.key for job in page.items] == ["k"]
@@ -81,12 +84,13 @@ def test_jobs_are_searched_and_changed_by_plan(valkey_url: str, prefix: str) -> 
 
 
 def test_a_rejection_has_its_index_in_the_whole_input(valkey_url: str, prefix: str) -> None:
-    """Also beyond the first chunk; `on_reject` is called on the loop's thread."""
+    """Also beyond the first chunk; `on_result` is called on the loop's thread."""
     items: list[Any] = [*numbered_voices(700), {"audio_url": "no"}, voice(key="last"), {"song": {}}]
-    rejections: list[Rejection] = []
+    results: list[EnqueueItemResult] = []
 
     async def use(queue: AsyncVoiceQueue) -> None:
-        summary = await queue.enqueue_many(items, on_reject=rejections.append)
+        summary = await queue.enqueue_many(items, on_result=results.append)
+        assert [result.index for result in results] == list(range(703))
         assert (summary.rejected, summary.rejections) == (2, [])
         assert len((await queue.enqueue_many(items)).rejections) == 2
         with pytest.raises(KeyConflictError):
@@ -94,7 +98,7 @@ def test_a_rejection_has_its_index_in_the_whole_input(valkey_url: str, prefix: s
 
     run(valkey_url, prefix, use)
 
-    assert [rejection.index for rejection in rejections] == [700, 702]
+    assert [result.index for result in results if result.error] == [700, 702]
 
 
 def test_many_wait_at_once_and_all_return(valkey_url: str, prefix: str, store: JobStore) -> None:
@@ -118,7 +122,7 @@ def test_wait_times_out(valkey_url: str, prefix: str, store: JobStore) -> None:
     job = job_in_state(store, State.PENDING)
 
     async def use(queue: AsyncVoiceQueue) -> None:
-        with pytest.raises(TimeoutError, match=job.id):
+        with pytest.raises(WaitTimeoutError, match=job.id):
             await queue.wait(job.id, timeout=0.05)
 
     run(valkey_url, prefix, use)

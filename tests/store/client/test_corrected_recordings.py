@@ -15,7 +15,7 @@ from tests.store.life import (
     get_job,
     job_in_state,
 )
-from tests.support.jobs import SONG, voice, voice_with_song
+from tests.support.jobs import SONG, results_of, voice, voice_with_song
 from voicequeue import Failure, FailureCode, InvalidJobError, InvalidStateError, Job, Stage, State, VoiceQueue
 from voicequeue.client.queue import with_audio_hosts, with_source
 from voicequeue.domain import serialization
@@ -68,8 +68,8 @@ def test_enqueueing_a_corrected_job_again_finds_it(queue: VoiceQueue, store: Job
         queue.retry(unreachable(store, job.id).id, audio_url=content.audio_url)
 
     other = voice(key="k", audio_url="https://recordings.example/d.wav")
-    assert [entry.new_count for entry in queue.enqueue_list([*contents, other])] == [0, 0, 0, 0]
-    assert [entry.error is None for entry in queue.enqueue_list([*contents, other])] == [True, True, True, False]
+    assert [entry.new_count for entry in results_of(queue, [*contents, other])] == [0, 0, 0, 0]
+    assert [entry.error is None for entry in results_of(queue, [*contents, other])] == [True, True, True, False]
     previews = list(queue.preview([*contents, other]))
     assert [preview.is_new for preview in previews] == [False] * 4
     assert [preview.error is None for preview in previews] == [True, True, True, False]
@@ -80,7 +80,7 @@ def test_the_jobs_of_a_named_voice_follow_the_correction(
 ) -> None:
     """One of them creates the voice from the new recording, the others use it; none orders the old one."""
     spec = voice(key="k", songs=(SONG, SONG, SONG), batch="b")
-    ids = queue.enqueue_list([spec])[0].job_ids
+    ids = results_of(queue, [spec])[0].job_ids
     bystander = unreachable(store, queue.enqueue(voice(key="other", batch="b")).id)
     unreachable(store, ids[0])
     assert {get_job(store, job_id).state for job_id in ids} == {State.FAILED}
@@ -92,8 +92,8 @@ def test_the_jobs_of_a_named_voice_follow_the_correction(
     assert {get_job(store, job_id).spec.audio_url for job_id in ids} == {OTHER}
     assert sorted(get_job(store, job_id).state for job_id in ids) == [State.QUEUED, State.WAITING, State.WAITING]
     assert get_job(store, bystander.id).spec.audio_url == bystander.spec.audio_url
-    assert [entry.new_count for entry in queue.enqueue_list([spec])] == [0]
-    assert queue.enqueue_list([spec])[0].error is None
+    assert [entry.new_count for entry in results_of(queue, [spec])] == [0]
+    assert results_of(queue, [spec])[0].error is None
     assert_consistent(redis, prefix)
 
 

@@ -102,7 +102,8 @@ def populate(store: JobStore, client: VoiceQueue) -> Owned:
     plans = [client.plan_bulk("retry", Filter()).token, client.plan_bulk("cancel", Filter(batch="spring")).token]
     plans.append(client.plan_erasure({"of": "the owner"}).token)
     pages = [client.search(filter_, limit=1).cursor for filter_ in (Filter(), Filter(batch="spring"))]
-    cursors = [cursor for cursor in (*pages, client.list_batches(limit=1).cursor) if cursor]
+    pages += [client.list_batches(limit=1).cursor, client.list_callbacks(limit=1).cursor]
+    cursors = [cursor for cursor in pages if cursor]
     return Owned(client.namespace, [client.get(job.id) for job in jobs], callbacks, plans, cursors)
 
 
@@ -135,6 +136,10 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
         "audio_sha256": [None, "0" * 64],
         "url": [None, "https://elsewhere.example/"],
         "undelivered": [False, True],
+        "attempt": [None, 1],
+        "sort": ["-created"],
+        "search": [None, "p-owner"],
+        "or_empty": [True],
         "failed": [False, True],
         "resubmit": [True],
         "paused": [True],
@@ -158,7 +163,7 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
 
 #: Parameters whose default value says as much as any other.
 DEFAULTED = {
-    *("on_reject", "wait_s", "span_s", "buckets", "max_in_flight", "stop_after", "stop_min"),
+    *("on_result", "wait_s", "span_s", "buckets", "max_in_flight", "stop_after", "stop_min"),
     *("submit_rate", "min_balance", "since", "actor", "may_resubmit", "overlap_s"),
     *("day", "month", "hard"),
 }
@@ -168,8 +173,10 @@ def calls_of(name: str, owned: Owned) -> Iterator[dict[str, Any]]:
     """Yield the arguments of each call of a method."""
     parameters = [one for one in list(inspect.signature(METHODS[name]).parameters)[1:] if one not in DEFAULTED]
     values = arguments(owned)
-    if name == "voice_creator":
+    if name in ("position", "voice_creator"):
         values["job"] = list(owned.jobs)
+    if name == "wait_batch":
+        values["batch"] = [batch for batch in values["batch"] if batch is not None]
     if name == "audit_log":
         values["action"] = [None, "cancel"]
     if name == "watch":

@@ -315,6 +315,6 @@ def test_a_position_counts_the_queued_jobs_of_the_namespace_only(valkey_url: str
         other.enqueue_many(voice(priority="high", batch=f"b{number % 2}") for number in range(5))
         shop.enqueue(voice(batch="spring"))
 
-        positions = [shop.enqueue_detailed(voice(batch=batch)).position for batch in ("spring", "summer")]
+        positions = [shop.position(shop.enqueue(voice(batch=batch))) for batch in ("spring", "summer")]
 
     assert positions == [2, 2]

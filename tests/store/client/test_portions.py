@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.store.conftest import Command
+from tests.support.jobs import results_of
 from voicequeue import AsyncVoiceQueue, VoiceJob, VoiceQueue
 from voicequeue.domain.portions import PORTION_JOBS_MAX, PORTION_TEXT_MAX
 from voicequeue.storage.job_store import JobStore
@@ -68,7 +69,7 @@ def test_the_library_bounds_jobs_and_characters(
     check(sizes)
     assert queue.enqueue_many(ORDERS).new == JOBS
     check(sizes)
-    assert [len(entry.job_ids) for entry in queue.enqueue_list(ORDERS)] == [100, 20, 1] * 4
+    assert [len(entry.job_ids) for entry in results_of(queue, ORDERS)] == [100, 20, 1] * 4
     check(sizes)
     asyncio.run(many())
     check(sizes)
@@ -87,12 +88,12 @@ def test_a_file_is_read_in_portions_of_jobs_and_characters(
     file.write_text("\n".join([*map(json.dumps, ORDERS), *[wrong] * 20]), encoding="utf-8")
     parts: list[int] = []
 
-    def watched(self: VoiceQueue, jobs: Any, **_: Any) -> Any:
+    def watched(self: VoiceQueue, jobs: Any, **options: Any) -> Any:
         parts.append(1)
-        return enqueue_list(self, jobs)
+        return enqueue_many(self, jobs, **options)
 
-    enqueue_list = VoiceQueue.enqueue_list
-    monkeypatch.setattr(VoiceQueue, "enqueue_list", watched)
+    enqueue_many = VoiceQueue.enqueue_many
+    monkeypatch.setattr(VoiceQueue, "enqueue_many", watched)
 
     assert command("ingest", str(file), "--batch", "b").code == 1
 

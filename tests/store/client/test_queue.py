@@ -25,14 +25,15 @@ from tests.store.life import (
 from tests.support.jobs import LYRICS, SONG, URL, numbered_voices, voice, voice_with_song
 from voicequeue import (
     BatchNotFoundError,
+    EnqueueItemResult,
     InvalidJobError,
     JobNotFoundError,
     KeyConflictError,
-    Rejection,
     Stage,
     State,
     VoiceJob,
     VoiceQueue,
+    WaitTimeoutError,
 )
 from voicequeue.domain.portions import PORTION_JOBS_MAX
 from voicequeue.storage.job_store import JobStore
@@ -130,13 +131,18 @@ def test_a_rejection_has_its_index_and_the_reason(queue: VoiceQueue) -> None:
     assert (summary.new, summary.rejected) == (PORTION_JOBS_MAX * 2 - 3, 3)
 
 
-def test_rejections_can_be_received_as_they_occur(queue: VoiceQueue) -> None:
-    """The summary then keeps none of them."""
-    rejections: list[Rejection] = []
+def test_results_can_be_received_as_they_occur(queue: VoiceQueue) -> None:
+    """In order, those of rejected items too; the summary then keeps none of them."""
+    results: list[EnqueueItemResult] = []
 
-    summary = queue.enqueue_many([{}, voice(), {}], on_reject=rejections.append)
+    summary = queue.enqueue_many([{}, voice(), {}], on_result=results.append)
 
-    assert [rejection.index for rejection in rejections] == [0, 2]
+    assert [(result.index, result.new_count, result.error is None) for result in results] == [
+        (0, 0, False),
+        (1, 1, True),
+        (2, 0, False),
+    ]
+    assert queue.get(results[1].job_id).state is State.QUEUED
     assert (summary.rejected, summary.rejections) == (2, [])
 
 
@@ -256,7 +262,7 @@ def test_waiting_too_long_is_a_timeout(queue: VoiceQueue, timeout: float) -> Non
     job = queue.enqueue(voice())
     began = time.monotonic()
 
-    with pytest.raises(TimeoutError, match=job.id):
+    with pytest.raises(WaitTimeoutError, match=job.id):
         queue.wait(job.id, timeout=timeout)
 
     assert time.monotonic() - began < 3

@@ -37,12 +37,12 @@ def test_the_summary_counts_jobs_and_their_cost(queue: VoiceQueue) -> None:
 
 def test_the_result_contains_the_cost_and_the_further_jobs(queue: VoiceQueue) -> None:
     """Also if the job is known."""
-    result = queue.enqueue_detailed(order())
-    again = queue.enqueue_detailed(order())
+    result = queue.enqueue(order())
+    again = queue.enqueue(order())
 
-    assert (result.is_new, result.position, result.credits) == (True, 1, 49)
+    assert (result.is_new, queue.position(result), result.price) == (True, 1, 49)
     assert [queue.get(job_id).spec.key for job_id in result.further_job_ids] == ["ana#2", "ana#3"]
-    assert (again.is_new, again.credits, again.further_job_ids) == (False, 49, result.further_job_ids)
+    assert (again.is_new, again.price, again.further_job_ids) == (False, 49, result.further_job_ids)
 
 
 def test_another_song_can_be_added(queue: VoiceQueue) -> None:
@@ -71,18 +71,18 @@ def test_songs_without_a_key_share_a_voice_of_their_own(queue: VoiceQueue) -> No
 
 def test_songs_on_a_persona_do_not_wait(queue: VoiceQueue) -> None:
     """The voice exists already."""
-    result = queue.enqueue_detailed({"persona_id": "p", "songs": [song.model_dump() for song in SONGS]})
+    result = queue.enqueue({"persona_id": "p", "songs": [song.model_dump() for song in SONGS]})
 
-    jobs = [queue.get(job_id) for job_id in (result.job.id, *result.further_job_ids)]
+    jobs = [queue.get(job_id) for job_id in (result.id, *result.further_job_ids)]
     assert {(job.state, job.stage) for job in jobs} == {(State.QUEUED, Stage.MUSIC)}
-    assert result.credits == 3 * 15
+    assert result.price == 3 * 15
 
 
 def test_a_single_entry_of_songs_is_an_ordinary_job(queue: VoiceQueue) -> None:
     """It has its own voice."""
-    result = queue.enqueue_detailed(order(songs=SONGS[:1]))
+    result = queue.enqueue(order(songs=SONGS[:1]))
 
-    assert (result.credits, result.further_job_ids, result.job.shared_voice) == (19, (), None)
+    assert (result.price, result.further_job_ids, result.shared_voice) == (19, (), None)
 
 
 def test_another_recording_under_a_voice_name_is_rejected(queue: VoiceQueue) -> None:

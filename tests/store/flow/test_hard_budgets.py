@@ -7,7 +7,7 @@ from redis import Redis
 
 from tests.store.flow.test_limits import lost, process_all, songs
 from tests.store.life import NOW, assert_consistent
-from tests.support.jobs import URL, voice, voice_with_song
+from tests.support.jobs import URL, results_of, voice, voice_with_song
 from voicequeue import BudgetExceededError, State, VoiceQueue
 from voicequeue.client.queue import in_namespace
 from voicequeue.domain.budgets import period_ends
@@ -147,5 +147,5 @@ def test_a_preview_refuses_what_enqueueing_would_refuse(queue: VoiceQueue) -> No
     jobs = [*separate, *(voice_with_song(key=f"shared-{number}", reuse=True) for number in range(3))]
     for _ in range(2):
         previews = [type(preview.error) for preview in queue.preview(jobs)]
-    assert previews == [type(item.error) for item in queue.enqueue_list(jobs)]
+    assert previews == [type(item.error) for item in results_of(queue, jobs)]
     assert previews == [type(None)] * 5 + [BudgetExceededError]

@@ -11,7 +11,9 @@ from voicequeue.domain.gate import Limits
 from voicequeue.storage import scripts
 from voicequeue.storage.job_store import JobStore
 
-SEEDS, STEPS = range(5), 300
+#: Two walks, and five in `make endurance`.
+SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.endurance) for seed in range(2, 5))]
+STEPS = 300
 
 #: Mistakes in the scripts: what is replaced, by what, and an owner whose limit is then exceeded.
 MISTAKES = {
@@ -71,6 +73,7 @@ def test_spending_never_exceeds_its_limits(redis: Redis, prefix: str, seed: int)
     assert_consistent(redis, prefix)
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_the_walk_notices_a_mistake(redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
     """A limit that one part of the scripts forgets is exceeded within a few walks."""

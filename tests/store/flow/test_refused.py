@@ -188,7 +188,7 @@ def test_a_job_that_is_refused_alone_never_fails(store: JobStore, reason: HoldRe
     """Nothing shows whom the refusal concerns; later jobs do not wait for it."""
     [lone] = enqueue_jobs(store, voice_with_song())
     now = NOW
-    for _ in range(40):
+    for _ in range(12):
         while not next_of(store, now):
             now += 1
         refuse_order(store, lone, reason, now)

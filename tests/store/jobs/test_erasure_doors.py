@@ -9,7 +9,7 @@ import pytest
 
 from tasks.enqueue import enqueue_or_reject
 from tests.store.life import NOW
-from tests.support.jobs import SONG, URL, voice
+from tests.support.jobs import SONG, URL, results_of, voice
 from voicequeue import State, VoiceJob, VoiceQueue
 from voicequeue.errors import ErasedError, InvalidJobError, VoiceQueueError
 from voicequeue.storage.job_store import JobStore
@@ -33,8 +33,7 @@ def accepted(error: VoiceQueueError | None) -> bool:
 #: Every way to enqueue in this process; of HTTP and commands: test_web_erasure.py, test_cli_erase.py.
 DOORS: dict[str, Callable[[VoiceQueue, JobStore, VoiceJob], object]] = {
     "enqueue": lambda queue, _, job: queue.enqueue(job),
-    "enqueue_detailed": lambda queue, _, job: queue.enqueue_detailed(job),
-    "enqueue_list": lambda queue, _, job: accepted(queue.enqueue_list([job])[0].error),
+    "enqueue_many, each result": lambda queue, _, job: accepted(results_of(queue, [job])[0].error),
     "enqueue_many": lambda queue, _, job: [accepted(one.error) for one in queue.enqueue_many([job]).rejections],
     "preview": lambda queue, _, job: [accepted(one.error) for one in queue.preview([job])],
     "message": by_message,

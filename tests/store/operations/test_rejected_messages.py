@@ -36,6 +36,20 @@ def test_messages_are_returned_newest_first(store: JobStore, queue: VoiceQueue) 
     assert queue.status().rejected_messages == 3
 
 
+def test_a_message_is_found_by_its_id(store: JobStore, queue: VoiceQueue, command: Command) -> None:
+    """A search for jobs shows it, because its sender does not know what became of it."""
+    for number in (1, 2, 1):
+        store.rejected_messages.add(message(number, reason="audio_url: must not be empty"))
+
+    assert queue.rejected_messages(message_id="id-1") == [message(1, reason="audio_url: must not be empty")] * 2
+    assert queue.rejected_messages(1, message_id="id-2") == [message(2, reason="audio_url: must not be empty")]
+    assert queue.rejected_messages(message_id="id") == []
+    shown = command("jobs", "--search", "id-2").out
+    assert "this message was rejected" in shown
+    assert "audio_url: must not be empty" in shown
+    assert "rejected" not in command("jobs", "--search", "id-9").out
+
+
 def test_only_the_last_thousand_are_stored(store: JobStore, redis: Redis, prefix: str) -> None:
     """A faulty sender does not fill the memory."""
     redis.lpush(f"{{{prefix}}}:rejected_messages", *["{}"] * MESSAGES_MAX)

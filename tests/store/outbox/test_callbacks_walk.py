@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -115,6 +116,9 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
     return Walk
 
 
+@pytest.mark.hypothesis
 def test_no_callback_is_lost_and_those_of_a_job_stay_in_order(redis: Redis) -> None:
     """Through transitions, lost messages, killed workers, expired claims and redeliveries."""
-    run_state_machine_as_test(walk_on(redis), settings=settings(max_examples=15, stateful_step_count=40, deadline=None))
+    few = settings(max_examples=settings.default.max_examples // 4, stateful_step_count=40)
+
+    run_state_machine_as_test(walk_on(redis), settings=few)

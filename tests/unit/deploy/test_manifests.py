@@ -11,8 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-import kubernetes_validate
 import pytest
 import yaml
 
@@ -27,28 +25,42 @@ CUSTOM_KINDS = set(CUSTOM) - {"$defs"}
 #: Secrets that an operator creates; docs/guides/kubernetes.md.
 SECRETS = {"secrets", "metrics-key", "voices-example-com-tls"}
 
-VERSIONS = kubernetes_validate.utils.all_versions()
-
 folders = pytest.mark.parametrize("folder", kustomizations(), ids=lambda folder: folder.name)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def cached_schemas() -> Iterator[None]:
-    """Read each schema once; the package reads all definitions again for each manifest."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kubernetes_validate.utils, "schema_contents", cache(kubernetes_validate.utils.schema_contents))
-        yield
+class Schemas:
+    """The schemas of Kubernetes and of custom resources. Their packages take two seconds to import, so only on use."""
+
+    def __init__(self) -> None:
+        import jsonschema  # noqa: PLC0415
+        import kubernetes_validate  # noqa: PLC0415
+
+        self._custom, self._kubernetes = jsonschema, kubernetes_validate
+        self.error: type[Exception] = jsonschema.ValidationError
+        self.versions: list[str] = kubernetes_validate.utils.all_versions()
+        # The package reads all definitions again for each manifest.
+        kubernetes_validate.utils.schema_contents = cache(kubernetes_validate.utils.schema_contents)
+
+    def validate(self, manifest: Manifest, version: str) -> None:
+        """Raise an error if a manifest has not the fields of its kind, or has others."""
+        if manifest["kind"] in CUSTOM_KINDS:
+            self._custom.validate(manifest, {**CUSTOM[manifest["kind"]], "$defs": CUSTOM["$defs"]})
+        else:
+            self._kubernetes.validate(manifest, version, strict=True)
 
 
-@pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
+@pytest.fixture(scope="module")
+def schemas() -> Schemas:
+    """Return the schemas."""
+    return Schemas()
+
+
+@pytest.mark.parametrize("place", [0, -1], ids=["oldest", "newest"])
 @folders
-def test_every_manifest_is_valid(folder: Path, version: str) -> None:
+def test_every_manifest_is_valid(folder: Path, place: int, schemas: Schemas) -> None:
     """It has the fields of its kind and no others, for an old and a new Kubernetes."""
     for manifest in build(folder):
-        if manifest["kind"] in CUSTOM_KINDS:
-            jsonschema.validate(manifest, {**CUSTOM[manifest["kind"]], "$defs": CUSTOM["$defs"]})
-        else:
-            kubernetes_validate.validate(manifest, version, strict=True)
+        schemas.validate(manifest, schemas.versions[place])
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed here")
@@ -175,10 +187,10 @@ def test_the_alerts_of_kubernetes_are_those_of_the_rules_file() -> None:
     assert yaml.safe_load(prometheus_rule())["spec"] == rules
 
 
-def test_a_typing_error_in_a_manifest_is_found() -> None:
+def test_a_typing_error_in_a_manifest_is_found(schemas: Schemas) -> None:
     """The schemas are strict: Kubernetes itself would ignore an unknown field of a custom resource."""
     [monitor] = named(build(KUBERNETES / "overlays" / "example"), "ServiceMonitor").values()
     wrong = json.loads(json.dumps(monitor).replace('"interval"', '"intervall"'))
 
-    with pytest.raises(jsonschema.ValidationError, match="intervall"):
-        jsonschema.validate(wrong, {**CUSTOM["ServiceMonitor"], "$defs": CUSTOM["$defs"]})
+    with pytest.raises(schemas.error, match="intervall"):
+        schemas.validate(wrong, schemas.versions[-1])

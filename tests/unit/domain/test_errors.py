@@ -29,6 +29,7 @@ from voicequeue import (
     StoreUnavailableError,
     VoiceQueue,
     VoiceQueueError,
+    WaitTimeoutError,
     errors,
 )
 from voicequeue.cli.ingest.intake import read_items
@@ -47,6 +48,7 @@ ERRORS = [
     BatchNotFoundError("spring"),
     ApiKeyNotFoundError("shop"),
     InvalidStateError("no"),
+    WaitTimeoutError("job abcdefgh has not settled yet"),
     NotOperatorError("audit"),
     StoreFormatError("this release is too old"),
     StoreUnavailableError("Redis does not answer"),
@@ -62,6 +64,7 @@ ERRORS = [
         (JobNotFoundError, LookupError),
         (BatchNotFoundError, LookupError),
         (ApiKeyNotFoundError, LookupError),
+        (WaitTimeoutError, TimeoutError),
     ],
 )
 def test_an_error_is_also_a_builtin_error(kind: type[Exception], builtin: type[Exception]) -> None:
@@ -148,7 +151,6 @@ def kept_errors() -> Iterator[BaseException | None]:
     wrong = {"audio_url": "x", "unknown": 1}
     with VoiceQueue("redis://127.0.0.1:1") as queue:  # it is not asked: there is nothing to enqueue
         yield queue.enqueue_many([wrong]).rejections[0].error
-        yield queue.enqueue_list([wrong])[0].error
         yield next(queue.preview([wrong])).error
     yield next(read_items(RowReader(io.BytesIO(b"audio_url\nx\n")), "spring", None)).error
 

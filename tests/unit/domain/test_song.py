@@ -55,7 +55,7 @@ def test_a_text_that_is_too_long_names_its_field_and_the_limit(field: str, limit
     errors = song_problems(**{field: "sonic-" + "x" * (limit - 5) if field == "mv" else "x" * (limit + 1)})
 
     assert list(errors) == [f"song.{field}"]
-    assert str(limit) in errors[f"song.{field}"]
+    assert f"{limit:,}" in errors[f"song.{field}"]
 
 
 def test_characters_are_counted_and_not_bytes() -> None:

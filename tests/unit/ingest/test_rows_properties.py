@@ -7,7 +7,7 @@ import io
 import json
 from typing import BinaryIO
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.ingest.workbooks import workbook
@@ -76,7 +76,6 @@ def _objects(table: Table) -> list[dict[str, object]]:
     st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
     st.sampled_from(["\n", "\r\n"]),
 )
-@settings(max_examples=60, deadline=None)
 def test_any_dialect_of_csv_gives_the_same_jobs(
     table: Table, delimiter: str, quoting: int, encoding: str, line_end: str
 ) -> None:
@@ -87,7 +86,6 @@ def test_any_dialect_of_csv_gives_the_same_jobs(
 
 
 @given(TABLES)
-@settings(max_examples=40, deadline=None)
 def test_csv_excel_and_json_give_the_same_jobs(table: Table) -> None:
     """JSON as lines, as one array, and indented. Formulas and errors are no jobs in any table."""
     from_csv = _results(_csv(table, ",", csv.QUOTE_ALL).encode())
@@ -103,7 +101,6 @@ def test_csv_excel_and_json_give_the_same_jobs(table: Table) -> None:
 
 
 @given(TABLES, st.sampled_from(["csv", "array", "lines", "excel"]))
-@settings(max_examples=40, deadline=None)
 def test_reading_resumes_after_any_row_of_any_format(table: Table, kind: str) -> None:
     """With the same rows, lines, numbers and places."""
     objects = _objects(table)

@@ -157,63 +157,45 @@ def test_promtool_accepts_the_rules_and_the_configuration(tmp_path: Path) -> Non
     assert "SUCCESS" in promtool("check", "config", tmp_path / "prometheus.yml")
 
 
-@pytest.fixture(scope="module")
-def firing() -> dict[str, set[str]]:
-    """Return the alerts that must fire for each fault; no other may."""
-    return {"": set(), **{alert: {alert} for alert in FAULTS}}
+def test_every_alert_fires_when_it_should_and_no_other_does(tmp_path: Path) -> None:
+    """One Prometheus scrapes the gateways of several queues; each alert concerns one of them.
 
-
-def test_every_alert_fires_when_it_should_and_no_other_does(tmp_path: Path, firing: dict[str, set[str]]) -> None:
-    """Each fault fires its alert in an otherwise healthy queue; a healthy queue fires none."""
+    A fault fires its alert for its own queue and no other, healthy queues do not mask it, and harmless deviations fire
+    nothing.
+    """
     assert set(FAULTS) == {rule["alert"] for rule in ALERTS}
-    cases = [_case(FAULTS.get(fault, {}), expected) for fault, expected in firing.items()]
-    cases_file = tmp_path / "cases.yml"
-    cases_file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": cases}), encoding="utf-8")
-
-    promtool("test", "rules", cases_file)
-
-
-def test_harmless_deviations_fire_nothing(tmp_path: Path) -> None:
-    """Alerts that fire without a cause are ignored when there is one."""
-    cases_file = tmp_path / "cases.yml"
-    cases = [_case(series, set()) for series in HARMLESS.values()]
-    cases_file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": cases}), encoding="utf-8")
-
-    promtool("test", "rules", cases_file)
-
-
-def test_a_healthy_queue_does_not_mask_faults_of_another(tmp_path: Path, firing: dict[str, set[str]]) -> None:
-    """One Prometheus scrapes the gateways of several queues: each alert concerns one of them."""
-    cases = []
-    for fault, expected in firing.items():
-        case = _case(
-            _of_instance("b", {**HEALTHY, **FAULTS.get(fault, {})}), expected, healthy=_of_instance("a", HEALTHY)
-        )
-        cases.append(case)
-    cases_file = tmp_path / "cases.yml"
-    cases_file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": cases}), encoding="utf-8")
-
-    promtool("test", "rules", cases_file)
-
-
-def _of_instance(name: str, series: dict[str, str]) -> dict[str, str]:
-    """Return the same series, scraped from that gateway."""
-    return {
-        f'{metric.removesuffix("}")}{"," if "{" in metric else "{"}instance="{name}"}}': values
-        for metric, values in series.items()
-    }
-
-
-def _case(fault: dict[str, str], expected: set[str], *, healthy: dict[str, str] = HEALTHY) -> dict[str, Any]:
-    """Return a test case that queries the firing alerts through Prometheus's own series ALERTS."""
-    series = [{"series": name, "values": values} for name, values in {**healthy, **fault}.items()]
-    firing = 'count by (alertname) (ALERTS{alertstate="firing"})'
-    samples = [{"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in sorted(expected)]
-    return {
+    deviations: dict[str, dict[str, str]] = {"healthy": {}, **FAULTS, **HARMLESS}
+    case = {
         "interval": "1m",
-        "input_series": series,
-        "promql_expr_test": [{"expr": firing, "eval_time": "85m", "exp_samples": samples}],
+        "input_series": [
+            series for queue, deviation in deviations.items() for series in _series(queue, {**HEALTHY, **deviation})
+        ],
+        "promql_expr_test": [_firing(queue, {queue} & set(FAULTS)) for queue in ("", *deviations)],
     }
+    cases_file = tmp_path / "cases.yml"
+    cases_file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": [case]}), encoding="utf-8")
+
+    promtool("test", "rules", cases_file)
+
+
+def _firing(queue: str, alerts: set[str]) -> dict[str, Any]:
+    """Return the check that exactly these alerts fire for a queue, by Prometheus's own series ALERTS."""
+    return {
+        "expr": f'count by (alertname) (ALERTS{{alertstate="firing", instance="{queue}"}})',
+        "eval_time": "85m",
+        "exp_samples": [{"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in alerts],
+    }
+
+
+def _series(instance: str, metrics: dict[str, str]) -> list[dict[str, str]]:
+    """Return the series of a queue, scraped from its gateway, which is an instance."""
+    return [
+        {
+            "series": f'{metric.removesuffix("}")}{"," if "{" in metric else "{"}instance="{instance}"}}',
+            "values": values,
+        }
+        for metric, values in metrics.items()
+    ]
 
 
 def test_every_alert_says_what_to_do() -> None:

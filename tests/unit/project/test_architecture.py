@@ -10,6 +10,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,7 @@ ROOMS = {
     "storage": SHARED_BY_ALL | {"domain"},
     "client": SHARED_BY_ALL | {"domain", "storage", "ingest", "net", "auth"},
     "diagnostics": SHARED_BY_ALL | {"domain", "storage", "auth"},
+    "testing": SHARED_BY_ALL | {"domain", "storage", "client", "net", "auth"},
     "cli": SHARED_BY_ALL | {"domain", "storage", "client", "ingest", "net", "auth", "diagnostics"},
 }
 
@@ -58,23 +60,27 @@ LOCKS = sorted(ROOT.glob("requirements*.lock"))
 NODE_LOCK = ROOT / "tests" / "node" / "package-lock.json"
 
 
-def imported(module: Path) -> Iterator[str]:
-    """Yield the top-level packages that a module imports anywhere in its code."""
+@cache
+def imports_of(module: Path) -> tuple[str, ...]:
+    """Return the dotted names that a module imports anywhere in its code."""
+    names: list[str] = []
     for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+            names += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: imports are absolute"
-            yield (node.module or "").partition(".")[0]
+            names += (f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(names)
 
 
-def rooms_imported(module: Path) -> Iterator[str]:
-    """Yield the subpackages of voicequeue that a module imports anywhere in its code."""
-    for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "voicequeue":
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("voicequeue."):
-            yield (node.module or "").split(".")[1]
+def imported(module: Path) -> set[str]:
+    """Return the top-level packages that a module imports."""
+    return {name.partition(".")[0] for name in imports_of(module)}
+
+
+def rooms_imported(module: Path) -> set[str]:
+    """Return the subpackages of voicequeue that a module imports, and the names that the package exports."""
+    return {name.split(".")[1] for name in imports_of(module) if name.startswith("voicequeue.")}
 
 
 def test_files_have_at_most_four_hundred_lines() -> None:
@@ -88,31 +94,41 @@ def test_files_have_at_most_four_hundred_lines() -> None:
 # ── imports ───────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("module", MODULES, ids=str)
-def test_a_module_imports_only_allowed_packages(module: Path) -> None:
+# One test for all modules: as many tests would take most of their time to collect.
+
+
+def test_a_module_imports_only_allowed_packages() -> None:
     """workers → tasks → voicequeue; config imports only voicequeue, and workers import config; the simulator is
     independent."""
-    package = module.parts[0]
+    ours = {*ALLOWED, "tests"}
 
-    ours = {name for name in imported(module) if name in {*ALLOWED, "tests"}}
+    assert {
+        str(module): forbidden
+        for module in MODULES
+        if (forbidden := imported(module) & ours - {module.parts[0]} - ALLOWED[module.parts[0]])
+    } == {}
 
-    assert ours <= {package} | ALLOWED[package]
 
-
-@pytest.mark.parametrize("module", [module for module in MODULES if module.parts[0] == "voicequeue"][1:], ids=str)
-def test_a_subpackage_imports_only_the_subpackages_below_it(module: Path) -> None:
+def test_a_subpackage_imports_only_the_subpackages_below_it() -> None:
     """domain ← storage ← client ← cli, with ingest, net, auth and diagnostics beside them."""
-    room = module.parts[1].removesuffix(".py")
+    rooms = {
+        module: module.parts[1].removesuffix(".py")
+        for module in MODULES
+        if module.parts[0] == "voicequeue" and module.parts[1] != "__init__.py"
+    }
 
-    assert set(rooms_imported(module)) <= {room} | ROOMS[room]
+    assert {
+        str(module): forbidden
+        for module, room in rooms.items()
+        if (forbidden := rooms_imported(module) - {room} - ROOMS[room])
+    } == {}
 
 
-@pytest.mark.parametrize(
-    "module", [module for module in MODULES if module.parts[:2] == ("voicequeue", "domain")], ids=str
-)
-def test_the_domain_does_no_io(module: Path) -> None:
+def test_the_domain_does_no_io() -> None:
     """It computes; its inputs, the time included, are arguments."""
-    assert DOES_IO & set(imported(module)) == set()
+    domain = [module for module in MODULES if module.parts[:2] == ("voicequeue", "domain")]
+
+    assert {str(module): io for module in domain if (io := DOES_IO & imported(module))} == {}
 
 
 def test_only_the_storage_uses_redis() -> None:
@@ -135,15 +151,33 @@ def test_only_workers_read_the_settings() -> None:
 
 def test_the_installed_package_imports_only_its_declared_dependencies() -> None:
     """A producer's environment has only these dependencies, in particular no Celery. openpyxl is an extra."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    dependencies = [*project["dependencies"], *project["optional-dependencies"]["excel"]]
-    declared = {re.split(r"[\[<>=~ ]", dependency)[0] for dependency in dependencies}
-    modules = [module for module in MODULES if module.parts[0] == "voicequeue"]
+    modules = [module for module in MODULES if module.parts[0] == "voicequeue" and module.parts[1] != "testing"]
 
+    assert foreign_packages(modules) == declared_packages("dependencies", "excel")
+
+
+def test_testing_imports_only_the_dependencies_of_its_extra() -> None:
+    """And pytest, which loads its plugin. The simulator needs the others of the extra."""
+    modules = [module for module in MODULES if module.parts[:2] == ("voicequeue", "testing")]
+
+    assert foreign_packages(modules) <= declared_packages("dev") | {"pytest"}
+
+
+def foreign_packages(modules: list[Path]) -> set[str]:
+    """Return the names of the packages of others that modules import."""
     foreign = {name for module in modules for name in imported(module)} - sys.stdlib_module_names - {"voicequeue"}
-
     names = {"dotenv": "python-dotenv", "charset_normalizer": "charset-normalizer"}
-    assert {names.get(name, name) for name in foreign} == declared
+    return {names.get(name, name) for name in foreign}
+
+
+def declared_packages(*groups: str) -> set[str]:
+    """Return the names of the packages that the project requires, in general and in these extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lists = [
+        project["dependencies"] if group == "dependencies" else project["optional-dependencies"][group]
+        for group in groups
+    ]
+    return {re.split(r"[\[<>=~ ]", dependency)[0] for dependencies in lists for dependency in dependencies}
 
 
 # ── the package ───────────────────────────────────────────────────────────────────────────────────

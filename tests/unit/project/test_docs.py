@@ -168,6 +168,11 @@ def test_links_that_leave_the_folder_become_file_names() -> None:
     assert site.named(text, "examples/README.md").endswith("[HTTP](../http.md), ![x](../images/x.png)")
 
 
+def test_a_link_to_a_heading_of_a_file_names_the_file() -> None:
+    """The site has no such heading."""
+    assert site.named("[its](../simulator/README.md#control-port)", "why.md") == "its (`simulator/README.md`)"
+
+
 def test_a_link_to_a_missing_file_fails_the_build() -> None:
     """It would be broken on the code host, which mkdocs does not check."""
     with pytest.raises(PluginError, match=r"why.md links to ../Profile, which does not exist"):
@@ -180,13 +185,17 @@ def built(configuration: Path, into: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("link", ["nowhere.md", "concepts.md#nowhere", "#nowhere", "/concepts.md", "../nowhere.md"])
-def test_a_broken_link_fails_the_build(tmp_path: Path, link: str) -> None:
-    """Missing pages, headings and files are found, and absolute paths; a site of two pages has the same rules."""
+#: Links to missing pages, headings and files, and an absolute path.
+BROKEN = ["nowhere.md", "concepts.md#nowhere", "#nowhere", "/concepts.md", "../nowhere.md"]
+
+
+def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
+    """Each is reported as a warning, and a warning fails the build; a site of two pages has the same rules."""
     docs = tmp_path / "docs"
     docs.mkdir()
     (docs / "concepts.md").write_text("# Concepts\n", encoding="utf-8")
-    (docs / "why.md").write_text(f"# Why\n\n[there]({link})\n", encoding="utf-8")
+    links = "\n".join(f"[there]({link})" for link in BROKEN)
+    (docs / "why.md").write_text(f"# Why\n\n{links}\n", encoding="utf-8")
     configuration = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     configuration |= {"docs_dir": str(docs), "hooks": [], "plugins": [], "extra_css": []}
     configuration["nav"] = [{"Concepts": "concepts.md"}, {"Why": "why.md"}]
@@ -195,7 +204,9 @@ def test_a_broken_link_fails_the_build(tmp_path: Path, link: str) -> None:
     done = built(tmp_path / "mkdocs.yml", tmp_path / "site")
 
     assert done.returncode == 1
-    assert [line for line in done.stderr.splitlines() if "why.md" in line and link in line] != []
+    warnings = [line for line in done.stderr.splitlines() if "why.md" in line and line.startswith("WARNING")]
+    assert [link for link in BROKEN if not any(f"'{link}'" in line for line in warnings)] == []
+    assert f"Aborted with {len(BROKEN)} warnings" in done.stdout + done.stderr
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -36,7 +36,7 @@ BLOCKS = every_block()
 #: Blocks that are not run, by reason. A number that grows needs a reason that holds.
 NOT_RUN = {
     "account": 2,  # asks or pays MusicAPI itself
-    "docker": 16,  # needs a Docker daemon
+    "docker": 17,  # needs a Docker daemon
     "kubernetes": 9,  # needs a cluster
     "minutes": 14,  # benchmarks, and the tests themselves
     "packages": 1,  # installs something
@@ -45,11 +45,11 @@ NOT_RUN = {
 }
 
 #: Outputs that the block before them does not print: of deployments with faults, and of files.
-EXAMPLES = 8
+EXAMPLES = 9
 
 #: Languages, and who checks their blocks besides the tests here.
 RUN = {"sh", "python", "js", "text", "json", "http"}
-CHECKED = {"dotenv", "yaml", "csv", "conf", "acl", "docker", "nginx", "caddy"}
+CHECKED = {"ts", "dotenv", "yaml", "csv", "conf", "acl", "docker", "nginx", "caddy"}
 FORMULAS = "docs/explanation/scaling.md"
 
 FOLLOWED = {*test_pages_with_a_stack.PAGES, *test_pages_with_a_store.PAGES}

@@ -11,6 +11,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.unit.project.test_docs import ROOT, built
 
+pytestmark = pytest.mark.endurance
+
 SERVERS = r"<(?:script|img|iframe|source)[^>]+src=\"?(?:https?:)?//|<link[^>]+rel=\"?(?:stylesheet|preconnect)[^>]+//"
 
 

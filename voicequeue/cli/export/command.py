@@ -9,16 +9,15 @@ from contextlib import ExitStack, nullcontext
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, TextIO
 
 import typer
 
 from voicequeue.cli.export import sheet
-from voicequeue.cli.export.columns import CSV_COLUMNS, csv_record
 from voicequeue.cli.terminal import AsJson, BatchOption, StateOption, flag, open_for_writing, open_queue, option
 from voicequeue.domain.job import Job
-from voicequeue.ingest.cells import guard
-from voicequeue.texts import escape_controls, terminal_safe_json
+from voicequeue.ingest.export_columns import CSV_COLUMNS, csv_cells, json_record
+from voicequeue.texts import terminal_safe_json
 
 _DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 
@@ -83,7 +82,7 @@ def export(
             return
         file = stack.enter_context(nullcontext(sys.stdout) if output is None else open_for_writing(output))
         if kind is Format.JSONL:
-            file.writelines(terminal_safe_json(exported(job)) + "\n" for job in jobs)
+            file.writelines(terminal_safe_json(json_record(job)) + "\n" for job in jobs)
         elif excel:
             spool = stack.enter_context(sheet.temporary_rows())
             columns, rows = sheet.collected(jobs, spool, first=sheet.CSV_FIRST)
@@ -107,20 +106,7 @@ def _kind(format: Format | None, output: Path | None, *, excel: bool, as_json: b
     return kind
 
 
-def exported(job: Job) -> dict[str, Any]:
-    """Return the JSON of a job, with the song that was ordered."""
-    song = job.spec.song
-    return {**job.as_dict(), "song": song.model_dump(exclude_none=True) if song else None}
-
-
 def _write_csv(jobs: Iterator[Job], file: TextIO, delimiter: str) -> None:
     writer = csv.writer(file, delimiter=delimiter)
     writer.writerow(CSV_COLUMNS)
-    for job in jobs:
-        record = csv_record(job)
-        writer.writerow([_cell(record.get(column, "")) for column in CSV_COLUMNS])
-
-
-def _cell(value: Any) -> Any:
-    # Names and titles are untrusted: no terminal controls, no spreadsheet formulas.
-    return guard(escape_controls(value, keep="\n\t")) if isinstance(value, str) else value
+    writer.writerows(map(csv_cells, jobs))

@@ -14,10 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
-from voicequeue.cli.export.columns import SheetColumns, sheet_record
 from voicequeue.cli.terminal import CommandSetupError
 from voicequeue.domain.job import Job
 from voicequeue.ingest.cells import guard
+from voicequeue.ingest.export_columns import SheetColumns, sheet_record
 from voicequeue.ingest.row import EXPORT_COLUMNS
 from voicequeue.texts import escape_controls
 

@@ -22,10 +22,11 @@ from voicequeue.cli.terminal import (
     StopAfter,
     Yes,
     argument,
+    batch_option,
     flag,
     open_queue,
     option,
-    print_error,
+    print_note,
 )
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.namespaces import DEFAULT
@@ -43,7 +44,7 @@ def ingest(
         str,
         argument("FILE", help="Excel (.xlsx), CSV or JSON, plain or gzip; - reads standard input."),
     ],
-    batch: Annotated[str, option("NAME", help="Add the jobs to this batch.")],
+    batch: Annotated[str, batch_option("Add the jobs to this batch.")],
     preflight: Annotated[
         bool,
         flag("--preflight", help="Check each recording first: reachable, MP3 or WAV, long enough."),
@@ -99,7 +100,7 @@ def ingest(
         confirmation = Confirmation(jobs, batch, yes=yes, max_credits=max_credits)
         rules = StopRules(PREFLIGHT_CHUNK if preflight else PORTION_JOBS_MAX, max_rejected, confirmation)
         if source.rows.note:
-            print_error(source.rows.note)
+            print_note(source.rows.note)
         progress = read_progress(source, paths, jobs, batch, resume=resume)
         run = IngestRun(source, paths, jobs, progress, start_within_s=start_within, checker=checker, as_json=as_json)
         if dry_run:

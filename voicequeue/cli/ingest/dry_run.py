@@ -20,6 +20,7 @@ from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.job import to_iso8601
 from voicequeue.domain.portions import Weight, split_into_portions
 from voicequeue.ingest.checkpoint import IngestCounts
+from voicequeue.texts import pluralize
 
 
 @dataclass(slots=True)
@@ -79,7 +80,7 @@ def report(result: DryRunResult, budget: Budget, *, as_json: bool) -> None:
     else:
         _print(result, budget)
     if result.stopped is not None:
-        print_error(f"stopped: {result.stopped}")
+        print_error(f"stopped: {result.stopped}", code=result.stopped.code)
 
 
 def _print(result: DryRunResult, budget: Budget) -> None:
@@ -91,7 +92,7 @@ def _print(result: DryRunResult, budget: Budget) -> None:
     print_batch_hold(result.hold)
     print_notes(counts, result.notes)
     if result.rejected_file is not None:
-        out.print(f"rejected   all rejected rows and reasons: {result.rejected_file}", soft_wrap=True)
+        out.print(f"rejected   all rejected rows and reasons: {result.rejected_file}")
     print_kept_file(result.kept_file)
     out.print(f"credits    the new jobs will cost {counts.credits:,}; {budget.explanation(counts.credits)}")
     out.print(f"time       {_duration(counts.new, budget)}")
@@ -101,7 +102,7 @@ def _duration(new: int, budget: Budget) -> str:
     seconds = budget.seconds(new)
     if seconds is None:
         return "unknown until jobs finish: none has succeeded in the last minutes"
-    after = f", after {budget.unsettled:,} existing jobs" if budget.unsettled else ""
+    after = f", after {pluralize(budget.unsettled, 'existing job')}" if budget.unsettled else ""
     return f"about {format_duration(seconds)} at the current {budget.status.jobs_per_minute:,.1f} jobs/min{after}"
 
 
@@ -117,7 +118,7 @@ def _json(result: DryRunResult, budget: Budget) -> dict[str, Any]:
         "warned_rows": [note.as_dict() for note in result.notes.warnings],
         "rejected_file": str(result.rejected_file) if result.rejected_file else None,
         "kept_file": str(result.kept_file) if result.kept_file else None,
-        "stopped": result.stopped.reason if result.stopped else None,
+        "stopped": result.stopped.code if result.stopped else None,
         "batch_hold": result.hold,
         "credits": counts.credits,
         "balance": account.balance,

@@ -16,7 +16,7 @@ from voicequeue.cli.ingest.rejects import RejectsFile
 from voicequeue.cli.ingest.source import Source
 from voicequeue.cli.ingest.writing import writing
 from voicequeue.client.queue import VoiceQueue
-from voicequeue.client.results import EnqueueSummary
+from voicequeue.client.results import EnqueueItemResult
 from voicequeue.domain.portions import split_into_portions
 from voicequeue.errors import VoiceQueueError
 from voicequeue.ingest.checkpoint import IngestProgress
@@ -87,9 +87,9 @@ class RowEnqueuer:
     def _enqueue(self, chunk: list[Item]) -> None:
         jobs = [(index, job) for index, item in enumerate(chunk) if item.job for job in item.job.expand()]
         errors = {index: item.error for index, item in enumerate(chunk) if item.error}
-        entries, summary = self._jobs.enqueue_list([job for _, job in jobs]), EnqueueSummary()
+        entries: list[EnqueueItemResult] = []
+        summary = self._jobs.enqueue_many([job for _, job in jobs], on_result=entries.append)
         for (index, _), entry in zip(jobs, entries, strict=True):
-            summary.add(entry)
             if entry.error is not None:
                 errors.setdefault(index, entry.error)
         counts = self._progress.counts

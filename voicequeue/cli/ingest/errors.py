@@ -6,9 +6,9 @@ from voicequeue.errors import VoiceQueueError
 
 
 class IngestStoppedError(VoiceQueueError):
-    """No further row is enqueued; the text says why and what to do. `reason` is its name in JSON."""
+    """No further row is enqueued; the text says why and what to do."""
 
-    reason = "stopped"
+    code = "stopped"
 
     def __init__(self, message: str, *, can_resume: bool = True) -> None:
         super().__init__(message)
@@ -18,7 +18,7 @@ class IngestStoppedError(VoiceQueueError):
 class FileChangedError(IngestStoppedError):
     """The file was changed while it was read."""
 
-    reason = "file_changed"
+    code = "file_changed"
 
     def __init__(self, message: str) -> None:
         super().__init__(message, can_resume=False)
@@ -27,16 +27,16 @@ class FileChangedError(IngestStoppedError):
 class TooManyRejectedError(IngestStoppedError):
     """More rows were rejected than `--max-rejected` allows."""
 
-    reason = "max_rejected"
+    code = "max_rejected"
 
 
 class NotAffordableError(IngestStoppedError):
     """The account cannot pay for the rows, and the caller has not confirmed them."""
 
-    reason = "not_affordable"
+    code = "not_affordable"
 
 
 class DeclinedError(IngestStoppedError):
     """The caller has declined rows that the account cannot pay for."""
 
-    reason = "declined"
+    code = "declined"

@@ -12,10 +12,11 @@ from voicequeue.cli.ingest.errors import DeclinedError, NotAffordableError
 from voicequeue.cli.ingest.intake import Item
 from voicequeue.cli.ingest.outcomes import preview
 from voicequeue.cli.ingest.source import Source
-from voicequeue.cli.terminal import print_error
+from voicequeue.cli.terminal import print_note
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.stage import PRICES
 from voicequeue.ingest.row import FileKind
+from voicequeue.texts import pluralize
 
 _READ_BYTES = 1_048_576
 
@@ -62,7 +63,7 @@ class Confirmation:
         if not self._suffices(budget, cost_max):
             cost = sum(outcome.credits for outcome in preview(chunk, self._jobs))
             if not budget.suffices(cost):
-                raise NotAffordableError(f"The next {len(chunk):,} rows {_costs(cost, budget)} {_CURES}")
+                raise NotAffordableError(f"The next {pluralize(len(chunk), 'row')} {_costs(cost, budget)} {_CURES}")
         self._left = (budget.spendable or 0) - cost_max
 
     def budget(self) -> Budget:
@@ -74,7 +75,7 @@ class Confirmation:
         suffices = budget.suffices(cost)
         if suffices is None:
             if not self._is_unknown_reported:
-                print_error("the balance of the account is not known yet: it may not suffice for the new jobs")
+                print_note("the balance of the account is not known yet: it may not suffice for the new jobs")
             self._is_unknown_reported = True
         return suffices is not False
 
@@ -97,7 +98,7 @@ _CURES = (
 
 
 def _costs(cost: int, budget: Budget) -> str:
-    return f"cost up to {cost:,} credits; {budget.explanation(cost)}."
+    return f"cost up to {pluralize(cost, 'credit')}; {budget.explanation(cost)}."
 
 
 def _is_interactive() -> bool:

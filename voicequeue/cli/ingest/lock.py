@@ -18,6 +18,8 @@ from voicequeue.errors import VoiceQueueError
 class FileInUseError(VoiceQueueError):
     """Another process ingests the file."""
 
+    code = "file_in_use"
+
 
 if sys.platform == "win32":
     import msvcrt

@@ -76,4 +76,4 @@ def print_notes(counts: IngestCounts, notes: Notes) -> None:
 
 def _print(notes: list[Note]) -> None:
     for note in notes:
-        out.print(f"  {place(note.row)}: {escape_untrusted(note.reason)}", soft_wrap=True)
+        out.print(f"  {place(note.row)}: {escape_untrusted(note.reason)}")

@@ -9,10 +9,11 @@ from typing import Any
 
 from voicequeue.cli.ingest.errors import IngestStoppedError
 from voicequeue.cli.ingest.notes import Notes, print_notes
-from voicequeue.cli.terminal import escape_untrusted, out, print_error, print_json
+from voicequeue.cli.terminal import escape_untrusted, out, print_error, print_json, print_note
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.errors import VoiceQueueError
 from voicequeue.ingest.checkpoint import IngestCounts, IngestProgress
+from voicequeue.texts import pluralize
 
 
 def batch_hold(jobs: VoiceQueue, name: str) -> str | None:
@@ -29,13 +30,13 @@ def batch_hold(jobs: VoiceQueue, name: str) -> str | None:
 def print_batch_hold(hold: str | None) -> None:
     """Print why nothing of the batch is submitted, if so."""
     if hold is not None:
-        out.print(f"[yellow]{escape_untrusted(hold)}[/]", soft_wrap=True)
+        out.print(f"[yellow]{escape_untrusted(hold)}[/]")
 
 
 def print_kept_file(path: Path | None) -> None:
     """Print where a file of rejected rows is kept that was changed since it was written."""
     if path is not None:
-        print_error(f"the file of rejected rows of an earlier run was changed since; it is kept as {path}")
+        print_note(f"the file of rejected rows of an earlier run was changed since; it is kept as {path}")
 
 
 class Report:
@@ -61,12 +62,13 @@ class Report:
     def stop(self, error: IngestStoppedError, *, can_resume: bool) -> None:
         """Print the result of a run that was stopped, and how to continue."""
         self._print(error)
-        print_error(f"stopped: {error}")
+        print_error(f"stopped: {error}", code=error.code)
         jobs = self._progress.counts.new + self._progress.counts.existing
+        enqueued = f"{pluralize(jobs, 'job')} of this file {'is' if jobs == 1 else 'are'} in the queue"
         if can_resume:
-            print_error(f"{jobs:,} jobs of this file are in the queue; --resume continues after them")
+            print_note(f"{enqueued}; --resume continues after that")
         else:
-            print_error(f"{jobs:,} jobs of this file are in the queue" if jobs else "no row was enqueued")
+            print_note(enqueued if jobs else "no row was enqueued")
 
     def _print(self, stopped: IngestStoppedError | None) -> None:
         counts = self._progress.counts.since(self._earlier)
@@ -78,7 +80,7 @@ class Report:
             return  # the counts of no row
         out.print(
             f"[green]{counts.new:,} new[/], {counts.existing:,} existing, {counts.rejected:,} rejected; "
-            f"the new jobs cost {counts.credits:,} credits"
+            f"the new jobs cost {pluralize(counts.credits, 'credit')}"
         )
         print_batch_hold(hold)
         print_notes(counts, self.notes)
@@ -86,10 +88,10 @@ class Report:
             total = self._progress.counts
             out.print(
                 f"the whole file, with the runs before: {total.new:,} new, {total.existing:,} existing, "
-                f"{total.rejected:,} rejected; {total.credits:,} credits"
+                f"{total.rejected:,} rejected; {pluralize(total.credits, 'credit')}"
             )
         if self.rejected_file is not None:
-            print_error(f"rejected rows and reasons: {self.rejected_file}")
+            print_note(f"rejected rows and reasons: {self.rejected_file}")
         print_kept_file(self.kept_file)
 
     def _json(self, counts: IngestCounts, stopped: IngestStoppedError | None, hold: str | None) -> dict[str, Any]:
@@ -100,7 +102,7 @@ class Report:
             "kept_file": str(self.kept_file) if self.kept_file else None,
             "resumed_after": self._resumed_after or None,
             "file": _counts(self._progress.counts),
-            "stopped": stopped.reason if stopped else None,
+            "stopped": stopped.code if stopped else None,
             "batch_hold": hold,
         }
 

@@ -17,7 +17,7 @@ from voicequeue.cli.ingest.rejects import RejectsFile
 from voicequeue.cli.ingest.report import Report, batch_hold
 from voicequeue.cli.ingest.source import Source
 from voicequeue.cli.ingest.writing import CannotWriteError, writing
-from voicequeue.cli.terminal import print_error
+from voicequeue.cli.terminal import print_note
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.errors import JobNotFoundError
 from voicequeue.ingest.checkpoint import CannotResumeError, IngestProgress
@@ -156,9 +156,9 @@ class IngestRun:
             raise
         except BaseException:
             if self._source.is_file and self._progress.lines:
-                print_error("stopped; run the same command with --resume to continue")
+                print_note("stopped; run the same command with --resume to continue")
             elif not self._source.is_file and (path := rejects.stop()):
-                print_error(f"rejected rows so far: {path}")
+                print_note(f"rejected rows so far: {path}")
             raise
 
 

@@ -101,7 +101,7 @@ class Source:
         counting = bars.TextColumn("{task.fields[rows]:,} rows")
         remaining = (bars.TimeRemainingColumn(),) if self.is_file else ()
         columns = (bars.SpinnerColumn(), bars.TextColumn("{task.description}"), bars.BarColumn(), counting, *remaining)
-        with bars.Progress(*columns, console=err, transient=True) as bar:
+        with bars.Progress(*columns, console=err.console, transient=True) as bar:
             task = bar.add_task(label, total=self._opened.st_size if self._opened else None, rows=0)
             update_at = 0.0
             for rows, item in enumerate(items, start=1):

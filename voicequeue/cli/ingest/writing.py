@@ -16,6 +16,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class CannotWriteError(CommandSetupError):
     """A file beside the source cannot be written; the text says how to continue."""
 
+    code = "cannot_write"
+
 
 @contextmanager
 def writing(path: Path, paths: IngestPaths, note: str = "") -> Iterator[None]:

@@ -20,6 +20,9 @@ from voicequeue.storage.connection.refusals import (
 from voicequeue.storage.connection.retry import TimedRetry
 from voicequeue.storage.connection.sentinels import Sentinels
 
+#: The client of one server, or of the primary that sentinels name.
+RedisClient = Redis
+
 #: The Redis of a queue whose user names none.
 DEFAULT_URL = "redis://localhost:6379/0"
 

@@ -91,7 +91,14 @@ class Keyspace:
 
     def pages(self, key: str, *, latest_first: bool = False) -> Iterator[str]:
         """Yield the members of a sorted set by score, page by page; complete for members that stay, if it changes."""
+        return (member for member, _ in self.scored_pages(key, latest_first=latest_first))
+
+    def scored_pages(
+        self, key: str, *, latest_first: bool = False, after: tuple[str, float] | None = None
+    ) -> Iterator[tuple[str, float]]:
+        """Yield the members of a sorted set with their scores, as `pages` does; those that follow the entry `after`."""
         cursor, end = ("+inf", "-inf") if latest_first else ("-inf", "+inf")
+        cursor = cursor if after is None else repr(after[1])
         yielded: set[str] = set()  # members with the cursor's score
         while True:
             limit = _PAGE + len(yielded)
@@ -101,13 +108,21 @@ class Keyspace:
                     key, cursor, end, desc=latest_first, withscores=True, byscore=True, offset=0, num=limit
                 ),
             )
-            fresh = [member for member, _ in page if member not in yielded]
+            fresh = [entry for entry in page if entry[0] not in yielded]
             if not fresh:
                 return
-            yield from fresh
+            yield from (entry for entry in fresh if _follows(entry, after, latest_first=latest_first))
             last = page[-1][1]
             yielded = {member for member, score in page if score == last}
             cursor = repr(last)
+
+
+def _follows(entry: tuple[str, float], after: tuple[str, float] | None, *, latest_first: bool) -> bool:
+    """Return whether an entry of a sorted set follows another one; those of one score are in lexicographical order."""
+    if after is None:
+        return True
+    own, other = entry[::-1], after[::-1]
+    return own < other if latest_first else own > other
 
 
 def rows(flat: list[str], width: int) -> Iterator[tuple[str, ...]]:

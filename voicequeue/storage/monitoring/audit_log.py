@@ -57,6 +57,10 @@ class AuditEntry:
     credits: int | None
     reason: str
 
+    def concerns(self, job_id: str) -> bool:
+        """Return whether it names this job: alone, or among selected ones."""
+        return job_id == self.job_id or job_id in str(self.details.get("job_ids", "")).split()
+
     #: Columns of an export.
     COLUMNS: ClassVar[tuple[str, ...]] = (
         *("at", "actor", "address", "action", "namespace", "job_id"),
@@ -97,6 +101,7 @@ class AuditFilter:
         action: This action.
         batch: Of this batch.
         namespace: Of this namespace.
+        job_id: Of this job, alone or among selected ones.
     """
 
     since: float | None = None
@@ -104,6 +109,7 @@ class AuditFilter:
     action: str | None = None
     batch: str | None = None
     namespace: str | None = None
+    job_id: str | None = None
 
     def matches(self, entry: AuditEntry) -> bool:
         """Return whether the entry matches; `since` is applied where the entries are read."""
@@ -112,6 +118,7 @@ class AuditFilter:
             and self.action in (None, entry.action)
             and self.batch in (None, entry.batch)
             and self.namespace in (None, entry.namespace)
+            and (self.job_id is None or entry.concerns(self.job_id))
         )
 
 

@@ -59,6 +59,8 @@ PARTS = (
     "removal",
     "erasure",
     "paging",
+    "filters",
+    "search",
 )
 
 #: The names that a part defines.

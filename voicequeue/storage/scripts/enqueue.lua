@@ -2,14 +2,15 @@
 -- KEYS  root
 -- ARGV  now, SHA-1 of the secret from which the ids were derived ('' = any), number of kinds of jobs; for each kind:
 --       rank, batch ('' = none), stage, next stage ('' = none), seconds in which it must start ('' = no deadline), shared
---       voice ('' = none), voice by its URL, hash of the recording ('' = unknown), source; then for each job: id, spec
---       (canonical JSON), its kind (counted from 0), row in the caller's file ('' = unknown)
+--       voice ('' = none), voice by its URL, hash of the recording ('' = unknown), source, id of the Celery message ('' =
+--       none); then for each job: id, spec (canonical JSON), its kind (counted from 0), row in the caller's file ('' =
+--       unknown)
 -- RETURNS  for each job 1 = new, 2 = new and uses or waits for the voice of another job, 0 = exists with the same
 --          content, -1 = the id exists with other content, -2 = the name of the voice denotes another recording, -3 = the id or the
 --          recording was erased, -4 = the queue requires a consent, and the job names none, {-5, owner, period, limit,
 --          remaining, price} = a hard budget does not allow its price;
 --          nil = the ids were derived from another secret, and nothing was written
-local FIELDS, KINDS, now = 9, 4, tonumber(ARGV[1])
+local FIELDS, KINDS, now = 10, 4, tonumber(ARGV[1])
 if not has_id_secret(ARGV[2]) then return nil end
 local outcomes, count, by_batch, by_lane, sharing = {}, 0, {}, {}, {}
 
@@ -20,10 +21,10 @@ local lacks_consent, take_from_budgets = consent_policy(), budget_check(now)
 
 for a = first, #ARGV, 4 do
   local id, spec, kind, source_row = ARGV[a], ARGV[a + 1], KINDS + FIELDS * tonumber(ARGV[a + 2]), ARGV[a + 3]
-  local rank, batch, stage, next_stage, within, voice, url, sha256, source = unpack(ARGV, kind, kind + FIELDS - 1)
+  local rank, batch, stage, next_stage, within, voice, url, sha256, source, message_id = unpack(ARGV, kind, kind + FIELDS - 1)
   local existing = written[id] or stored_spec(id)
   local is_same = existing and (existing == spec or was_enqueued_as(id, spec))
-  local outcome = is_same and 0 or not existing and is_erased(id, spec, batch, sha256) and -3
+  local outcome = is_same and repeated(id, message_id) or not existing and is_erased(id, spec, batch, sha256) and -3
     or lacks_consent(spec) and -4 or is_other_recording(voice, url) and -2 or existing and -1
     or take_from_budgets(kind, batch, source, stage, next_stage, voice, url) or 1
   outcomes[#outcomes + 1] = outcome
@@ -31,7 +32,7 @@ for a = first, #ARGV, 4 do
     written[id] = spec
     local at = now + count * 1e-6 -- microseconds apart, so that jobs of one call keep their order
     local created = string.format('%.6f', at)
-    create_record(id, spec, created, rank, batch, stage, next_stage, voice, sha256, source, source_row)
+    create_record(id, spec, created, rank, batch, stage, next_stage, voice, sha256, source, source_row, message_id)
     append_to(by_lane, rank .. ':' .. batch, lane_score(stage, tonumber(created)), id)
     append_to(by_batch, batch, created, id)
     if within ~= '' then redis.call('ZADD', key('start_by'), at + within, id) end

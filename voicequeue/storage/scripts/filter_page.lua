@@ -1,9 +1,9 @@
 -- filter_page: read a page of a sorted set of jobs and return those that may match a filter.
 -- KEYS  root
 -- ARGV  the set, 1 = highest score first, score ('' = from the start) and member of the last job of the previous page,
---       maximum number to examine, the filter (JSON): state, stage, batch, code, since (Unix seconds), parts (texts that
---       all occur in the spec), search (is: equal to a field set by upstream; part: a text in the spec), recordings
---       (ids of voices by URL or hash: with one of these recordings)
+--       maximum number to examine, the filter (JSON): state, stage, batch, code, since and until (Unix seconds),
+--       source (all of it, or what is before its colon), parts (texts that all occur in the spec), search
+--       (lib/search.lua), recordings (ids of voices by URL or hash: with one of these recordings)
 -- RETURNS  number of examined jobs, the last of them and its score, then matching members and scores. A text may
 --          occur in a spec with another meaning: the caller checks the jobs.
 -- Each test reads some fields of the record; only the fields in use are read, because there are many jobs.
@@ -18,24 +18,24 @@ end
 for _, name in ipairs({ 'state', 'stage', 'batch' }) do
   if filter[name] then add_test({ name }, function(value) return value == filter[name] end) end
 end
-if filter.code then
-  add_test({ 'failure' }, function(failure) return failure and cjson.decode(failure).code == filter.code end)
+if filter.code then add_test({ 'failure' }, has_code(filter.code)) end
+if filter.since or filter['until'] then
+  add_test({ 'updated', 'created' }, has_changed(filter.since, filter['until']))
 end
-if filter.since then
-  add_test({ 'updated', 'created' }, function(updated, created) return tonumber(updated or created) >= filter.since end)
-end
+if filter.source then add_test({ 'source' }, is_from(filter.source)) end
 for _, part in ipairs(filter.parts or {}) do
   add_test({ 'spec' }, function(spec) return string.find(spec, part, 1, true) end)
 end
 if filter.search then
-  local is, part = filter.search.is, filter.search.part
-  add_test({ 'persona_id', 'voice_name', 'orders', 'spec' }, function(persona, name, orders, spec)
-    return persona == is or name == is or has_task(orders, is) or string.find(spec, part, 1, true)
-  end)
+  local first, may_find = #fields, text_search(filter.search)
+  for _, name in ipairs(SEARCHED_FIELDS) do fields[#fields + 1] = name end
+  tests[#tests + 1] = function(record) return may_find(record.id, unpack(record, first + 1, first + #SEARCHED_FIELDS)) end
 end
 if filter.recordings then add_test({ 'spec', 'batch', 'sha256' }, names_recording(filter.recordings)) end
 
-local function matches(record)
+local function matches(id)
+  local record = redis.call('HMGET', root .. 'job:' .. id, unpack(fields))
+  record.id = id
   for _, test in ipairs(tests) do
     if not (record[1] and test(record)) then return false end
   end
@@ -45,7 +45,7 @@ end
 local page = page_of(key(ARGV[1]), ARGV[2] == '1', ARGV[3], ARGV[4], tonumber(ARGV[5]))
 local results = { #page / 2, page[#page - 1] or '', page[#page] or '' }
 for i = 1, #page, 2 do
-  if #tests == 0 or matches(redis.call('HMGET', root .. 'job:' .. page[i], unpack(fields))) then
+  if #tests == 0 or matches(page[i]) then
     results[#results + 1], results[#results + 2] = page[i], page[i + 1]
   end
 end

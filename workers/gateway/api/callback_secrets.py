@@ -25,7 +25,7 @@ from workers.gateway.security.access import AccessControl, acting
 
 def router(queue: VoiceQueue, access: AccessControl, root_secrets: Sequence[str]) -> APIRouter:
     """Return the route of callback secrets. `root_secrets` are those of the process `callbacks`."""
-    routes = APIRouter(tags=["Jobs"])
+    routes = APIRouter(tags=["Callbacks"])
 
     @routes.post(
         "/v1/callback-secret",
@@ -36,7 +36,7 @@ def router(queue: VoiceQueue, access: AccessControl, root_secrets: Sequence[str]
             **problems(401, 403, 409, 422, 503),
         },
     )
-    async def set_callback_secret(
+    async def create_callback_secret(
         request: Request,
         overlap_s: Annotated[
             int, Query(ge=0, le=OVERLAP_MAX_S, description="Seconds for which the secret it replaces signs, too.")

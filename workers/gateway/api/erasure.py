@@ -35,7 +35,7 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
     routes = APIRouter(tags=["Jobs"], dependencies=access.require(Scope.ADMIN))
 
     @routes.post("/v1/erase", responses=_ERASE, openapi_extra=json_body("EraseRequest", _EXAMPLES))
-    async def erase(request: Request, reason: ChangeReason = "") -> JSONResponse:
+    async def erase_person(request: Request, reason: ChangeReason = "") -> JSONResponse:
         """Plan and execute the erasure of a person.
 
         Metadata return a plan and change nothing. The plan's token then erases its jobs with all that names them, and

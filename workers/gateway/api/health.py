@@ -8,6 +8,7 @@ from voicequeue.storage.celery_queues import consumed_by
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.monitoring.consumption import unconsumed_queues
+from workers.gateway.api.schemas import Health, Readiness
 from workers.gateway.openapi import problems
 
 #: A worker counts as running if its last heartbeat is at most this old (seconds).
@@ -19,12 +20,12 @@ def router(store: JobStore) -> APIRouter:
     routes = APIRouter(tags=["Monitoring"])
 
     @routes.get("/healthz", response_description="The process answers.")
-    def check_liveness() -> dict[str, str]:
+    def get_health() -> Health:
         """Check that this process answers."""
         return {"status": "ok"}
 
     @routes.get("/readyz", response_description="Jobs are processed.", responses=problems(503))
-    def check_readiness() -> dict[str, int | str]:
+    def get_readiness() -> Readiness:
         """Check that Redis answers, and that running workers consume the queues of the jobs."""
         with translated_errors():
             workers = store.heartbeats["worker"].since(store.clock() - HEARTBEAT_MAX_AGE_S)

@@ -11,10 +11,11 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from voicequeue import EnqueueResult, FailureCode, Filter, InvalidJobError, Job, Problem, Stage, State, VoiceQueue
+from voicequeue import EnqueuedJob, FailureCode, Filter, InvalidJobError, Job, Problem, Stage, State, VoiceQueue
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain.job_holds import HOLDABLE, JobHold
 from workers.gateway.api import schemas
+from workers.gateway.api.list_schemas import JobList, page_end
 from workers.gateway.openapi import json_body, problems, response_of
 from workers.gateway.security.access import AccessControl, acting, reading, source_of
 from workers.gateway.server import bodies
@@ -25,7 +26,7 @@ log = logging.getLogger("voicequeue.gateway")
 _METADATA = "metadata."
 
 Limit = Annotated[int, Query(ge=1, le=500, description="The most items to return.")]
-Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the previous page.")]
+Cursor = Annotated[str | None, Query(max_length=500, description="`next_cursor` of the previous page.")]
 JobId = Annotated[str, Path(description="Id of the job.")]
 
 
@@ -45,32 +46,34 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
             ),
             **problems(400, 401, 402, 403, 408, 409, 410, 413, 415, 422, 503),
         },
-        openapi_extra=json_body("VoiceJob", {"A voice and a song": schemas.EXAMPLE_REQUEST}),
+        openapi_extra=json_body("NewJob", {"A voice and a song": schemas.EXAMPLE_REQUEST}),
     )
-    async def enqueue_job(
+    async def create_job(
         request: Request,
         idempotency_key: Annotated[
             str | None, Header(min_length=1, max_length=200, description="The job's `key`, without quotes.")
         ] = None,
     ) -> JSONResponse:
-        """Enqueue a job.
+        """Create a job.
 
         Repeat the request with the same `Idempotency-Key` (or `key`) and content, and nothing is added.
         """
         body = _with_key(await bodies.read_json(request), idempotency_key)
-        result = await run_in_threadpool(acting(queue, request).enqueue_detailed, body)
-        if result.is_new:
-            fields = {"job": result.job.id, "batch": result.job.spec.batch, "source": "http"}
-            log.info("queued", extra={**fields, "at": result.job.created_at})
-        headers = {"Location": f"/v1/jobs/{result.job.id}"}
-        if not _is_visible(result, request):
-            return JSONResponse(_existing_job(result), 200, headers)
-        return JSONResponse(_enqueued_job(result), 202 if result.is_new else 200, headers | {"ETag": etag(result.job)})
+        own = acting(queue, request)
+        job = await run_in_threadpool(own.enqueue, body)
+        if job.is_new:
+            fields = {"job": job.id, "batch": job.spec.batch, "source": "http"}
+            log.info("queued", extra={**fields, "at": job.created_at})
+        headers = {"Location": f"/v1/jobs/{job.id}"}
+        if not _is_visible(job, request):
+            return JSONResponse(_existing_job(job), 200, headers)
+        position = await run_in_threadpool(own.position, job)
+        return JSONResponse(_enqueued_job(job, position), 202 if job.is_new else 200, headers | {"ETag": etag(job)})
 
     @routes.get(
         "/v1/jobs",
         dependencies=access.require(Scope.READ),
-        responses={200: response_of(schemas.JobPage, "A page of jobs."), **problems(401, 403, 404, 422, 429, 503)},
+        responses={200: response_of(JobList, "A page of jobs."), **problems(401, 403, 404, 422, 429, 503)},
         openapi_extra={"x-free-query": [_METADATA]},
     )
     async def list_jobs(
@@ -91,15 +94,15 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
 
         Filter by metadata with `metadata.NAME=VALUE`. Jobs of a batch are listed in the order in which they were
         enqueued, jobs of a state latest first, queued jobs by priority, batch and age, all jobs by state. A page may
-        have fewer than `limit` jobs, even none, while `next` is set. A job that changes state meanwhile may be listed
-        twice.
+        have fewer than `limit` jobs, even none, while `has_more` is true. A job that changes state meanwhile may be
+        listed twice.
         """
         since_at = None if since is None else since.timestamp()
         filter_ = Filter(state, stage, batch, code, since_at, _metadata(request.query_params), search)
 
-        def read_page() -> schemas.JobPage:
+        def read_page() -> JobList:
             page = reading(queue, request).search(filter_, limit=limit, cursor=cursor)
-            return {"jobs": [job.as_dict() for job in page.items], "next": page.cursor}
+            return {"data": [job.as_dict() for job in page.items], **page_end(page.cursor)}
 
         return await large.respond(request, read_page)
 
@@ -149,28 +152,28 @@ def _matches(tag: str, header: str) -> bool:
     return bool({tag, "*"} & tags)
 
 
-def _enqueued_job(result: EnqueueResult) -> schemas.EnqueuedJob:
+def _enqueued_job(job: EnqueuedJob, position: int | None) -> schemas.EnqueuedJob:
     return {
-        **result.job.as_dict(),
-        "further_job_ids": list(result.further_job_ids),
-        "estimated_credits": result.credits,
-        "position": result.position,
+        **job.as_dict(),
+        "further_job_ids": list(job.further_job_ids),
+        "estimated_credits": job.price,
+        "position": position,
     }
 
 
-def _is_visible(result: EnqueueResult, request: Request) -> bool:
+def _is_visible(job: EnqueuedJob, request: Request) -> bool:
     """Return whether the caller may see the whole job: its key may belong to a job of another caller."""
-    return result.is_new or result.job.source == source_of(request) or Scope.READ in request.state.scopes
+    return job.is_new or job.source == source_of(request) or Scope.READ in request.state.scopes
 
 
-def _existing_job(result: EnqueueResult) -> schemas.ExistingJob:
-    job = result.job.as_dict()
+def _existing_job(job: EnqueuedJob) -> schemas.ExistingJob:
+    values = job.as_dict()
     return {
-        "id": job["id"],
-        "key": job["key"],
-        "state": job["state"],
-        "created_at": job["created_at"],
-        "further_job_ids": list(result.further_job_ids),
+        "id": values["id"],
+        "key": values["key"],
+        "state": values["state"],
+        "created_at": values["created_at"],
+        "further_job_ids": list(job.further_job_ids),
     }
 
 

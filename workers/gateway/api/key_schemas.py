@@ -25,14 +25,7 @@ from voicequeue.domain.spec import Priority
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
-class KeyPage(Schema):
-    """The API keys in Redis."""
-
-    keys: list[operator_schemas.ApiKey]
-    """All keys by name, also expired and revoked ones."""
-
-
-class NewKey(Schema):
+class ApiKeyWithSecret(Schema):
     """An API key and its secret."""
 
     key: operator_schemas.ApiKey
@@ -72,7 +65,7 @@ class _Limits(BaseModel):
         return KeyLimits(**self.limit_changes())
 
 
-class NewKeyRequest(_Limits):
+class NewApiKey(_Limits):
     """An API key to create."""
 
     name: Annotated[str, Field(pattern=NAME)]
@@ -83,14 +76,14 @@ class NewKeyRequest(_Limits):
     """Namespace that it acts in; `*` for an operator."""
 
 
-class KeyChanges(_Limits):
+class ApiKeyUpdate(_Limits):
     """Changes of an API key; fields that are not sent stay as they are."""
 
     scopes: Annotated[list[Scope] | None, Field(min_length=1)] = None
     """What it may do."""
 
 
-class Rotation(BaseModel):
+class ApiKeyRotation(BaseModel):
     """The rotation of an API key."""
 
     model_config = ConfigDict(extra="forbid")

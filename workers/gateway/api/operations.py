@@ -116,7 +116,7 @@ def _add_bulk_routes(routes: APIRouter, queue: VoiceQueue) -> None:
 
 def _add_pause_routes(routes: APIRouter, queue: VoiceQueue) -> None:
     @routes.post("/v1/pause", tags=["Queue"], responses=_PAUSE)
-    async def pause(
+    async def pause_queue(
         request: Request, stage: PausedStage = None, batch: PausedBatch = None, reason: Reason = ""
     ) -> JSONResponse:
         """Pause the queue, one stage, or one batch.
@@ -129,7 +129,7 @@ def _add_pause_routes(routes: APIRouter, queue: VoiceQueue) -> None:
         return JSONResponse(result)
 
     @routes.post("/v1/resume", tags=["Queue"], responses=_PAUSE)
-    async def resume(
+    async def resume_queue(
         request: Request, stage: PausedStage = None, batch: PausedBatch = None, reason: ChangeReason = ""
     ) -> JSONResponse:
         """Resume the queue, one stage, or one batch.

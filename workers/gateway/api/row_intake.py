@@ -19,6 +19,7 @@ from voicequeue.errors import without_traceback
 from voicequeue.ingest.row import ReadOptions, Row
 from voicequeue.ingest.row_reader import RowReader
 from workers.gateway import problems
+from workers.gateway.api.row_schemas import RowOutcome, UploadEnd, UploadSummary
 from workers.gateway.api.upload_budget import MIN_RATE, UPLOAD_TIMEOUT_S, WINDOW_S, UploadBudget
 from workers.gateway.problems import ProblemError
 from workers.gateway.response_spool import ResponseClosed, ResponseSpool
@@ -183,9 +184,13 @@ class RowIntake:
         rows = self._pending.take()
         if not rows:
             return
-        entries = iter(self._queue.enqueue_list([job for _, job in rows if isinstance(job, VoiceJob)]))
+        entries: list[EnqueueItemResult] = []
+        self._queue.enqueue_many([job for _, job in rows if isinstance(job, VoiceJob)], on_result=entries.append)
+        accepted = iter(entries)
         lines = [
-            self._result(line, EnqueueItemResult(error=job) if isinstance(job, InvalidJobError) else next(entries))
+            self._result(
+                line, EnqueueItemResult(line, error=job) if isinstance(job, InvalidJobError) else next(accepted)
+            )
             for line, job in rows
         ]
         self._outbox.write("".join(lines).encode())
@@ -195,7 +200,7 @@ class RowIntake:
         if entry.error is not None:
             problem = problems.from_exception(entry.error)
             errors = problem.get("errors") or [{"field": "", "message": problem["detail"]}]
-            rejected = {"line": line, "outcome": "rejected", "code": problem["code"], "errors": errors}
+            rejected: RowOutcome = {"line": line, "outcome": "rejected", "code": problem["code"], "errors": errors}
             return json.dumps(rejected) + "\n"
         if not self._reports_all:
             return ""
@@ -205,7 +210,7 @@ class RowIntake:
 
     def _write_summary(self, problem: problems.ProblemDetails | None) -> None:
         totals = self._totals
-        summary: dict[str, Any] = {
+        summary: UploadSummary = {
             "complete": problem is None,
             "new": totals.new,
             "existing": totals.existing,
@@ -214,4 +219,5 @@ class RowIntake:
         }
         if problem is not None:
             summary["problem"] = problem
-        self._outbox.write((json.dumps({"summary": summary}) + "\n").encode())
+        end: UploadEnd = {"summary": summary}
+        self._outbox.write((json.dumps(end) + "\n").encode())

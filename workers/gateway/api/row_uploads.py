@@ -87,12 +87,12 @@ def router(queue: VoiceQueue, access: AccessControl, bounds: ServerLimits) -> AP
         },
         openapi_extra=_ROWS,
     )
-    async def enqueue_rows(
+    async def create_jobs(
         request: Request,
         name: Annotated[schemas.BatchName, Path(description="Name of the batch that the rows belong to.")],
         outcomes: Annotated[OutcomeFilter, Query(description="The rows to report.")] = OutcomeFilter.ALL,
     ) -> Response:
-        """Enqueue many jobs.
+        """Create many jobs.
 
         The body is JSON Lines, or CSV with a header. Sending rows again adds nothing: a row without a key gets one made
         from its batch and content. The response starts while rows are still received. If it ends without a summary, or

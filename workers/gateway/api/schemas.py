@@ -1,17 +1,19 @@
-"""The shapes that only HTTP has: request bodies, pages, plans. All others are in voicequeue/domain."""
+"""The shapes that only HTTP has: request bodies, plans, results. Lists are in list_schemas.py, all others in
+voicequeue/domain."""
 
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
 from math import inf
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from voicequeue import FailureCode, Filter, Stage, State
 from voicequeue.client.bulk_operations import BulkAction
 from voicequeue.domain import operator_schemas, schemas
+from voicequeue.domain.charge_review import ReviewDecision
 from voicequeue.domain.schemas import Schema, Timestamp
 from voicequeue.domain.spec import BATCH_PATTERN, HttpUrl
 from voicequeue.domain.stop_loss import BatchLimitChanges
@@ -22,6 +24,7 @@ EXAMPLE_JOB: dict[str, Any] = {
     "batch": "spring",
     "source": "http:shop",
     "source_row": None,
+    "message_ids": [],
     "name": "Ana",
     "priority": "normal",
     "state": "queued",
@@ -56,7 +59,9 @@ EXAMPLES = {
 
 #: Description of `search`.
 SEARCH_DESCRIPTION = (
-    "Only jobs with exactly this key, name, song title, voice id or name, MusicAPI task id, or metadata value."
+    "Only jobs with this id, key, voice id, MusicAPI task id, Celery message id or metadata value, or with a name, "
+    "song title or voice name of which a word begins with it. Case is ignored. In quotation marks, it is found as a "
+    "whole value only."
 )
 
 #: The reason of a change.
@@ -138,6 +143,11 @@ class BudgetLimits(BaseModel):
     day: int | None = Field(None, ge=0, lt=2**53, description="Credits that it may spend in a day (UTC).")
     month: int | None = Field(None, ge=0, lt=2**53, description="Credits that it may spend in a month (UTC).")
     hard: bool = Field(False, description="Refuse new jobs over the budget; otherwise they wait.")
+    callback_url: HttpUrl | None = Field(
+        None,
+        description="URL to call when 80 and 100 percent of a limit are used or reserved; null for no callback. "
+        "Omitted, it stays as it is.",
+    )
 
 
 class EraseRequest(BaseModel):
@@ -163,8 +173,58 @@ class RetryRequest(BaseModel):
     )
 
 
-class BatchSettings(BaseModel):
-    """Settings of a batch. Omitted fields keep their value."""
+class LimitsUpdate(BaseModel):
+    """Changes of the limits of the whole queue. Omitted limits keep their value; null returns one to the settings of
+    the workers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    in_flight: Annotated[int, Field(strict=True, ge=1, le=10**6)] | None = Field(
+        None, description="Maximum number of jobs in flight."
+    )
+    submit_rate: Annotated[float, Field(strict=True, ge=0, le=10**6)] | None = Field(
+        None, description="Maximum number of orders submitted per minute: 0.01 or more, or 0 for no limit."
+    )
+    min_balance: Annotated[int, Field(strict=True, ge=0, le=10**12)] | None = Field(
+        None, description="Minimum balance to keep, in credits."
+    )
+
+
+class ReviewRequest(BaseModel):
+    """A decision about the unsure order of a job."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    decision: ReviewDecision = Field(
+        description="`confirm` that the order was charged, `resubmit` it, which may pay a second time, or `abandon` it."
+    )
+    attempt: Annotated[int, Field(strict=True, ge=1, lt=2**31)] = Field(
+        description="Number of the order that was reviewed, so that the decision applies to no later one."
+    )
+    task_id: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        None, description="MusicAPI's id of the task; required to confirm, and not allowed otherwise."
+    )
+
+    @model_validator(mode="after")
+    def _has_task_id_to_confirm(self) -> ReviewRequest:
+        if (self.task_id is not None) != (self.decision is ReviewDecision.CONFIRM):
+            raise ValueError("task_id: is required to confirm, and not allowed otherwise")
+        return self
+
+
+class RedeliveryRequest(BaseModel):
+    """Selects callbacks by their ids or by a batch. An empty object selects every undelivered callback."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    callback_ids: Annotated[list[Annotated[str, Field(max_length=100)]], Field(min_length=1, max_length=500)] | None = (
+        Field(None, description="Ids of the callbacks, pending or undelivered.")
+    )
+    batch: BatchName | None = Field(None, description="All undelivered callbacks of this batch, and of its jobs.")
+
+
+class BatchUpdate(BaseModel):
+    """Changes of the settings of a batch. Omitted fields keep their value."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -241,15 +301,6 @@ class JobDetails(schemas.Job):
     """State transitions, oldest first."""
 
 
-class JobPage(Schema):
-    """A page of jobs."""
-
-    jobs: list[schemas.Job]
-    """The jobs."""
-    next: str | None
-    """Cursor of the next page; null on the last page."""
-
-
 class CallbackSecret(Schema):
     """A new callback secret of an API key."""
 
@@ -257,47 +308,6 @@ class CallbackSecret(Schema):
     """Name of the key."""
     secret: str
     """The secret, as receivers configure it: `whsec_` and base64."""
-
-
-class AuditLogPage(Schema):
-    """A page of the audit log."""
-
-    entries: list[operator_schemas.AuditEntry]
-    """The entries, the latest first."""
-    next: str | None
-    """Cursor of the next page; null on the last page."""
-
-
-class BudgetList(Schema):
-    """Budgets of owners."""
-
-    budgets: list[operator_schemas.Budget]
-    """The budgets by owner and period: the account's, those of namespaces, those of API keys."""
-
-
-class SpendingReport(Schema):
-    """A report of what was spent."""
-
-    spending: list[operator_schemas.Spending]
-    """The rows by their columns; rows without credits are left out."""
-    credits: int
-    """Their sum."""
-
-
-class BatchPage(Schema):
-    """A page of batches."""
-
-    batches: list[schemas.Batch]
-    """The batches."""
-    next: str | None
-    """Cursor of the next page; null on the last page."""
-
-
-class RejectedMessages(Schema):
-    """Rejected messages, newest first."""
-
-    rejected_messages: list[operator_schemas.RejectedMessage]
-    """The messages."""
 
 
 class BulkPlan(Schema):
@@ -352,8 +362,31 @@ class ErasureResult(Schema):
     """Voices and tasks at MusicAPI, for a request to erase them there. Not part of the certificate."""
 
 
+class RedeliveryResult(Schema):
+    """The number of callbacks that are delivered again."""
+
+    redelivered: int
+    """Number of callbacks that are due now."""
+    missing: int
+    """Number of the requested ids that no callback has: it was delivered meanwhile, or never existed."""
+
+
 class PauseResult(Schema):
     """The result of pausing or resuming."""
 
     changed: bool
     """False if it was already paused, or not paused."""
+
+
+class Health(Schema):
+    """A process that answers."""
+
+    status: Literal["ok"]
+    """Always `ok`."""
+
+
+class Readiness(Health):
+    """A queue whose jobs are processed."""
+
+    workers: int
+    """Number of workers whose last heartbeat is recent."""

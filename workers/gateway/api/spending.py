@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from voicequeue import Budget, InvalidJobError, Problem, VoiceQueue
+from voicequeue import Budget, VoiceQueue
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain.spending import SpendingGroup
 from workers.gateway.api import schemas
+from workers.gateway.api.checked import checked
+from workers.gateway.api.list_schemas import BudgetList, SpendingReport, page_end
 from workers.gateway.api.schemas import ChangeReason
 from workers.gateway.openapi import json_body, problems, response_of
 from workers.gateway.security.access import AccessControl, acting, reading, require_operator
 from workers.gateway.server import bodies
-
-T = TypeVar("T")
 
 _Owner = Annotated[
     str,
@@ -49,19 +48,20 @@ def router(queue: VoiceQueue, access: AccessControl) -> APIRouter:
     @routes.get(
         "/v1/spend",
         dependencies=access.require(Scope.READ),
-        responses={200: response_of(schemas.SpendingReport, "The report."), **problems(401, 403, 422, 503)},
+        responses={200: response_of(SpendingReport, "The report."), **problems(401, 403, 422, 503)},
     )
-    async def report_spending(request: Request, by: _By = "month", since: _Since = None) -> JSONResponse:
+    async def get_spending(request: Request, by: _By = "month", since: _Since = None) -> JSONResponse:
         """Report the credits that were charged.
 
         All reports of the same jobs have the same sum. A key of one namespace sees what its namespace spent.
         """
 
-        def read() -> schemas.SpendingReport:
+        def read() -> SpendingReport:
             rows = reading(queue, request).spending(by.split(","), since=since)
-            return {"spending": [row.as_dict() for row in rows], "credits": sum(row.credits for row in rows)}
+            data, credits = [row.as_dict() for row in rows], sum(row.credits for row in rows)
+            return {"data": data, "credits": credits, **page_end()}
 
-        return JSONResponse(await run_in_threadpool(_checked, read))
+        return JSONResponse(await run_in_threadpool(checked, read, "by"))
 
     return routes
 
@@ -70,7 +70,7 @@ def _add_budget_routes(routes: APIRouter, queue: VoiceQueue, access: AccessContr
     @routes.get(
         "/v1/budgets",
         dependencies=access.require(Scope.READ),
-        responses={200: response_of(schemas.BudgetList, "The budgets."), **problems(401, 403, 422, 503)},
+        responses={200: response_of(BudgetList, "The budgets."), **problems(401, 403, 422, 503)},
     )
     async def list_budgets(request: Request) -> JSONResponse:
         """List the budgets, with what was spent and what is left.
@@ -83,7 +83,7 @@ def _add_budget_routes(routes: APIRouter, queue: VoiceQueue, access: AccessContr
         "/v1/budgets/{owner:path}",
         dependencies=access.require(Scope.OPERATE),
         responses={
-            200: response_of(schemas.BudgetList, "The budgets of the owner as they are now."),
+            200: response_of(BudgetList, "The budgets of the owner as they are now."),
             **problems(400, 401, 403, 408, 409, 413, 415, 422, 503),
         },
         openapi_extra=json_body("BudgetLimits", {"A day and a month": {"day": 500, "month": 9000}}),
@@ -100,21 +100,13 @@ def _add_budget_routes(routes: APIRouter, queue: VoiceQueue, access: AccessContr
 
         def change() -> list[Budget]:
             caller.set_budget(owner, day=limits.day, month=limits.month, hard=limits.hard)
+            if "callback_url" in limits.model_fields_set:
+                caller.set_budget_callback(owner, limits.callback_url)
             return [budget for budget in caller.budgets() if budget.owner == owner]
 
-        return _listed(await run_in_threadpool(_checked, change, field="owner"))
+        return _listed(await run_in_threadpool(checked, change, field="owner"))
 
 
 def _listed(budgets: list[Budget]) -> JSONResponse:
-    body: schemas.BudgetList = {"budgets": [budget.as_dict() for budget in budgets]}
+    body: BudgetList = {"data": [budget.as_dict() for budget in budgets], **page_end()}
     return JSONResponse(body)
-
-
-def _checked(call: Callable[[], T], field: str = "by") -> T:
-    """Return the result of a call. Raises InvalidJobError for its ValueError, which may name another field."""
-    try:
-        return call()
-    except ValueError as error:
-        name, separator, message = str(error).partition(": ")
-        named = bool(separator) and name.isalpha()
-        raise InvalidJobError([Problem(name, message) if named else Problem(field, str(error))]) from None

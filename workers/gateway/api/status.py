@@ -11,8 +11,9 @@ from starlette.concurrency import run_in_threadpool
 from voicequeue import VoiceQueue
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain.schemas import Status
-from voicequeue.storage.rejected_messages import MESSAGES_MAX
 from workers.gateway.api import schemas
+from workers.gateway.api.jobs import Cursor, Limit
+from workers.gateway.api.list_schemas import RejectedMessageList, page_end
 from workers.gateway.openapi import problems, response_of
 from workers.gateway.security.access import AccessControl, reading
 from workers.gateway.server.large_responses import LargeResponses
@@ -36,22 +37,19 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
     @routes.get(
         "/v1/rejected-messages",
         responses={
-            200: response_of(schemas.RejectedMessages, "The newest rejected messages."),
+            200: response_of(RejectedMessageList, "A page of rejected messages."),
             **problems(401, 403, 422, 429, 503),
         },
     )
-    async def list_rejected_messages(
-        request: Request,
-        limit: Annotated[int, Query(ge=1, le=MESSAGES_MAX, description="The most messages to return.")] = 100,
-    ) -> Response:
+    async def list_rejected_messages(request: Request, limit: Limit = 100, cursor: Cursor = None) -> Response:
         """List rejected messages, newest first.
 
         These are messages of Celery clients that could not be enqueued.
         """
 
-        def read() -> schemas.RejectedMessages:
-            messages = reading(queue, request).rejected_messages(limit)
-            return {"rejected_messages": [message.as_dict() for message in messages]}
+        def read() -> RejectedMessageList:
+            page = reading(queue, request).list_rejected_messages(limit=limit, cursor=cursor)
+            return {"data": [message.as_dict() for message in page.items], **page_end(page.cursor)}
 
         return await large.respond(request, read)
 

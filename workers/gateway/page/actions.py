@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from math import inf
+from typing import cast
 
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -15,13 +18,12 @@ from voicequeue.domain.stage import PRICES
 from voicequeue.domain.stop_loss import BatchLimitChanges, parse_fraction
 from voicequeue.texts import parse_float
 from workers.gateway.page.base import Form, PageRenderer
-from workers.gateway.page.views import to_filter
+from workers.gateway.page.forms import read_fields, selected, selection
+from workers.gateway.page.views import FILTERS, to_filter
 from workers.gateway.security.access import acting, may_review, reading, require_also
 
-#: Form fields that select jobs.
-_FILTER = ("state", "batch", "code", "q")
-
 _LIMITS = ("in_flight", "submit_rate", "min_balance")
+_BATCH_LIMITS = ("max_credits", "max_in_flight", "stop_after", "stop_min")
 
 _CANCELLING = "it is cancelled once the outcome of its request is known; no further stage is submitted."
 
@@ -29,9 +31,11 @@ _CANCELLING = "it is cancelled once the outcome of its request is known; no furt
 class Actions:
     """Asks for confirmation, applies a change, and redirects to a page that shows what was done."""
 
-    def __init__(self, queue: VoiceQueue, renderer: PageRenderer) -> None:
+    def __init__(self, queue: VoiceQueue, renderer: PageRenderer, show_batch: Callable[..., Response]) -> None:
+        """Create them. `show_batch` renders the page of the `batch` of that name."""
         self._queue = queue
         self._renderer = renderer
+        self._show_batch = show_batch
 
     def _acting(self, request: Request, form: Form) -> VoiceQueue:
         """Return the queue on behalf of the user, with the reason in the form."""
@@ -65,7 +69,11 @@ class Actions:
         else:
             if "resubmit" in form:
                 require_also(request, Scope.REVIEW)
-            job = queue.retry(job_id, resubmit="resubmit" in form, audio_url=form.get("audio_url"))
+            try:
+                job = queue.retry(job_id, resubmit="resubmit" in form, audio_url=form.get("audio_url"))
+            except InvalidJobError as error:
+                show = partial(self.confirm, job_id=job_id, action=action)
+                return self._renderer.resend(request, form, error, show, name="recording", fields=["audio_url"])
         if job.is_cancelling:
             return self._show_job(request, job, f"The job is {job.state}: {_CANCELLING}")
         return self._show_job(request, job, f"The job is now {job.state}.")
@@ -78,18 +86,11 @@ class Actions:
 
     def review(self, request: Request, form: Form, job_id: str) -> Response:
         """Resolve an unsure job. Raises InvalidJobError, JobNotFoundError, InvalidStateError."""
-        queue = self._acting(request, form)
-        match form.get("verdict"):
-            case "charged":
-                if not form.get("task_id"):
-                    raise InvalidJobError([Problem("task_id", "is required: MusicAPI's id of the task")])
-                job = queue.confirm_charged(job_id, form["task_id"])
-            case "resubmit":
-                job = queue.resubmit(job_id)
-            case "abandon":
-                job = queue.abandon(job_id)
-            case _:
-                raise InvalidJobError([Problem("verdict", "must be charged, resubmit or abandon")])
+        try:
+            job = _reviewed(self._acting(request, form), job_id, form)
+        except InvalidJobError as error:
+            show = partial(self.confirm_review, job_id=job_id)
+            return self._renderer.resend(request, form, error, show, name="charged", fields=["task_id"])
         return self._show_job(request, job, f"The job is now {job.state}.")
 
     def redeliver(self, request: Request, form: Form, job_id: str) -> Response:
@@ -112,10 +113,18 @@ class Actions:
         """
         if "resubmit" in form:
             require_also(request, Scope.REVIEW)
-        fields = {name: form.get(name, "") for name in _FILTER}
-        plan = reading(self._queue, request).plan_bulk(_action(form), to_filter(fields), resubmit="resubmit" in form)
-        filters = {name: value for name, value in fields.items() if value}
-        return self._renderer.render(request, "plan.html", {"plan": plan, "filters": filters})
+        queue, action, resubmit = reading(self._queue, request), _action(form), "resubmit" in form
+        fields = {name: form.get(name, "") for name in FILTERS}
+        if "selected" in form:
+            plan = queue.plan_jobs(action, selected(form), resubmit=resubmit)
+        else:
+            plan = queue.plan_bulk(action, to_filter(fields), resubmit=resubmit)
+        context = {
+            "plan": plan,
+            "filters": {name: value for name, value in fields.items() if value},
+            "selection": selection(form),
+        }
+        return self._renderer.render(request, "plan.html", context)
 
     def execute(self, request: Request, form: Form) -> Response:
         """Execute a plan. Raises InvalidJobError, PlanNotFoundError."""
@@ -157,34 +166,66 @@ class Actions:
         return self._show_controls(request, batch, notice)
 
     def set_limits(self, request: Request, form: Form) -> Response:
-        """Set the limits of all workers. Raises InvalidJobError."""
+        """Set the limits of all workers."""
         current = reading(self._queue, request).limits().as_text()
-        values = {name: _number(name, form[name]) for name in _LIMITS if name in form}
-        # An unchanged limit is not set: it continues to follow the settings, if it does.
-        changes = {name: value for name, value in values.items() if value is None or value != float(current[name])}
         try:
-            self._acting(request, form).set_limits(**changes)
-        except ValueError as error:
-            name, _, message = str(error).partition(": ")
-            raise InvalidJobError([Problem(name, message)]) from None
+            values = read_fields({name: partial(_number, name, form[name]) for name in _LIMITS if name in form})
+            # An unchanged limit is not set: it continues to follow the settings, if it does.
+            changes = {name: value for name, value in values.items() if value is None or value != float(current[name])}
+            _set_limits(self._acting(request, form), changes)
+        except InvalidJobError as error:
+            return self._renderer.resend(request, form, error, self.controls, name="limits", fields=_LIMITS)
         return self._show_controls(request, None, "The limits are saved.")
 
     def set_batch_limits(self, request: Request, form: Form) -> Response:
-        """Set the limits of one batch; an empty field removes a limit. Raises InvalidJobError, BatchNotFoundError."""
+        """Set the limits of one batch; an empty field removes a limit. Raises BatchNotFoundError."""
         batch = form.get("batch", "")
         reading(self._queue, request).batch(batch)
-        limits: BatchLimitChanges = {
-            "max_credits": _limit(form, "max_credits", 0),
-            "max_in_flight": _limit(form, "max_in_flight", 1),
-            "stop_after": _stop_after(form),
-            "stop_min": _limit(form, "stop_min", 1),
-        }
-        self._acting(request, form).set_batch_limits(batch, **limits)
+        try:
+            self._acting(request, form).set_batch_limits(batch, **_batch_limits(form))
+        except InvalidJobError as error:
+            show = partial(self._show_batch, batch=batch)
+            return self._renderer.resend(request, form, error, show, name="batch", fields=_BATCH_LIMITS)
         return self._show_controls(request, batch, "The limits of the batch are saved.")
 
     def _show_controls(self, request: Request, batch: str | None, notice: str) -> Response:
         path, fields = ("/", {"batch": batch}) if batch else ("/controls", {})
         return self._renderer.redirect_with_notice(request, path, notice, fields)
+
+
+def _reviewed(queue: VoiceQueue, job_id: str, form: Form) -> Job:
+    """Resolve an unsure job and return it. Raises InvalidJobError, JobNotFoundError, InvalidStateError."""
+    match form.get("verdict"):
+        case "charged":
+            if not form.get("task_id"):
+                raise InvalidJobError([Problem("task_id", "is required: MusicAPI's id of the task")])
+            return queue.confirm_charged(job_id, form["task_id"])
+        case "resubmit":
+            return queue.resubmit(job_id)
+        case "abandon":
+            return queue.abandon(job_id)
+        case _:
+            raise InvalidJobError([Problem("verdict", "must be charged, resubmit or abandon")])
+
+
+def _set_limits(queue: VoiceQueue, changes: Mapping[str, float | None]) -> None:
+    """Set limits of all workers. Raises InvalidJobError."""
+    try:
+        queue.set_limits(**changes)
+    except ValueError as error:
+        name, _, message = str(error).partition(": ")
+        raise InvalidJobError([Problem(name, message)]) from None
+
+
+def _batch_limits(form: Form) -> BatchLimitChanges:
+    """Return the limits in the form of a batch. Raises InvalidJobError with every invalid field."""
+    readers: Mapping[str, Callable[[], float]] = {
+        "max_credits": partial(_limit, form, "max_credits", 0),
+        "max_in_flight": partial(_limit, form, "max_in_flight", 1),
+        "stop_after": partial(_stop_after, form),
+        "stop_min": partial(_limit, form, "stop_min", 1),
+    }
+    return cast(BatchLimitChanges, read_fields(readers))
 
 
 _PAST = {BulkAction.RETRY: "Retried", BulkAction.CANCEL: "Cancelled"}
@@ -242,9 +283,9 @@ def _stop_after(form: Form) -> float:
         raise InvalidJobError([Problem("stop_after", message)]) from None
 
 
-def router(queue: VoiceQueue, renderer: PageRenderer) -> APIRouter:
+def router(queue: VoiceQueue, renderer: PageRenderer, show_batch: Callable[..., Response]) -> APIRouter:
     """Return the routes that need the scope `operate` or `review`, and the controls, which need `read`."""
-    actions = Actions(queue, renderer)
+    actions = Actions(queue, renderer, show_batch)
     routes = APIRouter()
     routes.include_router(_review_routes(actions, renderer))
     routes.include_router(_job_routes(actions, renderer))

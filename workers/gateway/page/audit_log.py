@@ -24,8 +24,10 @@ EXPORT_CHUNK = 500
 Text = Annotated[str, Query(max_length=200)]
 
 
-def _fields(since: Text = "", actor: Text = "", action: Text = "", batch: Text = "") -> dict[str, str]:
-    values = {"since": since, "actor": actor, "action": action, "batch": batch}
+def _fields(
+    since: Text = "", actor: Text = "", action: Text = "", batch: Text = "", job_id: Text = ""
+) -> dict[str, str]:
+    values = {"since": since, "actor": actor, "action": action, "batch": batch, "job_id": job_id}
     return {name: value.strip() for name, value in values.items()}
 
 
@@ -60,7 +62,11 @@ def router(queue: VoiceQueue, renderer: PageRenderer) -> APIRouter:
 
     @routes.get("/audit-log")
     def audit_log(request: Request, form: Fields, cursor: Cursor = None) -> Response:
-        page = reading(queue, request).audit_log(**_filters(form), limit=PAGE_SIZE, cursor=cursor)
+        try:
+            page = reading(queue, request).audit_log(**_filters(form), limit=PAGE_SIZE, cursor=cursor)
+        except InvalidJobError as error:
+            show = partial(audit_log, form=dict.fromkeys(form, ""), cursor=None)
+            return renderer.resend(request, form, error, show, name="filter", fields=form)
         query = {name: value for name, value in form.items() if value}
         next_page = page.cursor and path_in(request, "", {**query, "cursor": page.cursor})
         context = {"page": page, "fields": form, "query": query, "next_page": next_page}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -19,14 +20,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from voicequeue import Clip, State, StoreUnavailableError, VoiceQueue, VoiceQueueError
+from voicequeue import Clip, InvalidJobError, State, StoreUnavailableError, VoiceQueue, VoiceQueueError
 from voicequeue.auth import signatures
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain.namespaces import ALL
 from voicequeue.storage.sessions import SESSION_S
 from voicequeue.version import VERSION
 from workers.gateway import problems
-from workers.gateway.page import filters
+from workers.gateway.page import error_pages, filters
+from workers.gateway.page.forms import FormState, refused
 from workers.gateway.page.links import UrlPolicy
 from workers.gateway.page.namespaces import context_of, limit_page, path_in
 from workers.gateway.problems import ProblemError
@@ -48,6 +50,9 @@ HEADERS = {
 }
 
 Form = dict[str, str]
+
+#: The values of `Sec-Fetch-Site` of requests that pages of other sites cause.
+_OTHER_SITES = ("cross-site", "same-site")
 
 
 class Redirected(Exception):
@@ -94,7 +99,7 @@ class PageRenderer:
         token = self.session_token(request)
         user = await run_in_threadpool(self._sessions.user_of, token)
         if user is None:
-            raise Redirected(_to_login(_next_path(request) if request.method == "GET" else "/"))
+            raise Redirected(self._without_session(request))
         request.state.user = user
         # Checked again each time: a session ends at once, for every gateway.
         await self._access.admit(request, user.key, partial(self._sessions.key_of, token), valid_s=0.0)
@@ -134,7 +139,7 @@ class PageRenderer:
         """
         fields = await bodies.read_form(request, MAX_FORM_BYTES)
         if not signatures.equals_constant_time(request.state.user.csrf_token, fields.get("token", "")):
-            raise ProblemError(403, "This form does not belong to your session. Reload the page and try again.")
+            raise ProblemError(403, "This form is not of your present login.", code=error_pages.EXPIRED_FORM)
         return {name: value.strip() for name, value in fields.items()}
 
     def session_token(self, request: Request) -> str:
@@ -161,6 +166,22 @@ class PageRenderer:
         response = RedirectResponse("/login", 303, headers=HEADERS)
         response.delete_cookie(self._cookie)
         return response
+
+    def _without_session(self, request: Request) -> Response:
+        """Return the response to a browser that sent no valid session."""
+        if request.method != "GET":
+            return _to_login(_referring_path(request), by="form")
+        if request.headers.get("sec-fetch-site") in _OTHER_SITES:
+            # The browser withholds the cookie when a page of another site links here: it sends it from this page.
+            return self.render(request, "reopen.html", {"path": _next_path(request)})
+        return _to_login(_next_path(request))
+
+    def _identify(self, request: Request) -> None:
+        """Set the user of the session, if there is one, for an error before its check."""
+        with suppress(StoreUnavailableError, ProblemError):
+            self._access.check_source(request)
+            if user := self._sessions.user_of(self.session_token(request)):
+                request.state.user, request.state.namespace = user, user.namespace
 
     # ── rendering ───────────────────────────────────────────────────────────────────────────────────
 
@@ -197,6 +218,7 @@ class PageRenderer:
             "now": now,
             "notice": notice,
             "error": "",
+            "form": partial(_form_state, getattr(request.state, "refused", None)),
             "links": links,
             "policy": policy,
             **context_of(request, self._namespaces(reader)),
@@ -209,19 +231,54 @@ class PageRenderer:
         return [] if reader is None or reader.namespace != ALL else self._queue.namespaces()
 
     def render_error(self, request: Request, error: Exception) -> Response:
-        """Render an error page."""
-        problem = _problem(error)
-        fields = (f"{item['field']}: {item['message']}" for item in problem.get("errors", []))
-        text = " ".join([problem["detail"], "; ".join(fields)]).strip()
-        retry_after = problems.retry_after(problem["status"], getattr(error, "headers", None))
-        request.state.is_away = bool(retry_after)  # a summary would cost what there is too little of
+        """Render the error page of an exception."""
+        if isinstance(error, VoiceQueueError | HTTPException):
+            return self.render_problem(request, problems.from_exception(error), getattr(error, "headers", None))
+        return self.render_problem(request, error_pages.INVALID_URL)
+
+    def render_problem(
+        self, request: Request, problem: problems.ProblemDetails, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        """Render an error page: what happened, and what to do."""
+        retry_after = problems.retry_after(problem["status"], headers)
+        # A summary would cost what there is too little of, or is what failed.
+        request.state.is_away = bool(retry_after) or problem["status"] == HTTPStatus.INTERNAL_SERVER_ERROR
+        if not hasattr(request.state, "user") and not request.state.is_away:
+            self._identify(request)
         try:
-            context = {"error": text, "title": problem["title"]}
+            context = error_pages.context_of(problem, request.url.path, retry_after.get("Retry-After"))
             response = self.render(request, "error.html", context, status=problem["status"])
         except StoreUnavailableError as outage:
             return self.render_error(request, outage)
-        response.headers.update(retry_after)
+        response.headers.update({**(headers or {}), **retry_after})
         return response
+
+    def refuse(
+        self,
+        request: Request,
+        form: FormState,
+        show: Callable[[Request], Response],
+        *,
+        status: int = 422,
+    ) -> Response:
+        """Show the page of a form again, with what was entered and its errors."""
+        request.state.refused = form
+        response = show(request)
+        response.status_code = status
+        return response
+
+    def resend(
+        self,
+        request: Request,
+        entered: Form,
+        error: InvalidJobError,
+        show: Callable[[Request], Response],
+        *,
+        name: str,
+        fields: Iterable[str] = (),
+    ) -> Response:
+        """Show the page of the form `name` again, which has these fields."""
+        return self.refuse(request, refused(name, entered, error, {field: field for field in fields}), show)
 
     def redirect_with_notice(
         self, request: Request, path: str, notice: str, fields: Mapping[str, str] | None = None
@@ -272,12 +329,18 @@ def _next_path(request: Request) -> str:
     return filters.safe_path(f"{request.url.path}?{query}".rstrip("?"))
 
 
+def _referring_path(request: Request) -> str:
+    """Return the path of the page with the form that was sent; `/` if the browser does not say."""
+    referer = urlsplit(request.headers.get("referer", ""))
+    is_own = referer.netloc == request.headers.get("host")
+    return filters.safe_path(f"{referer.path}?{referer.query}".rstrip("?")) if is_own else "/"
+
+
 def _require(user: SessionUser, scope: Scope) -> None:
     if not user.has_scope(scope):
         raise ProblemError(403, f"Your API key needs the scope {scope}.")
 
 
-def _problem(error: Exception) -> problems.ProblemDetails:
-    if isinstance(error, VoiceQueueError | HTTPException):
-        return problems.from_exception(error)
-    return problems.problem(422, "The URL has an invalid parameter.", "invalid")
+def _form_state(refused_form: FormState | None, name: str) -> FormState:
+    """Return the form of that name as it was refused; else one that was not sent."""
+    return refused_form if refused_form is not None and refused_form.name == name else FormState(name)

@@ -1,20 +1,27 @@
-"""Charts of throughput and durations as SVG coordinates. Pure; lengths are in the chart's own units."""
+"""Charts of finished jobs and of durations as SVG coordinates. Pure; lengths are in the chart's own units.
+
+The SVG is stretched to the width of the page. Its labels are HTML beside it, so that they stay legible on a phone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from voicequeue import TimeBucket
 
-#: Size of a chart, and the margins for its axis labels.
-WIDTH, HEIGHT, MARGIN_LEFT, MARGIN_BOTTOM = 960.0, 220.0, 56.0, 24.0
+#: Size of a chart, and the number of times below it.
+WIDTH, HEIGHT, TICKS = 960.0, 200.0, 6
+
+#: Durations (seconds) at which an axis may end; longer ones end at whole days.
+_DURATIONS = (10, 20, 30, 60, 120, 300, 600, 1_200, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400)
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """A period to show: its length, the number of its buckets, and the `strftime` format of the labels."""
+    """A period to show: its length, the number of its buckets, and how the times below a chart are shown: `clock`, or
+    the `day`."""
 
     name: str
     seconds: float
@@ -23,9 +30,9 @@ class Period:
 
 
 PERIODS: Mapping[str, Period] = {
-    "hour": Period("hour", 3_600, 60, "%H:%M"),
-    "day": Period("day", 86_400, 48, "%H:%M"),
-    "week": Period("week", 7 * 86_400, 84, "%a %d"),
+    "hour": Period("hour", 3_600, 60, "clock"),
+    "day": Period("day", 86_400, 48, "clock"),
+    "week": Period("week", 7 * 86_400, 84, "day"),
 }
 
 
@@ -51,18 +58,16 @@ class ChartLine:
 
 @dataclass(frozen=True, slots=True)
 class Charts:
-    """Two charts of the same buckets, each with its maximum: finished jobs, and their durations in seconds."""
+    """Two charts of the same buckets, each with the value at its top: finished jobs, and their durations in seconds."""
 
     buckets: tuple[TimeBucket, ...]
     bars: tuple[Bar, ...]
     max_jobs: int
     lines: tuple[ChartLine, ...]
     max_seconds: float
-    ticks: tuple[tuple[float, float], ...]
+    ticks: tuple[float, ...]
     width: float = WIDTH
     height: float = HEIGHT
-    margin_left: float = MARGIN_LEFT
-    floor: float = HEIGHT - MARGIN_BOTTOM
 
     @property
     def succeeded(self) -> int:
@@ -77,37 +82,49 @@ class Charts:
 
 def draw(buckets: Sequence[TimeBucket]) -> Charts:
     """Return the charts of these buckets."""
-    most = max(1, *(bucket.succeeded + bucket.failed for bucket in buckets))
-    longest = max([1.0, *(bucket.p90_s for bucket in buckets if bucket.p90_s is not None)])
-    step = (WIDTH - MARGIN_LEFT) / len(buckets)
-    high = HEIGHT - MARGIN_BOTTOM - 8
-    floor = HEIGHT - MARGIN_BOTTOM
-    bars = []
-    for index, bucket in enumerate(buckets):
-        good, bad = high * bucket.succeeded / most, high * bucket.failed / most
-        x = MARGIN_LEFT + step * index + step * 0.1
-        bars.append(Bar(x, step * 0.8, floor - good, good, floor - good - bad, bad))
-
-    def line(name: str, value: Callable[[TimeBucket], float | None]) -> ChartLine:
-        points = [
-            (
-                MARGIN_LEFT + step * (index + 0.5),
-                None if (seconds := value(bucket)) is None else floor - high * seconds / longest,
-            )
-            for index, bucket in enumerate(buckets)
-        ]
-        runs = groupby(points, key=lambda point: point[1] is not None)
-        pieces = (list(run) for has_value, run in runs if has_value)
-        return ChartLine(name, tuple(_path(piece, step) for piece in pieces))
-
+    max_jobs = round_up_count(max(bucket.succeeded + bucket.failed for bucket in buckets))
+    max_seconds = round_up_duration(max((bucket.p90_s or 0.0 for bucket in buckets), default=0.0))
     lines = (
-        line("p90", lambda bucket: bucket.p90_s),
-        line("p50", lambda bucket: bucket.p50_s),
-        line("order-p50", lambda bucket: bucket.order_p50_s),
+        line("p90", [bucket.p90_s for bucket in buckets], max_seconds),
+        line("median", [bucket.p50_s for bucket in buckets], max_seconds),
+        line("order-median", [bucket.order_p50_s for bucket in buckets], max_seconds),
     )
-    every = max(1, len(buckets) // 6)
-    ticks = tuple((MARGIN_LEFT + step * index, buckets[index].start) for index in range(0, len(buckets), every))
-    return Charts(tuple(buckets), tuple(bars), most, lines, longest, ticks)
+    ticks = tuple(bucket.start for bucket in buckets[:: max(1, len(buckets) // TICKS)])
+    return Charts(tuple(buckets), tuple(_bars(buckets, max_jobs)), max_jobs, lines, max_seconds, ticks)
+
+
+def _bars(buckets: Sequence[TimeBucket], max_jobs: int) -> Iterator[Bar]:
+    step = WIDTH / len(buckets)
+    for index, bucket in enumerate(buckets):
+        good, bad = HEIGHT * bucket.succeeded / max_jobs, HEIGHT * bucket.failed / max_jobs
+        yield Bar(step * (index + 0.1), step * 0.8, HEIGHT - good, good, HEIGHT - good - bad, bad)
+
+
+def line(name: str, values: Sequence[float | None], maximum: float) -> ChartLine:
+    """Return a line of these values, one for each bucket."""
+    step = WIDTH / len(values)
+    points = [
+        (step * (index + 0.5), None if value is None else HEIGHT - HEIGHT * value / maximum)
+        for index, value in enumerate(values)
+    ]
+    runs = groupby(points, key=lambda point: point[1] is not None)
+    return ChartLine(name, tuple(_path(list(run), step) for has_value, run in runs if has_value))
+
+
+def round_up_count(count: int) -> int:
+    """Return the number at the top of an axis for this count: even, so that its middle is whole too."""
+    size = 1
+    while True:
+        for factor in (2, 4, 6, 10):
+            if count <= factor * size:
+                return factor * size
+        size *= 10
+
+
+def round_up_duration(seconds: float) -> float:
+    """Return the duration at the top of an axis for this one."""
+    days = -(-seconds // 86_400)
+    return float(next((limit for limit in _DURATIONS if seconds <= limit), 86_400 * days))
 
 
 def _path(piece: Sequence[tuple[float, float | None]], step: float) -> str:

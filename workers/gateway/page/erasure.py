@@ -28,9 +28,12 @@ class ErasurePages:
         return self._renderer.render(request, "erase.html")
 
     def plan(self, request: Request, form: Form) -> Response:
-        """Plan the erasure, and ask for confirmation. Raises InvalidJobError."""
-        metadata = _metadata(form.get("metadata", ""))
-        plan = reading(self._queue, request).plan_erasure(metadata)
+        """Plan the erasure, and ask for confirmation."""
+        try:
+            metadata = _metadata(form.get("metadata", ""))
+            plan = reading(self._queue, request).plan_erasure(metadata)
+        except InvalidJobError as error:
+            return self._renderer.resend(request, form, error, self.ask, name="erase", fields=["metadata"])
         return self._renderer.render(request, "erase_plan.html", {"plan": plan, "metadata": metadata})
 
     def execute(self, request: Request, form: Form) -> Response:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from voicequeue.domain.stop_loss import percent
+from workers.gateway.page.state_bars import describe_states, segments, share
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
@@ -17,14 +18,19 @@ def format_time(at: float | None) -> str:
     return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def iso_time(at: float) -> str:
+    """Format Unix seconds for the attribute `datetime`, in UTC."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def strftime(at: float, format_: str) -> str:
     """Format Unix seconds with `strftime`, in UTC."""
     return datetime.fromtimestamp(at, UTC).strftime(format_)
 
 
 def format_age(at: float, now: float) -> str:
-    """Format the time that has passed since then."""
-    return format_duration(max(0.0, now - at))
+    """Format the time that has passed since then, in the largest unit."""
+    return format_duration_short(max(0.0, now - at))
 
 
 def format_duration(seconds: float | None) -> str:
@@ -55,10 +61,17 @@ def format_number(number: int | None) -> str:
     return "–" if number is None else f"{number:,}"
 
 
+def hold_label(reason: str) -> str:
+    """Return the reason of a hold of the gate in words: `out of credits`, `voice stage paused`."""
+    hold, _, stage = reason.partition(".")
+    return f"{stage} stage {hold}" if stage else hold.replace("_", " ")
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
         format_time,
+        iso_time,
         strftime,
         format_age,
         format_duration,
@@ -66,6 +79,10 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
         format_length,
         format_number,
         percent,
+        hold_label,
+        segments,
+        describe_states,
+        share,
     )
 }
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, date, datetime
+from functools import partial
 from hashlib import blake2b
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -22,6 +24,7 @@ from voicequeue.errors import ApiKeyNotFoundError
 from voicequeue.texts import parse_float
 from workers.gateway.api import key_schemas
 from workers.gateway.page.base import Form, PageRenderer
+from workers.gateway.page.forms import read_fields, refused
 from workers.gateway.problems import ProblemError
 from workers.gateway.security.access import AccessControl, acting, reading
 from workers.gateway.server import bodies
@@ -51,6 +54,9 @@ LABELS = {
     "budget_day": "Credits per day (UTC)",
     "budget_month": "Credits per month (UTC)",
 }
+
+#: The fields of the forms by the names of the API.
+FIELDS = {**{name: name for name in LABELS}, "expires_at": "expires_on"}
 
 #: Limits that are whole numbers.
 AMOUNTS = ("max_in_flight", "budget_day", "budget_month")
@@ -83,13 +89,9 @@ class KeyPages:
         }
         return self._renderer.render(request, "keys.html", context)
 
-    def show_new(self, request: Request, form: Form | None = None, error: str = "") -> Response:
-        """Show the form of a new key, with what was entered and is invalid."""
-        context = {
-            "fields": {f"scope_{Scope.READ}": "on", "namespace": ""} if form is None else form,
-            "error": error,
-            "is_local": self._access.local is not None,
-        }
+    def show_new(self, request: Request) -> Response:
+        """Show the form of a new key."""
+        context = {"fields": {f"scope_{Scope.READ}": "on"}, "is_local": self._access.local is not None}
         return self._render_form(request, "key_new.html", context)
 
     def create(self, request: Request, form: Form) -> Response:
@@ -97,19 +99,19 @@ class KeyPages:
         try:
             document = {**_document(form), "name": form.get("name", ""), "namespace": form.get("namespace", "")}
             self._check_name(document["name"])
-            body = bodies.validate(key_schemas.NewKeyRequest, document)
+            body = bodies.validate(key_schemas.NewApiKey, document)
             created = self._acting(request, form).create_api_key(
                 body.name, body.scopes, namespace=body.namespace, limits=body.limits()
             )
         except InvalidJobError as error:
-            return self.show_new(request, form, _message(error))
+            return self._refuse(request, form, error, self.show_new)
         return self._show_secret(request, created, f"API key {body.name} is created")
 
-    def show(self, request: Request, name: str, form: Form | None = None, error: str = "") -> Response:
+    def show(self, request: Request, name: str) -> Response:
         """Show a key, and the form that changes it. Raises ApiKeyNotFoundError."""
         key = self._find(request, name)
-        context = {"key": key, "state": _state(key, time.time()), "version": _version(key), "error": error}
-        return self._render_form(request, "key.html", {**context, "fields": form or _fields(key)})
+        context = {"key": key, "state": _state(key, time.time()), "version": _version(key), "fields": _fields(key)}
+        return self._render_form(request, "key.html", context)
 
     def edit(self, request: Request, form: Form, name: str) -> Response:
         """Change what the form changes; the rest stays as it is. Raises ApiKeyNotFoundError, ProblemError."""
@@ -117,12 +119,12 @@ class KeyPages:
         try:
             before, after = _document(_fields(key)), _document(form)
             changes = {field: value for field, value in after.items() if value != before[field]}
-            body = bodies.validate(key_schemas.KeyChanges, changes)
+            body = bodies.validate(key_schemas.ApiKeyUpdate, changes)
             if changes:
                 change = self._acting(request, form).edit_api_key
                 change(name, scopes=body.scopes, limits=body.limit_changes())
         except InvalidJobError as error:
-            return self.show(request, name, form, _message(error))
+            return self._refuse(request, form, error, partial(self.show, name=name))
         notice = "is changed. Gateways apply it within 10 seconds." if changes else "is as it was."
         return self._renderer.redirect_with_notice(request, f"/key/{name}", f"API key {name} {notice}")
 
@@ -137,7 +139,7 @@ class KeyPages:
     def rotate(self, request: Request, form: Form, name: str) -> Response:
         """Give a key another secret, and show it. Raises ApiKeyNotFoundError, InvalidJobError, ProblemError."""
         self._find_unchanged(request, form, name)
-        body = bodies.validate(key_schemas.Rotation, {"overlap_s": _number(form, "overlap_s") or 0})
+        body = bodies.validate(key_schemas.ApiKeyRotation, {"overlap_s": _number(form, "overlap_s") or 0})
         rotated = self._acting(request, form).rotate_api_key(name, overlap=body.overlap_s)
         return self._show_secret(request, rotated, f"New secret of API key {name}")
 
@@ -174,7 +176,12 @@ class KeyPages:
 
     def _render_form(self, request: Request, page: str, context: dict[str, Any]) -> Response:
         context = {"scopes": list(Scope), "priorities": list(Priority), "labels": LABELS, **context}
-        return self._renderer.render(request, page, context, status=422 if context["error"] else 200)
+        return self._renderer.render(request, page, context)
+
+    def _refuse(
+        self, request: Request, form: Form, error: InvalidJobError, show: Callable[[Request], Response]
+    ) -> Response:
+        return self._renderer.refuse(request, refused("key", form, error, FIELDS), show)
 
     def _show_secret(self, request: Request, created: NewApiKey, title: str) -> Response:
         request.state.is_away = True  # nothing else is read from Redis: an outage must not cost the secret
@@ -213,16 +220,22 @@ def _fields(key: ApiKey) -> Form:
 
 def _document(form: Form) -> dict[str, Any]:
     """Return the JSON of the API for the fields of a form. Raises InvalidJobError."""
+    readers: dict[str, Callable[[], Any]] = {
+        "scopes": partial(_scopes, form),
+        "requests_per_s": partial(_number, form, "requests_per_s"),
+        "max_priority": lambda: form.get("max_priority") or None,
+        "batch_pattern": lambda: form.get("batch_pattern") or None,
+        "expires_at": partial(_day, form, "expires_on"),
+        **{name: partial(_number, form, name) for name in AMOUNTS},
+    }
+    return read_fields(readers)
+
+
+def _scopes(form: Form) -> list[str]:
+    """Return the chosen scopes. Raises InvalidJobError."""
     scopes = [scope.value for scope in Scope if f"scope_{scope}" in form]
     require_that("scopes", bool(scopes), "choose at least one")
-    return {
-        "scopes": scopes,
-        "requests_per_s": _number(form, "requests_per_s"),
-        "max_priority": form.get("max_priority") or None,
-        "batch_pattern": form.get("batch_pattern") or None,
-        "expires_at": _day(form, "expires_on"),
-        **{name: _number(form, name) for name in AMOUNTS},
-    }
+    return scopes
 
 
 def _number(form: Form, name: str) -> float | None:
@@ -241,12 +254,6 @@ def _day(form: Form, name: str) -> str | None:
     except ValueError:
         problem = Problem("expires_at", f"must be a date such as 2030-03-01, or empty; not {text[:40]!r}")
         raise InvalidJobError([problem]) from None
-
-
-def _message(error: InvalidJobError) -> str:
-    """Return what is wrong, with the labels of the form."""
-    texts = (f"{LABELS.get(problem.field, problem.field)}: {problem.message}" for problem in error.problems)
-    return "; ".join(text.removeprefix(": ") for text in texts)
 
 
 def router(queue: VoiceQueue, access: AccessControl, renderer: PageRenderer) -> APIRouter:

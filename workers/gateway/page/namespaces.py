@@ -16,7 +16,7 @@ from workers.gateway.security.access import limit_to_namespace
 PARAMETER, LENGTH_MAX = "namespace", 40
 
 #: The pages that show another namespace under the same path.
-LISTS = ("/", "/batches", "/throughput", "/spend", "/controls", "/audit-log")
+LISTS = ("/", "/batches", "/trends", "/spend", "/controls", "/audit-log", "/voices", "/callbacks", "/rejected-messages")
 
 
 def limit_page(request: Request) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -45,14 +46,24 @@ class Report(NamedTuple):
 
 def read_report(queue: VoiceQueue, by: str, since: str) -> Report:
     """Return the report of these fields. Raises InvalidJobError."""
+    first = _day(since)
     try:
         groups = parse_groups(name.strip() for name in by.split(","))
-        first = date.fromisoformat(since) if since else None
         if first is None and groups == {SpendingGroup.DAY}:
             first = datetime.fromtimestamp(queue.status().at, UTC).date() - timedelta(days=DAYS - 1)
         return Report(columns_of(groups), queue.spending(groups, since=first), first)
     except ValueError as error:
-        raise InvalidJobError([Problem("", str(error))]) from None
+        name, separator, message = str(error).partition(": ")
+        problem = Problem(name, message) if separator and name == "since" else Problem("", str(error))
+        raise InvalidJobError([problem]) from None
+
+
+def _day(text: str) -> date | None:
+    """Return the date in a field; None if it is empty. Raises InvalidJobError."""
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        raise InvalidJobError([Problem("since", f"must be a date such as 2030-03-01; not {text!r}")]) from None
 
 
 def router(queue: VoiceQueue, renderer: PageRenderer) -> APIRouter:
@@ -62,7 +73,11 @@ def router(queue: VoiceQueue, renderer: PageRenderer) -> APIRouter:
     @routes.get("/spend")
     def spend(request: Request, by: By = "day", since: Since = "") -> Response:
         scoped = reading(queue, request)
-        report = read_report(scoped, by, since)
+        try:
+            report = read_report(scoped, by, since)
+        except InvalidJobError as error:
+            entered = {"by": by, "since": since}
+            return renderer.resend(request, entered, error, partial(spend, by="day"), name="filter", fields=entered)
         context = {
             "budgets": scoped.budgets(),
             "report": report,

@@ -57,7 +57,9 @@ class SameOriginMiddleware:
         if reason is None:
             await self._app(scope, receive, send)
         else:
-            await problems.response(problems.problem(403, reason, "foreign_origin"))(scope, receive, send)
+            refusal = problems.problem(403, reason, "foreign_origin")
+            page = problems.plain_page if problems.prefers_html(scope) else problems.response
+            await page(refusal)(scope, receive, send)
 
 
 class SecureStaticFiles(StaticFiles):

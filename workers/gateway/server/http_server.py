@@ -49,6 +49,11 @@ class Server(uvicorn.Server):
         cast(ServerConfig, self.config).limiter.check_all()
 
 
+def _page(status: int, why: str) -> Response:
+    """Return the page of the server itself, for browsers."""
+    return problems.plain_page(problems.problem(status, why, problems.default_code(status)), HEADERS)
+
+
 def _refusal(status: int, why: str) -> Response:
     """Return a response of the server itself, with the headers of all responses of the app."""
     return problems.response(problems.problem(status, why, problems.default_code(status)), HEADERS)
@@ -73,7 +78,8 @@ class LimitedProtocol(H11Protocol):
             scope["extensions"] = {**scope.get("extensions", {}), AWAITED_BODY: self._awaited_body}
             await self._inner_app(scope, receive, send)
         else:
-            await _refusal(503, _TOO_MANY)(scope, receive, send)
+            refuse = _page if problems.prefers_html(scope) else _refusal
+            await refuse(503, _TOO_MANY)(scope, receive, send)
 
     @contextmanager
     def _awaited_body(self) -> Iterator[None]:

@@ -18,7 +18,8 @@
 -- Jobs
 --   job:<id>       hash    the record: spec, state, stage, version, rank, created, updated, batch, next_stage,
 --                          source (which interface and caller enqueued it: voicequeue/domain/source.py),
---                          source_row (its row in the caller's file);
+--                          source_row (its row in the caller's file), message_ids (JSON: ids of the Celery messages
+--                          that it came from);
 --                          later attempt, holder (token of the claim), submitted_at (see IDLE_S), not_ready_at (when it
 --                          was last not ready; 0 = unknown), model, credits,
 --                          requeued_at (when it went back to the backlog), refused (JSON, while upstream refuses its
@@ -150,6 +151,8 @@
 --   replication_marker string empty; written before a process waits for replicas, so that there is something to wait for
 --   old_secrets    hash    by mark of an old value of VOICEQUEUE_SECRET: when a process first reported that it accepts it
 --   metrics        hash    what processes count and measure (voicequeue/storage/monitoring/metrics.py)
+--   samples:hour, samples:day, samples:week stream the queue over time, one sample for each minute, ten minutes and hour:
+--                          at, number of jobs by state, in_flight, in_flight_limit, spent, balance
 --   rejected_messages list JSON: messages for one namespace that became no job: rejected_at, message_id, task, reason, job
 --   rejected_messages:bytes string their total size
 --   audit_log      stream  changes made by people and programs (lib/audit_log.lua): id (of the change), actor, address,

@@ -29,14 +29,6 @@ local function credits_by_day(job)
   return by_day
 end
 
--- Return whether one of these orders (the field of a record) is this task of upstream.
-local function has_task(orders, task_id)
-  for _, task in pairs(orders and cjson.decode(orders) or {}) do
-    if task == task_id then return true end
-  end
-  return false
-end
-
 -- Count a lost order as unsettled when it is given up or resubmitted (credits > 0), and no longer when it is known to
 -- be charged (< 0). Its batch, namespace and API key keep its cost reserved in between.
 local function add_unsettled(job, credits)

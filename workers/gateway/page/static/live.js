@@ -10,7 +10,10 @@ const main = document.querySelector("#main");
 // Does not replace what is in use: a song that plays, selected text, an open section, a form being filled in.
 function isInUse() {
   const isPlaying = [...document.querySelectorAll("audio")].some((audio) => !audio.paused);
-  const isFilled = [...main.querySelectorAll("input")].some((input) => input.value !== input.defaultValue);
+  // A checkbox without a value has the value "on" and no default value.
+  const isChanged = (input) =>
+    input.type === "checkbox" ? input.checked !== input.defaultChecked : input.value !== input.defaultValue;
+  const isFilled = [...main.querySelectorAll("input")].some(isChanged);
   const isOpen = document.activeElement.closest("#main form") || main.querySelector("details[open]");
   return document.hidden || isPlaying || isFilled || isOpen || String(getSelection()) !== "";
 }
@@ -18,10 +21,15 @@ function isInUse() {
 function replace(part, fresh) {
   const current = document.querySelector(part);
   const updated = fresh.querySelector(part);
-  if (!current || !updated || current.innerHTML === updated.innerHTML) return;
-  const focused = current.contains(document.activeElement) && document.activeElement.getAttribute("href");
+  if (!current || !updated) return;
+  const fold = updated.querySelector("#summary-fold");
+  if (fold) fold.open = document.querySelector("#summary-fold").open;
+  if (current.innerHTML === updated.innerHTML) return;
+  const focused = current.contains(document.activeElement) ? document.activeElement : null;
   current.innerHTML = updated.innerHTML;
-  if (focused) current.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+  const link = focused?.getAttribute("href");
+  if (link) current.querySelector(`a[href="${CSS.escape(link)}"]`)?.focus();
+  if (focused?.closest("#summary-fold")) current.querySelector("#summary-fold summary").focus();
 }
 
 async function refresh() {
@@ -38,7 +46,9 @@ async function refresh() {
     if (!response.ok || isInUse()) return;
     // The Content-Security-Policy is fixed when the page loads: new songs need a new page.
     if (fresh.querySelector("#main")?.dataset.policy !== main.dataset.policy) return location.reload();
+    showLocalTimes(fresh);
     PARTS.forEach((part) => replace(part, fresh));
+    dispatchEvent(new Event("replaced"));
   } catch {
     isStale = true; // the gateway is unavailable; the stream reconnects when it is back
   } finally {

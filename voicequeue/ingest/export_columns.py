@@ -8,8 +8,9 @@ from typing import Any
 
 from voicequeue.domain.clip import ArchivedFile, Clip
 from voicequeue.domain.job import Job
-from voicequeue.ingest.cells import json_cell
+from voicequeue.ingest.cells import guard, json_cell
 from voicequeue.ingest.row import JOB_COLUMNS, METADATA, SONG_COLUMNS
+from voicequeue.texts import escape_controls
 
 #: Columns of each song, with their fields: first the usual ones, then all others of a clip.
 _FIRST_CLIP_FIELDS = {
@@ -41,6 +42,22 @@ MORE_METADATA = "more_metadata"
 #: Columns for metadata and for songs; a spreadsheet program shows 16,384 columns at most.
 METADATA_COLUMNS_MAX = 1_000
 SONGS_MAX = 20
+
+
+def json_record(job: Job) -> dict[str, Any]:
+    """Return the JSON of a job, with the song that was ordered."""
+    song = job.spec.song
+    return {**job.as_dict(), "song": song.model_dump(exclude_none=True) if song else None}
+
+
+def csv_cells(job: Job) -> list[Any]:
+    """Return the cells of CSV_COLUMNS. Texts are untrusted: no terminal controls, no formulas."""
+    record = csv_record(job)
+    return [_safe_cell(record.get(column, "")) for column in CSV_COLUMNS]
+
+
+def _safe_cell(value: Any) -> Any:
+    return guard(escape_controls(value, keep="\n\t")) if isinstance(value, str) else value
 
 
 def csv_record(job: Job) -> dict[str, Any]:
