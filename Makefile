@@ -72,7 +72,7 @@ docs: $(READY)  ## Build the documentation site in build/docs; fails on a broken
 	@$(BIN)/python -m workers.gateway.reference
 	@$(BIN)/python -m config.prometheus_rule
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
-	@echo "build/docs/index.html; serve it for the search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/docs"
+	@echo "build/docs/index.html"
 
 clients: $(READY) $(NODE)  ## Generate the types of the TypeScript client from the HTTP API
 	@$(BIN)/python -m tests.tools.clients
