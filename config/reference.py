@@ -56,7 +56,7 @@ LOCAL_ROWS = (
         "VOICEQUEUE_SIMULATOR_URL",
         "",
         "URL",
-        "Address of the [simulator's controls](../../simulator/README.md#control-port): its credits, faults and "
+        "Address of the [simulator's controls](../../simulator/README.md): its credits, faults and "
         "ledger. `. .voicequeue/env` sets it.",
     ),
     Row(
