@@ -63,8 +63,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
     return ByModule(config, log)
 
 
+def starts_processes(item: pytest.Item) -> bool:
+    """Return whether a test is one of whole processes, by its module."""
+    return "/acceptance/" in item.nodeid or item.path.name.endswith("_stack.py")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse test ids that occur twice: of tests with one id, xdist runs one and drops the others without a message."""
+    """Mark tests of whole processes as endurance, unless they are essential. Refuse test ids that occur twice: of tests
+    with one id, xdist runs one and drops the others without a message."""
+    for item in items:
+        if starts_processes(item) and item.get_closest_marker("essential") is None:
+            item.add_marker("endurance")
     for item in items:
         # pytest 9.2 drops the part of the id that distinguishes the operations of a schemathesis test.
         if item.parent is not None and not item.nodeid.endswith(item.name):
@@ -83,8 +93,11 @@ def valkey_url() -> Iterator[str]:
 
 @pytest.fixture
 def prefix(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Yield a key prefix that no other test uses; afterwards delete its keys, which scans of later tests would read."""
-    name = f"test{next(_numbers)}"
+    """Yield a key prefix that no other test uses; afterwards delete its keys, which scans of later tests would read.
+
+    Tests on the shared gateway have its prefix.
+    """
+    name = "shared" if request.node.get_closest_marker("shared_gateway") else f"test{next(_numbers)}"
     yield name
     if "valkey_url" in request.fixturenames:
         with connect(request.getfixturevalue("valkey_url")) as client:

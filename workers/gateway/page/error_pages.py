@@ -32,11 +32,14 @@ ADVICE: Mapping[str | int, str] = {
     415: "Nothing was changed. Send the form from its page.",
     422: "Correct the address, or start from the list of jobs.",
     429: "Wait, then load the page again.",
-    500: "Jobs are not affected. Load the page again. If it fails again, tell an operator the time: the log of "
-    "the gateway names the error.",
+    500: "Jobs are not affected. Load the page again. If it fails again, report the time to an operator: the gateway "
+    "logs the error.",
     503: "No job is lost. Load the page again in a moment.",
 }
 
+
+#: The texts of problems whose own are for programs.
+DETAILS: Mapping[str, str] = {"not_found": "There is no page at this address."}
 
 #: The problem of a page whose parameters FastAPI refuses.
 INVALID_URL = problem(422, "The URL has an invalid parameter.", "invalid")
@@ -48,7 +51,7 @@ def context_of(problem: ProblemDetails, path: str, retry_after: str | None) -> d
     _, kind, job_id, *_ = [*path.split("/"), "", ""]
     return {
         "title": problem["title"],
-        "error": " ".join(filter(None, [problem["detail"], fields])),
+        "error": " ".join(filter(None, [DETAILS.get(problem["code"], problem["detail"]), fields])),
         "advice": ADVICE.get(problem["code"]) or ADVICE.get(problem["status"], ""),
         "retry_after": retry_after,
         "needs_login": problem["status"] == HTTPStatus.UNAUTHORIZED,
