@@ -60,6 +60,12 @@ LOCAL_ROWS = (
         "ledger. `. .voicequeue/env` sets it.",
     ),
     Row(
+        "VOICEQUEUE_STACK_SETTINGS",
+        "",
+        "written by `make up`",
+        "The settings that `. .voicequeue/env` has set: a `make up` in the same shell ignores them.",
+    ),
+    Row(
         "VOICEQUEUE_API_KEY",
         "",
         "text",

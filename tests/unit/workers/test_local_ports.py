@@ -59,8 +59,8 @@ def test_a_port_that_is_taken_is_reported_with_its_owner_and_the_other_port(
 
     assert used != usual
     [report] = reports
-    assert report.startswith(f"port {usual} is taken")
-    assert report.endswith(f": the gateway uses port {used}")
+    assert report.startswith(f"port {usual} for the gateway is taken")
+    assert report.endswith(f": using {used} instead")
     if Path("/proc/net/tcp").exists():
         assert f"(process {Path('/proc/self').resolve().name})" in report
 
