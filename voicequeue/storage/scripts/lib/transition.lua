@@ -56,21 +56,16 @@ local function add_queued_credits(job, change)
 end
 
 -- Record that a job came from a Celery message; '' = from none. Of the messages that sent it again, the latest are kept.
-local MESSAGE_IDS_MAX = 20
+-- Return 0, the outcome of enqueueing a job that exists.
 local function add_message_id(id, message_id)
-  if message_id == '' then return end
-  local ids = cjson.decode(redis.call('HGET', key('job:' .. id), 'message_ids') or '[]')
+  if message_id == '' then return 0 end
+  local ids, most = cjson.decode(redis.call('HGET', key('job:' .. id), 'message_ids') or '[]'), 20
   for _, known in ipairs(ids) do
-    if known == message_id then return end
+    if known == message_id then return 0 end
   end
   ids[#ids + 1] = message_id
-  if #ids > MESSAGE_IDS_MAX then table.remove(ids, 2) end
+  if #ids > most then table.remove(ids, 2) end
   redis.call('HSET', key('job:' .. id), 'message_ids', cjson.encode(ids))
-end
-
--- Record the message that enqueues an existing job again; return the outcome.
-local function repeated(id, message_id)
-  add_message_id(id, message_id)
   return 0
 end
 
