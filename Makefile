@@ -58,7 +58,7 @@ up: $(LOCAL)  ## Run the whole stack on this machine until Ctrl-C
 secrets:  ## Generate the secrets of docker-compose.yml in .secrets; existing ones are kept
 	@sh config/secrets.sh
 
-test: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run the tests of a change (a real Valkey and real workers, no Docker): four minutes
+test: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run the tests of a change (a real Valkey and real workers, no Docker)
 	$(BIN)/python -m pytest -n $(AT_ONCE) -m "not endurance"
 
 # Those that take long, and generated examples in a larger number.
@@ -72,7 +72,7 @@ docs: $(READY)  ## Build the documentation site in build/docs; fails on a broken
 	@$(BIN)/python -m workers.gateway.reference
 	@$(BIN)/python -m config.prometheus_rule
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
-	@echo "build/docs/index.html; serve it for the search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/docs"
+	@echo "build/docs/index.html"
 
 clients: $(READY) $(NODE)  ## Generate the types of the TypeScript client from the HTTP API
 	@$(BIN)/python -m tests.tools.clients

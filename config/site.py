@@ -35,7 +35,7 @@ def named(markdown: str, source: str) -> str:
     """Replace such links in the text of the page `source`, a path below `docs/`. Raises PluginError."""
 
     def replace(link: re.Match[str]) -> str:
-        path = normpath(join("docs", dirname(source), link["target"]))
+        path = normpath(join("docs", dirname(source), link["target"].partition("#")[0]))
         if path.startswith("docs/"):
             return link[0]
         if not (ROOT / path).exists():

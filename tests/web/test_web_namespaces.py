@@ -153,7 +153,10 @@ def outcome(answer: Any) -> tuple[int, str]:
     return answer.status_code, re.sub(r'"(token|next|secret|cursor)":"[^"]*"|"id":"[a-z2-7]{16}"', "", text)
 
 
-@pytest.mark.parametrize(("owner", "intruder"), [("shop", "other"), ("shop", ""), ("", "shop")])
+@pytest.mark.parametrize(
+    ("owner", "intruder"),
+    [("shop", "other"), *(pytest.param(*pair, marks=pytest.mark.endurance) for pair in (("shop", ""), ("", "shop")))],
+)
 def test_no_route_sees_or_changes_what_another_namespace_owns(
     build_gateway: Build, redis: Redis, prefix: str, valkey_url: str, owner: str, intruder: str
 ) -> None:

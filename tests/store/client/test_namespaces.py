@@ -138,6 +138,7 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
         "undelivered": [False, True],
         "attempt": [None, 1],
         "sort": ["-created"],
+        "prefix": ["", "spr"],
         "search": [None, "p-owner"],
         "or_empty": [True],
         "failed": [False, True],

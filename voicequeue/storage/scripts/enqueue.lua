@@ -24,7 +24,7 @@ for a = first, #ARGV, 4 do
   local rank, batch, stage, next_stage, within, voice, url, sha256, source, message_id = unpack(ARGV, kind, kind + FIELDS - 1)
   local existing = written[id] or stored_spec(id)
   local is_same = existing and (existing == spec or was_enqueued_as(id, spec))
-  local outcome = is_same and add_message_id(id, message_id) or not existing and is_erased(id, spec, batch, sha256) and -3
+  local outcome = is_same and repeated(id, message_id) or not existing and is_erased(id, spec, batch, sha256) and -3
     or lacks_consent(spec) and -4 or is_other_recording(voice, url) and -2 or existing and -1
     or take_from_budgets(kind, batch, source, stage, next_stage, voice, url) or 1
   outcomes[#outcomes + 1] = outcome
