@@ -116,8 +116,7 @@ class GatewaySettings(SettingGroup):
     flower_url: str | None = Field(
         None,
         pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
-        description="URL at which users of the job page reach [Flower](../guides/flower.md), to which pages of jobs "
-        "then link. Unset: no links.",
+        description="URL of [Flower](../guides/flower.md) for users of the job page. Unset: no links to it.",
     )
     secret: Annotated[SecretStr, AfterValidator(check_secret)] = Field(
         SecretStr(""),

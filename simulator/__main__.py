@@ -6,7 +6,7 @@ import json
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from simulator.engine.clock import steady_clock
@@ -19,9 +19,13 @@ from simulator.server.state_file import StateFile, StateFileError
 from simulator.server.webhooks import WebhookSender
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def _print_urls(api_url: str, control_url: str) -> None:
+    print(f"simulator: api {api_url} control {control_url}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None, *, announce: Callable[[str, str], object] = _print_urls) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code: 0 after a signal, 1 when a port is taken or
-    the state cannot be used."""
+    the state cannot be used. `announce` is called with both URLs once the ports are open."""
     options = _parser().parse_args(arguments)
     try:
         dials = Dials().changed(dict(options.dial))
@@ -29,14 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _parser().error(str(error))
     _allow_many_connections()
     try:
-        asyncio.run(_run(dials, options))
+        asyncio.run(_run(dials, options, announce))
     except (OSError, StateFileError) as error:
         print(f"simulator: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _run(dials: Dials, options: argparse.Namespace) -> None:
+async def _run(dials: Dials, options: argparse.Namespace, announce: Callable[[str, str], object]) -> None:
     clock, stop = steady_clock(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -51,7 +55,7 @@ async def _run(dials: Dials, options: argparse.Namespace) -> None:
     _resume(music_api, webhooks, clock(), media_url)
     await api_listener.open()
     await control_listener.open()
-    print(f"simulator: api {api_listener.url} control {control_listener.url}", flush=True)
+    announce(api_listener.url, control_listener.url)
     await stop.wait()
     await asyncio.gather(api_listener.close(), control_listener.close(), webhooks.close())
     music_api.save()

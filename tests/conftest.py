@@ -83,8 +83,11 @@ def valkey_url() -> Iterator[str]:
 
 @pytest.fixture
 def prefix(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Yield a key prefix that no other test uses; afterwards delete its keys, which scans of later tests would read."""
-    name = f"test{next(_numbers)}"
+    """Yield a key prefix that no other test uses; afterwards delete its keys, which scans of later tests would read.
+
+    Tests on the shared gateway have its prefix.
+    """
+    name = "shared" if request.node.get_closest_marker("shared_gateway") else f"test{next(_numbers)}"
     yield name
     if "valkey_url" in request.fixturenames:
         with connect(request.getfixturevalue("valkey_url")) as client:

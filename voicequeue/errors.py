@@ -29,7 +29,7 @@ from datetime import UTC, datetime
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from voicequeue.texts import find_unencodable, owner_text, replace_unencodable
+from voicequeue.texts import find_unencodable, owner_text, pluralize, replace_unencodable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -245,7 +245,11 @@ class BudgetExceededError(VoiceQueueError):
         return _budget_error, (self.owner, self.period, self.price, self.limit, self.remaining, self.resets_at)
 
     def __str__(self) -> str:
-        figures = "" if self.remaining is None else f" ({self.remaining:,} of {self.limit:,} credits remaining)"
+        figures = (
+            ""
+            if self.remaining is None
+            else f" ({self.remaining:,} of {pluralize(self.limit or 0, 'credit')} remaining)"
+        )
         reset = datetime.fromtimestamp(self.resets_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         is_too_small = self.limit is not None and self.price > self.limit
         end = "an operator has to raise it" if is_too_small else f"it resets at {reset}, or an operator raises it"
@@ -320,6 +324,8 @@ class InvalidCursorError(VoiceQueueError, ValueError):
 
 class WaitTimeoutError(VoiceQueueError, TimeoutError):
     """The job or the batch did not settle in time. Nothing was changed; the wait can be repeated."""
+
+    code = "timeout"
 
 
 class InvalidStateError(VoiceQueueError):

@@ -25,6 +25,7 @@ from tasks.musicapi import MusicApi, Unauthorized, UpstreamError
 from voicequeue.auth import signatures, web_origins
 from voicequeue.diagnostics.check_result import CheckResult, Level, passed
 from voicequeue.storage.heartbeats import ProcessHeartbeat
+from voicequeue.texts import pluralize
 from workers.dependencies import callback_secrets
 from workers.process_info import process_facts
 
@@ -103,9 +104,9 @@ def _upstream(settings: Settings) -> CheckResult:
         todo = "check MUSICAPI_BASE_URL, and that this machine can reach it"
         return CheckResult("upstream", Level.UNREACHABLE, f"MusicAPI cannot be reached: {error}", todo)
     if balance <= settings.min_balance:
-        what = f"the balance is {balance:,} credits, and {settings.min_balance:,} must remain"
+        what = f"the balance is {pluralize(balance, 'credit')}, and {settings.min_balance:,} must remain"
         return CheckResult("upstream", Level.WARNING, what, "add credits; submission then continues by itself")
-    return passed("upstream", f"MusicAPI accepts the key; the balance is {balance:,} credits")
+    return passed("upstream", f"MusicAPI accepts the key; the balance is {pluralize(balance, 'credit')}")
 
 
 def _public_url(settings: Settings) -> CheckResult:

@@ -73,7 +73,7 @@ def process_facts(configured: Settings, kind: str) -> Mapping[str, Any]:
 
 
 def host_facts() -> Mapping[str, Any]:
-    """Return the load of this host and the number of its processors; nothing where the system does not tell."""
+    """Return the load of this host and the number of its processors; nothing where the system does not report it."""
     if not hasattr(os, "getloadavg"):
         return {}
     return {LOAD: round(os.getloadavg()[0], 1), CPUS: os.cpu_count() or 1}

@@ -129,7 +129,7 @@ def test_waiting_for_what_never_comes_is_a_timeout_at_once(voicequeue_queue: Fak
 
     with pytest.raises(WaitTimeoutError, match="it is pending"):
         voicequeue_queue.wait(job.id)
-    with pytest.raises(WaitTimeoutError, match="1 of 1 jobs"):
+    with pytest.raises(WaitTimeoutError, match="1 of 1 job"):
         voicequeue_queue.wait_batch("b", timeout=600)
     with pytest.raises(WaitTimeoutError, match="nothing is left to do"):
         next(voicequeue_queue.watch())

@@ -6,7 +6,7 @@ Tests of whole processes are in modules called test_…_stack.py.
 from tests.integration.conftest import build as build_bench
 from tests.integration.conftest import worker_store
 from tests.store.conftest import command, working_folder
-from tests.web.conftest import build_gateway, gateway, keyless, local, server, token_file
+from tests.web.conftest import build_gateway, gateway, keyless, local, server, shared_token_file, token_file
 
 __all__ = [
     "build_bench",
@@ -16,6 +16,7 @@ __all__ = [
     "keyless",
     "local",
     "server",
+    "shared_token_file",
     "token_file",
     "worker_store",
     "working_folder",

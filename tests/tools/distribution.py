@@ -135,6 +135,7 @@ def check_installed(wheel: Path) -> None:
             raise DistributionError(f"the installed command has another version: {shown}")
         with running_stack(home) as redis:
             enqueue(command, home, redis)
+        use_extra(home)
 
 
 def install(wheel: Path, home: Path) -> str:
@@ -152,6 +153,27 @@ def install(wheel: Path, home: Path) -> str:
         if name != "voicequeue" and f"sha256:{digest}" not in lock:
             raise DistributionError(f"{name} was installed from a file that requirements.lock does not contain")
     return str(home / "venv" / "bin" / "voicequeue")
+
+
+def use_extra(home: Path) -> None:
+    """Install the extra `dev`, run a test of an app with its fixture, and the simulator. Raises DistributionError."""
+    venv = home / "venv" / "bin"
+    [wheel] = DIST.glob("*.whl")
+    pip = (str(venv / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
+    _run(*pip, "--constraint", str(home / "constraints.txt"), f"{wheel}[dev]", "pytest", cwd=home)
+    (home / "test_app.py").write_text(
+        "def test_a_job_succeeds(voicequeue_queue):\n"
+        "    job = voicequeue_queue.enqueue({'audio_url': 'https://recordings.example/ana.wav'})\n"
+        "    assert voicequeue_queue.wait(job.id).state == 'succeeded'\n",
+        encoding="utf-8",
+    )
+    _run(str(venv / "python"), "-m", "pytest", "-q", "test_app.py", cwd=home)
+    command = [str(venv / "voicequeue"), "simulate", "--port=0", "--control-port=0"]
+    with subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, text=True) as process:
+        line = process.stdout.readline() if process.stdout else ""
+        process.terminate()
+    if not line.startswith("MUSICAPI_BASE_URL=http://127.0.0.1:") or process.returncode:
+        raise DistributionError(f"`voicequeue simulate` printed {line!r} and ended with {process.returncode}")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -114,15 +114,33 @@ def server() -> Iterator[tuple[str, AppSlot]]:
 Build = Callable[..., Gateway]
 
 
+#: The apps of tests that are marked `shared_gateway`, by their settings.
+_shared_apps: dict[str, FastAPI] = {}
+
+
+def _shared_app(options: Mapping[str, Any]) -> FastAPI:
+    """Return the app with these settings, built once in this process."""
+    name = repr(sorted(options.items(), key=str))
+    if name not in _shared_apps:
+        _shared_apps[name] = create_app(Settings(_env_file=None, **options))
+    return _shared_apps[name]
+
+
 @pytest.fixture
-def build_gateway(server: tuple[str, AppSlot], valkey_url: str, prefix: str) -> Iterator[Build]:
+def build_gateway(
+    server: tuple[str, AppSlot], valkey_url: str, prefix: str, request: pytest.FixtureRequest
+) -> Iterator[Build]:
     """Return a function that builds a gateway for this test's queue, with the rights of `web` in Redis."""
     url, stage = server
+    is_shared = request.node.get_closest_marker("shared_gateway") is not None
 
     def build_for_test(bounds: ServerLimits | None = None, **settings: Any) -> Gateway:
         redis_url = url_with_rights(valkey_url, "gateway", settings.get("prefix", prefix))
         options: dict[str, Any] = {"REDIS_URL": redis_url, "prefix": prefix, "api_keys": SETTING, **settings}
-        stage.app = create_app(Settings(_env_file=None, **options), bounds)
+        if is_shared and bounds is None:
+            stage.app = _shared_app(options)
+        else:
+            stage.app = create_app(Settings(_env_file=None, **options), bounds)
         stage.client = ("127.0.0.1", 5)
         file = options.get("local_token_file")
         return Gateway(url, stage, local_token.read(file) if file else None)
@@ -137,9 +155,19 @@ def gateway(build_gateway: Build) -> Gateway:
     return build_gateway()
 
 
+@pytest.fixture(scope="session")
+def shared_token_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Create a file with a local token for the tests on the shared gateway."""
+    file = tmp_path_factory.mktemp("gateway") / "local_token"
+    local_token.ensure(file)
+    return file
+
+
 @pytest.fixture
-def token_file(tmp_path: Path) -> Path:
+def token_file(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """Create a file with a local token, as `make up` does."""
+    if request.node.get_closest_marker("shared_gateway"):
+        return request.getfixturevalue("shared_token_file")  # type: ignore[no-any-return]
     local_token.ensure(tmp_path / "local_token")
     return tmp_path / "local_token"
 

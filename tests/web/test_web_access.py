@@ -25,6 +25,8 @@ from voicequeue.auth.api_keys import Scope
 from workers import local_token
 from workers.gateway.app import create_access
 
+pytestmark = pytest.mark.shared_gateway
+
 #: Every route and the scope that it needs.
 ROUTES = [
     ("GET", "/v1/keys", Scope.ADMIN),

@@ -21,6 +21,8 @@ from voicequeue.auth.api_keys import Scope
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.rejected_messages import RejectedMessage
 
+pytestmark = pytest.mark.shared_gateway
+
 JOB = "/v1/jobs/{job_id}"
 
 

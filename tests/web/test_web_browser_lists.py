@@ -60,14 +60,14 @@ def test_a_phone_shows_the_name_and_the_state_of_a_job_first(local: Gateway, sto
     row = page.locator("tbody tr")
 
     def box(selector: str) -> dict[str, float]:
-        return row.locator(selector).evaluate("it => it.getBoundingClientRect().toJSON()")
+        return dict(row.locator(selector).evaluate("it => it.getBoundingClientRect().toJSON()"))
 
     name, state, batch = box("a.row b"), box(".state"), box("[data-label=Batch]")
     assert name["right"] <= state["left"]
     assert state["right"] <= PHONE["width"]
     assert abs(name["top"] - state["top"]) < 10
     assert batch["top"] >= name["bottom"]
-    assert row.locator("[data-label=Batch]").evaluate("it => getComputedStyle(it, '::before').content") == '"Batch" " "'
+    assert row.locator("[data-label=Batch]").evaluate("it => getComputedStyle(it, '::before').content") == '"Batch "'
 
 
 def test_the_labels_of_charts_are_legible_on_a_phone(local: Gateway, store: JobStore, window: Window) -> None:

@@ -24,6 +24,8 @@ from voicequeue.domain.serialization import archived_field, clips_text, parse_cl
 from voicequeue.domain.states import ClipPart
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 CLIP = full_clip()
 FIELDS = tuple(field.name for field in fields(Clip))
 ARCHIVED = {"archived_audio": ClipPart.AUDIO, "archived_image": ClipPart.IMAGE}

@@ -13,6 +13,8 @@ from tests.web.seen import PageUser, log_in
 from voicequeue import FailureCode, Job, Stage, State
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 
 @pytest.fixture
 def person(local: Gateway) -> PageUser:

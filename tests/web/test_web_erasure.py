@@ -17,6 +17,8 @@ from voicequeue.client.queue import in_namespace
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 PERSON = {"metadata": {"subject": "42"}}
 
 

@@ -11,6 +11,8 @@ from tests.web.seen import PageUser, ParsedPage
 from voicequeue import State, VoiceQueue
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
@@ -78,6 +80,9 @@ def test_a_form_after_the_login_ended_returns_to_its_page(gateway: Gateway) -> N
 
     assert "the form was not sent and nothing was changed" in answer.text
     assert ParsedPage(answer.text).forms[0]["fields"]["next"] == "/controls?namespace=shop"
+    headers = {"Referer": f"{gateway.url}/do/plan"}
+    answer = gateway("POST", "/do/execute", key=None, headers=headers, data={"reason": "x"})
+    assert ParsedPage(answer.text).forms[0]["fields"]["next"] == "/"
 
 
 def test_a_form_that_is_too_large_says_so(person: PageUser) -> None:
@@ -93,7 +98,7 @@ def test_a_defect_is_a_page(person: PageUser, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(VoiceQueue, "throughput", broken)
 
-    page = shown(person.session.get(f"{person.url}/throughput", timeout=10), 500)
+    page = shown(person.session.get(f"{person.url}/trends", timeout=10), 500)
 
     assert "Jobs are not affected" in page.text
     assert "a defect" not in page.text
@@ -108,7 +113,7 @@ def test_a_defect_of_every_page_is_json(person: PageUser, monkeypatch: pytest.Mo
     monkeypatch.setattr("workers.gateway.page.error_pages.context_of", broken)
     monkeypatch.setattr(VoiceQueue, "throughput", broken)
 
-    problem(person.session.get(f"{person.url}/throughput", timeout=10), 500, "internal")
+    problem(person.session.get(f"{person.url}/trends", timeout=10), 500, "internal")
 
 
 def test_an_outage_of_redis_is_a_page(build_gateway: Build) -> None:

@@ -18,6 +18,8 @@ from workers.gateway.api import events
 from workers.gateway.security.access import AccessControl
 from workers.gateway.server.connections import ServerLimits
 
+pytestmark = pytest.mark.shared_gateway
+
 #: By namespace, a key that may read.
 KEYS = {namespace: generate_key("reader", [Scope.READ], namespace) for namespace in ("", "shop", "other", "*")}
 

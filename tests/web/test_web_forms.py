@@ -13,6 +13,8 @@ from tests.web.seen import PageUser, ParsedPage
 from voicequeue import FailureCode, State
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 
 @pytest.fixture
 def person(local: Gateway) -> PageUser:
@@ -60,6 +62,7 @@ def test_limits_of_a_batch_come_back(person: PageUser, store: JobStore) -> None:
 
     assert [entered(page, name) for name in ("max_credits", "stop_after")] == ["1.5", "200"]
     assert f"/job/{job_id}" in page.links()
+    assert not [link for link in page.links() if link.startswith("?")], "links are not relative to the form's address"
 
 
 def test_a_corrected_recording_comes_back(person: PageUser, store: JobStore) -> None:

@@ -32,7 +32,7 @@ CONFIG: dict[str, Any] = {
         {"include-path": "/v1/batches/{name}/jobs", "checks": {"negative_data_rejection": {"enabled": False}}},
         # With `namespace`, what concerns the whole queue is forbidden.
         {
-            "include-path-regex": "^/(metrics|v1/(pause|resume|budgets/.*|keys(/.*)?))$",
+            "include-path-regex": "^/(metrics|v1/(pause|resume|limits|budgets/.*|keys(/.*)?))$",
             "checks": {"positive_data_acceptance": {"expected-statuses": [*ACCEPTED, "403"]}},
         },
     ],

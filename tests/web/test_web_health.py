@@ -11,6 +11,8 @@ from voicequeue.storage.celery_queues import consumed_by
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.monitoring.consumption import CANCELLED, CONSUMED
 
+pytestmark = pytest.mark.shared_gateway
+
 
 def send_heartbeat(store: JobStore, name: str, *, idle_s: float = 0.0, **facts: Any) -> None:
     """Send the heartbeat of a worker that consumed `poll` so long ago, and its other queues just now."""

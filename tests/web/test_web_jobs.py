@@ -18,6 +18,8 @@ from voicequeue.domain.job import to_iso8601
 from voicequeue.storage.job_store import JobStore
 from workers.local.ports import free_port
 
+pytestmark = pytest.mark.shared_gateway
+
 ORDER: dict[str, Any] = {"audio_url": URL, "song": {"prompt": LYRICS, "title": "A song"}}
 
 # ── enqueue ───────────────────────────────────────────────────────────────────────────────────────

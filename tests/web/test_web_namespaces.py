@@ -26,6 +26,8 @@ from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 INTRUDER, CONFIGURED = api_keys.generate_key("intruder", Scope)
 SETTING = replace(CONFIGURED, namespace="other").as_setting()
 ROWS = {"Content-Type": "application/x-ndjson"}

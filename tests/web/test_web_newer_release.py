@@ -8,6 +8,8 @@ from tests.store.newer_release import NewerRelease, in_newer_state
 from tests.web.conftest import Gateway
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 
 @pytest.mark.parametrize("path", ["/job/JOB", "/?batch=b", "/batches", "/controls"])
 def test_pages_show_values_of_a_newer_release(local: Gateway, store: JobStore, path: str) -> None:

@@ -164,13 +164,13 @@ def test_callbacks_are_delivered_again_by_batch_or_by_id(gateway: Gateway, store
     assert [len(page) for page in all_pages(gateway, "/v1/callbacks", limit=2)] == [2, 1]
     assert len(gateway.get("/v1/callbacks?batch=two")["data"]) == 1
 
-    by_batch = gateway.post("/v1/callbacks/redeliver", {"batch": "two"})
-    by_id = gateway.post("/v1/callbacks/redeliver", {"callback_ids": [ids[0], "none"]})
-    rest = gateway.post("/v1/callbacks/redeliver", {})
+    by_batch = gateway.post("/v1/redeliver", {"batch": "two"})
+    by_id = gateway.post("/v1/redeliver", {"callback_ids": [ids[0], "none"]})
+    rest = gateway.post("/v1/redeliver", {})
 
     counts = [answer.json() for answer in (by_batch, by_id, rest)]
     assert [(count["redelivered"], count["missing"]) for count in counts] == [(1, 0), (1, 1), (1, 0)]
-    problem(gateway.post("/v1/callbacks/redeliver", {"batch": "one", "callback_ids": ids}), 422, "invalid")
+    problem(gateway.post("/v1/redeliver", {"batch": "one", "callback_ids": ids}), 422, "invalid")
 
 
 # ── voices, limits, rejected messages, budgets ────────────────────────────────────────────────────────

@@ -26,6 +26,8 @@ from voicequeue import Clip, FailureCode, RejectedMessage, Song, Stage, State, V
 from voicequeue.domain.claims import ChargedOrder
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
 
 

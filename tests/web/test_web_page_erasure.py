@@ -15,6 +15,8 @@ from voicequeue.auth.api_keys import Scope, generate_key
 from voicequeue.client.queue import in_namespace
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 PERSON = {"subject": "42-ana"}
 
 

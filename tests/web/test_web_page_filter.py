@@ -18,6 +18,8 @@ from voicequeue.auth.api_keys import Scope, generate_key
 from voicequeue.client.queue import in_namespace
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 #: Paths that are the same in all namespaces.
 EVERYWHERE = re.compile(r"/(static|docs|logout|keys?)\b.*|https?:.*|#.*")
 

@@ -79,8 +79,8 @@ def test_selected_callbacks_are_delivered_after_a_confirmation(person: PageUser,
     jobs = [undelivered(store, key) for key in "abc"]
     ids = [job.callback_id or "" for job in jobs]
 
-    chosen: dict[str, Any] = {f"select-{callback_id}": "on" for callback_id in ids[:2]}
-    plan = person.submit(person.page("/callbacks"), "Deliver selected…", **chosen)
+    boxes: dict[str, Any] = {f"select-{callback_id}": "on" for callback_id in ids[:2]}
+    plan = person.submit(person.page("/callbacks"), "Deliver selected…", **boxes)
     assert store.callbacks.counts(NOW).undelivered == 3
     answer = person.submit(plan, "Deliver 2 callbacks")
 

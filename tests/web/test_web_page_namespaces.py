@@ -25,6 +25,8 @@ from voicequeue import VoiceQueue
 from voicequeue.auth.api_keys import Scope, generate_key
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 KEY, _UNLIMITED = generate_key("intruder", Scope)
 
 #: Name of the owner's API key.

@@ -14,6 +14,8 @@ from tests.web.test_web_spending import SHOP, WITH_SHOP
 from voicequeue import VoiceQueue
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 
 def test_an_operator_sees_budgets_and_spending(gateway: Gateway, queue: VoiceQueue, store: JobStore) -> None:
     """What was spent and is left today, and what was charged by day, with an export."""

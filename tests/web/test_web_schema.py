@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.web.conftest import Gateway
+
+pytestmark = pytest.mark.shared_gateway
 
 
 def test_every_route_has_a_summary_and_its_bodies_an_example(gateway: Gateway) -> None:

@@ -31,7 +31,7 @@ def failed(store: JobStore, key: str) -> Job:
     return fail_job(store, charging, FailureCode.REFUSED, now)
 
 
-def chosen(*jobs: str) -> dict[str, Any]:
+def boxes(*jobs: str) -> dict[str, Any]:
     """Return the fields of selected rows."""
     return {f"select-{job}": "on" for job in jobs}
 
@@ -40,7 +40,7 @@ def test_selected_jobs_are_retried_after_a_confirmation(person: PageUser, store:
     """The others stay as they are, and the audit log names the jobs."""
     first, second, other = (failed(store, key) for key in "abc")
 
-    plan = person.submit(person.page("/?state=failed"), "Retry selected…", **chosen(first.id, second.id))
+    plan = person.submit(person.page("/?state=failed"), "Retry selected…", **boxes(first.id, second.id))
     assert "Retry 2 jobs?" in plan.text
     assert get_job(store, first.id).state is State.FAILED
     person.submit(plan, "Retry 2 jobs for up to 38 credits", reason="asked for")
@@ -60,7 +60,7 @@ def test_selected_jobs_are_cancelled(person: PageUser, store: JobStore) -> None:
     one, other = enqueue_jobs(store, voice_with_song(key="a"), voice_with_song(key="b"))
     done = job_with_song(store, key="done")
 
-    plan = person.submit(person.page("/"), "Cancel selected…", **chosen(one, done.id))
+    plan = person.submit(person.page("/"), "Cancel selected…", **boxes(one, done.id))
     assert "of 2 those that can be cancelled" in plan.text
     person.submit(plan, "Cancel 1 job")
 

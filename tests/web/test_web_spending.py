@@ -14,6 +14,8 @@ from voicequeue.auth import api_keys
 from voicequeue.auth.api_keys import Scope
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 SHOP, _HASHED = api_keys.generate_key("shop", [Scope.READ, Scope.OPERATE])
 WITH_SHOP = f"{SETTING},{api_keys.ApiKey('shop', frozenset(Scope), _HASHED.digest, 'shop').as_setting()}"
 OF_SHOP: dict[str, Any] = {"key": None, "headers": {"Authorization": f"Bearer {SHOP}"}}

@@ -12,6 +12,8 @@ from tests.web.conftest import Gateway, problem
 from voicequeue import FailureCode, RejectedMessage, State, VoiceQueue
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 # ── one job ───────────────────────────────────────────────────────────────────────────────────────────
 
 

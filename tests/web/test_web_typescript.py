@@ -43,6 +43,7 @@ def test_the_types_are_generated_from_the_present_schema() -> None:
     assert clients.generated_from() == clients.digest(clients.document()), "run `make clients`"
 
 
+@pytest.mark.endurance
 @pytest.mark.usefixtures("packages")
 def test_generating_the_types_again_changes_nothing() -> None:
     """The committed file was not edited."""

@@ -9,6 +9,8 @@ import pytest
 from tests.web.conftest import Build, Gateway
 from voicequeue.auth import signatures
 
+pytestmark = pytest.mark.shared_gateway
+
 NEW, OLD, FOREIGN = "0123456789abcdef" * 4, "fedcba9876543210" * 4, "0f1e2d3c4b5a6978" * 4
 BODY = b'{"task_id": "t1"}'
 

@@ -75,6 +75,7 @@ COMMANDS = {
             "upgrade",
             "Raise the format of the queue to that of this release, after all processes have been upgraded.",
         ),
+        LazyCommand("simulate", "simulate", "Run a simulator of MusicAPI, which charges nothing.", has_namespace=False),
         LazyCommand(
             "completion",
             "completion",

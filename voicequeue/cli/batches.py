@@ -12,6 +12,7 @@ from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.states import State
 from voicequeue.domain.status import Batch
 from voicequeue.domain.stop_loss import percent
+from voicequeue.texts import pluralize
 
 _STYLES = {"stopped": "red", "paused": "yellow", "running": "blue", "settled": "green"}
 
@@ -76,7 +77,7 @@ def _state(batch: Batch) -> str:
 
 def _limits(batch: Batch) -> str:
     limits = {
-        f"{batch.max_credits or 0:,} credits": batch.max_credits is not None,
+        f"{pluralize(batch.max_credits or 0, 'credit')}": batch.max_credits is not None,
         f"{batch.max_in_flight or 0:,} in flight": batch.max_in_flight is not None,
         f"stops at {percent(batch.stop_after or 0)}": batch.stop_after is not None,
     }

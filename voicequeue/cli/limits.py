@@ -28,6 +28,7 @@ from voicequeue.domain.spec import qualified_batch_name
 from voicequeue.domain.status import Batch
 from voicequeue.domain.stop_loss import STOP_MIN, BatchLimitChanges, percent
 from voicequeue.errors import BatchNotFoundError, check_field
+from voicequeue.texts import pluralize
 
 
 def _rate(value: float | None) -> float | None:
@@ -115,14 +116,13 @@ def _limit_batch(name: str, limits: BatchLimitChanges, *, reason: str, as_json: 
 
 def batch_limits(batch: Batch) -> str:
     """Return the pause, the reserved credits and the limits of a batch in words."""
-    is_stopped = batch.stop is not None
+    is_stopped, reserved = batch.stop is not None, pluralize(batch.reserved_credits, "credit")
     limits = {
         f"[red]{batch.stop.reason}[/]" if batch.stop else "": is_stopped,
         "[red]is paused[/]": batch.is_paused and not is_stopped,
-        f"has reserved {batch.reserved_credits:,} credits for jobs in flight and lost orders": batch.reserved_credits
-        > 0,
-        f"needs {batch.queued_credits:,} credits for queued jobs": batch.queued_credits > 0,
-        f"may spend {batch.max_credits or 0:,} credits": batch.max_credits is not None,
+        f"has reserved {reserved} for jobs in flight and lost orders": batch.reserved_credits > 0,
+        f"needs {pluralize(batch.queued_credits, 'credit')} for queued jobs": batch.queued_credits > 0,
+        f"may spend {pluralize(batch.max_credits or 0, 'credit')}": batch.max_credits is not None,
         f"may have {batch.max_in_flight or 0:,} in flight at once": batch.max_in_flight is not None,
         f"stops when {percent(batch.stop_after or 0)} of at least {batch.stop_min:,} settled jobs failed": (
             batch.stop_after is not None

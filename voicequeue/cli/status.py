@@ -22,6 +22,7 @@ from voicequeue.domain.gate import Account, Hold
 from voicequeue.domain.job_holds import BacklogHold
 from voicequeue.domain.status import ArchiveCounts, Batch, CallbackCounts, RefusedJob, Status, by_priority
 from voicequeue.domain.stop_loss import failures_text
+from voicequeue.texts import pluralize
 
 #: Refused jobs, stopped batches and holds of the backlog that are listed; the others are counted.
 REFUSED_SHOWN, STOPPED_SHOWN, HOLDS_SHOWN = 5, 5, 5
@@ -70,7 +71,7 @@ def print_status(status: Status, batch: str | None) -> None:
     if status.failures:
         out.print(f"failed     {failures_text(status.failures)}")
     if status.rejected_messages:
-        out.print(f"rejected   {status.rejected_messages:,} messages, see: voicequeue rejects")
+        out.print(f"rejected   {pluralize(status.rejected_messages, 'message')}, see: voicequeue rejects")
     if status.callbacks.pending or status.callbacks.undelivered:
         out.print(f"callbacks  {_callbacks(status.callbacks)}")
     if status.archive.pending or status.archive.failed:
@@ -84,15 +85,16 @@ def _print_stopped(batches: Sequence[Batch]) -> None:
         reason = batch.stop.reason.removeprefix("stopped: ") if batch.stop else ""
         out.print(f"stopped    [red]batch {escape_untrusted(batch.qualified_name)}[/]: {reason}")
     if len(batches) > STOPPED_SHOWN:
-        out.print(f"stopped    {len(batches) - STOPPED_SHOWN:,} more batches, see: voicequeue status --json")
+        more = pluralize(len(batches) - STOPPED_SHOWN, "more batch", "more batches")
+        out.print(f"stopped    {more}, see: voicequeue batches")
 
 
 def _print_holds(holds: Sequence[BacklogHold]) -> None:
     """Print why queued jobs are not admitted although the gate is open."""
     for entry in holds[:HOLDS_SHOWN]:
-        out.print(f"held       [yellow]{entry.jobs:,} jobs[/]: {escape_untrusted(entry.hold.detail)}")
+        out.print(f"held       [yellow]{pluralize(entry.jobs, 'job')}[/]: {escape_untrusted(entry.hold.detail)}")
     if len(holds) > HOLDS_SHOWN:
-        out.print(f"held       {len(holds) - HOLDS_SHOWN:,} more reasons, see: voicequeue status --json")
+        out.print(f"held       {pluralize(len(holds) - HOLDS_SHOWN, 'more reason')}, see: voicequeue status --json")
 
 
 def _print_refused(jobs: Sequence[RefusedJob]) -> None:
@@ -100,11 +102,11 @@ def _print_refused(jobs: Sequence[RefusedJob]) -> None:
     for job in jobs[:REFUSED_SHOWN]:
         message = in_brackets(job.message)
         out.print(
-            f"refused    job {job.job_id}, {job.refusals:,} times while others are accepted{message}; "
+            f"refused    job {job.job_id}, {pluralize(job.refusals, 'time')} while others are accepted{message}; "
             f"next attempt {format_time(job.next_attempt_at)}"
         )
     if len(jobs) > REFUSED_SHOWN:
-        out.print(f"refused    {len(jobs) - REFUSED_SHOWN:,} more jobs")
+        out.print(f"refused    {pluralize(len(jobs) - REFUSED_SHOWN, 'more job')}")
 
 
 def _callbacks(counts: CallbackCounts) -> str:
@@ -114,7 +116,7 @@ def _callbacks(counts: CallbackCounts) -> str:
 
 def _archive(counts: ArchiveCounts) -> str:
     missing = "" if counts.workers or not counts.pending else " [red]and no worker to archive them[/]"
-    return f"{counts.pending:,} jobs pending{missing}, {counts.failed:,} failed, see: voicequeue archive"
+    return f"{pluralize(counts.pending, 'job')} pending{missing}, {counts.failed:,} failed, see: voicequeue archive"
 
 
 def _until(hold: Hold) -> str:

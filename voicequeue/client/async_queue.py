@@ -260,7 +260,7 @@ class AsyncVoiceQueue:
                 return value
             await self._await_event(awaited, has_changed)
 
-    async def _await_event(self, _: Awaited[object], has_changed: asyncio.Event) -> None:
+    async def _await_event(self, _: Awaited[object], has_changed: asyncio.Event, /) -> None:
         """Wait until an event has concerned it, or for the next reread: the event may have been trimmed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_REREAD_S):

@@ -118,12 +118,12 @@ def create_plan_of(
     """Store the list of those of these jobs that allow the action."""
     ids = list(dict.fromkeys(job_ids))
     pages = (store.get(ids[start : start + CHUNK]) for start in range(0, len(ids), CHUNK))
-    found = [job for page in pages for job in page if job is not None and _allows(action, job)]
+    jobs = [job for page in pages for job in page if job is not None and _allows(action, job)]
     selected: dict[str, list[str]] = {}
-    for job in found:
+    for job in jobs:
         selected.setdefault(job.namespace, []).append(job.id)
     scope = {"batch": None, "filter": {}, "selected": {name: _listed(of) for name, of in selected.items()}}
-    return _store_plan(store, action, iter(found), now, scope, resubmit=resubmit)
+    return _store_plan(store, action, iter(jobs), now, scope, resubmit=resubmit)
 
 
 def _listed(job_ids: Sequence[str]) -> str:

@@ -68,7 +68,7 @@ class EventMethods(ReadMethods):
                     return value
                 after = self._await_event(awaited, after, deadline)
 
-    def _await_event(self, awaited: Awaited[object], after: str, deadline: float | None) -> str:
+    def _await_event(self, awaited: Awaited[object], after: str, deadline: float | None, /) -> str:
         """Block until an event that concerns it, or the next reread; return the id of the last event that was read."""
         reread_at = time.monotonic() + _REREAD_S
         while (now := time.monotonic()) < reread_at:

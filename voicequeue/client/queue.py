@@ -104,7 +104,7 @@ class VoiceQueue(
         self._store = JobStore(self._redis, self._prefix, namespace=namespace, reuse=reuse, replicas_ack=replicas_ack)
         self._key_limits = KeyLimits()
 
-    def _connect(self, url: str, *, wait_s: float) -> RedisClient:
+    def _connect(self, url: str, /, *, wait_s: float) -> RedisClient:
         return connect(url, wait_s=wait_s, prefix=self._prefix)
 
     def __enter__(self) -> Self:

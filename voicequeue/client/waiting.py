@@ -10,6 +10,7 @@ from voicequeue.domain.namespaces import Scope
 from voicequeue.domain.states import ACTIVE, IN_FLIGHT, INACTIVE
 from voicequeue.domain.status import Batch
 from voicequeue.errors import WaitTimeoutError
+from voicequeue.texts import pluralize
 
 if TYPE_CHECKING:
     from voicequeue.client.reading import ReadMethods
@@ -66,7 +67,7 @@ class AwaitedBatch:
         """Return the batch, and whether nothing of it will settle without a person."""
         batch = queue.batch(self._name)
         unsettled = sum(batch.states[state] for state in ACTIVE)
-        self._latest = f": {unsettled:,} of {batch.total:,} jobs have not settled"
+        self._latest = f": {unsettled:,} of {pluralize(batch.total, 'job')} have not settled"
         has_stopped = batch.stop is not None and not any(batch.states[state] for state in IN_FLIGHT)
         return batch, batch.is_settled or has_stopped
 

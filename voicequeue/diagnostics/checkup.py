@@ -26,6 +26,7 @@ from voicequeue.storage.connection.refusals import RedisRefusalError
 from voicequeue.storage.erasure import ERASURE_MAX_S
 from voicequeue.storage.heartbeats import DAY_S, HEARTBEAT_TIMEOUT_S, ROTATION_MARK, ProcessHeartbeat
 from voicequeue.storage.job_store import JobStore
+from voicequeue.texts import pluralize
 
 #: Clocks that differ by more (seconds) are reported. Beyond `signatures.TOLERANCE_S` signatures are rejected.
 CLOCK_SKEW_MAX_S = 2.0
@@ -153,14 +154,15 @@ def _processes(facts: Facts) -> Iterator[CheckResult]:
         yield CheckResult(
             "workers",
             Level.ERROR,
-            f"no worker has sent a heartbeat in the last {HEARTBEAT_TIMEOUT_S:.0f} s; {open_jobs:,} jobs are waiting",
+            f"no worker has sent a heartbeat in the last {HEARTBEAT_TIMEOUT_S:.0f} s; "
+            f"{pluralize(open_jobs, 'job')} in the queue",
             "let Redis accept writes first: until then no heartbeat can arrive"
             if facts.write_refusal
             else "start one: python -m workers worker, or make up; its log shows why it stopped",
         )
     for kind, pending, what in (
-        ("callbacks", facts.callbacks.pending, "callbacks"),
-        ("archive", facts.archive.pending, "songs to be archived"),
+        ("callbacks", facts.callbacks.pending, "pending callback"),
+        ("archive", facts.archive.pending, "job to archive"),
     ):
         processes = facts.of_kind(kind)
         yield from _storage_errors(processes)
@@ -169,12 +171,12 @@ def _processes(facts: Facts) -> Iterator[CheckResult]:
         elif pending:
             todo = f"start the process `{kind}` of the Procfile; nothing is lost until then"
             yield CheckResult(
-                kind, Level.ERROR, f"{pending:,} {what} are waiting, but no process `{kind}` is running", todo
+                kind, Level.ERROR, f"{pluralize(pending, what)}, but no process `{kind}` is running", todo
             )
     for name, count in facts.message_counts.items():
         if count > MESSAGES_MAX:
             todo = "start more workers, or one that consumes it (-Q)"
-            yield CheckResult("messages", Level.WARNING, f"{count:,} messages are waiting in the queue {name}", todo)
+            yield CheckResult("messages", Level.WARNING, f"{pluralize(count, 'message')} in the queue {name}", todo)
 
 
 def _storage_errors(processes: Sequence[ProcessHeartbeat]) -> Iterator[CheckResult]:
@@ -269,12 +271,11 @@ def _work(facts: Facts) -> Iterator[CheckResult]:
             what = f"a job has had a slot for {facts.admitted_s / 60:,.0f} min, and its order is not sent"
             yield CheckResult("jobs", Level.WARNING, what, "docs/guides/runbook.md#voicequeuejobsstuck")
     for job in facts.refused_jobs[:REFUSED_LISTED]:
-        what = (
-            f"upstream refuses job {job.job_id} while it accepts others, {job.refusals:,} times so far ({job.message})"
-        )
+        times = pluralize(job.refusals, "time")
+        what = f"upstream refuses job {job.job_id} while it accepts others, {times} so far ({job.message})"
         yield CheckResult("jobs", Level.WARNING, what, "check its fields; the job fails if upstream keeps refusing it")
     if len(facts.refused_jobs) > REFUSED_LISTED:
-        what = f"upstream refuses {len(facts.refused_jobs) - REFUSED_LISTED:,} more jobs"
+        what = f"upstream refuses {pluralize(len(facts.refused_jobs) - REFUSED_LISTED, 'more job')}"
         yield CheckResult("jobs", Level.WARNING, what, "voicequeue status")
     if facts.uncounted is not None:
         # The account may have other users. A changed price requires an operator.
@@ -282,20 +283,21 @@ def _work(facts: Facts) -> Iterator[CheckResult]:
         yield CheckResult(
             "account", level, str(facts.uncounted), "docs/guides/runbook.md#voicequeueunexplainedspending"
         )
-    for count, level, what, todo in (
-        (facts.states.get(State.UNSURE, 0), Level.WARNING, "jobs may have been charged", "voicequeue review"),
-        (facts.callbacks.undelivered, Level.WARNING, "callbacks are undelivered", "voicequeue callbacks"),
-        (facts.archive.failed, Level.WARNING, "jobs' songs could not be archived", "voicequeue archive"),
+    for count, level, noun, what, todo in (
+        (facts.states.get(State.UNSURE, 0), Level.WARNING, "job", " may have been charged", "voicequeue review"),
+        (facts.callbacks.undelivered, Level.WARNING, "undelivered callback", "", "voicequeue callbacks"),
+        (facts.archive.failed, Level.WARNING, "job", " with songs that could not be archived", "voicequeue archive"),
         (
             facts.late_erasures,
             Level.WARNING,
-            "jobs are not erased after a day",
+            "job",
+            " not erased after a day",
             "docs/guides/erasure.md#when-it-does-not-end",
         ),
-        (facts.rejects, Level.NOTE, "messages were rejected", "voicequeue rejects"),
+        (facts.rejects, Level.NOTE, "rejected message", "", "voicequeue rejects"),
     ):
         if count:
-            yield CheckResult("jobs", level, f"{count:,} {what}", todo)
+            yield CheckResult("jobs", level, f"{pluralize(count, noun)}{what}", todo)
 
 
 _TODO: Mapping[str, str] = {

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from voicequeue.diagnostics.check_result import CheckResult, Level
 from voicequeue.storage.heartbeats import ProcessHeartbeat
 from voicequeue.storage.monitoring.consumption import consumed_queues, stalled_consumers, unconsumed_queues
+from voicequeue.texts import pluralize
 
 _RESTART = "restart that process; nothing is lost meanwhile (docs/guides/runbook.md#voicequeueconsumerstalled)"
 
@@ -24,5 +25,5 @@ def results(processes: Sequence[ProcessHeartbeat], messages: Mapping[str, int]) 
     started = {queue for process in processes for queue in consumed_queues(process)}
     for queue in unconsumed:
         if queue not in started:
-            what = f"{messages[queue]:,} messages wait in the queue {queue}, which no running process consumes"
+            what = f"{pluralize(messages[queue], 'message')} in the queue {queue}, which no running process consumes"
             yield CheckResult("consumers", Level.ERROR, what, f"start a process that consumes it: -Q {queue}")

@@ -20,6 +20,7 @@ from voicequeue.diagnostics.check_result import CheckResult, Level, passed
 from voicequeue.storage.celery_queues import INTAKE, QUEUE_NAMES
 from voicequeue.storage.connection.keyspace import PREFIX, Keyspace, celery_root
 from voicequeue.storage.heartbeats import KINDS, Heartbeats
+from voicequeue.texts import pluralize
 
 #: The COUNT of one SCAN: less than a millisecond of Redis's time.
 PAGE = 1_000
@@ -196,7 +197,7 @@ def results(database: SharedDatabase) -> Iterator[CheckResult]:
         yield CheckResult(
             "database",
             Level.WARNING,
-            f"{count:,} messages with jobs are in {_shown(key)}, which no worker reads",
+            f"{pluralize(count, 'message')} with jobs in {_shown(key)}, which no worker reads",
             f"their sender must use the key {database.intake} (docs/guides/messages.md); move the messages with LMOVE",
         )
     for what, names in (
@@ -207,7 +208,7 @@ def results(database: SharedDatabase) -> Iterator[CheckResult]:
             text = f"{len(names):,} {what} are in this database: {_some(names)}"
             yield CheckResult("database", Level.NOTE, text, _SEPARATE)
     if database.databases:
-        counts = ", ".join(f"{name}: {keys:,} keys" for name, keys in sorted(database.databases.items()))
+        counts = ", ".join(f"{name}: {pluralize(keys, 'key')}" for name, keys in sorted(database.databases.items()))
         yield passed("database", f"other databases share this Redis's memory ({counts})")
 
 

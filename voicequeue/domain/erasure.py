@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from voicequeue.domain.job import to_iso8601
+from voicequeue.texts import pluralize
 
 if TYPE_CHECKING:
     from voicequeue.domain import operator_schemas
@@ -71,21 +72,23 @@ class ErasurePlan:
         """Return what the erasure concerns, for people."""
         states = ", ".join(f"{count:,} {state}" for state, count in sorted(self.jobs_by_state.items()))
         lines = [
-            f"{_some(self.count, 'job')} ({states or 'none'}), {_some(self.songs, 'song')}, "
-            f"{_some(self.archived_files, 'archived file')}",
-            f"{_some(self.personas, 'voice')}, {_some(self.callbacks, 'stored callback')}, "
-            f"{_some(self.rejected_messages, 'rejected message')}",
+            f"{pluralize(self.count, 'job')} ({states or 'none'}), {pluralize(self.songs, 'song')}, "
+            f"{pluralize(self.archived_files, 'archived file')}",
+            f"{pluralize(self.personas, 'voice')}, {pluralize(self.callbacks, 'stored callback')}, "
+            f"{pluralize(self.rejected_messages, 'rejected message')}",
         ]
         if self.sharing_jobs:
             lines.append(
-                f"{_some(self.sharing_jobs, 'job')} of others with the same recording: not erased, but without its "
+                f"{pluralize(self.sharing_jobs, 'job')} of others with the same recording: not erased, but without its "
                 "voice for later orders"
             )
         if self.credits_in_flight:
-            lines.append(f"{_some(self.credits_in_flight, 'credit')} of orders in flight, whose results are not kept")
+            lines.append(
+                f"{pluralize(self.credits_in_flight, 'credit')} of orders in flight, whose results are not kept"
+            )
         if self.uncertain:
             lines.append(
-                f"{_some(self.uncertain, 'job')} charging or unsure: erased once the outcome of the order is known"
+                f"{pluralize(self.uncertain, 'job')} charging or unsure: erased once the outcome of the order is known"
             )
         if not self.is_complete:
             lines.append("More jobs match than one plan takes; repeat the erasure for the others")
@@ -159,9 +162,9 @@ class ErasureCertificate:
         lines = [
             f"Certificate of erasure, {to_iso8601(self.at)}",
             f"Erased by {self.actor} {scope}:",
-            f"  {_some(len(self.jobs), 'job')}, with timeline and {_some(self.events, 'event')}",
-            f"  {_some(self.callbacks, 'stored callback')}",
-            f"  {_some(self.rejected_messages, 'rejected message')}",
+            f"  {pluralize(len(self.jobs), 'job')}, with timeline and {pluralize(self.events, 'event')}",
+            f"  {pluralize(self.callbacks, 'stored callback')}",
+            f"  {pluralize(self.rejected_messages, 'rejected message')}",
             f"  names in the audit log: {self.audit_entries:,}",
             "What remains elsewhere:",
             *(f"  {line}" for line in self.remains()),
@@ -181,22 +184,18 @@ class ErasureCertificate:
             "Archived songs of jobs whose records were purged before.",
         ]
         if self.upstream_ids:
-            ids = _some(len(self.upstream_ids), "id")
+            ids = pluralize(len(self.upstream_ids), "id")
             lines.insert(0, f"MusicAPI: {ids} of voices and tasks, to be erased there on request.")
         if self.callback_hosts:
             lines.append(f"Receivers of callbacks: {', '.join(self.callback_hosts)}.")
         if self.audit_entries_left:
             lines.append(f"Names in the audit log: {self.audit_entries_left:,}, until a worker has removed them.")
         if self.archived_files:
-            files = _some(self.archived_files, "file")
+            files = pluralize(self.archived_files, "file")
             lines.append(f"Archive: {files}, until an archive worker has deleted them.")
         if self.pending:
             lines.append(
-                f"{_some(self.pending, 'job')} whose order may be charged: erased once its outcome is known. What "
+                f"{pluralize(self.pending, 'job')} whose order may be charged: erased once its outcome is known. What "
                 "MusicAPI creates for it is not listed."
             )
         return tuple(lines)
-
-
-def _some(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

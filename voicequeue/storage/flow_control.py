@@ -18,6 +18,7 @@ from voicequeue.domain.status import RefusedJob
 from voicequeue.storage.budgets import forget_days, report_budgets, write_budget, write_budget_callback
 from voicequeue.storage.connection.keyspace import Keyspace
 from voicequeue.storage.counters import read_counters
+from voicequeue.texts import pluralize
 
 #: The longest hold (seconds) after upstream failures, before one job is tried.
 UPSTREAM_HOLD_MAX_S = 60.0
@@ -132,7 +133,8 @@ class FlowControl:
         account, floor = self.account(), self.limits().min_balance
         reserved = f", {account.reserved:,} of them reserved for jobs in flight or unsure" if account.reserved else ""
         minimum = f", the minimum balance is {floor:,}" if floor else ""
-        detail = f"{account.balance or 0:,} credits left{reserved}{minimum}; the next job costs {shortage['cost']}"
+        left = pluralize(account.balance or 0, "credit")
+        detail = f"{left} left{reserved}{minimum}; the next job costs {shortage['cost']}"
         return Hold(HoldReason.OUT_OF_CREDITS, detail, float(shortage["since"]))
 
     # ── the limits ─────────────────────────────────────────────────────────────────────────────

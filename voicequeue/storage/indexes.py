@@ -82,13 +82,12 @@ class JobIndexes:
             for run in runs:
                 low, high = run.bounds(from_time, latest_first=latest_first)
                 start, end = (high, low) if latest_first else (low, high)
-                # redis-py's types know only numbers as bounds.
                 pipe.zrange(
                     self._space.key(run.index),
                     start,
                     end,
                     desc=latest_first,
-                    withscores=True,  # type: ignore[arg-type]
+                    withscores=True,
                     byscore=True,
                     offset=0,
                     num=1,

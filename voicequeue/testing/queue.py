@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -84,7 +85,7 @@ class FakeQueue(VoiceQueue):
         self.redis = redis or InMemoryRedis()
         super().__init__("redis://in-this-process", prefix=prefix, reuse=reuse, app=app, namespace=namespace)
 
-    def _connect(self, _: str, **__: float) -> RedisClient:
+    def _connect(self, _: str, /, **__: float) -> RedisClient:
         return self.redis.connect()
 
     # ── the script ─────────────────────────────────────────────────────────────────────────────
@@ -145,7 +146,7 @@ class FakeQueue(VoiceQueue):
     def _worker(self) -> FakeWorker:
         return self.redis.worker(self._prefix)
 
-    def _await_event(self, awaited: Awaited[object], after: str, _: float | None) -> str:
+    def _await_event(self, awaited: Awaited[object], after: str, _: float | None, /) -> str:
         advance_or_time_out(self, self._worker, awaited)
         return after
 
@@ -194,7 +195,7 @@ class AsyncFakeQueue(AsyncVoiceQueue):
     async def _ensure_listener(self) -> None:
         """Need no listener: waiting advances the jobs."""
 
-    async def _await_event(self, awaited: Awaited[object], _: Any) -> None:
+    async def _await_event(self, awaited: Awaited[object], _: asyncio.Event, /) -> None:
         await self._run(partial(self.fake._await_event, awaited, "0-0", None))
 
 

@@ -19,6 +19,7 @@ from voicequeue.cli.watch import follow
 from voicequeue.domain.namespaces import ALL
 from voicequeue.ingest.row_reader import RowReader
 from voicequeue.storage.connection.redis_url import masked
+from workers.local.environment_file import forget_earlier_stack
 from workers.local.home import STOP_MARGIN_S, HomeInUseError, lock_home
 from workers.local.stack import HOME, ROOT, Addresses, Stack
 from workers.local.supervisor import Supervisor
@@ -35,7 +36,7 @@ REAL_TIMEOUT_S = 1800.0
 ARCHIVE_TIMEOUT_S = 20.0
 
 NEXT_STEPS = """
-The demo has ended, with its programs; the links above play while it runs. What next:
+The demo and its simulator have ended, so the links above no longer play. What next:
   [bold]make up[/]   keeps everything running: a page with players for the songs, the command line, an HTTP API.
             It prints what to type in another terminal.
   Your spreadsheet: .venv/bin/voicequeue ingest FILE.xlsx --batch mine --dry-run, while make up runs.
@@ -46,6 +47,7 @@ The demo has ended, with its programs; the links above play while it runs. What 
 
 def main() -> int:
     """Run the demo. Return 0 if every job succeeded."""
+    forget_earlier_stack(os.environ)
     configured = settings()
     batch = f"demo-{datetime.now():%Y%m%d-%H%M%S}"
     jobs = sample(batch)

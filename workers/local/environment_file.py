@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +28,9 @@ GATEWAY_URL, FLOWER_URL, SIMULATOR_URL = URL_VARIABLES = (
     "VOICEQUEUE_SIMULATOR_URL",
 )
 
+#: The variable with the names of those that the stack set by itself, each with a hash of its value.
+OWN_SETTINGS = "VOICEQUEUE_STACK_SETTINGS"
+
 #: The variables that a stack sets for its programs and that another shell needs as well.
 SHARED_VARIABLES = (
     "REDIS_URL",
@@ -36,6 +40,23 @@ SHARED_VARIABLES = (
     "VOICEQUEUE_PUBLIC_URL",
     "VOICEQUEUE_SECRET",
 )
+
+
+def forget_earlier_stack(environ: MutableMapping[str, str]) -> list[str]:
+    """Delete the variables that the file of an earlier stack has set in this shell, and return their names.
+
+    Otherwise a stack that is started there would use the Redis and the simulator of one that has stopped. What was
+    changed since is kept.
+    """
+    hashes = dict(item.split(":", 1) for item in environ.pop(OWN_SETTINGS, "").split() if ":" in item)
+    names = [name for name, value in hashes.items() if name in environ and _hash(environ[name]) == value]
+    for name in names:
+        del environ[name]
+    return names
+
+
+def _hash(value: str) -> str:
+    return sha256(value.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 class Shell(Protocol):
@@ -126,12 +147,16 @@ class EnvironmentFile:
             for name in sorted(file_settings(Settings))
             if os.environ.get(name) and name.removesuffix(SUFFIX) not in values
         }
+        own = " ".join(
+            f"{name}:{_hash(values[name])}" for name in SHARED_VARIABLES if name in values.keys() - os.environ
+        )
         (self.home / "redis_url").unlink(missing_ok=True)
         for shell in SHELLS:
             lines = [shell.unset(_unset_names({**values, **files, **urls}))]
             lines += [self._line(shell, name, value) for name, value in values.items()]
             lines += [shell.export(name, value) for name, value in {**files, **urls}.items()]
             lines += [shell.export_content("VOICEQUEUE_API_KEY", token_file)] if token_file else []
+            lines += [shell.export(OWN_SETTINGS, own)]
             private_files.write(self.home / f"env{shell.suffix}", "\n".join([*lines, ""]))
         return self.home / "env"
 

@@ -43,16 +43,11 @@ class StackPorts:
         with suppress(OSError, ValueError, AttributeError, TypeError):
             self._last = {name: int(port) for name, port in json.loads(file.read_text(encoding="utf-8")).items()}
 
-    def choose(self, program: str, usual: int, *, keeps_last: bool = False) -> int:
-        """Return the usual port of a program if it is free, else that of the last start, else any free one.
-
-        With `keeps_last`, the port of the last start comes first: links to it exist.
-        """
-        last = self._last.get(program, usual)
-        first, second = (last, usual) if keeps_last else (usual, last)
-        port = free_port(first, second)
-        if first and port != first:
-            self._report(f"port {first} is taken{_by_whom(first)}: {program} uses port {port}")
+    def choose(self, program: str, usual: int) -> int:
+        """Return the usual port of a program if it is free, else that of the last start, else any free one."""
+        port = free_port(usual, self._last.get(program))
+        if usual and port != usual:
+            self._report(f"port {usual} is taken{_by_whom(usual)}: {program} uses port {port}")
         return port
 
     def remember(self, ports: Mapping[str, int]) -> None:

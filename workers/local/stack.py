@@ -175,9 +175,9 @@ class Stack:
     # ── the simulator ─────────────────────────────────────────────────────────────────────────────
 
     def _start_lasting_simulator(self) -> tuple[str, str]:
-        """Start the simulator on the ports of the last start, with the tasks and credits that it had then."""
+        """Start the simulator on its usual ports, to which its links lead, with the tasks and credits that it had."""
         ports = [
-            self._ports.choose(program, usual, keeps_last=True)
+            self._ports.choose(program, usual)
             for program, usual in ((SIMULATOR, SIMULATOR_PORT), (CONTROL, CONTROL_PORT))
         ]
         return self.start_simulator(DIALS, *ports, state=self._home / "simulator.db")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -17,6 +18,7 @@ from config import flower
 from config.settings import settings
 from voicequeue.errors import StoreUnavailableError
 from voicequeue.storage.connection.redis_url import masked
+from workers.local.environment_file import forget_earlier_stack
 from workers.local.home import STOP_MARGIN_S, HomeInUseError, lock_home
 from workers.local.stack import HOME, Addresses, Stack
 from workers.local.supervisor import Supervisor
@@ -84,13 +86,15 @@ class StopProgress:
 
 def main() -> int:
     """Start the stack, run until a stop signal, and stop it. Return the exit code."""
-    configured = settings()
     console = Console(highlight=False)
 
     def say(text: str) -> None:
         with suppress(OSError):  # the terminal was closed
             console.print(text, soft_wrap=True)
 
+    if names := forget_earlier_stack(os.environ):
+        say(f"ignoring {', '.join(names)}: an earlier stack has set them in this shell")
+    configured = settings()
     try:
         with (
             lock_home(HOME, wait_s=configured.stop_timeout_s + STOP_MARGIN_S, print_line=say) as lock,
@@ -118,8 +122,8 @@ def _login() -> str:
 
 
 def welcome(at: Addresses, environment: Path) -> str:
-    upstream = f"the simulator at {at.simulator} (no MUSICAPI_KEY is set)" if at.simulator else "MusicAPI"
     """Return what is printed when the stack is up, as text for `rich`."""
+    upstream = f"the simulator at {at.simulator} (no MUSICAPI_KEY is set)" if at.simulator else "MusicAPI"
     return (
         f"[bold green]voicequeue is up[/], {WORKERS} workers on {upstream}\n"
         f"  Flower  {at.flower}{_login()}\n"

@@ -358,8 +358,8 @@ def test_pending_work_is_reported(setup: Setup) -> None:
 
     assert messages == {
         "gate": "the gate is closed: unauthorized (401)",
-        "jobs": "1 jobs may have been charged",
-        "messages": "1,001 messages are waiting in the queue submit",
+        "jobs": "1 job may have been charged",
+        "messages": "1,001 messages in the queue submit",
     }
     assert setup.store.counts_by_state()[State.UNSURE] == 1
 

@@ -55,8 +55,8 @@ def test_jobs_that_no_worker_reads_are_reported(setup: Setup, durable: str) -> N
 
     assert database_results(setup, "warning") == [
         "messages were sent to a queue voicequeu, which has neither jobs nor processes",
-        "1 messages with jobs are in intake, which no worker reads",
-        "1 messages with jobs are in {voicequeue}:celery:celery, which no worker reads",
+        "1 message with jobs in intake, which no worker reads",
+        "1 message with jobs in {voicequeue}:celery:celery, which no worker reads",
     ]
     assert database_results(setup, "note") == []
 

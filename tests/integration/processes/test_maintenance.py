@@ -272,6 +272,23 @@ def test_polls_are_planned_by_one_worker_from_the_durations_of_all(bench: Worker
     assert history.schedules().keys() == {"voice"}
 
 
+# ── samples ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_one_worker_samples_the_queue_for_all(bench: WorkerBench, queue: VoiceQueue) -> None:
+    """Within a minute no other worker does."""
+    first, second = bench.maintain(), bench.maintain()
+    enqueue(queue, 2)
+
+    first.take_sample()
+    second.take_sample()
+
+    [sample] = bench.store.samples.read("hour", 0)
+    assert sample.states[State.QUEUED] == 2
+    assert (sample.in_flight, sample.spent, sample.balance) == (0, 0, None)
+    assert sample.in_flight_limit > 0
+
+
 # ── the balance ───────────────────────────────────────────────────────────────────────────────────
 
 

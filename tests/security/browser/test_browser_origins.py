@@ -11,6 +11,8 @@ from tests.security.surface import WITHOUT_PREFLIGHT, changing, operations
 from tests.web.conftest import Gateway, app_of, problem
 from tests.web.seen import PageUser
 
+pytestmark = pytest.mark.shared_gateway
+
 FOREIGN = [
     {"Origin": "https://evil.example"},
     {"Origin": "http://127.0.0.1:1"},

@@ -27,6 +27,8 @@ from workers.local.stack import ROOT, Addresses, Stack
 from workers.local.supervisor import Program, Supervisor
 from workers.private_files import UnsafeFileError
 
+pytestmark = pytest.mark.shared_gateway
+
 __all__ = ["command", "working_folder"]
 
 CANARY = "canary-0123456789"

@@ -23,6 +23,8 @@ from voicequeue.domain import serialization
 from voicequeue.errors import VoiceQueueError
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 
 def _store_halves(store: JobStore, redis: Redis, prefix: str) -> Job:
     """Store half a character in every text that is stored unchecked; return a job with all of them."""

@@ -14,6 +14,8 @@ from tests.web.conftest import Gateway, problem
 from voicequeue import VoiceQueue
 from voicequeue.texts import escape_controls, find_unencodable, replace_unencodable, terminal_safe_json
 
+pytestmark = pytest.mark.shared_gateway
+
 # ── the check ──────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -150,5 +150,5 @@ def test_the_status_shows_pending_and_failed_jobs_and_missing_workers(command: C
 
     status = command("status")
 
-    assert "archive    1 jobs pending and no worker to archive them, 1 failed" in status.out
+    assert "archive    1 job pending and no worker to archive them, 1 failed" in status.out
     assert command("status", "--json").json()["archive"] == {"pending": 1, "failed": 1}

@@ -118,3 +118,96 @@ def test_an_unknown_model_is_a_note(command: Command) -> None:
 
     assert ended.code == 0
     assert ended.err == "note: mv: 'sonic-v77' is not a model this release knows\n"
+
+
+# ── what it costs ─────────────────────────────────────────────────────────────────────────────────
+
+SONG = json.dumps({"prompt": LYRICS})
+
+
+def test_a_new_job_says_what_it_costs_and_whether_the_balance_suffices(command: Command, store: JobStore) -> None:
+    """Stage by stage; a shared voice is not paid again, and an existing job costs nothing more."""
+    store.flow_control.record_balance(500, spent_before=0, requested_at=NOW, now=NOW)
+
+    first = command("enqueue", "--audio-url", URL, "--song", SONG, "--reuse", "--key", "k").out
+    shares = command("enqueue", "--audio-url", URL, "--song", SONG, "--reuse", "--key", "l").out
+
+    assert "cost       up to 19 credits (voice 4, music 15); 500 were left at" in first
+    assert first.endswith(": enough\n")
+    assert "cost       up to 15 credits (music 15; the voice is shared);" in shares
+    again = command("enqueue", "--audio-url", URL, "--song", SONG, "--reuse", "--key", "k").out
+    assert again.endswith("cost       nothing more: this job existed\n")
+
+
+def test_a_balance_that_does_not_suffice_is_said(command: Command, store: JobStore) -> None:
+    """The job waits until it does."""
+    store.flow_control.record_balance(10, spent_before=0, requested_at=NOW, now=NOW)
+
+    assert "9 too few" in command("enqueue", "--audio-url", URL, "--song", SONG).out
+
+
+def test_a_dry_run_enqueues_nothing(command: Command, redis: Redis, prefix: str, queue: VoiceQueue) -> None:
+    """It prints whether the job is new, and what it would cost."""
+    before = dump_keys(redis, prefix)
+
+    shown = command("enqueue", "--audio-url", URL, "--song", SONG, "--key", "k", "--dry-run")
+
+    assert shown.code == 0
+    assert "dry run, nothing was enqueued: a new job for 19 credits (voice 4, music 15)" in shown.out
+    assert command("enqueue", "--audio-url", URL, "--key", "k", "--dry-run", "--json").json() == {
+        "is_new": True,
+        "credits": 4,
+        "balance": None,
+        "is_affordable": None,
+    }
+    assert dump_keys(redis, prefix) == before
+    command("enqueue", "--audio-url", URL, "--key", "k")
+    assert (
+        "the job exists, and costs nothing more"
+        in command("enqueue", "--audio-url", URL, "--key", "k", "--dry-run").out
+    )
+    assert command("enqueue", "--audio-url", A, "--key", "k", "--dry-run").code == 2
+
+
+def test_a_job_that_has_not_settled_in_time_exits_with_4(command: Command, queue: VoiceQueue) -> None:
+    """It is printed as it is, and stays in the queue."""
+    ended = command("enqueue", "--audio-url", URL, "--wait", "--timeout", "0.1", "--json")
+
+    assert ended.code == 4
+    assert queue.get(ended.json()["id"]).state is State.QUEUED
+    assert json.loads(ended.err.splitlines()[-1])["error"]["code"] == "timeout"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("enqueue", "--audio-url", URL, "--timeout", "5"),
+        ("enqueue", "--audio-url", URL, "--dry-run", "--wait"),
+        ("archive", "--reason", "x"),
+        ("archive", "--job", "x"),
+        ("archive", "--backfill", "--limit", "5"),
+        ("callbacks", "--reason", "x"),
+        ("callbacks", "--secret", URL, "--batch", "b"),
+        ("callbacks", "--all-undelivered", "--limit", "5"),
+        ("review", "--yes"),
+        ("review", "x", "--abandon", "--limit", "5"),
+        ("rejects", "--clear", "--limit", "5"),
+        ("personas", "--forget", "x", "--limit", "5"),
+        ("limits", "--reason", "x"),
+        ("doctor", "--audit", "--strict"),
+        ("doctor", "--yes"),
+        ("erase", "--metadata", "a=1", "--dry-run", "--certificate", "x.txt"),
+        ("keys", "rotate", "x", "--now", "--overlap", "2h"),
+        ("keys", "callback-secret", "x", "--overlap", "2h"),
+    ],
+    ids=" ".join,
+)
+def test_an_option_without_effect_is_refused(
+    command: Command, redis: Redis, prefix: str, arguments: tuple[str, ...]
+) -> None:
+    """It is probably a mistake, and nothing is changed."""
+    ended = command(*arguments)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert "--" in ended.err
+    assert dump_keys(redis, prefix) == {}

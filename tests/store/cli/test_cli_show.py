@@ -189,7 +189,7 @@ def test_what_holds_a_job_is_shown(command: Command, store: JobStore) -> None:
 
     sentence = "the credit limit of batch b is reached, until it is raised"
     assert f"held       {sentence}" in command("job", job.id).out
-    assert f"held       1 jobs: {sentence}" in command("status").out
+    assert f"held       1 job: {sentence}" in command("status").out
     [hold] = command("job", job.id, "--json").json()["holds"]
     assert command("status", "--json").json()["backlog_holds"] == [{**hold, "jobs": 1}]
 

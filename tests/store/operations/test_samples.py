@@ -26,8 +26,8 @@ HOUR_STATES = (State.QUEUED, State.WAITING, State.ADMITTED, State.CHARGING, Stat
 def test_a_sample_is_read_as_it_was_taken(store: JobStore) -> None:
     """With and without a known balance."""
     first, second = sample(START + 1, 7), sample(START + 61, 8, 500)
-    for taken in (first, second):
-        store.samples.record(taken)
+    for expected in (first, second):
+        store.samples.record(expected)
 
     assert store.samples.read("hour", START) == [first, second]
     assert store.samples.read("hour", START + 60) == [second]
@@ -38,7 +38,7 @@ def test_an_interval_has_one_sample(store: JobStore) -> None:
     for at in (START + 1, START + 30, START + 61, START - 3_600):
         store.samples.record(sample(at, int(at - START)))
 
-    assert [taken.at for taken in store.samples.read("hour", 0)] == [START + 1, START + 61]
+    assert [entry.at for entry in store.samples.read("hour", 0)] == [START + 1, START + 61]
     assert len(store.samples.read("day", 0)) <= 2
 
 
@@ -60,5 +60,5 @@ def test_a_sample_of_another_release_is_read(
     """It may have fewer fields, or more."""
     redis.xadd(f"{{{prefix}}}:samples:day", fields)  # type: ignore[arg-type]
 
-    [taken] = store.samples.read("day", 0)
-    assert (taken.at, taken.states[State.QUEUED], taken.balance) == (5.0, int(fields.get("queued", 0)), None)
+    [entry] = store.samples.read("day", 0)
+    assert (entry.at, entry.states[State.QUEUED], entry.balance) == (5.0, int(fields.get("queued", 0)), None)

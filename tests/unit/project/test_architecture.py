@@ -222,14 +222,19 @@ def test_the_wheel_contains_only_the_package(wheel: zipfile.ZipFile) -> None:
 
 
 def test_the_wheel_contains_the_whole_package(wheel: zipfile.ZipFile) -> None:
-    """Every module, the py.typed marker, and every Lua script."""
+    """Every module, the py.typed marker, every Lua script, and the simulator."""
     ours = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "voicequeue").rglob("*")
         if path.suffix in {".py", ".lua"} or path.name == "py.typed"
     }
 
-    assert {name for name in wheel.namelist() if name.startswith("voicequeue/")} == ours
+    bundled = {
+        f"voicequeue/bundled/{path.relative_to(ROOT)}"
+        for path in (ROOT / "simulator").rglob("*")
+        if path.suffix in {".py", ".md"}
+    }
+    assert {name for name in wheel.namelist() if name.startswith("voicequeue/")} == ours | bundled
     assert "voicequeue/py.typed" in ours
 
 

@@ -172,7 +172,7 @@ def test_the_doctor_reports_a_stalled_consumer_by_its_consequence() -> None:
     assert (warning.level, error.level, missing.level) == (Level.WARNING, Level.ERROR, Level.ERROR)
     assert warning.message == error.message == "w1@host has not consumed the queue poll for 61 s"
     assert "runbook.md#voicequeueconsumerstalled" in error.action
-    assert missing.message == "2 messages wait in the queue poll, which no running process consumes"
+    assert missing.message == "2 messages in the queue poll, which no running process consumes"
     assert missing.action.endswith("-Q poll")
     assert list(checks.results([sound], {"poll": 10})) == []
 

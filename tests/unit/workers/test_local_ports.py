@@ -14,7 +14,7 @@ import pytest
 
 from config.settings import Settings
 from workers import private_files
-from workers.local.environment_file import EnvironmentFile, Fish
+from workers.local.environment_file import EnvironmentFile, Fish, forget_earlier_stack
 from workers.local.ports import StackPorts, free_port
 
 #: What a shell could misread.
@@ -78,18 +78,6 @@ def test_the_port_of_the_last_start_comes_after_the_usual_one(
     assert again.choose("the gateway", usual) == usual
 
 
-def test_the_simulator_prefers_the_port_of_its_links(ports: StackPorts, reports: list[str], tmp_path: Path) -> None:
-    """If it is taken, the report names the port that the links have."""
-    usual, last = free_port(), free_port()
-    ports.remember({"the simulator": last})
-    again = StackPorts(tmp_path / "ports.json", reports.append)
-
-    assert again.choose("the simulator", usual, keeps_last=True) == last
-    with taken(last):
-        assert again.choose("the simulator", usual, keeps_last=True) == usual
-    assert reports[0].startswith(f"port {last} is taken")
-
-
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"Redis": "x"}'])
 def test_a_damaged_file_of_ports_is_ignored(tmp_path: Path, content: str) -> None:
     """It holds nothing that is needed."""
@@ -97,6 +85,21 @@ def test_a_damaged_file_of_ports_is_ignored(tmp_path: Path, content: str) -> Non
     usual = free_port()
 
     assert StackPorts(tmp_path / "ports.json", print).choose("Redis", usual) == usual
+
+
+def test_a_stack_ignores_what_an_earlier_one_has_set_in_its_shell(tmp_path: Path) -> None:
+    """Its Redis and its simulator have stopped. What the user changed since is kept."""
+    own = {"REDIS_URL": "redis://127.0.0.1:1/0", "MUSICAPI_KEY": "any", "MUSICAPI_BASE_URL": "http://127.0.0.1:2"}
+    EnvironmentFile(tmp_path, tmp_path / "secret").write(Settings(_env_file=None), own, urls={})
+    printed = subprocess.check_output(
+        ["sh", "-c", '. "$0"; env', tmp_path / "env"], text=True, env={"PATH": "/usr/bin:/bin"}
+    )
+    environ = dict(line.split("=", 1) for line in printed.splitlines()) | {"MUSICAPI_KEY": "of my account"}
+
+    assert forget_earlier_stack(environ) == ["REDIS_URL", "MUSICAPI_BASE_URL"]
+    assert environ["MUSICAPI_KEY"] == "of my account"
+    assert not {"REDIS_URL", "MUSICAPI_BASE_URL"} & environ.keys()
+    assert forget_earlier_stack(environ) == []
 
 
 SHELLS = {"env": ("sh", "dash", "bash", "zsh"), "env.fish": ("fish",)}

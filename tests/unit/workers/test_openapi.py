@@ -33,7 +33,7 @@ OPERATIONS = {
     "list_callbacks": "GET /v1/callbacks",
     "get_callback": "GET /v1/callbacks/{callback_id}",
     "redeliver_callback": "POST /v1/callbacks/{callback_id}/redeliver",
-    "redeliver_callbacks": "POST /v1/callbacks/redeliver",
+    "redeliver_callbacks": "POST /v1/redeliver",
     "create_callback_secret": "POST /v1/callback-secret",
     "list_personas": "GET /v1/personas",
     "forget_persona": "DELETE /v1/personas/{persona_id}",

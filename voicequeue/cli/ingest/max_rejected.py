@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import typer
 
 from voicequeue.cli.ingest.errors import TooManyRejectedError
-from voicequeue.texts import parse_float
+from voicequeue.texts import parse_float, pluralize
 
 #: The rows from which on a percentage counts; a shorter file counts as a whole.
 SAMPLE_MIN = 20
@@ -47,6 +47,7 @@ class MaxRejected:
         """Raise TooManyRejectedError if so many of the rows are too many."""
         if self.is_exceeded(rejected, rows, is_end=is_end):
             raise TooManyRejectedError(
-                f"{rejected:,} of the first {rows:,} rows were rejected; --max-rejected {self} allows no more. Correct "
-                "the file and run the command again, which skips rows that are jobs; or raise --max-rejected"
+                f"{rejected:,} of the first {pluralize(rows, 'row')} were rejected; --max-rejected {self} allows "
+                "no more. Correct the file and run the command again, which skips rows that are jobs; or raise "
+                "--max-rejected"
             )

@@ -41,7 +41,7 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
     _add_reading_routes(routes, queue, access, large)
 
     @routes.post(
-        "/v1/callbacks/redeliver",
+        "/v1/redeliver",
         dependencies=access.require(Scope.OPERATE),
         responses={
             200: response_of(schemas.RedeliveryResult, "The number of callbacks."),

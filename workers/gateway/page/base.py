@@ -218,6 +218,7 @@ class PageRenderer:
             "now": now,
             "notice": notice,
             "error": "",
+            "is_refused": hasattr(request.state, "refused"),
             "form": partial(_form_state, getattr(request.state, "refused", None)),
             "links": links,
             "policy": policy,
@@ -333,7 +334,9 @@ def _referring_path(request: Request) -> str:
     """Return the path of the page with the form that was sent; `/` if the browser does not say."""
     referer = urlsplit(request.headers.get("referer", ""))
     is_own = referer.netloc == request.headers.get("host")
-    return filters.safe_path(f"{referer.path}?{referer.query}".rstrip("?")) if is_own else "/"
+    # The pages that forms lead to have no address of their own.
+    is_page = not referer.path.startswith("/do/") and not referer.path.endswith("/plan")
+    return filters.safe_path(f"{referer.path}?{referer.query}".rstrip("?")) if is_own and is_page else "/"
 
 
 def _require(user: SessionUser, scope: Scope) -> None:

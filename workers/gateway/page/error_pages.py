@@ -32,8 +32,8 @@ ADVICE: Mapping[str | int, str] = {
     415: "Nothing was changed. Send the form from its page.",
     422: "Correct the address, or start from the list of jobs.",
     429: "Wait, then load the page again.",
-    500: "Jobs are not affected. Load the page again. If it fails again, tell an operator the time: the log of "
-    "the gateway names the error.",
+    500: "Jobs are not affected. Load the page again. If it fails again, report the time to an operator: the gateway "
+    "logs the error.",
     503: "No job is lost. Load the page again in a moment.",
 }
 

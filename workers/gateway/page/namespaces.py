@@ -29,7 +29,11 @@ def limit_page(request: Request) -> None:
 
 
 def path_in(request: Request, path: str, fields: Mapping[str, Any] | None = None) -> str:
-    """Return a path of the page with these fields as its query, in the namespace of the request's page."""
+    """Return a path of the page with these fields as its query, in the namespace of the request's page.
+
+    An empty path is that of the page itself, which the response to a form names in the request's state.
+    """
+    path = path or getattr(request.state, "page_path", "")
     namespace: str | None = getattr(request.state, "page_namespace", None)
     query = {**(fields or {}), **({} if namespace is None else {PARAMETER: namespace})}
     return f"{path}?{urlencode(query)}" if query or not path else path

@@ -64,7 +64,7 @@ class Process:
 
     @property
     def started_at(self) -> float | None:
-        """When it started (Unix seconds)."""
+        """The time of its start (Unix seconds); None if it does not report it."""
         return self.facts.get("started")
 
     @property
@@ -86,7 +86,7 @@ class Process:
 
     @property
     def warning(self) -> str:
-        """What is wrong with it besides its queues; empty if nothing is."""
+        """Its faults besides those of its queues; empty if there are none."""
         ahead = self.heartbeat.clock_ahead_s
         direction = "ahead of" if ahead > 0 else "behind"
         clock = f"clock {abs(ahead):,.0f} s {direction} Redis's" if abs(ahead) > CLOCK_SKEW_MAX_S else ""

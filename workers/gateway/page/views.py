@@ -95,6 +95,7 @@ class Views:
     def batch(self, request: Request, batch: str) -> Response:
         """Render the page of a batch. Raises BatchNotFoundError."""
         reading(self._queue, request).batch(batch)
+        request.state.page_path = "/"  # the request may be a form that was refused
         return self.jobs(request, {**dict.fromkeys(FILTERS, ""), "batch": batch}, "", None)
 
     def _rejected_message(self, request: Request, message_id: str) -> RejectedMessage | None:

@@ -23,7 +23,7 @@ const filter = document.querySelector("select[data-submits]");
 if (filter) filter.nextElementSibling.hidden = true;
 filter?.addEventListener("change", () => filter.form.submit());
 
-// One box selects all rows of the page; how many are selected stands on the buttons.
+// One box selects all rows of the page; the buttons show how many are selected.
 function showSelected() {
   const boxes = [...document.querySelectorAll("input[form=selected]")];
   const count = boxes.filter((box) => box.checked).length;
