@@ -152,6 +152,7 @@ def outcome(answer: Any) -> tuple[int, str]:
     return answer.status_code, re.sub(r'"(token|next|secret|cursor)":"[^"]*"|"id":"[a-z2-7]{16}"', "", text)
 
 
+@pytest.mark.timeout(400)  # some thousand requests
 @pytest.mark.parametrize(("owner", "intruder"), [("shop", "other"), ("shop", ""), ("", "shop")])
 def test_no_route_sees_or_changes_what_another_namespace_owns(
     build_gateway: Build, redis: Redis, prefix: str, valkey_url: str, owner: str, intruder: str
