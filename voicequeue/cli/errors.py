@@ -17,7 +17,7 @@ from voicequeue.errors import (
     VoiceQueueError,
 )
 
-#: The exit codes. docs/reference.md has them as a table.
+#: The exit codes. docs/reference/command-line.md has them as a table.
 OK, FAILED, USAGE, UNREACHABLE, TIMEOUT, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 #: The base class of the errors about wrong usage; Typer does not export it.

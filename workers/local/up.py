@@ -103,7 +103,7 @@ def main() -> int:
             signals, stack = StopSignals(), Stack(supervisor, configured, print_line=say)
             say("starting Redis, the gateway, Flower and the workers, which takes some seconds …")
             addresses = stack.start_all(workers=WORKERS)
-            say(_welcome(addresses, stack.write_environment()))
+            say(welcome(addresses, stack.write_environment()))
             signals.stop.wait()
             lock.mark_as_ending()
             say("stopping …")
@@ -121,7 +121,8 @@ def _login() -> str:
     return f" (log in as {' or '.join(users)}, with the password in FLOWER_BASIC_AUTH)" if users else ""
 
 
-def _welcome(at: Addresses, environment: Path) -> str:
+def welcome(at: Addresses, environment: Path) -> str:
+    """Return what is printed when the stack is up, as text for `rich`."""
     upstream = f"the simulator at {at.simulator} (no MUSICAPI_KEY is set)" if at.simulator else "MusicAPI"
     return (
         f"[bold green]voicequeue is up[/], {WORKERS} workers on {upstream}\n"

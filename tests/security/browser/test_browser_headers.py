@@ -15,6 +15,8 @@ from tests.web.conftest import Gateway, app_of
 from tests.web.seen import PageUser
 from voicequeue import VoiceQueue
 
+pytestmark = pytest.mark.shared_gateway
+
 FORM = (
     b"POST /login HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"

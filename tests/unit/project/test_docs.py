@@ -168,6 +168,11 @@ def test_links_that_leave_the_folder_become_file_names() -> None:
     assert site.named(text, "examples/README.md").endswith("[HTTP](../http.md), ![x](../images/x.png)")
 
 
+def test_a_link_to_a_heading_of_a_file_names_the_file() -> None:
+    """The site has no such heading."""
+    assert site.named("[its](../simulator/README.md#control-port)", "why.md") == "its (`simulator/README.md`)"
+
+
 def test_a_link_to_a_missing_file_fails_the_build() -> None:
     """It would be broken on the code host, which mkdocs does not check."""
     with pytest.raises(PluginError, match=r"why.md links to ../Profile, which does not exist"):
@@ -202,27 +207,6 @@ def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
     warnings = [line for line in done.stderr.splitlines() if "why.md" in line and line.startswith("WARNING")]
     assert [link for link in BROKEN if not any(f"'{link}'" in line for line in warnings)] == []
     assert f"Aborted with {len(BROKEN)} warnings" in done.stdout + done.stderr
-
-
-@pytest.mark.endurance
-def test_the_site_builds_without_broken_links_and_works_offline(tmp_path: Path) -> None:
-    """Its pages load no script, style or font from another server."""
-    done = built(ROOT / "mkdocs.yml", tmp_path)
-    assert done.returncode == 0, done.stderr
-
-    pages = {page.relative_to(tmp_path).as_posix(): page.read_text("utf-8") for page in tmp_path.rglob("*.html")}
-    loaded = (
-        r"<(?:script|img|iframe|source)[^>]+src=\"?(?:https?:)?//|<link[^>]+rel=\"?(?:stylesheet|preconnect)[^>]+//"
-    )
-    assert {
-        "index.html",
-        "guides/runbook.html",
-        "reference/configuration.html",
-        "changelog.html",
-        "examples/index.html",
-    } <= set(pages)
-    assert [name for name, text in pages.items() if re.search(loaded, text)] == []
-    assert "mermaid" not in "".join(pages.values())
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -1,0 +1,1 @@
+"""The code blocks of the documentation: collect them, run them, and compare what they print."""
