@@ -4,8 +4,8 @@ BIN := .venv/bin
 # Stamps of the installations: of what the local stack needs, and of everything.
 LOCAL := .venv/.ready-local
 READY := .venv/.ready
-# Tests wait more than they compute, so run two processes more than there are processors.
-AT_ONCE ?= $(shell expr 2 + $$($(PYTHON) -c 'import os; print(os.cpu_count())'))
+# Tests wait, too, so run one process more than there are processors. Each collects all tests, so not many more.
+AT_ONCE ?= $(shell expr 1 + $$($(PYTHON) -c 'import os; print(os.cpu_count())'))
 CLIENT := clients/typescript
 NODE := .venv/.node
 BROWSER := .venv/.browser
