@@ -121,7 +121,7 @@ def finished(queue: VoiceQueue) -> str:
     return queue.wait(job.id, timeout=60).id
 
 
-def held(queue: VoiceQueue) -> str:
+def waiting_job(queue: VoiceQueue) -> str:
     """Return the id of a job that waits."""
     queue.pause(reason="a page cancels a job that waits")
     job = queue.enqueue(VoiceJob(audio_url="https://example.com/held.wav", batch="held"))
@@ -155,7 +155,7 @@ def person(queue: VoiceQueue) -> str:
 
 #: What the reader of a page has done before, as a shell variable with its id.
 BEFORE: Mapping[str, tuple[str, Callable[[VoiceQueue], str]]] = {
-    "docs/reference/python.md": ("HELD", held),
+    "docs/reference/python.md": ("HELD", waiting_job),
     "docs/guides/http.md": ("LATE", expired),
     "docs/guides/callbacks.md": ("CALLBACK_ID", refused_callback),
     "docs/guides/erasure.md": ("PERSON", person),

@@ -17,6 +17,7 @@ from typing import Any
 from tests.support.docs.blocks import Block
 from tests.support.docs.comparing import compare_lines, compare_values, parse_documented, parse_values
 from tests.support.docs.shell import Shell
+from voicequeue.testing import FakeQueue
 
 OUTPUTS = ("text", "json", "http")
 
@@ -97,9 +98,18 @@ class Reader:
             with redirect_stdout(printed):
                 if inspect.iscoroutine(waiting := eval(code, self._names)):
                     asyncio.run(waiting)
+                self._run_tests()
         except Exception as error:
             self.problems.append(f"{block.place}: {type(error).__name__}: {error}")
         self._output = printed.getvalue()
+
+    def _run_tests(self) -> None:
+        """Run the tests that a block defines, with the fixture of `voicequeue.testing`."""
+        for name in [name for name in self._names if name.startswith("test_")]:
+            function = self._names.pop(name)
+            if [*inspect.signature(function).parameters] == ["voicequeue_queue"]:
+                with FakeQueue() as queue:
+                    function(queue)
 
     # ── outputs ───────────────────────────────────────────────────────────────────────────────────
 
