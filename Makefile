@@ -4,8 +4,8 @@ BIN := .venv/bin
 # Stamps of the installations: of what the local stack needs, and of everything.
 LOCAL := .venv/.ready-local
 READY := .venv/.ready
-# Tests wait more than they compute, so run two processes more than there are processors.
-AT_ONCE ?= $(shell expr 2 + $$($(PYTHON) -c 'import os; print(os.cpu_count())'))
+# Tests wait, too, so run one process more than there are processors. Each collects all tests, so not many more.
+AT_ONCE ?= $(shell expr 1 + $$($(PYTHON) -c 'import os; print(os.cpu_count())'))
 CLIENT := clients/typescript
 NODE := .venv/.node
 BROWSER := .venv/.browser
@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(LOCAL) $(NODE) $(BROWSER) $(PROMTOOL)  ## Create .venv with the versions pinned in requirements.lock
+setup: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Create .venv with the versions pinned in requirements.lock
 
 IS_PYTHON_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11) and "voicequeue needs Python 3.11 or newer, " + \
 	sys.executable + " is " + sys.version.split()[0] + "; name another one, such as: make demo PYTHON=python3.12")
@@ -58,7 +58,7 @@ up: $(LOCAL)  ## Run the whole stack on this machine until Ctrl-C
 secrets:  ## Generate the secrets of docker-compose.yml in .secrets; existing ones are kept
 	@sh config/secrets.sh
 
-test: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run the tests of a change (a real Valkey and real workers, no Docker): four minutes
+test: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run the tests of a change (a real Valkey and real workers, no Docker)
 	$(BIN)/python -m pytest -n $(AT_ONCE) -m "not endurance"
 
 # Those that take long, and generated examples in a larger number.

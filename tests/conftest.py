@@ -63,8 +63,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
     return ByModule(config, log)
 
 
+def starts_processes(item: pytest.Item) -> bool:
+    """Return whether a test is one of whole processes, by its module."""
+    return "/acceptance/" in item.nodeid or item.path.name.endswith("_stack.py")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse test ids that occur twice: of tests with one id, xdist runs one and drops the others without a message."""
+    """Mark tests of whole processes as endurance, unless they are essential. Refuse test ids that occur twice: of tests
+    with one id, xdist runs one and drops the others without a message."""
+    for item in items:
+        if starts_processes(item) and item.get_closest_marker("essential") is None:
+            item.add_marker("endurance")
     for item in items:
         # pytest 9.2 drops the part of the id that distinguishes the operations of a schemathesis test.
         if item.parent is not None and not item.nodeid.endswith(item.name):

@@ -57,17 +57,18 @@ def test_a_phone_shows_the_name_and_the_state_of_a_job_first(local: Gateway, sto
     """Side by side; the rest is below, with labels."""
     job_in_state(store, State.PENDING, voice_with_song(name="Ana Kowalska", batch="spring"), NOW)
     page = window(local.link(), viewport=PHONE)
-    row = page.locator("tbody tr")
 
-    def box(selector: str) -> dict[str, float]:
-        return dict(row.locator(selector).evaluate("it => it.getBoundingClientRect().toJSON()"))
-
-    name, state, batch = box("a.row b"), box(".state"), box("[data-label=Batch]")
+    # At once: an update of the page replaces the row.
+    name, state, batch = page.locator("tbody tr").evaluate(
+        "row => ['a.row b', '.state', '[data-label=Batch]'].map("
+        "(part) => row.querySelector(part).getBoundingClientRect().toJSON())"
+    )
     assert name["right"] <= state["left"]
     assert state["right"] <= PHONE["width"]
     assert abs(name["top"] - state["top"]) < 10
     assert batch["top"] >= name["bottom"]
-    assert row.locator("[data-label=Batch]").evaluate("it => getComputedStyle(it, '::before').content") == '"Batch "'
+    label = page.locator("[data-label=Batch]").evaluate("it => getComputedStyle(it, '::before').content")
+    assert label == '"Batch "'
 
 
 def test_the_labels_of_charts_are_legible_on_a_phone(local: Gateway, store: JobStore, window: Window) -> None:
@@ -81,5 +82,5 @@ def test_the_labels_of_charts_are_legible_on_a_phone(local: Gateway, store: JobS
         tick.evaluate("it => { const b = it.querySelector('time').getBoundingClientRect(); return [b.left, b.right] }")
         for tick in ticks.all()
     ]
-    assert all(left[1] < right[0] for left, right in pairwise(edges))
+    assert all(one[1] < following[0] for one, following in pairwise(edges))
     assert float(ticks.first.evaluate("it => parseFloat(getComputedStyle(it).fontSize)")) >= 12

@@ -25,8 +25,6 @@ from workers.gateway.api import events
 from workers.gateway.security.access import AccessControl
 from workers.gateway.server.connections import ServerLimits
 
-pytestmark = pytest.mark.shared_gateway
-
 
 class Stream:
     """A stream of server-sent events, read block by block."""

@@ -164,8 +164,10 @@ def test_callbacks_are_delivered_again_by_batch_or_by_id(gateway: Gateway, store
     assert [len(page) for page in all_pages(gateway, "/v1/callbacks", limit=2)] == [2, 1]
     assert len(gateway.get("/v1/callbacks?batch=two")["data"]) == 1
 
+    one = gateway.get("/v1/callbacks?batch=one")["data"][0]["id"]
+
     by_batch = gateway.post("/v1/redeliver", {"batch": "two"})
-    by_id = gateway.post("/v1/redeliver", {"callback_ids": [ids[0], "none"]})
+    by_id = gateway.post("/v1/redeliver", {"callback_ids": [one, "none"]})
     rest = gateway.post("/v1/redeliver", {})
 
     counts = [answer.json() for answer in (by_batch, by_id, rest)]

@@ -114,6 +114,7 @@ app = LazyGroup(
     epilog="Connects to REDIS_URL (default redis://localhost:6379/0), which may be set in the file .env. "
     "Exit codes: 0 success, 1 failure, 2 wrong usage or input, 3 Redis or upstream unreachable, 4 timeout.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["--help", "-h"]},
     params=parameters_of(_options),
 )
 
@@ -136,9 +137,16 @@ def _run() -> int:
     warnings.simplefilter("once", UnknownModelWarning)
     warnings.showwarning = lambda message, *_, **__: print_note(f"note: {message}")
     try:
-        return app(standalone_mode=False) or OK
+        return app(args=_arguments(sys.argv[1:]), standalone_mode=False) or OK
     except (VoiceQueueError, typer.Abort, TimeoutError, UsageError) as error:
         return report(error)
+
+
+def _arguments(words: list[str]) -> list[str]:
+    """Return the arguments, with `help` and `version`, which people try, as the options that they mean."""
+    if words[:1] == ["help"]:
+        return [*words[1:], "--help"]
+    return ["--version"] if words == ["version"] else words
 
 
 def _show_log() -> None:

@@ -28,6 +28,9 @@ CHUNK = 500
 #: Jobs examined for one page, about. If few match, a page ends with fewer jobs than its limit.
 EXAMINED_MAX = 10_000
 
+#: Entries of the audit log examined for a page of those of one job, which the page of each job shows.
+EXAMINED_OF_JOB_MAX = 2_000
+
 _STATES = {state: number for number, state in enumerate(State)}
 _INDEX = re.compile(
     r"state:(?P<state>\w+)(?:/(?P<namespace>[\w.-]+))?|lane:(?P<rank>[0-2]):(?P<lane_batch>[\w./-]*)"
@@ -209,9 +212,10 @@ def audit_entries(
         raise InvalidCursorError
     matches: list[AuditEntry] = []
     examined, last_id = 0, ""
+    at_most = EXAMINED_MAX if entry_filter.job_id is None else EXAMINED_OF_JOB_MAX
     for page in store.audit_log.pages(entry_filter.since, before=cursor):
         for entry in page:
-            if len(matches) == limit or examined == EXAMINED_MAX:
+            if len(matches) == limit or examined == at_most:
                 return Page(tuple(matches), last_id)
             if entry_filter.matches(entry):
                 matches.append(entry)

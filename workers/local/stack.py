@@ -51,7 +51,7 @@ CONTROL_PORT = 8901
 
 #: The names of programs in messages about ports.
 REDIS, GATEWAY, FLOWER = "Redis", "the gateway", "Flower"
-SIMULATOR, CONTROL = "the simulator", "the simulator's controls"
+SIMULATOR, CONTROL = "the simulator", "the controls of the simulator"
 
 #: The programs whose addresses other shells get, by the variable.
 SHARED_URLS: Mapping[str, str] = {GATEWAY_URL: GATEWAY, FLOWER_URL: FLOWER, SIMULATOR_URL: CONTROL}

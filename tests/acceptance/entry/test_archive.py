@@ -89,7 +89,6 @@ def is_archived(queue: VoiceQueue, batch: str) -> bool:
     return all(job.archive is ArchiveState.DONE for job in queue.jobs(batch=batch))
 
 
-@pytest.mark.endurance
 def test_archived_songs_are_complete_after_many_failed_downloads(system: System, folder: Path) -> None:
     """Truncated, longer than declared, reset, missing for a while, an HTML page instead: in the end each file is
     there."""

@@ -29,6 +29,8 @@ from voicequeue import Job, State, VoiceJob, VoiceQueue
 from voicequeue.auth import signatures
 from workers.local.ports import free_port
 
+pytestmark = pytest.mark.essential
+
 COMMON = "a secret shared by all processes"
 SECRET = signatures.callback_secret(COMMON)
 GUIDE = (Path(__file__).parents[3] / "docs" / "guides" / "callbacks.md").read_text(encoding="utf-8")

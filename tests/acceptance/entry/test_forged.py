@@ -8,7 +8,6 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
-import pytest
 from redis import Redis
 
 from tests.acceptance.conftest import Build, System, jobs, settled, verified_states
@@ -16,8 +15,6 @@ from tests.acceptance.forged import Forger, send_all
 from tests.conftest import eventually
 from voicequeue import State
 from workers.gateway import heartbeat
-
-pytestmark = pytest.mark.endurance
 
 PER_KIND = 1_000
 COUNT = 100

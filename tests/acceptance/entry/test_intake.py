@@ -26,6 +26,8 @@ from tests.node import MISSING, MODULES, NODE, environment
 from tests.support.messages import INTAKE_KEY, NAME, SECRET_JOB, UNACKED_KEY, envelope, plain_client, push
 from voicequeue import RejectedMessage, State, VoiceQueue
 
+pytestmark = pytest.mark.essential
+
 GOOD = {"audio_url": "https://recordings.example/good.wav"}
 
 

@@ -20,6 +20,8 @@ from tests.conftest import eventually
 from voicequeue import FailureCode, Job, Stage, State, VoiceJob
 from voicequeue.auth import signatures
 
+pytestmark = pytest.mark.essential
+
 COUNT = 60
 
 #: Batches of one unsure job each, one per test with a decision.

@@ -49,7 +49,6 @@ def hosts(build_shared: Build) -> Hosts:
     return hosts
 
 
-@pytest.mark.endurance
 def test_hosts_whose_clocks_differ_charge_once_and_poll_on_time(hosts: Hosts) -> None:
     """One worker does not treat the other's unsure job as overdue: a webhook settles it in time. Both workers count as
     running and report the drift of their clocks."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from redis import Redis
 
 from tests.acceptance.conftest import Build, jobs, settled, verified_states
@@ -12,8 +11,6 @@ from voicequeue import State
 from voicequeue.storage.heartbeats import ProcessHeartbeat
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.monitoring.consumption import consumed_queues
-
-pytestmark = pytest.mark.endurance
 
 #: The longest time without consumption (seconds).
 RESUMES_WITHIN_S = 30.0

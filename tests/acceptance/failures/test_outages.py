@@ -62,7 +62,6 @@ def restart_valkey(system: System) -> None:
     eventually(lambda: system.supervisor.pid("valkey") not in (None, pid))
 
 
-@pytest.mark.endurance
 def test_an_outage_longer_than_the_charge_lease_leaves_no_job_unsure(system: System) -> None:
     """Hundreds of jobs are in progress, POSTs among them. A producer that waits enqueues afterwards; one that does not
     gets an error. The same workers then finish every job: they keep upstream's answers, so nothing is unsure."""

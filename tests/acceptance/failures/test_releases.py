@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 
-import pytest
 from redis import Redis
 
 from tests.tools.rolling import run
@@ -17,7 +16,6 @@ from workers.local.ports import free_port
 from workers.local.stack import ROOT, procfile
 
 
-@pytest.mark.endurance
 def test_two_releases_share_a_queue_while_processes_are_upgraded(tmp_path: Path) -> None:
     """Five hundred jobs of both releases: none is lost, charged twice or unsure, and the records agree.
 

@@ -8,8 +8,6 @@ import pytest
 
 from tests.tools.torture import torture
 
-pytestmark = pytest.mark.endurance
-
 
 @pytest.mark.parametrize("webhooks", [True, False], ids=["with webhooks", "without"])
 def test_nothing_is_lost_or_paid_twice_while_processes_are_killed(tmp_path: Path, webhooks: bool) -> None:

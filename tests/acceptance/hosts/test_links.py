@@ -13,8 +13,6 @@ from tests.conftest import eventually
 from tests.support.network import why_no_network
 from voicequeue import State
 
-pytestmark = pytest.mark.endurance
-
 #: How long a link is cut (seconds).
 CUT_S = 2.0
 

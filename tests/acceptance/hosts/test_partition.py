@@ -16,8 +16,6 @@ from tests.support.network import Host, Network, why_no_network
 from tests.support.sentinels import PASSWORD, FailoverGroup
 from voicequeue import StoreUnavailableError, VoiceQueue
 
-pytestmark = pytest.mark.endurance
-
 #: How long clients wait for a primary (seconds).
 PATIENT_S = 30.0
 

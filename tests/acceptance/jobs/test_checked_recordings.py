@@ -5,16 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-import pytest
-
 from tests.acceptance.conftest import Build
 from tests.acceptance.failures.test_crashes import kill
 from tests.conftest import eventually
 from tests.support.recordings import response, serving, wav
 from tests.support.scripted import Request, ScriptedServer
 from voicequeue import FailureCode, State, VoiceJob
-
-pytestmark = pytest.mark.endurance
 
 
 def test_a_dead_host_and_a_killed_worker_cost_nothing_and_delay_no_other_host(build: Build) -> None:

@@ -16,6 +16,8 @@ from tests.acceptance.conftest import Build, System, jobs, settled, verified_sta
 from tests.conftest import eventually
 from voicequeue import Song, State, VoiceJob
 
+pytestmark = pytest.mark.essential
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -137,6 +139,7 @@ def test_a_hundred_songs_on_ten_voices_pay_for_each_voice_once(system: System) -
     assert len(by_recording) == len({persona for _, persona in by_recording}) == 10
 
 
+@pytest.mark.endurance
 def test_two_batches_that_share_a_recording_at_once_pay_for_one_voice(system: System) -> None:
     """Two processes enqueue at once, and a third after the voice is made."""
 

@@ -9,8 +9,6 @@ from tests.conftest import eventually
 from voicequeue import State, TimelineEntry, VoiceJob
 from workers.local.stack import procfile
 
-pytestmark = pytest.mark.endurance
-
 #: The number of jobs: twice as many as are ordered at once.
 JOBS = 16
 

@@ -16,8 +16,6 @@ from tests.support.messages import NAME, plain_client
 from tests.support.monitored import names_in, recorded
 from voicequeue import State, VoiceQueue
 
-pytestmark = pytest.mark.endurance
-
 MESSAGES = 20
 JOBS = 30
 OTHER_KEY = "key-of-the-other-account"

@@ -31,7 +31,6 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return {**kept, "VOICEQUEUE_HOME": str(home), **more}
 
 
-@pytest.mark.endurance
 def test_the_demo_turns_a_dozen_voices_into_songs(tmp_path: Path) -> None:
     """`make demo`: exit code 0, twelve of twelve, links and the spent credits."""
     command, env = [sys.executable, "-m", "workers.local.demo"], environment(tmp_path)
@@ -44,6 +43,7 @@ def test_the_demo_turns_a_dozen_voices_into_songs(tmp_path: Path) -> None:
     assert demo_run.stdout.count("/media/") == 24
 
 
+@pytest.mark.essential
 def test_up_serves_until_ctrl_c(tmp_path: Path) -> None:
     """`make up` prints its addresses, serves, and stops all its processes. Another shell gets the same settings from
     the file it names, except for secrets set by the user."""
@@ -62,7 +62,6 @@ def test_up_serves_until_ctrl_c(tmp_path: Path) -> None:
     eventually(lambda: not still_running(tmp_path))
 
 
-@pytest.mark.endurance
 def test_up_pays_nothing_twice_after_sigkill_or_a_closed_terminal(tmp_path: Path) -> None:
     """SIGKILL of `make up` with POSTs in flight: its processes stop in order, POSTs first and Valkey last, and the next
     `make up` starts after that. When the terminal is closed it ends as with Ctrl-C. No order is charged twice, none is
@@ -161,6 +160,7 @@ def end_of(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, output
 
 
+@pytest.mark.essential
 def test_a_redis_url_that_celery_would_misread_starts_no_process(tmp_path: Path) -> None:
     """Each process exits at once and reports the error in one line without the password: a worker would have consumed
     messages from another Redis."""
@@ -174,6 +174,7 @@ def test_a_redis_url_that_celery_would_misread_starts_no_process(tmp_path: Path)
         assert "ready" not in output
 
 
+@pytest.mark.essential
 def test_a_worker_with_an_unusable_archive_exits_with_the_reason(tmp_path: Path, valkey_url: str) -> None:
     """It would consume messages and archive nothing, and no other process would notice."""
     code, output = end_of(

@@ -16,8 +16,6 @@ from tests.security.broker.deployment import running
 from tests.support import composed, image
 from workers.local.ports import free_port
 
-pytestmark = pytest.mark.endurance
-
 #: The services that the song needs, in the order in which compose starts them.
 SERVICES = ("demo-valkey", "simulator", "demo-worker")
 

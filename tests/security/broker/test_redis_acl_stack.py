@@ -24,7 +24,6 @@ __all__ = ["deployment"]
 # ── what the secrets and rights allow ─────────────────────────────────────────────────────────────
 
 
-@pytest.mark.endurance
 def test_each_process_works_with_the_secrets_and_rights_of_the_compose_file(deployment: Deployment) -> None:
     """A song is made, reported by webhook, archived and called back; Flower sees it, and a plain Celery client sends
     jobs. Valkey rejects no command of any process."""

@@ -16,6 +16,8 @@ from tests.web.conftest import KEYS, Gateway
 from voicequeue import Clip, State, VoiceQueue
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.endurance
+
 #: Sends every request that browsers send without a preflight; sets `window.isDone` at the end.
 PRESSES = """<!doctype html><title>prizes</title>
 <iframe name="target"></iframe>

@@ -74,7 +74,11 @@ def test_every_text_of_every_body_is_rejected_by_its_field(gateway: Gateway, red
     for method, path, operation in api.operations():
         for kind, body in operation.get("requestBody", {}).get("content", {}).items():
             for place in api.texts(body["schema"]) if kind == "application/json" else ():
-                sent = gateway(method, path.format(name="spring", job_id="x", owner="account"), json=_holding(place))
+                sent = gateway(
+                    method,
+                    path.format(name="spring", job_id="x", owner="account", callback_id="none", persona_id="none"),
+                    json=_holding(place),
+                )
                 assert problem(sent, 422, "invalid")[_field(place)].startswith(HALF_ERROR), (path, place)
                 tried += 1
 

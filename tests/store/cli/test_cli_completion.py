@@ -68,13 +68,13 @@ def test_a_redis_that_does_not_answer_completes_nothing(working_folder: Path, ur
 def test_names_that_arrive_too_late_are_left_out(
     working_folder: Path, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The shell answers within a second."""
+    """The shell does not wait for them."""
     monkeypatch.setattr(batch_names, "ANSWER_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(batch_names, "_batch_names", lambda *_: time.sleep(1) or ["late"])
+    monkeypatch.setattr("voicequeue.VoiceQueue.batch_names", lambda *_, **__: time.sleep(2) or ["late"])
 
     started_at = time.monotonic()
     assert batch_names.complete_batches(SimpleNamespace(params={}), "") == []  # type: ignore[arg-type]
-    assert time.monotonic() - started_at < 1
+    assert time.monotonic() - started_at < 2
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -18,7 +18,8 @@ from tests.store.conftest import Command
 from tests.store.life import CLIPS, job_with_song
 from tests.support.jobs import voice, voice_with_song
 from voicequeue import Song, VoiceQueue
-from voicequeue.cli.export import columns, sheet
+from voicequeue.cli.export import sheet
+from voicequeue.ingest import export_columns
 from voicequeue.ingest.cells import guard, unguard
 from voicequeue.ingest.row import JOB_COLUMNS, SONG_COLUMNS
 from voicequeue.ingest.values import converter
@@ -169,7 +170,7 @@ def test_metadata_beyond_the_columns_is_kept_in_one_cell(
     command: Command, queue: VoiceQueue, working_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many names there are, nothing is lost, and memory stays constant."""
-    monkeypatch.setattr(columns, "METADATA_COLUMNS_MAX", 2)
+    monkeypatch.setattr(export_columns, "METADATA_COLUMNS_MAX", 2)
     queue.enqueue_many([voice(key=f"k{n}", metadata={f"n{n}": str(n), "all": "1"}) for n in range(4)])
 
     rows = {row["key"]: row for row in exported(command, working_folder, ["--excel"])}

@@ -340,6 +340,7 @@ ELSEWHERE = {
     "position": "takes a job",
     "voice_creator": "takes a job",
     "plan_bulk": "stores a plan that changes no job",
+    "plan_jobs": "stores a plan that changes no job",
     "plan_erasure": "stores a plan that changes no job",
 }
 ENQUEUEING = {"enqueue", "enqueue_many"}

@@ -90,7 +90,7 @@ CERTIFICATE = ErasureCertificate(NOW, "cli:ana", "shop", ("0" * 40,), callback_h
         ),
         (schemas.BatchProgress, BATCH.as_dict()),
         (schemas.BatchLimits, BATCH.limits_dict()),
-        (schemas.Batch, {**BATCH.as_dict(), **BATCH.limits_dict()}),
+        (schemas.Batch, BATCH.full_dict()),
         (schemas.Status, STATUS.as_dict("b")),
         (operator_schemas.RejectedMessage, RejectedMessage(NOW, "m", "t", "no job", [1]).as_dict()),
         (operator_schemas.Persona, Persona("p", None, "https://a.example/a.wav", "j", NOW).as_dict()),

@@ -50,6 +50,7 @@ PARTS = (
     "callbacks",
     "archive",
     "transition",
+    "records",
     "cancellation",
     "shared_voices",
     "hard_budgets",

@@ -18,11 +18,11 @@ end
 for _, name in ipairs({ 'state', 'stage', 'batch' }) do
   if filter[name] then add_test({ name }, function(value) return value == filter[name] end) end
 end
-if filter.code then add_test({ 'failure' }, has_code(filter.code)) end
+if filter.code then add_test({ 'failure' }, failed_with(filter.code)) end
 if filter.since or filter['until'] then
-  add_test({ 'updated', 'created' }, has_changed(filter.since, filter['until']))
+  add_test({ 'updated', 'created' }, changed_between(filter.since, filter['until']))
 end
-if filter.source then add_test({ 'source' }, is_from(filter.source)) end
+if filter.source then add_test({ 'source' }, came_from(filter.source)) end
 for _, part in ipairs(filter.parts or {}) do
   add_test({ 'spec' }, function(spec) return string.find(spec, part, 1, true) end)
 end

@@ -143,6 +143,7 @@ class Actions:
 
     def controls(self, request: Request) -> Response:
         """Show holds, switches to pause and resume, and limits."""
+        request.state.page_path = "/controls"  # the request may be a form that was refused
         queue, is_operator = reading(self._queue, request), request.state.namespace == ALL
         context = {
             "stages": list(Stage),

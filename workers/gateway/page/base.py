@@ -219,6 +219,7 @@ class PageRenderer:
             "notice": notice,
             "error": "",
             "is_refused": hasattr(request.state, "refused"),
+            "page_path": getattr(request.state, "page_path", request.url.path),
             "form": partial(_form_state, getattr(request.state, "refused", None)),
             "links": links,
             "policy": policy,

@@ -38,6 +38,9 @@ ADVICE: Mapping[str | int, str] = {
 }
 
 
+#: The texts of problems whose own are for programs.
+DETAILS: Mapping[str, str] = {"not_found": "There is no page at this address."}
+
 #: The problem of a page whose parameters FastAPI refuses.
 INVALID_URL = problem(422, "The URL has an invalid parameter.", "invalid")
 
@@ -48,7 +51,7 @@ def context_of(problem: ProblemDetails, path: str, retry_after: str | None) -> d
     _, kind, job_id, *_ = [*path.split("/"), "", ""]
     return {
         "title": problem["title"],
-        "error": " ".join(filter(None, [problem["detail"], fields])),
+        "error": " ".join(filter(None, [DETAILS.get(problem["code"], problem["detail"]), fields])),
         "advice": ADVICE.get(problem["code"]) or ADVICE.get(problem["status"], ""),
         "retry_after": retry_after,
         "needs_login": problem["status"] == HTTPStatus.UNAUTHORIZED,

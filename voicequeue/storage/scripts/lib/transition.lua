@@ -55,41 +55,6 @@ local function add_queued_credits(job, change)
   add_to_owners(job, 'queued_credits', change)
 end
 
--- Record that a job came from a Celery message; '' = from none. Of the messages that sent it again, the latest are kept.
-local MESSAGE_IDS_MAX = 20
-local function add_message_id(id, message_id)
-  if message_id == '' then return end
-  local ids = cjson.decode(redis.call('HGET', key('job:' .. id), 'message_ids') or '[]')
-  for _, known in ipairs(ids) do
-    if known == message_id then return end
-  end
-  ids[#ids + 1] = message_id
-  if #ids > MESSAGE_IDS_MAX then table.remove(ids, 2) end
-  redis.call('HSET', key('job:' .. id), 'message_ids', cjson.encode(ids))
-end
-
--- Record the message that enqueues an existing job again; return the outcome.
-local function repeated(id, message_id)
-  add_message_id(id, message_id)
-  return 0
-end
-
--- Write the first record of a job, and count its credits; fields with the value '' are omitted.
-local function create_record(id, spec, created, rank, batch, stage, next_stage, shared_voice, sha256, source, source_row, message_id)
-  local fields = { 'spec', spec, 'state', 'queued', 'stage', stage, 'version', 1, 'rank', rank, 'created', created,
-    'source', source }
-  if batch ~= '' then fields[15] = 'batch'; fields[16] = batch end
-  if next_stage ~= '' then fields[#fields + 1] = 'next_stage'; fields[#fields + 1] = next_stage end
-  if shared_voice ~= '' then fields[#fields + 1] = 'shared_voice'; fields[#fields + 1] = shared_voice end
-  if sha256 ~= '' then fields[#fields + 1] = 'sha256'; fields[#fields + 1] = sha256 end
-  if source_row ~= '' then fields[#fields + 1] = 'source_row'; fields[#fields + 1] = source_row end
-  redis.call('HSET', key('job:' .. id), unpack(fields))
-  add_message_id(id, message_id)
-  local job = { batch = batch, source = source }
-  list_owners(job, created)
-  add_queued_credits(job, cost_from_stage(stage, next_stage ~= '' and next_stage))
-end
-
 -- Update the slot, the lane or the queue for a voice.
 local function update_position(id, from, job, t)
   local before, after = due_index(from), t.due and due_index(t.to)
