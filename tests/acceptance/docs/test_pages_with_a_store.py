@@ -112,6 +112,8 @@ def test_a_page_is_right_about_every_block(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its commands work in this order, and print what it shows."""
+    if page == "docs/guides/testing.md":
+        pytest.importorskip("fakeredis")
     clone = make_clone(tmp_path / "clone", commands, recordings)
     jobs = populate(store)
     if page == "docs/guides/spreadsheets.md":
