@@ -156,8 +156,7 @@ def install(wheel: Path, home: Path) -> str:
 
 
 def use_extra(home: Path) -> None:
-    """Install the extra `dev` as docs/guides/testing.md says, and run a test with its fixture, and the simulator. Raises
-    DistributionError."""
+    """Install the extra `dev`, run a test of an app with its fixture, and the simulator. Raises DistributionError."""
     venv = home / "venv" / "bin"
     [wheel] = DIST.glob("*.whl")
     pip = (str(venv / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet")

@@ -82,5 +82,5 @@ def test_the_labels_of_charts_are_legible_on_a_phone(local: Gateway, store: JobS
         tick.evaluate("it => { const b = it.querySelector('time').getBoundingClientRect(); return [b.left, b.right] }")
         for tick in ticks.all()
     ]
-    assert all(left[1] < right[0] for left, right in pairwise(edges))
+    assert all(one[1] < following[0] for one, following in pairwise(edges))
     assert float(ticks.first.evaluate("it => parseFloat(getComputedStyle(it).fontSize)")) >= 12

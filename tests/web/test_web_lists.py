@@ -1,4 +1,4 @@
-"""What lists and the summary of the job page show: order, failures, the gate, the current page, and empty lists."""
+"""Lists and the summary of the job page: order, failures, the gate, the current page, and empty lists."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def sorted_header(page: ParsedPage) -> list[str | None]:
 
 
 def test_the_newest_jobs_come_first_and_the_header_reverses_the_order(local: Gateway, store: JobStore) -> None:
-    """Whatever their state; filters are kept."""
+    """All states are merged; filters are kept."""
     [first] = enqueue_jobs(store, voice(key="1", batch="spring"), now=NOW)
     second = job_in_state(store, State.CANCELLED, voice(key="2", batch="spring"), NOW + 10).id
     [third] = enqueue_jobs(store, voice(key="3"), now=NOW + 20)

@@ -89,13 +89,13 @@ class _Reader:
 
     def take(self, entries: Iterator[_Entry], count: int) -> list[_Entry]:
         """Return the next entries, with up to `count` that may match; [] at the end."""
-        taken: list[_Entry] = []
+        portion: list[_Entry] = []
         for entry in entries:
-            taken.append(entry)
+            portion.append(entry)
             count -= entry.is_match
             if not count or self.is_exhausted:
                 break
-        return taken
+        return portion
 
     def _is_after_start(self, entry: _Entry) -> bool:
         if self.start is None:
@@ -136,11 +136,11 @@ def sorted_page(store: JobStore, job_filter: Filter, sort: Sort, *, limit: int, 
     entries = reader.entries(_runs(store, job_filter))
     jobs: dict[str, Job] = {}
     while len(jobs) < limit and not reader.is_exhausted:
-        taken = reader.take(entries, limit - len(jobs))
-        if not taken:
+        portion = reader.take(entries, limit - len(jobs))
+        if not portion:
             return Page(tuple(jobs.values()), None)
-        position = taken[-1].position
-        read = store.get([entry.job_id for entry in taken if entry.is_match])
+        position = portion[-1].position
+        read = store.get([entry.job_id for entry in portion if entry.is_match])
         jobs |= {job.id: job for job in read if job is not None and job_filter.matches(job)}
     is_end = next((entry for entry in entries if entry.is_match or reader.is_exhausted), None) is None
     return Page(tuple(jobs.values()), None if is_end or position is None else _encode(position, sort))

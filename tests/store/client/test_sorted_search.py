@@ -71,7 +71,7 @@ def in_order(redis: Redis, prefix: str, jobs: list[Job]) -> list[str]:
 def test_all_jobs_are_listed_by_their_last_change(
     queue: VoiceQueue, jobs: list[Job], redis: Redis, prefix: str, limit: int
 ) -> None:
-    """Whatever their state, batch and priority, in both directions; pages are full."""
+    """All states, batches and priorities are merged, in both directions; pages are full."""
     expected = in_order(redis, prefix, jobs)
     assert len(expected) > 30
 

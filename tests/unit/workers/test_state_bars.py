@@ -18,7 +18,7 @@ def test_few_successes_among_many_cancelled_jobs_do_not_look_like_success() -> N
 
 @pytest.mark.parametrize("counts", [dict.fromkeys(State, 1), {state: 10**n for n, state in enumerate(State)}])
 def test_a_bar_is_filled_without_gaps(counts: dict[State, int]) -> None:
-    """Whatever the counts."""
+    """It has as many segments as states with jobs."""
     bar = segments(counts)
 
     assert [part.x for part in bar[1:]] == [part.x + part.width for part in bar[:-1]]

@@ -10,7 +10,7 @@ from voicequeue import State
 #: Width of a bar in its own units, and the width below which no segment is visible.
 WIDTH, WIDTH_MIN = 1000, 8
 
-#: From what is finished to what has not begun.
+#: From finished states to those that are not started.
 ORDER = (
     State.SUCCEEDED,
     State.FAILED,
