@@ -4,8 +4,8 @@ BIN := .venv/bin
 # Stamps of the installations: of what the local stack needs, and of everything.
 LOCAL := .venv/.ready-local
 READY := .venv/.ready
-# Tests wait more than they compute, so run two processes more than there are processors.
-AT_ONCE ?= $(shell expr 2 + $$($(PYTHON) -c 'import os; print(os.cpu_count())'))
+# Tests wait, too, so run one process more than there are processors. Each collects all tests, so not many more.
+AT_ONCE ?= $(shell expr 1 + $$($(PYTHON) -c 'import os; print(os.cpu_count())'))
 CLIENT := clients/typescript
 NODE := .venv/.node
 BROWSER := .venv/.browser
@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(LOCAL) $(NODE) $(BROWSER) $(PROMTOOL)  ## Create .venv with the versions pinned in requirements.lock
+setup: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Create .venv with the versions pinned in requirements.lock
 
 IS_PYTHON_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11) and "voicequeue needs Python 3.11 or newer, " + \
 	sys.executable + " is " + sys.version.split()[0] + "; name another one, such as: make demo PYTHON=python3.12")

@@ -56,8 +56,14 @@ LOCAL_ROWS = (
         "VOICEQUEUE_SIMULATOR_URL",
         "",
         "URL",
-        "Address of the [simulator's controls](../../simulator/README.md#control-port): its credits, faults and "
+        "Address of the [simulator's controls](../../simulator/README.md): its credits, faults and "
         "ledger. `. .voicequeue/env` sets it.",
+    ),
+    Row(
+        "VOICEQUEUE_STACK_SETTINGS",
+        "",
+        "written by `make up`",
+        "The settings that `. .voicequeue/env` has set: a `make up` in the same shell ignores them.",
     ),
     Row(
         "VOICEQUEUE_API_KEY",

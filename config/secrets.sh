@@ -13,13 +13,14 @@ random() {
 
 # Print the value of a variable in .env: the last line counts, without quotes and comments.
 value_of() {
+    case $settings in *"$1"*) ;; *) return 0 ;; esac # most are not there, and starting sed takes time
     sed -n "s/^[[:space:]]*\(export[[:space:]]\{1,\}\)\{0,1\}$1[[:space:]]*=[[:space:]]*//p" "$dotenv" | tail -n 1 |
         sed -e "s/^'\([^']*\)'.*/\1/;t" -e 's/^"\([^"]*\)".*/\1/;t' -e 's/^#.*//' -e 's/[[:space:]]\{1,\}#.*//' \
             -e 's/[[:space:]]*$//'
 }
 
 is_set() {
-    value_of "$1" | grep -q '[^[:space:]]'
+    case $(value_of "$1") in *[![:space:]]*) ;; *) return 1 ;; esac
 }
 
 has_content() {
@@ -84,6 +85,7 @@ if [ "$dotenv" = .env ]; then
         echo >> .env
     fi
 fi
+settings=$(cat "$dotenv")
 mkdir -p "$folder"
 chmod 700 "$folder"
 

@@ -21,7 +21,8 @@ _LINK = re.compile(r"(?<!!)\[(?P<text>[^\[\]]+)\]\((?P<target>\.\.?/[^)\s]+)\)")
 
 def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
     """Add the changelog to the pages."""
-    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("](docs/", "](")
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    changelog = re.sub(r"\]\((?!https?:|docs/|#)", "](../", text).replace("](docs/", "](")
     files.append(File.generated(config, "changelog.md", content=changelog))
     return files
 

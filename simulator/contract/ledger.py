@@ -103,9 +103,9 @@ class Ledger:
         self.tasks[task.task_id] = task
         heappush(self._working, (task.ready_at, task.task_id))
 
-    def set_credits(self, left: int) -> None:
+    def set_credits(self, balance: int) -> None:
         """Set the balance."""
-        self.credits_left = left
+        self.credits_left = balance
         self._recorder.record(self)
 
     def mark_answered(self, task: Task) -> None:

@@ -119,7 +119,7 @@ def _line(task: Task) -> str:
 
 def _task(line: dict[str, Any]) -> Task:
     """Return the task of a line, also of another release: unknown fields are ignored, missing ones have defaults."""
-    known = {field.name: line[field.name] for field in fields(Task) if field.name in line}
+    values = {field.name: line[field.name] for field in fields(Task) if field.name in line}
     song = Song(**{name: line["song"].get(name, "") for name in Song._fields})
     hook = Hook(line["hook"]["url"], line["hook"]["secret"]) if line["hook"] else None
-    return Task(**{**known, "song": song, "hook": hook})
+    return Task(**{**values, "song": song, "hook": hook})

@@ -104,7 +104,7 @@ def task(number: int) -> Task:
 
 
 def test_old_tasks_are_deleted_and_stay_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file does not grow for ever."""
+    """The size of the file is limited."""
     monkeypatch.setattr(state_file, "TASKS_MAX", 3)
     monkeypatch.setattr(state_file, "_DELETED_AT_ONCE", 5)
     file = StateFile(tmp_path / "state.db")

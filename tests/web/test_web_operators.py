@@ -1,4 +1,4 @@
-"""What operators need over HTTP: reviews of unsure orders, callbacks, voices, limits, rejected messages."""
+"""Routes for operators: reviews of unsure orders, callbacks, voices, limits, rejected messages."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_unsure_jobs_are_listed_with_the_evidence(gateway: Gateway, store: JobSt
     [("confirm", {"task_id": "t-1"}, "pending"), ("resubmit", {}, "admitted"), ("abandon", {}, "failed")],
 )
 def test_a_decision_can_be_sent_again(
-    gateway: Gateway, store: JobStore, queue: VoiceQueue, decision: str, more: dict[str, str], state: str
+    gateway: Gateway, store: JobStore, queue: VoiceQueue, decision: str, more: dict[str, Any], state: str
 ) -> None:
     """The second request gets the job as it is, and changes nothing."""
     job_id = unsure(store)
@@ -164,8 +164,10 @@ def test_callbacks_are_delivered_again_by_batch_or_by_id(gateway: Gateway, store
     assert [len(page) for page in all_pages(gateway, "/v1/callbacks", limit=2)] == [2, 1]
     assert len(gateway.get("/v1/callbacks?batch=two")["data"]) == 1
 
+    one = gateway.get("/v1/callbacks?batch=one")["data"][0]["id"]
+
     by_batch = gateway.post("/v1/redeliver", {"batch": "two"})
-    by_id = gateway.post("/v1/redeliver", {"callback_ids": [ids[0], "none"]})
+    by_id = gateway.post("/v1/redeliver", {"callback_ids": [one, "none"]})
     rest = gateway.post("/v1/redeliver", {})
 
     counts = [answer.json() for answer in (by_batch, by_id, rest)]

@@ -36,7 +36,7 @@ APP = "app-of-the-owner"
 EXCEPT = re.compile(r"/(v1|hooks|static|docs|openapi\.json|metrics|healthz|readyz|login|logout|live)\b.*")
 
 #: Query parameters that name nothing that is owned.
-HARMLESS = {"sort", "since", "actor", "over", "token"}
+HARMLESS = {"sort", "since", "actor", "over", "token", "status", "skip"}
 
 
 def values(owned: Owned) -> dict[str, list[str]]:
@@ -45,6 +45,7 @@ def values(owned: Owned) -> dict[str, list[str]]:
         "batch": ["spring", f"{owned.namespace}/spring"],
         "q": ["song", "of=the owner", "spring", owned.jobs[0].id],
         "cursor": owned.cursors,
+        "job_id": [job.id for job in owned.jobs],
         "state": ["failed", "unsure"],
         "code": ["refused"],
         "action": ["cancel"],
@@ -56,6 +57,8 @@ def forms(owned: Owned) -> dict[str, list[dict[str, str]]]:
     """Return by path the fields of forms by which another user may try to change what is owned."""
     batches = [{"batch": "spring"}, {"batch": f"{owned.namespace}/spring"}]
     plans = [{"plan": token, "action": action} for token in owned.tokens for action in ("cancel", "retry")]
+    selected = {"selected": "1", **{f"select-{job.id}": "on" for job in owned.jobs}}
+    callbacks = {f"select-{callback_id}": "on" for callback_id in owned.callback_ids}
     return {
         "/job/{job_id}/cancel": [{}],
         "/job/{job_id}/retry": [{}, {"resubmit": "1"}, {"audio_url": "https://a.example/b.wav"}],
@@ -63,7 +66,12 @@ def forms(owned: Owned) -> dict[str, list[dict[str, str]]]:
             {"verdict": verdict, "task_id": "t"} for verdict in ("charged", "resubmit", "abandon")
         ],
         "/job/{job_id}/redeliver": [{}],
-        "/do/plan": [{**batch, "action": action} for batch in ({}, *batches) for action in ("cancel", "retry")],
+        "/do/plan": [
+            {**which, "action": action} for which in ({}, *batches, selected) for action in ("cancel", "retry")
+        ],
+        "/callbacks/plan": [{"all": "1"}, *({**batch, "all": "1"} for batch in batches), callbacks],
+        "/callbacks/redeliver": [{"all": "1", "until": "9e12"}, callbacks],
+        "/rejected-messages/delete": [{}],
         "/do/execute": plans,
         "/erase/plan": [{"metadata": "of=the owner"}],
         "/erase/execute": [{"plan": token} for token in owned.tokens],
@@ -80,7 +88,7 @@ def forms(owned: Owned) -> dict[str, list[dict[str, str]]]:
 
 def identifiers(owned: Owned) -> dict[str, list[str]]:
     """Return by placeholder in a path what it may name, of what is owned."""
-    return {"{job_id}": [job.id for job in owned.jobs], "{name}": [APP], "": [""]}
+    return {"{job_id}": [job.id for job in owned.jobs], "{name}": [APP], "{kind}": ["csv", "jsonl"], "": [""]}
 
 
 def requests_of(app: Any, owned: Owned) -> Iterator[tuple[str, str, dict[str, str]]]:

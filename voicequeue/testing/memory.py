@@ -25,7 +25,7 @@ def start_redis() -> Any:
         import lupa  # noqa: F401, PLC0415
     except ImportError:
         raise MissingExtraError from None
-    server = fakeredis.FakeServer()
+    server: Any = fakeredis.FakeServer()  # its Lua is not part of its types
     client_of(server).eval("return 1", 0)  # it creates its Lua
     server._lua_runtime = _CompilingRuntime(server._lua_runtime)
     return server

@@ -27,7 +27,7 @@ SHOWN_AFTER_FAILURE = 20
 
 #: A package in a lock file, its version, and the beginning of a condition, such as another system.
 PINNED = re.compile(r"^([\w.-]+)==(\S+)( ; )?", re.MULTILINE)
-#: A package of which pip has begun to load the file; it may be a file of this machine.
+#: A package whose file pip loads; it may be a file of this machine.
 _COLLECTING = re.compile(r"(?:Collecting|Requirement already satisfied:|Processing (?:\S*/)?) ?([\w.]+)")
 
 
@@ -83,7 +83,7 @@ def package_count(lock: str) -> int:
 
 
 def _create_environment() -> None:
-    """Create the environment, anew if its interpreter or its pip does not run: it was interrupted, or Python moved."""
+    """Create the environment, or replace one whose interpreter or pip does not run."""
     is_usable = Path(PIP[0]).exists() and _succeeds((*PIP, "--version"))
     if not is_usable:
         _run((sys.executable, "-m", "venv", "--clear", str(VENV)))

@@ -47,7 +47,7 @@ class StackPorts:
         """Return the usual port of a program if it is free, else that of the last start, else any free one."""
         port = free_port(usual, self._last.get(program))
         if usual and port != usual:
-            self._report(f"port {usual} is taken{_by_whom(usual)}: {program} uses port {port}")
+            self._report(f"port {usual} for {program} is taken{_by_whom(usual)}: using {port} instead")
         return port
 
     def remember(self, ports: Mapping[str, int]) -> None:

@@ -122,8 +122,8 @@ def _login() -> str:
 
 
 def welcome(at: Addresses, environment: Path) -> str:
-    upstream = f"the simulator at {at.simulator} (no MUSICAPI_KEY is set)" if at.simulator else "MusicAPI"
     """Return what is printed when the stack is up, as text for `rich`."""
+    upstream = f"the simulator at {at.simulator} (no MUSICAPI_KEY is set)" if at.simulator else "MusicAPI"
     return (
         f"[bold green]voicequeue is up[/], {WORKERS} workers on {upstream}\n"
         f"  Flower  {at.flower}{_login()}\n"

@@ -1,4 +1,4 @@
-"""What readers of all pages share: commands that start fast, and recordings."""
+"""Fixtures for readers of all pages: commands that start fast, and recordings."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def finished(queue: VoiceQueue) -> str:
     return queue.wait(job.id, timeout=60).id
 
 
-def held(queue: VoiceQueue) -> str:
+def waiting_job(queue: VoiceQueue) -> str:
     """Return the id of a job that waits."""
     queue.pause(reason="a page cancels a job that waits")
     job = queue.enqueue(VoiceJob(audio_url="https://example.com/held.wav", batch="held"))
@@ -146,6 +146,12 @@ def refused_callback(queue: VoiceQueue) -> str:
     return next(queue.callbacks(undelivered=True)).id
 
 
+def expired_and_refused(queue: VoiceQueue) -> str:
+    """Return the id of a refused callback, beside a failed job."""
+    expired(queue)
+    return refused_callback(queue)
+
+
 def person(queue: VoiceQueue) -> str:
     """Return the id of a job of a person."""
     with VoiceQueue(os.environ["REDIS_URL"], namespace="shop") as shop:
@@ -155,8 +161,8 @@ def person(queue: VoiceQueue) -> str:
 
 #: What the reader of a page has done before, as a shell variable with its id.
 BEFORE: Mapping[str, tuple[str, Callable[[VoiceQueue], str]]] = {
-    "docs/reference/python.md": ("HELD", held),
-    "docs/guides/http.md": ("LATE", expired),
+    "docs/reference/python.md": ("HELD", waiting_job),
+    "docs/guides/http.md": ("CALLBACK_ID", expired_and_refused),
     "docs/guides/callbacks.md": ("CALLBACK_ID", refused_callback),
     "docs/guides/erasure.md": ("PERSON", person),
 }

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -27,7 +29,7 @@ from tests.support.docs.clone import environment, make_clone
 from tests.support.docs.reader import Reader
 from tests.support.docs.shell import Shell
 from tests.support.jobs import voice, voice_with_song
-from voicequeue import FailureCode, State, VoiceQueue
+from voicequeue import FailureCode, State, VoiceJob, VoiceQueue
 from voicequeue.storage.job_store import JobStore
 
 #: A spreadsheet with a row that is no job.
@@ -63,11 +65,19 @@ def populate(store: JobStore) -> dict[str, list[str]]:
     return {"UNSURE": unsure, "FAILED": failed, "QUEUED": queued, "DONE": [song.id]}
 
 
+def order_voice(queue: VoiceQueue, customer: int) -> str:
+    """Enqueue the order of a customer, as the app of `testing.md` does."""
+    spec = VoiceJob(
+        audio_url="https://shop.example/a.wav", metadata={"customer": str(customer)}, key=f"order-{customer}"
+    )
+    return queue.enqueue(spec).id
+
+
 def _brought(store: JobStore, state: State, key: str, now: float) -> str:
     return job_in_state(store, state, voice_with_song(key=key, batch="spring"), now).id
 
 
-#: The pages, with the jobs that `JOB_ID` stands for, one after the other.
+#: The pages, with the jobs that replace `JOB_ID`, one after the other.
 PAGES = {
     "docs/guides/cancel.md": "QUEUED",
     "docs/guides/retry.md": "FAILED",
@@ -78,6 +88,7 @@ PAGES = {
     "docs/guides/api-keys.md": "QUEUED",
     "docs/guides/alerts.md": "QUEUED",
     "docs/guides/troubleshooting.md": "QUEUED",
+    "docs/guides/testing.md": "QUEUED",
     "docs/guides/spreadsheets.md": "QUEUED",
     "docs/guides/shared-voices.md": "QUEUED",
     "docs/guides/redis-outages.md": "QUEUED",
@@ -91,9 +102,18 @@ PAGES = {
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_is_right_about_every_block(
-    page: str, store: JobStore, valkey_url: str, prefix: str, commands: Path, recordings: str, tmp_path: Path
+    page: str,
+    store: JobStore,
+    valkey_url: str,
+    prefix: str,
+    commands: Path,
+    recordings: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its commands work in this order, and print what it shows."""
+    if page == "docs/guides/testing.md":
+        pytest.importorskip("fakeredis")
     clone = make_clone(tmp_path / "clone", commands, recordings)
     jobs = populate(store)
     if page == "docs/guides/spreadsheets.md":
@@ -111,6 +131,7 @@ def test_a_page_is_right_about_every_block(
         Shell(clone, tmp_path / "scratch", env) as shell,
         patch.dict(os.environ, env),
     ):
+        monkeypatch.setitem(sys.modules, "shop", SimpleNamespace(order_voice=order_voice))
         names = {**vars(voicequeue), "queue": queue, "url": valkey_url, "job_id": jobs["DONE"][0]}
         reader = Reader(
             shell, placeholders={"JOB_ID": jobs[PAGES[page]], "PERSONA_ID": ["p-1"]}, prepared={}, names=names

@@ -183,8 +183,11 @@ def cancelled(bench: WorkerBench, queue: VoiceQueue, count: int, *, since_s: flo
         bench.store.apply_transitions([transitions.cancel(queue.get(job_id), 0.0)], bench.clock.now - since_s)
 
 
-def test_jobs_are_purged_after_their_retention(bench: WorkerBench, queue: VoiceQueue) -> None:
+def test_jobs_are_purged_after_their_retention(
+    bench: WorkerBench, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All of them, over several scripts; by default jobs are never purged."""
+    monkeypatch.setattr("workers.maintenance.PURGE_MAX_S", 60.0)
     purging = bench.maintain(retention_s=60.0)
     cancelled(bench, queue, 250, since_s=70)
     [recent] = enqueue(queue, 1)

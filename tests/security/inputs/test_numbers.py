@@ -26,8 +26,6 @@ from voicequeue.domain import song
 from voicequeue.net.retry_after import parse_retry_after
 from voicequeue.texts import parse_float, parse_int
 
-pytestmark = pytest.mark.shared_gateway
-
 URL = "https://recordings.example/a.wav"
 
 #: More digits than Python converts.

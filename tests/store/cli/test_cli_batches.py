@@ -144,7 +144,7 @@ def test_an_invalid_filter_is_wrong_usage(command: Command, option: tuple[str, s
 def test_a_source_names_the_key_or_all_of_its_kind(command: Command, store: JobStore) -> None:
     """`http:shop` is one key, `http` all of them."""
     for source in ("http:shop", "http:shopping", "cli"):
-        store.enqueue([voice(key=source)], NOW, source=source)
+        enqueue_jobs(store, voice(key=source), source=source)
 
     def sources(source: str) -> set[str]:
         return {job["source"] for job in command("jobs", "--source", source, "--json").json()}

@@ -279,7 +279,7 @@ def test_the_status_as_json(command: Command, busy: JobStore) -> None:
     assert [(line["priority"], line["count"]) for line in output["backlog"]] == [("high", 1), ("normal", 4)]
     assert output["backlog"][1]["oldest_at"] < output["backlog"][0]["oldest_at"]
     assert output["jobs_per_minute"] == pytest.approx(0.2)
-    assert output["seconds_left"] is None  # the gate is closed
+    assert output["seconds_left"] is None  # while the gate is closed
     assert (output["credits"], output["credits_today"], output["balance"], output["credits_reserved"]) == (
         12,
         12,

@@ -64,7 +64,7 @@ def test_the_status_of_the_queue_names_stopped_batches_first(command: Command, s
     names = ("b7", "b6", "b5", "b4", "b3")
     assert lines[1:7] == [
         *(f"stopped    batch {name}: {reason}" for name in names),
-        "stopped    2 more batches, see: voicequeue status --json",
+        "stopped    2 more batches, see: voicequeue batches",
     ]
     assert lines[7].startswith("gate")
     assert command("status", "--json").json()["stopped_batches"] == [*names, "b2", "b1"]

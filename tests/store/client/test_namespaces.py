@@ -139,6 +139,7 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
         "attempt": [None, 1],
         "sort": ["-created"],
         "prefix": ["", "spr"],
+        "message_id": [None, "m"],
         "search": [None, "p-owner"],
         "or_empty": [True],
         "failed": [False, True],

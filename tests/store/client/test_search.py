@@ -18,7 +18,7 @@ from voicequeue.storage.job_store import JobStore
 NAME = "Zoë O'Brien-Straße"
 
 
-def found(queue: VoiceQueue, text: str) -> list[str]:
+def search_ids(queue: VoiceQueue, text: str) -> list[str]:
     """Return the ids of the jobs that are found."""
     return [job.id for job in queue.search(Filter(text=text)).items]
 
@@ -40,7 +40,7 @@ def test_a_name_is_found_by_the_beginning_of_its_words_without_case(
     named = {"name": NAME} if of == "name" else {"song": Song(title=NAME, prompt="[Verse]\nla")}
     ids = enqueue_jobs(store, voice(**named), voice_with_song(name="Lu", song=Song(title="La", prompt=f"oë {NAME}")))
 
-    assert found(queue, text) == (ids[:1] if is_found else [])
+    assert search_ids(queue, text) == (ids[:1] if is_found else [])
 
 
 @pytest.mark.parametrize(
@@ -54,14 +54,14 @@ def test_a_key_or_metadata_value_is_found_as_a_whole_without_case(
     """An order must not be mistaken for another one whose number begins with it."""
     ids = enqueue_jobs(store, voice(**({"key": "Order-17/é"} if of == "key" else {"metadata": {"a": "Order-17/é"}})))
 
-    assert found(queue, text) == (ids if is_found else [])
+    assert search_ids(queue, text) == (ids if is_found else [])
 
 
 def test_a_job_is_found_by_its_id(queue: VoiceQueue, store: JobStore) -> None:
     """The id alone says nothing about where it was used, so users paste it into any field."""
     [job_id, _] = enqueue_jobs(store, voice(), voice())
 
-    assert found(queue, job_id.upper()) == [job_id]
+    assert search_ids(queue, job_id.upper()) == [job_id]
 
 
 @pytest.mark.parametrize("text", ["", "  "])
@@ -100,8 +100,8 @@ def test_a_job_is_found_by_the_ids_of_its_messages(queue: VoiceQueue, store: Job
         job_id = enqueue_or_reject(store, [keyed], {}, message_id=message_id, now=NOW)
     keyless_id = enqueue_or_reject(store, [{**keyed, "key": None}], {}, message_id="third", now=NOW)
 
-    assert found(queue, "first") == found(queue, "second/2") == [job_id]
-    assert found(queue, "third") == [keyless_id]
+    assert search_ids(queue, "first") == search_ids(queue, "second/2") == [job_id]
+    assert search_ids(queue, "third") == [keyless_id]
     assert queue.get(job_id).as_dict()["message_ids"] == ["first", "Second/2"]
     assert queue.get(keyless_id).message_ids == ("third",)
 
@@ -112,12 +112,12 @@ def test_a_job_of_the_previous_release_is_found_by_the_message_id_in_its_key(
     """That release stored the id there only."""
     [job_id] = enqueue_jobs(store, voice(key="message-6F1c"))
 
-    assert found(queue, "6f1C") == [job_id]
+    assert search_ids(queue, "6f1C") == [job_id]
     assert queue.get(job_id).message_ids == ("6F1c",)
 
 
 def test_a_job_keeps_its_first_and_its_latest_message_ids(queue: VoiceQueue, store: JobStore) -> None:
-    """A message that is sent again for ever must not grow the record."""
+    """A message that is sent again and again must not grow the record without a limit."""
     job = {"audio_url": "https://example.com/a.wav", "key": "k"}
     for number in range(25):
         job_id = enqueue_or_reject(store, [job], {}, message_id=f"m{number}", now=NOW)

@@ -37,7 +37,7 @@ def test_messages_are_returned_newest_first(store: JobStore, queue: VoiceQueue) 
 
 
 def test_a_message_is_found_by_its_id(store: JobStore, queue: VoiceQueue, command: Command) -> None:
-    """A search for jobs shows it, because its sender does not know what became of it."""
+    """A search for jobs shows it, because its sender does not know whether it was enqueued."""
     for number in (1, 2, 1):
         store.rejected_messages.add(message(number, reason="audio_url: must not be empty"))
 

@@ -75,7 +75,7 @@ def _body(page: str, numbered: Iterator[tuple[int, str]], indent: str) -> str:
 
 def indented_blocks(page: Path) -> list[str]:
     """Return places of code that is indented instead of fenced."""
-    found, in_fence, in_list, before = [], False, False, ""
+    places, in_fence, in_list, before = [], False, False, ""
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
         if _FENCE.match(line):
             in_fence = not in_fence
@@ -83,6 +83,6 @@ def indented_blocks(page: Path) -> list[str]:
             if line[:1].strip():
                 in_list = bool(re.match(r"(-|\d+\.) ", line))
             if not before.strip() and re.match(" {8}" if in_list else " {4}", line):
-                found.append(f"{page.relative_to(ROOT)}:{number}")
+                places.append(f"{page.relative_to(ROOT)}:{number}")
         before = line
-    return found
+    return places

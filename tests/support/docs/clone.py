@@ -14,7 +14,7 @@ from tests.support.docs.command_server import write_client
 from tests.support.recordings import mp3
 
 #: Not in a fresh clone.
-_MADE = {".venv", ".voicequeue", ".secrets", ".env", ".git", "build", "dist"}
+_GENERATED = {".venv", ".voicequeue", ".secrets", ".env", ".git", "build", "dist"}
 
 _ROWS = """audio_url,title,prompt,tags
 {base}/ana.mp3,Harbour Lights,"[Verse]
@@ -34,7 +34,7 @@ def make_clone(folder: Path, commands: Path, recordings: str) -> Path:
     """Make a clone with `.venv`, the reader's own spreadsheets, and the command server in place of the script."""
     folder.mkdir(parents=True)
     for entry in ROOT.iterdir():
-        if entry.name not in _MADE:
+        if entry.name not in _GENERATED:
             (folder / entry.name).symlink_to(entry)
     _make_environment(folder / ".venv", commands)
     for name in ("voices.csv", "songs.csv"):

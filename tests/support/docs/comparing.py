@@ -1,6 +1,6 @@
 """Compare a documented output with a real one.
 
-Words must agree. Numbers, times, ids and the states of active jobs may differ, and `…` stands for anything. Ids are
+Words must agree. Numbers, times, ids and the states of active jobs may differ, and `…` is anything. Ids are
 learned: what a page shows as an id, its later commands use, and they must use the real one.
 """
 

@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout, suppress
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import zip_longest
 from typing import Any
 
 from tests.support.docs.blocks import Block
 from tests.support.docs.comparing import compare_lines, compare_values, parse_documented, parse_values
 from tests.support.docs.shell import Shell
+from voicequeue.testing import FakeQueue
 
 OUTPUTS = ("text", "json", "http")
 
@@ -51,7 +52,7 @@ class Reader:
     def read(self, blocks: list[Block]) -> list[str]:
         """Follow these blocks; return what does not work as documented."""
         with suppress(PageEndedError):
-            for block, following in pairwise([*blocks, None]):
+            for block, following in zip_longest(blocks, blocks[1:]):
                 self._follow(block, following)
         return self.problems
 
@@ -97,9 +98,18 @@ class Reader:
             with redirect_stdout(printed):
                 if inspect.iscoroutine(waiting := eval(code, self._names)):
                     asyncio.run(waiting)
+                self._run_tests()
         except Exception as error:
             self.problems.append(f"{block.place}: {type(error).__name__}: {error}")
         self._output = printed.getvalue()
+
+    def _run_tests(self) -> None:
+        """Run the tests that a block defines, with the fixture of `voicequeue.testing`."""
+        for name in [name for name in self._names if name.startswith("test_")]:
+            function = self._names.pop(name)
+            if [*inspect.signature(function).parameters] == ["voicequeue_queue"]:
+                with FakeQueue() as queue:
+                    function(queue)
 
     # ── outputs ───────────────────────────────────────────────────────────────────────────────────
 

@@ -17,7 +17,7 @@ from typing import Self
 from tests.support.docs.blocks import Block
 
 #: Run a stream until the reader has seen enough.
-_STREAM = "setsid bash '{script}' & until [ -e '{seen}' ]; do sleep 0.05; done; kill -- -$!; wait $! || true"
+_STREAM = "setsid bash '{script}' & until [ -e '{stop_file}' ]; do sleep 0.05; done; kill -- -$!; wait $! || true"
 
 #: Report each command that fails, as `set -e` would stop at it, and go on with the next one. A response that is an
 #: error is a failure (22). All variables reach the programs that a block starts.
@@ -30,7 +30,7 @@ trap 'echo "$? $BASH_COMMAND" >> "$FAILED"' ERR
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a block printed, and its commands that failed, each with its exit code."""
+    """The output of a block, and its commands that failed, each with its exit code."""
 
     output: str
     failed: list[str]
@@ -64,13 +64,13 @@ class Shell:
         script.write_text(block.text, encoding="utf-8")
         typed.write_text(f"{block.answer}\n" * 10 if block.answer else "", encoding="utf-8")
         self._failed.write_text("")
-        seen = self._scratch / f"{number}.seen"
-        start = _STREAM.format(script=script, seen=seen) if block.ends else f". '{script}' < '{typed}'"
+        stop_file = self._scratch / f"{number}.seen"
+        start = _STREAM.format(script=script, stop_file=stop_file) if block.ends else f". '{script}' < '{typed}'"
         self._send(f"{start}\nprintf '\\n%s\\n' '{marker}'\n")
 
         def watch(printed: str) -> None:
             if block.ends and enough(printed):
-                seen.touch()
+                stop_file.touch()
 
         output = self._read_until(f"\n{marker}\n".encode(), time.monotonic() + timeout_s, watch)
         output = re.sub(r"(?m)^curl: \(22\).*\n", "", output)  # of `--fail-with-body`, which the page does not have

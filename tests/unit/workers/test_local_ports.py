@@ -1,4 +1,4 @@
-"""The ports of the one-machine stack, and the files that give other shells its settings."""
+"""The ports of the local stack, and the files that give other shells its settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ODD = 'it\'s "a" $HOME `id` \\ *'
 
 
 @contextmanager
-def taken(port: int) -> Iterator[None]:
+def occupied(port: int) -> Iterator[None]:
     """Listen on a port meanwhile."""
     with closing(socket.create_server(("127.0.0.1", port))):
         yield
@@ -54,13 +54,13 @@ def test_a_port_that_is_taken_is_reported_with_its_owner_and_the_other_port(
     """The user must know where the page is, and which program is in the way."""
     usual = free_port()
 
-    with taken(usual):
+    with occupied(usual):
         used = ports.choose("the gateway", usual)
 
     assert used != usual
     [report] = reports
-    assert report.startswith(f"port {usual} is taken")
-    assert report.endswith(f": the gateway uses port {used}")
+    assert report.startswith(f"port {usual} for the gateway is taken")
+    assert report.endswith(f": using {used} instead")
     if Path("/proc/net/tcp").exists():
         assert f"(process {Path('/proc/self').resolve().name})" in report
 
@@ -73,7 +73,7 @@ def test_the_port_of_the_last_start_comes_after_the_usual_one(
     ports.remember({"the gateway": last})
     again = StackPorts(tmp_path / "ports.json", reports.append)
 
-    with taken(usual):
+    with occupied(usual):
         assert again.choose("the gateway", usual) == last
     assert again.choose("the gateway", usual) == usual
 

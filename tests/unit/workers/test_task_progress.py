@@ -26,7 +26,7 @@ def app() -> Celery:
 
 def request(app: Celery, task_id: str, args: list[object]) -> Request:
     """Return a task as a worker has received it."""
-    message = app.amqp.as_task_v2(task_id, "music.poll", args, {})
+    message = app.amqp.as_task_v2(task_id, "music.poll", tuple(args), {})
     received = Message(headers=message.headers, properties={**message.properties, "delivery_info": {}})
     return Request(
         received, app=app, headers=message.headers, body=message.body, decoded=True, task=app.tasks["music.poll"]
