@@ -1,4 +1,4 @@
-"""What operators need over HTTP: reviews of unsure orders, callbacks, voices, limits, rejected messages."""
+"""Routes for operators: reviews of unsure orders, callbacks, voices, limits, rejected messages."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_unsure_jobs_are_listed_with_the_evidence(gateway: Gateway, store: JobSt
     [("confirm", {"task_id": "t-1"}, "pending"), ("resubmit", {}, "admitted"), ("abandon", {}, "failed")],
 )
 def test_a_decision_can_be_sent_again(
-    gateway: Gateway, store: JobStore, queue: VoiceQueue, decision: str, more: dict[str, str], state: str
+    gateway: Gateway, store: JobStore, queue: VoiceQueue, decision: str, more: dict[str, Any], state: str
 ) -> None:
     """The second request gets the job as it is, and changes nothing."""
     job_id = unsure(store)

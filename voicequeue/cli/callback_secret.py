@@ -11,7 +11,7 @@ from voicequeue.auth.api_keys import parse_keys
 from voicequeue.auth.callback_secrets import new_secret
 from voicequeue.auth.secret_files import read_secret
 from voicequeue.cli.callbacks import root_secrets
-from voicequeue.cli.parsing import parse_duration
+from voicequeue.cli.parsing import parse_overlap
 from voicequeue.cli.terminal import (
     AsJson,
     Reason,
@@ -34,7 +34,7 @@ def callback_secret(
     overlap: Annotated[
         float | None,
         typer.Option(
-            parser=parse_duration,
+            parser=parse_overlap,
             metavar="DURATION",
             help="With --rotate: how long the old secret signs. Default: 24h.",
         ),
@@ -53,9 +53,13 @@ def callback_secret(
             if remove:
                 _remove(queue, name, as_json=as_json)
             else:
-                _create(queue, name, (overlap or OVERLAP_DEFAULT_S) if rotate else None, as_json=as_json)
+                _create(queue, name, _overlap(overlap) if rotate else None, as_json=as_json)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
+
+
+def _overlap(overlap: float | None) -> float:
+    return OVERLAP_DEFAULT_S if overlap is None else overlap
 
 
 def _create(queue: VoiceQueue, name: str, overlap_s: float | None, *, as_json: bool) -> None:

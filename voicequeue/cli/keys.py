@@ -12,7 +12,7 @@ from voicequeue.auth.api_keys import Scope
 from voicequeue.auth.secret_files import read_secret
 from voicequeue.cli.callback_secret import callback_secret
 from voicequeue.cli.listing import All, Limit, Listing, limit_of
-from voicequeue.cli.parsing import parse_duration
+from voicequeue.cli.parsing import parse_duration, parse_overlap
 from voicequeue.cli.tables import Column, print_table
 from voicequeue.cli.terminal import (
     AsJson,
@@ -158,7 +158,7 @@ def rotate(
         float | None,
         typer.Option(
             "--overlap",
-            parser=parse_duration,
+            parser=parse_overlap,
             metavar="DURATION",
             help="Accept the old secret, too, for this time. Default: 24h.",
         ),
@@ -171,7 +171,7 @@ def rotate(
     if now:
         refuse("with --now", overlap=overlap)
     with open_queue(reason=reason) as queue:
-        created = queue.rotate_api_key(name, overlap=0.0 if now else overlap or OVERLAP_DEFAULT_S)
+        created = queue.rotate_api_key(name, overlap=0.0 if now else OVERLAP_DEFAULT_S if overlap is None else overlap)
     _show_secret(created.key, created.secret, as_json=as_json)
     if not as_json:
         until = "for 10 seconds at most" if now else f"until {format_time(created.key.previous_until)}"

@@ -24,6 +24,11 @@ def parse_duration(text: str) -> float:
     return count * _UNITS[match[2]]
 
 
+def parse_overlap(text: str) -> float:
+    """Return the seconds of a duration, or of none: `0s`. Raises BadParameter."""
+    return 0.0 if text.strip() in ("0", "0s") else parse_duration(text)
+
+
 def parse_wait(text: str) -> float:
     """Return the seconds of a duration, or of a number of seconds. Raises BadParameter."""
     seconds = parse_float(text)

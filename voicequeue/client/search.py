@@ -149,7 +149,7 @@ class PagePosition:
 
 
 def decode_position(cursor: str) -> PagePosition:
-    """Decode a cursor, whatever its index. Raises InvalidCursorError."""
+    """Decode a cursor of any index. Raises InvalidCursorError."""
     try:
         parts = json.loads(urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
         index, member, score = (part if isinstance(part, str) else "\0" for part in parts)

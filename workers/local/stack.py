@@ -117,7 +117,7 @@ class Stack:
             redis = self.start_valkey(self._ports.choose(REDIS, VALKEY_PORT))
         simulator = control = None
         if not self._settings.musicapi_key.get_secret_value():
-            simulator, control = self._start_lasting_simulator()
+            simulator, control = self.start_lasting_simulator()
             allowed = f"{self._settings.audio_allowed_hosts} {FILES_HOST} 127.0.0.1".strip()
             self._env.setdefault("VOICEQUEUE_AUDIO_ALLOWED_HOSTS", allowed)
             self._env |= {name: os.environ.get(name, value) for name, value in PACE.items()}
@@ -174,7 +174,7 @@ class Stack:
 
     # ── the simulator ─────────────────────────────────────────────────────────────────────────────
 
-    def _start_lasting_simulator(self) -> tuple[str, str]:
+    def start_lasting_simulator(self) -> tuple[str, str]:
         """Start the simulator on its usual ports, to which its links lead, with the tasks and credits that it had."""
         ports = [
             self._ports.choose(program, usual)

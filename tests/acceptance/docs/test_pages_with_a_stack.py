@@ -146,6 +146,12 @@ def refused_callback(queue: VoiceQueue) -> str:
     return next(queue.callbacks(undelivered=True)).id
 
 
+def expired_and_refused(queue: VoiceQueue) -> str:
+    """Return the id of a refused callback, beside a failed job."""
+    expired(queue)
+    return refused_callback(queue)
+
+
 def person(queue: VoiceQueue) -> str:
     """Return the id of a job of a person."""
     with VoiceQueue(os.environ["REDIS_URL"], namespace="shop") as shop:
@@ -156,7 +162,7 @@ def person(queue: VoiceQueue) -> str:
 #: What the reader of a page has done before, as a shell variable with its id.
 BEFORE: Mapping[str, tuple[str, Callable[[VoiceQueue], str]]] = {
     "docs/reference/python.md": ("HELD", waiting_job),
-    "docs/guides/http.md": ("LATE", expired),
+    "docs/guides/http.md": ("CALLBACK_ID", expired_and_refused),
     "docs/guides/callbacks.md": ("CALLBACK_ID", refused_callback),
     "docs/guides/erasure.md": ("PERSON", person),
 }

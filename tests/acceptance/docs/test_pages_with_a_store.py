@@ -112,6 +112,8 @@ def test_a_page_is_right_about_every_block(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its commands work in this order, and print what it shows."""
+    if page == "docs/guides/testing.md":
+        pytest.importorskip("fakeredis")
     clone = make_clone(tmp_path / "clone", commands, recordings)
     jobs = populate(store)
     if page == "docs/guides/spreadsheets.md":
@@ -129,7 +131,7 @@ def test_a_page_is_right_about_every_block(
         Shell(clone, tmp_path / "scratch", env) as shell,
         patch.dict(os.environ, env),
     ):
-        monkeypatch.setitem(sys.modules, "shop", SimpleNamespace(order_voice=order_voice))  # type: ignore[misc]
+        monkeypatch.setitem(sys.modules, "shop", SimpleNamespace(order_voice=order_voice))
         names = {**vars(voicequeue), "queue": queue, "url": valkey_url, "job_id": jobs["DONE"][0]}
         reader = Reader(
             shell, placeholders={"JOB_ID": jobs[PAGES[page]], "PERSONA_ID": ["p-1"]}, prepared={}, names=names

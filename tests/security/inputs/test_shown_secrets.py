@@ -98,7 +98,7 @@ def test_make_up_neither_prints_nor_writes_a_secret(
     with pytest.raises(StoreUnavailableError) as error:
         demo._run(at, load(), "batch", [])
 
-    shown = [up._welcome(at, written), capsys.readouterr().out, str(error.value)]
+    shown = [up.welcome(at, written), capsys.readouterr().out, str(error.value)]
     shown += [str(program.command) for program in programs]
     files = [file for file in (tmp_path / "home").rglob("*") if file.is_file() and file.name != "redis_url"]
     texts = [*shown, *(file.read_text() for file in files)]

@@ -18,6 +18,9 @@ pytestmark = pytest.mark.shared_gateway
 
 # ── the check ──────────────────────────────────────────────────────────────────────────────────────
 
+#: Parameters of paths, which name nothing that exists.
+PATH = {"name": "spring", "job_id": "nosuchjob", "owner": "account", "callback_id": "none", "persona_id": "none"}
+
 
 def test_half_a_character_is_found_anywhere_in_a_value() -> None:
     """In names and values, at any depth; the reported path can itself be shown."""
@@ -76,7 +79,7 @@ def test_every_text_of_every_body_is_rejected_by_its_field(gateway: Gateway, red
             for place in api.texts(body["schema"]) if kind == "application/json" else ():
                 sent = gateway(
                     method,
-                    path.format(name="spring", job_id="x", owner="account", callback_id="none", persona_id="none"),
+                    path.format(**PATH),
                     json=_holding(place),
                 )
                 assert problem(sent, 422, "invalid")[_field(place)].startswith(HALF_ERROR), (path, place)
@@ -111,7 +114,7 @@ def test_every_text_parameter_is_rejected_by_its_name(gateway: Gateway, redis: R
     """In a query by its name; in a path it matches nothing, and a header cannot contain such bytes."""
     api, tried = Described(gateway), 0
     for method, path, operation in api.operations():
-        at = path.format(name="spring", job_id="nosuchjob", owner="account")
+        at = path.format(**PATH)
         for name in (*api.parameters(operation, "query"), *operation.get("x-free-query", ())):
             sent = gateway(method, f"{at}?{name}{'x' * name.endswith('.')}={IN_A_URL}")
             messages = problem(sent, 422, "invalid")

@@ -127,6 +127,10 @@ def test_a_callback_secret_is_shown_once_and_replaced_with_an_overlap(
     stored = store.callback_secrets.get("shop")
     assert stored is not None
     assert [old.until - stored.since for old in stored.old] == [2 * 86_400]
+    assert command("keys", "callback-secret", "shop", "--rotate", "--overlap", "0s").code == 0  # after a leak
+    leaked = store.callback_secrets.get("shop")
+    assert leaked is not None
+    assert [old for old in leaked.old if old.until > leaked.since] == []
     assert command("keys", "callback-secret", "shop", "--remove").code == 0
     assert command("keys", "callback-secret", "shop", "--remove").code == 1
 

@@ -302,6 +302,6 @@ _WITHOUT_END = {HoldReason.PAUSED, HoldReason.OUT_OF_CREDITS, HoldReason.UNAUTHO
 def test_the_indexes_always_agree_with_the_records(redis: Redis) -> None:
     """They agree after every step of random walks."""
     # To see the shortest walk that goes wrong, add Phase.shrink: that takes minutes.
-    few = settings(max_examples=settings.default.max_examples // 4, stateful_step_count=50, phases=[Phase.generate])
+    few = settings(max_examples=settings().max_examples // 4, stateful_step_count=50, phases=[Phase.generate])
 
     run_state_machine_as_test(walk_on(redis), settings=few)

@@ -119,6 +119,6 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
 @pytest.mark.hypothesis
 def test_no_callback_is_lost_and_those_of_a_job_stay_in_order(redis: Redis) -> None:
     """Through transitions, lost messages, killed workers, expired claims and redeliveries."""
-    few = settings(max_examples=settings.default.max_examples // 4, stateful_step_count=40)
+    few = settings(max_examples=settings().max_examples // 4, stateful_step_count=40)
 
     run_state_machine_as_test(walk_on(redis), settings=few)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout, suppress
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import zip_longest
 from typing import Any
 
 from tests.support.docs.blocks import Block
@@ -52,7 +52,7 @@ class Reader:
     def read(self, blocks: list[Block]) -> list[str]:
         """Follow these blocks; return what does not work as documented."""
         with suppress(PageEndedError):
-            for block, following in pairwise([*blocks, None]):
+            for block, following in zip_longest(blocks, blocks[1:]):
                 self._follow(block, following)
         return self.problems
 

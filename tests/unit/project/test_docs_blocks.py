@@ -156,7 +156,7 @@ def test_every_target_of_make_exists() -> None:
     """And every service of docker compose."""
     targets = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8")))
     services = set(composed.services())
-    made = {words[1] for block in named("sh") for words in commands(block) if words[:1] == ["make"]}
+    targets_used = {words[1] for block in named("sh") for words in commands(block) if words[:1] == ["make"]}
     executed = {
         words[words.index("exec") + 1]
         for block in named("sh")
@@ -164,7 +164,7 @@ def test_every_target_of_make_exists() -> None:
         if words[:2] == ["docker", "compose"] and "exec" in words
     }
 
-    assert made - targets == set()
+    assert targets_used - targets == set()
     assert executed - services == set()
     assert len(executed) > 1
 
@@ -239,8 +239,8 @@ def test_redis_accepts_the_rules_of_users(block: Block, redis: Redis, tmp_path: 
         for line in block.text.splitlines():
             _, name, *rules = line.replace("#HASH", f"#{'0' * 64}").split()
             server = of_sentinels if "sentinel|" in line else redis
-            server.execute_command("ACL", "SETUSER", f"docs-{name}", *rules)
-            server.execute_command("ACL", "DELUSER", f"docs-{name}")
+            server.execute_command("ACL", "SETUSER", f"docs-{name}", *rules)  # type: ignore[no-untyped-call]
+            server.execute_command("ACL", "DELUSER", f"docs-{name}")  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("block", named("conf"), ids=lambda block: block.place)
