@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from voicequeue.cli import batch_names
 VOICEQUEUE = str(Path(sys.executable).with_name("voicequeue"))
 
 #: What each shell's script puts into the environment of the command.
-REQUESTS = {
+REQUESTS: dict[str, Callable[[str], dict[str, str]]] = {
     "bash": lambda line: {"COMP_WORDS": "\n".join(line.split(" ")), "COMP_CWORD": str(len(line.split(" ")) - 1)},
     "zsh": lambda line: {"_TYPER_COMPLETE_ARGS": line},
     "fish": lambda line: {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
@@ -70,7 +71,12 @@ def test_names_that_arrive_too_late_are_left_out(
 ) -> None:
     """The shell does not wait for them."""
     monkeypatch.setattr(batch_names, "ANSWER_TIMEOUT_S", 0.05)
-    monkeypatch.setattr("voicequeue.VoiceQueue.batch_names", lambda *_, **__: time.sleep(2) or ["late"])
+
+    def read_slowly(*_: object, **__: object) -> list[str]:
+        time.sleep(2)
+        return ["late"]
+
+    monkeypatch.setattr("voicequeue.VoiceQueue.batch_names", read_slowly)
 
     started_at = time.monotonic()
     assert batch_names.complete_batches(SimpleNamespace(params={}), "") == []  # type: ignore[arg-type]
