@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from itertools import pairwise
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.store.life import NOW, enqueue_jobs, fail_job, job_in_state
@@ -13,6 +14,8 @@ from tests.web.browsing import Window
 from tests.web.conftest import Gateway
 from voicequeue import FailureCode, State
 from voicequeue.storage.job_store import JobStore
+
+pytestmark = pytest.mark.endurance
 
 PHONE = {"width": 390, "height": 844}
 
