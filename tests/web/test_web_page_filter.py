@@ -21,7 +21,7 @@ from voicequeue.storage.job_store import JobStore
 pytestmark = pytest.mark.shared_gateway
 
 #: Paths that are the same in all namespaces.
-EVERYWHERE = re.compile(r"/(static|docs|logout|keys?)\b.*|https?:.*|#.*")
+EVERYWHERE = re.compile(r"/(static|docs|logout|workers|keys?)\b.*|https?:.*|#.*")
 
 #: Parts that differ between an operator and a user of the namespace: who is logged in, and how to see more.
 OF_THE_USER = re.compile(
