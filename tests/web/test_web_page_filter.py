@@ -40,10 +40,10 @@ def shop_key(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def content_of(user: PageUser, path: str, fields: dict[str, str]) -> tuple[int, str]:
-    """Return the status and the page without what differs between users."""
+    """Return the status and the page without what differs between users, and without empty lines."""
     answer = user.session.get(user.url + path, params=fields, timeout=20)
     text = OF_THE_USER.sub("", answer.text).replace("?namespace=shop&amp;", "?").replace("&amp;namespace=shop", "")
-    text = text.replace('"?namespace=shop"', '"?"').replace("?namespace=shop", "")
+    text = re.sub(r"\n\s*\n", "\n", text.replace('"?namespace=shop"', '"?"').replace("?namespace=shop", ""))
     return answer.status_code, TIMES.sub(
         "TIME", text.replace('<input type="hidden" name="namespace" value="shop">', "")
     )
