@@ -11,6 +11,8 @@ RUN pip install --require-hashes -r requirements-build.lock
 RUN python -m venv /venv && /venv/bin/pip install --require-hashes -r requirements-worker.lock
 COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
 COPY voicequeue voicequeue
+# `voicequeue simulate` is in the wheel.
+COPY simulator simulator
 # The version that the image's processes report: that of `make version`, because there is no git here.
 ARG VERSION_OF_BUILD
 RUN python -m hatchling build -t wheel && /venv/bin/pip install --no-deps dist/*.whl

@@ -12,7 +12,6 @@ from voicequeue.cli.parsing import parse_pairs, parse_time
 from voicequeue.cli.rejects import print_rejected
 from voicequeue.cli.tables import Column, print_table
 from voicequeue.cli.terminal import (
-    COLOURS,
     AsJson,
     BatchOption,
     JobId,
@@ -27,6 +26,7 @@ from voicequeue.cli.terminal import (
     out,
     print_json,
     print_json_list,
+    style_of_state,
 )
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.client.search import Filter
@@ -39,7 +39,7 @@ from voicequeue.storage.callbacks import Callback
 
 _COLUMNS = (
     Column("id"),
-    Column("state", rank=1, style=lambda text: COLOURS[State(text)]),
+    Column("state", rank=1, style=style_of_state),
     Column("stage", rank=3),
     Column("name", rank=2, min_width=10),
     Column("batch", rank=5),
@@ -223,7 +223,7 @@ def _print_song(clip: Clip) -> None:
 
 _TIMELINE = (
     Column("time"),
-    Column("state", style=lambda text: COLOURS.get(State(text), "")),
+    Column("state", style=style_of_state),
     Column("stage", rank=1),
     Column("reason"),
 )

@@ -56,7 +56,7 @@ class Output:
 out = Output()
 err = Output(is_error=True)
 
-COLOURS = {
+_STATE_STYLES: dict[str, str] = {
     State.WAITING: "dim",
     State.QUEUED: "white",
     State.ADMITTED: "cyan",
@@ -324,9 +324,14 @@ def print_reasons(reasons: dict[str, int]) -> None:
         out.print(f"  {count:>7,}  {escape_untrusted(reason.replace('_', ' '))}")
 
 
+def style_of_state(state: str) -> str:
+    """Return the style of a state, such as `bold magenta`; "white" for a state that only a newer release has."""
+    return _STATE_STYLES.get(state, "white")
+
+
 def coloured(state: State) -> str:
     """Return the name of the state in its colour."""
-    return f"[{COLOURS.get(state, 'white')}]{state}[/]"
+    return f"[{style_of_state(state)}]{state}[/]"
 
 
 def escape_untrusted(text: object) -> str:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from voicequeue.cli.terminal import (
-    COLOURS,
     AsJson,
     BatchOption,
     Timeout,
@@ -21,6 +20,7 @@ from voicequeue.cli.terminal import (
     option,
     out,
     print_json,
+    style_of_state,
 )
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.domain.states import INACTIVE, State
@@ -173,7 +173,7 @@ def _view(batch: Batch, pace: SettleRate) -> RenderableType:
     for state, count in batch.states.items():
         if not count and state not in ALWAYS_SHOWN:
             continue
-        bar = Text("█" * round(30 * count / widest) or ("▏" if count else ""), style=COLOURS[state])
+        bar = Text("█" * round(30 * count / widest) or ("▏" if count else ""), style=style_of_state(state))
         table.add_row(coloured(state), f"{count:>7,}" if count else f"{'·':>7}", bar)
     failed = [f"failed: {failures_text(batch.failures)}"] if batch.failures else []
     stop = [Text(batch.stop.reason, style="red")] if batch.stop else []

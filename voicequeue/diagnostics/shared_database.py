@@ -60,7 +60,9 @@ class OtherQueue:
     has_records: bool = True
 
     def __str__(self) -> str:
-        return self.prefix if self.running_workers is None else f"{self.prefix} ({self.running_workers} workers alive)"
+        if self.running_workers is None:
+            return self.prefix
+        return f"{self.prefix} ({pluralize(self.running_workers, 'worker')} alive)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +202,13 @@ def results(database: SharedDatabase) -> Iterator[CheckResult]:
             f"{pluralize(count, 'message')} with jobs in {_shown(key)}, which no worker reads",
             f"their sender must use the key {database.intake} (docs/guides/messages.md); move the messages with LMOVE",
         )
-    for what, names in (
-        ("queues of another Celery application", database.celery),
-        ("keys of other programs", database.foreign),
+    for noun, origin, names in (
+        ("queue", "of another Celery application", database.celery),
+        ("key", "of other programs", database.foreign),
     ):
         if names:
-            text = f"{len(names):,} {what} are in this database: {_some(names)}"
+            are = "is" if len(names) == 1 else "are"
+            text = f"{pluralize(len(names), noun)} {origin} {are} in this database: {_some(names)}"
             yield CheckResult("database", Level.NOTE, text, _SEPARATE)
     if database.databases:
         counts = ", ".join(f"{name}: {pluralize(keys, 'key')}" for name, keys in sorted(database.databases.items()))

@@ -390,4 +390,4 @@ def test_the_action_is_printed_below_each_problem(setup: Setup) -> None:
 
     assert code == 1
     assert output.index("✓ persistence") < output.index("✗ eviction") < output.index("→ maxmemory-policy noeviction")
-    assert output.rstrip().endswith("1 errors, 0 warnings")
+    assert output.rstrip().endswith("\n1 error, 0 warnings")

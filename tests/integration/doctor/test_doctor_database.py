@@ -39,11 +39,11 @@ def test_other_queues_and_programs_are_reported(setup: Setup, durable: str) -> N
         setup.env("REDIS_URL", shared)
         fine, notes = database_results(setup, "ok"), database_results(setup, "note")
 
-    assert fine[0] == "it contains other queues beside this one: other (1 workers alive)"
-    assert re.fullmatch(r"other databases share this Redis's memory \(.*db2: 1 keys\)", fine[1])
+    assert fine[0] == "it contains other queues beside this one: other (1 worker alive)"
+    assert re.fullmatch(r"other databases share this Redis's memory \(.*db2: 1 key\)", fine[1])
     assert notes == [
-        "1 queues of another Celery application are in this database: orders",
-        r"1 keys of other programs are in this database: \\xff\x1b[2J",
+        "1 queue of another Celery application is in this database: orders",
+        r"1 key of other programs is in this database: \\xff\x1b[2J",
     ]
 
 
@@ -70,7 +70,7 @@ def test_a_redis_user_of_one_queue_is_sufficient(setup: Setup, durable: str) -> 
     setup.env("REDIS_URL", durable.replace("//", "//one:any@"))
 
     assert "other" in database_results(setup, "ok")[0]
-    assert database_results(setup, "note") == ["1 keys of other programs are in this database: list"]
+    assert database_results(setup, "note") == ["1 key of other programs is in this database: list"]
 
 
 def test_a_sample_of_many_keys_is_inspected(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

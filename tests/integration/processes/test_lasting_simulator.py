@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -23,7 +24,8 @@ def test_links_and_credits_survive_a_restart_of_the_stack(tmp_path: Path, monkey
     monkeypatch.setattr(stack, "SIMULATOR_PORT", free_port())
     monkeypatch.setattr(stack, "CONTROL_PORT", free_port())
     reports: list[str] = []
-    addresses, ledgers = [], []
+    addresses: list[tuple[str, str]] = []
+    ledgers: list[dict[str, Any]] = []
     for _ in range(2):
         with Supervisor(reports.append) as supervisor:
             local = Stack(supervisor, Settings(_env_file=None), home=tmp_path, print_line=reports.append)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -268,7 +269,7 @@ def test_the_command_waits_as_long_as_its_setting_says_and_says_so(
         ended = command("ingest", "voices.csv", "--batch", "b", "--json", "--yes")
 
     assert (ended.code, ended.json()["new"]) == (0, 1)
-    first, last = ended.err.splitlines()
+    first, last = (json.loads(line)["note"]["message"] for line in ended.err.splitlines())
     assert first.startswith("Redis does not answer; trying for up to 5")
     assert last.startswith("Redis answers again, after ")
     assert patient.batch("b").total == 1

@@ -235,10 +235,10 @@ def test_a_batch_is_cancelled_with_its_submitted_jobs(command: Command, store: J
     dry = command("cancel", "--batch", "b", "--dry-run")
     ended = command("cancel", "--batch", "b", "--yes")
 
-    assert "11 are charging or unsure; no further stage is submitted for them" in dry.out
+    assert "11 are charging or unsure; no further stage is submitted" in dry.out
     assert ended.code == 0
     assert "20 unsettled jobs found, 9 cancelled; upstream still works on 0 paid orders" in ended.out
-    assert "11 are charging or unsure; no further stage is submitted for them" in ended.out
+    assert "11 are charging or unsure; no further stage is submitted" in ended.out
     for job_id in job_ids[:11]:
         store.apply_transitions([report_order(get_job(store, job_id), "t")], NOW)
         apply_transition(store, get_job(store, job_id), State.CANCELLED, fields={"persona_id": f"p-{job_id}"})

@@ -227,6 +227,7 @@ def test_the_shape_of_a_job_is_one_that_scripts_may_rely_on() -> None:
         "batch": "b",
         "source": "http:shop",
         "source_row": 7,
+        "message_ids": [],
         "name": "Ana",
         "priority": "normal",
         "state": "failed",

@@ -20,9 +20,6 @@ from workers.process_info import process_facts
 
 ROOT = Path(__file__).parents[3]
 
-#: Besides the packages, the files that a build reads.
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")
-
 
 # ── one place ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -81,13 +78,23 @@ def test_only_the_tagged_commit_is_the_release(description: str, version: str) -
     assert described(description) == version
 
 
+def sources_of_image() -> list[str]:
+    """Return the files and folders that the image's build copies before it makes the wheel."""
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    steps = dockerfile.partition(" AS build\n")[2].partition("RUN python -m hatchling build")[0]
+    return [name for names in re.findall(r"^COPY (.+) \S+$", steps, re.MULTILINE) for name in names.split()]
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Return a copy of what a build reads, without git, as the image's build has it."""
+    """Return a copy of what the image's build has: it has no git, and no other file of the checkout."""
     folder = tmp_path / "source"
-    shutil.copytree(ROOT / "voicequeue", folder / "voicequeue", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in SOURCES:
-        shutil.copy(ROOT / name, folder)
+    folder.mkdir()
+    for path in (ROOT / name for name in sources_of_image()):
+        if path.is_dir():
+            shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(path, folder)
     return folder
 
 

@@ -13,7 +13,7 @@ from tasks.musicapi import MusicReady, NotReady, TaskFailed, VoiceReady
 from tasks.musicapi.responses import task_result
 from tests.unit.tasks.response_bodies import ANY_JSON, LINK
 from voicequeue.domain import serialization
-from voicequeue.domain.clip import Clip, Phase, merge_clips, phase_of
+from voicequeue.domain.clip import Clip, Phase, merge_clips, normalize, phase_of
 from voicequeue.domain.stage import Stage
 
 
@@ -62,14 +62,20 @@ def spelled(draw: st.DrawFn, fields: dict[str, Any]) -> dict[str, Any]:
 
 @st.composite
 def enveloped(draw: st.DrawFn, inner: Any) -> Any:
-    """Return a body in one of the envelopes, with a code or without."""
+    """Return a body in one of the envelopes, with a code or without; no object has a name in two spellings."""
     statuses: list[dict[str, Any]] = [{}, {"code": 200}, {"code": "200", "message": "success"}, {"success": True}]
     status = draw(st.sampled_from(statuses))
     places: list[Any] = [{"data": inner}, {"result": inner}, {"data": {"result": inner}}, {"data": {"data": inner}}]
     if isinstance(inner, dict):
         places.append(inner)
-    body = {**status, **draw(st.sampled_from(places))}
-    return draw(st.sampled_from([body, {"task_id": "t1", **body}, {"status": "SUCCESS", **body}]))
+    body = merged(status, draw(st.sampled_from(places)))
+    return draw(st.sampled_from([body, merged({"task_id": "t1"}, body), merged({"status": "SUCCESS"}, body)]))
+
+
+def merged(outer: dict[str, Any], inner: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of both; `inner` replaces those of the same name, also in another spelling."""
+    names = {normalize(name) for name in inner}
+    return {**{name: value for name, value in outer.items() if normalize(name) not in names}, **inner}
 
 
 @st.composite

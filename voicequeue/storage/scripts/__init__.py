@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-#: The shared parts; each depends on those before it.
+#: The shared parts; a definition depends only on those before it.
 PARTS = (
     "keys",
     "format",
@@ -64,8 +64,13 @@ PARTS = (
     "search",
 )
 
-#: The names that a part defines.
+#: One definition of a part, with its comment and what follows it up to the next one.
+DEFINITION = re.compile(r"(?:^--.*\n)*^local .*\n(?:(?!--|local ).*\n)*", re.MULTILINE)
+
+#: The names that a definition defines.
 _LOCALS = re.compile(r"^local (?:function )?([\w, ]+?) *(?:=|\(|$)", re.MULTILINE)
+
+_WORD = re.compile(r"\w+")
 
 #: How long replicas may take to record what a script wrote (milliseconds).
 WAIT_MS = 1_000
@@ -105,15 +110,23 @@ class Script:
 
 @cache
 def load(name: str) -> Script:
-    """Return the script with this name."""
-    source = "\n".join(("local function action()", text_of(name), "end", _END))
-    # Only the parts that it needs: Lua allows 200 local variables.
-    for part in reversed(PARTS):
-        text = text_of(f"lib/{part}")
-        if part == "keys" or any(re.search(rf"\b{name}\b", source) for name in names_of(text)):
-            source = f"{text}\n{source}"
-    source = f"{_START}\n{source}"
+    """Return the script with this name: its action, preceded by the definitions that it needs.
+
+    Lua allows 200 local variables, and creates each of them again in every call.
+    """
+    texts = ["\n".join(("local function action()", text_of(name), "end", _END))]
+    words = set(_WORD.findall(texts[0]))
+    for definition in reversed(_definitions()):
+        if not words.isdisjoint(names_of(definition)):
+            texts.append(definition)
+            words.update(_WORD.findall(definition))
+    source = "\n".join((_START, *reversed(texts)))
     return Script(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+@cache
+def _definitions() -> list[str]:
+    return [text for part in PARTS for text in DEFINITION.findall(text_of(f"lib/{part}"))]
 
 
 @cache
