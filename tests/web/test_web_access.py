@@ -57,14 +57,27 @@ ROUTES = [
     ("GET", "/v1/budgets", Scope.READ),
     ("PUT", "/v1/budgets/account", Scope.OPERATE),
     ("GET", "/v1/spend", Scope.READ),
+    ("GET", "/v1/reviews", Scope.READ),
+    ("GET", "/v1/jobs/x/review", Scope.READ),
+    ("POST", "/v1/jobs/x/review", Scope.REVIEW),
+    ("GET", "/v1/callbacks", Scope.READ),
+    ("GET", "/v1/callbacks/c", Scope.READ),
+    ("POST", "/v1/callbacks/c/redeliver", Scope.OPERATE),
+    ("POST", "/v1/redeliver", Scope.OPERATE),
+    ("GET", "/v1/personas", Scope.READ),
+    ("DELETE", "/v1/personas/p", Scope.OPERATE),
+    ("GET", "/v1/limits", Scope.READ),
+    ("PATCH", "/v1/limits", Scope.OPERATE),
 ]
+#: What the placeholders of paths are in ROUTES.
+NAMES = {"job_id": "x", "name": "b", "owner": "account", "callback_id": "c", "persona_id": "p"}
 EVERY_ROUTE = pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
 
 
 def test_every_route_is_tested(gateway: Gateway) -> None:
     """A new route must be added to ROUTES."""
     described = {
-        (method.upper(), path.replace("{job_id}", "x").replace("{name}", "b").replace("{owner}", "account"))
+        (method.upper(), path.format_map(NAMES))
         for path, methods in app_of(gateway).openapi()["paths"].items()
         for method in methods
         if path.startswith("/v1") or path == "/metrics"

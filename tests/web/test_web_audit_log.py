@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from tests.store.client.audited_calls import failed, paused, queued, unsure
+from tests.store.client import audited_calls
+from tests.store.client.audited_calls import failed, paused, queued, unsure, with_persona
 from tests.store.life import NOW, get_job, job_in_state
 from tests.store.outbox.callback_steps import claim_due, voice_with_callback
 from tests.web.conftest import KEYS, Build, Gateway, app_of, problem
@@ -64,13 +65,18 @@ API: list[Case] = [
     ("POST", "/v1/keys/{name}/rotate", with_key, "rotate_api_key", {}),
     ("POST", "/v1/keys/{name}/revoke", with_key, "revoke_api_key", {}),
     ("PUT", "/v1/budgets/{owner:path}", nothing, "set_budget", {"day": 5}),
+    ("POST", f"{JOB}/review", unsure, "abandon", {"decision": "abandon", "attempt": 1}),
+    ("POST", "/v1/callbacks/{callback_id}/redeliver", audited_calls.undelivered, "redeliver_callbacks", {}),
+    ("POST", "/v1/redeliver", undelivered, "redeliver_callbacks", {}),
+    ("DELETE", "/v1/personas/{persona_id}", with_persona, "forget_persona", {}),
+    ("PATCH", "/v1/limits", nothing, "set_limits", {"in_flight": 7}),
 ]
 
 #: Each form of the page that changes something.
 PAGE: list[Case] = [
     ("POST", "/job/{job_id}/cancel", queued, "cancel", {}),
     ("POST", "/job/{job_id}/retry", failed, "retry", {}),
-    ("POST", "/job/{job_id}/review", unsure, "resubmit", {"verdict": "resubmit"}),
+    ("POST", "/job/{job_id}/review", unsure, "resubmit", {"decision": "resubmit", "attempt": "1"}),
     ("POST", "/job/{job_id}/redeliver", undelivered, "redeliver_callbacks", {}),
     ("POST", "/callbacks/redeliver", undelivered, "redeliver_callbacks", {"all": "1", "until": "9e9"}),
     ("POST", "/rejected-messages/delete", rejected_one, "clear_rejected_messages", {}),
@@ -135,7 +141,8 @@ def test_a_change_by_a_route_names_the_key_and_the_address(
     """It also has the reason in the query."""
     gateway.stage.client = ("203.0.113.7", 9)
     path = path.replace("{owner:path}", "account")
-    url = path.format(job_id=prepare(store), name="b") + "?reason=asked"
+    prepared = prepare(store)
+    url = path.format(job_id=prepared, callback_id=prepared, name="b", persona_id="p-1") + "?reason=asked"
 
     answer = gateway(method, url, json=body)
     if "filter" in body:
@@ -188,7 +195,7 @@ def two_keys(build_gateway: Build, monkeypatch: pytest.MonkeyPatch) -> Gateway:
 
 
 @pytest.mark.parametrize(
-    "body", [{"verdict": "resubmit"}, {"verdict": "abandon"}, {"verdict": "charged", "task_id": "t"}]
+    "body", [{"decision": "resubmit"}, {"decision": "abandon"}, {"decision": "confirm", "task_id": "t"}]
 )
 def test_a_review_needs_the_scope_review(two_keys: Gateway, store: JobStore, body: dict[str, str]) -> None:
     """It may pay twice: a key that may pause and cancel may not do that."""
@@ -199,7 +206,8 @@ def test_a_review_needs_the_scope_review(two_keys: Gateway, store: JobStore, bod
     assert f"/job/{job_id}/review" not in operator.page(f"/job/{job_id}").links()
     for user, status in ((operator, 403), (reviewer, 200)):
         token = user.page("/").forms[1]["fields"]["token"]
-        assert user.post(f"/job/{job_id}/review", {"token": token, **body}).status_code == status
+        answer = user.post(f"/job/{job_id}/review", {"token": token, "attempt": "1", **body})
+        assert answer.status_code == status
     assert get_job(store, job_id).state is not State.UNSURE
 
 

@@ -112,38 +112,6 @@ def test_a_charging_job_is_cancelled_later(person: PageUser, store: JobStore) ->
     assert all(get_job(store, charging.id).is_cancelling for charging in (job, other))
 
 
-@pytest.mark.parametrize(
-    ("button", "fields", "state"),
-    [
-        ("Confirm charge and continue", {"task_id": "t-1"}, State.PENDING),
-        ("Resubmit for 4 credits", {}, State.ADMITTED),
-        ("Abandon job", {}, State.FAILED),
-    ],
-)
-def test_an_unsure_job_is_reviewed(
-    person: PageUser, store: JobStore, button: str, fields: dict[str, Any], state: State
-) -> None:
-    """The page shows what happened and the credits at stake."""
-    job = job_in_state(store, State.UNSURE)
-
-    page = person.page(f"/job/{job.id}")
-    assert f"/job/{job.id}/review" in page.links()
-    question = person.page(f"/job/{job.id}/review")
-    assert "no answer" in question.text
-    person.submit(question, button, **fields)
-
-    assert get_job(store, job.id).state is state
-
-
-def test_a_review_shows_the_account_balance_before_and_after(person: PageUser, store: JobStore) -> None:
-    """If no credits were spent in between, the order was not charged."""
-    store.flow_control.record_balance(100, spent_before=0, requested_at=NOW - 20, now=NOW - 19)
-    job = job_in_state(store, State.UNSURE)
-    store.flow_control.record_balance(100, spent_before=0, requested_at=NOW + 20, now=NOW + 21)
-
-    assert "none of the orders of that time was charged" in person.page(f"/job/{job.id}/review").text
-
-
 @pytest.mark.parametrize("action", ["retry", "cancel", "review"])
 def test_impossible_actions_are_not_offered(person: PageUser, store: JobStore, action: str) -> None:
     """A direct request gets an error page with the reason."""
@@ -153,19 +121,6 @@ def test_impossible_actions_are_not_offered(person: PageUser, store: JobStore, a
     assert "succeeded" in person.page(f"/job/{job.id}/{action}", status=409).text
     assert person.page(f"/job/{job.id}/{action}", status=409).links()
     assert "no job" in person.page(f"/job/none/{action}", status=404).text
-
-
-def test_an_invalid_verdict_names_the_field(person: PageUser, store: JobStore) -> None:
-    """The job does not change."""
-    job = job_in_state(store, State.UNSURE)
-    question = person.page(f"/job/{job.id}/review")
-
-    missing = person.submit(question, "Confirm charge and continue", status=422)
-    unknown = person.submit(question, "Abandon job", status=422, verdict="maybe")
-
-    assert "is required: MusicAPI's id" in missing.text
-    assert "verdict: must be" in unknown.text
-    assert get_job(store, job.id).state is State.UNSURE
 
 
 def test_an_undelivered_callback_is_delivered_again(person: PageUser, store: JobStore) -> None:

@@ -63,8 +63,11 @@ def test_an_erased_key_or_recording_is_refused_with_410(gateway: Gateway, queue:
     assert "erased at the request of a person" in row["errors"][0]["message"]
 
 
-def test_a_key_with_admin_in_a_namespace_erases_there_and_manages_no_keys(gateway: Gateway, queue: VoiceQueue) -> None:
+def test_a_key_with_admin_in_a_namespace_erases_there_and_manages_no_keys(
+    build_gateway: Build, queue: VoiceQueue
+) -> None:
     """Such a key is created as any other, and sees the jobs of its namespace only."""
+    gateway = build_gateway()
     secret = queue.create_api_key("dpo", [Scope.ADMIN], namespace="shop").secret
     in_namespace(queue, "shop").enqueue(voice(key="theirs", **PERSON))
     kept = queue.enqueue(voice(key="kept", **PERSON))

@@ -19,7 +19,7 @@ def test_pages_show_values_of_a_newer_release(local: Gateway, store: JobStore, p
     response = local("GET", path.replace("JOB", job_id), key=None)
 
     assert response.status_code == 200
-    assert {"/batches": "b", "/controls": "moon_phase"}.get(path, "paused") in response.text
+    assert {"/batches": "b", "/controls": "moon phase"}.get(path, "paused") in response.text
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs/JOB", "/v1/jobs?batch=b", "/v1/status", "/v1/batches"])

@@ -21,7 +21,7 @@ from voicequeue.storage.job_store import JobStore
 pytestmark = pytest.mark.shared_gateway
 
 #: Paths that are the same in all namespaces.
-EVERYWHERE = re.compile(r"/(static|docs|logout|keys?)\b.*|https?:.*|#.*")
+EVERYWHERE = re.compile(r"/(static|docs|logout|workers|keys?)\b.*|https?:.*|#.*")
 
 #: Parts that differ between an operator and a user of the namespace: who is logged in, and how to see more.
 OF_THE_USER = re.compile(
@@ -40,10 +40,10 @@ def shop_key(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def content_of(user: PageUser, path: str, fields: dict[str, str]) -> tuple[int, str]:
-    """Return the status and the page without what differs between users."""
+    """Return the status and the page without what differs between users, and without empty lines."""
     answer = user.session.get(user.url + path, params=fields, timeout=20)
     text = OF_THE_USER.sub("", answer.text).replace("?namespace=shop&amp;", "?").replace("&amp;namespace=shop", "")
-    text = text.replace('"?namespace=shop"', '"?"').replace("?namespace=shop", "")
+    text = re.sub(r"\n\s*\n", "\n", text.replace('"?namespace=shop"', '"?"').replace("?namespace=shop", ""))
     return answer.status_code, TIMES.sub(
         "TIME", text.replace('<input type="hidden" name="namespace" value="shop">', "")
     )

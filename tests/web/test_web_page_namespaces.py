@@ -63,7 +63,8 @@ def forms(owned: Owned) -> dict[str, list[dict[str, str]]]:
         "/job/{job_id}/cancel": [{}],
         "/job/{job_id}/retry": [{}, {"resubmit": "1"}, {"audio_url": "https://a.example/b.wav"}],
         "/job/{job_id}/review": [
-            {"verdict": verdict, "task_id": "t"} for verdict in ("charged", "resubmit", "abandon")
+            {"decision": "confirm", "attempt": "1", "task_id": "t"},
+            *({"decision": decision, "attempt": "1"} for decision in ("resubmit", "abandon")),
         ],
         "/job/{job_id}/redeliver": [{}],
         "/do/plan": [

@@ -33,7 +33,7 @@ def test_a_budget_is_set_and_read(gateway: Gateway) -> None:
     assert [(budget["period"], budget["limit"]) for budget in put.json()["data"]] == [("month", 100)]
     put = gateway("PUT", "/v1/budgets/namespace/", json={"month": 100, "hard": True})
     assert [(budget["owner"], budget["hard"]) for budget in put.json()["data"]] == [("namespace/", True)]
-    assert gateway("PUT", "/v1/budgets/namespace/shop", json={}).json() == {"budgets": []}
+    assert gateway("PUT", "/v1/budgets/namespace/shop", json={}).json()["data"] == []
 
 
 def test_a_key_of_a_namespace_reads_its_own_budget_and_sets_none(build_gateway: Build, queue: VoiceQueue) -> None:

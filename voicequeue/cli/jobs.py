@@ -30,6 +30,7 @@ from voicequeue.cli.terminal import (
 )
 from voicequeue.client.queue import VoiceQueue
 from voicequeue.client.search import Filter
+from voicequeue.client.sorted_search import Sort
 from voicequeue.domain.clip import Clip
 from voicequeue.domain.job import Job, TimelineEntry, charges
 from voicequeue.domain.stage import Stage
@@ -73,13 +74,18 @@ def jobs(
     metadata: Annotated[
         list[str] | None, option("NAME=VALUE", help="Only jobs with this metadata. Can be repeated.")
     ] = None,
+    sort: Annotated[
+        Sort | None,
+        option("ORDER", help="By a time: created for jobs of a batch, changed for others; with - the latest first."),
+    ] = None,
     limit: Limit = None,
     all: All = False,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, filtered by batch, state, failure, time, source or text.
 
-    Jobs of a batch are listed in the order in which they were enqueued, jobs in a state by the latest to enter it.
+    Without --sort, jobs of a batch are listed in the order in which they were enqueued, jobs in a state by the latest
+    to enter it.
     """
     count = limit_of(limit, is_all=all)
     job_filter = Filter(
@@ -94,7 +100,7 @@ def jobs(
         text=search,
     )
     with open_queue() as queue:
-        listing = Listing(_matching(queue, job_filter, min(_CHUNK, (count or _CHUNK) + 1)), count)
+        listing = Listing(_matching(queue, job_filter, min(_CHUNK, (count or _CHUNK) + 1), sort), count)
         if as_json:
             print_json_list(job.as_dict() for job in listing)
         else:
@@ -114,10 +120,10 @@ def _print_none(queue: VoiceQueue, job_filter: Filter) -> None:
         print_rejected(message)
 
 
-def _matching(queue: VoiceQueue, job_filter: Filter, page_size: int) -> Iterator[Job]:
+def _matching(queue: VoiceQueue, job_filter: Filter, page_size: int, sort: Sort | None) -> Iterator[Job]:
     cursor: str | None = None
     while True:
-        page = queue.search(job_filter, limit=page_size, cursor=cursor)
+        page = queue.search(job_filter, limit=page_size, cursor=cursor, sort=sort)
         yield from page.items
         if (cursor := page.cursor) is None:
             return

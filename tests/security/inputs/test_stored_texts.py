@@ -26,8 +26,8 @@ from voicequeue.storage.job_store import JobStore
 pytestmark = pytest.mark.shared_gateway
 
 
-def _store_halves(store: JobStore, redis: Redis, prefix: str) -> Job:
-    """Store half a character in every text that is stored unchecked; return a job with all of them."""
+def _store_halves(store: JobStore, redis: Redis, prefix: str) -> tuple[Job, Job]:
+    """Store half a character in every text that is stored unchecked; return a failed and an unsure job with them."""
     nested = {"name": HALF, HALF: [HALF, {"a": HALF}]}
     store.rejected_messages.add(RejectedMessage(NOW, HALF, HALF, HALF, nested))
     store.rejected_messages.add(RejectedMessage(NOW, HALF, HALF, HALF, HALF))
@@ -42,19 +42,23 @@ def _store_halves(store: JobStore, redis: Redis, prefix: str) -> Job:
     failure = serialization.failure_text(Failure(FailureCode.UPSTREAM_FAILED, Stage.VOICE, HALF))
     fields = {"failure": failure, "persona_id": HALF, "voice_name": HALF, "upstream_response": HALF}
     failed = apply_transition(store, job, State.FAILED, reason=HALF, fields=fields)
+    charging = job_in_state(store, State.CHARGING)
+    unsure = apply_transition(store, charging, State.UNSURE, reason=HALF, fields={"upstream_response": HALF})
     store.flow_control.add_hold("cooldown", HALF, NOW)
     store.callbacks.claim(store.callbacks.lease(NOW, lease_s=60), NOW, lease_s=60)
     for callback in store.callbacks.pending():
         store.callbacks.mark_undelivered(callback.id, NOW, HALF, is_attempted=True)
-    return failed
+    return failed, unsure
 
 
 def test_every_get_answers_with_any_stored_text(gateway: Gateway, store: JobStore, redis: Redis, prefix: str) -> None:
     """All routes in the API's description; rejected messages of an older release included."""
-    job = _store_halves(store, redis, prefix)
+    job, unsure = _store_halves(store, redis, prefix)
     for method, path, _ in Described(gateway).operations():
         if method == "GET" and path != "/readyz":  # 503 without a worker
-            sent = gateway(method, path.format(name="spring", job_id=job.id), stream=path == "/v1/events")
+            job_id = unsure.id if path.endswith("/review") else job.id
+            url = path.format(name="spring", job_id=job_id, callback_id=job.callback_id)
+            sent = gateway(method, url, stream=path == "/v1/events")
             assert sent.status_code == 200, (path, sent.text)
             sent.close()
 
@@ -68,7 +72,7 @@ def test_every_page_and_command_shows_any_stored_text(
     local: Gateway, command: Command, store: JobStore, queue: VoiceQueue, redis: Redis, prefix: str
 ) -> None:
     """With a replacement character for half a character."""
-    job = _store_halves(store, redis, prefix)
+    job, _ = _store_halves(store, redis, prefix)
 
     queue.on_behalf_of(HALF, address=HALF, reason=HALF).set_limits(in_flight=7)
     for path in ("/", "/?state=failed", f"/job/{job.id}", "/batches", "/controls", "/trends", "/audit-log"):
@@ -133,7 +137,7 @@ def test_no_method_of_the_library_stores_half_a_character_or_fails_on_it(
     """Each rejects it with an error of the library, or finds nothing under that name."""
     for name, method in inspect.getmembers(VoiceQueue, inspect.isfunction):
         # `watch` does not return; the others take jobs that were read.
-        if name.startswith("_") or name in ("close", "watch", "voice_creator"):
+        if name.startswith("_") or name in ("close", "watch", "voice_creator", "position"):
             continue
         parameters = list(inspect.signature(method).parameters.values())[1:]
         optional = [parameter.name for parameter in parameters if parameter.default is not parameter.empty]

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from zlib import crc32
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from voicequeue import EnqueuedJob, FailureCode, Filter, InvalidJobError, Job, Problem, Stage, State, VoiceQueue
+from voicequeue import EnqueuedJob, FailureCode, Filter, InvalidJobError, Job, Problem, Sort, Stage, State, VoiceQueue
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain.job_holds import HOLDABLE, JobHold
 from workers.gateway.api import schemas
@@ -78,30 +78,21 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
     )
     async def list_jobs(
         request: Request,
-        state: Annotated[State | None, Query(description="Only jobs in this state.")] = None,
-        stage: Annotated[Stage | None, Query(description="Only jobs in this stage.")] = None,
-        batch: Annotated[schemas.BatchName | None, Query(description="Only jobs of this batch.")] = None,
-        code: Annotated[FailureCode | None, Query(description="Only jobs that failed with this code.")] = None,
-        since: Annotated[
-            schemas.Since | None,
-            Query(description="Only jobs whose last transition was at this time or later; ISO 8601."),
-        ] = None,
-        search: Annotated[str | None, Query(max_length=500, description=schemas.SEARCH_DESCRIPTION)] = None,
+        job_filter: Annotated[Filter, Depends(_read_filter)],
+        sort: Annotated[Sort | None, Query(description=schemas.SORT_DESCRIPTION)] = None,
         limit: Limit = 100,
         cursor: Cursor = None,
     ) -> Response:
         """List jobs.
 
-        Filter by metadata with `metadata.NAME=VALUE`. Jobs of a batch are listed in the order in which they were
-        enqueued, jobs of a state latest first, queued jobs by priority, batch and age, all jobs by state. A page may
-        have fewer than `limit` jobs, even none, while `has_more` is true. A job that changes state meanwhile may be
-        listed twice.
+        Filter by metadata with `metadata.NAME=VALUE`. Without `sort`, jobs of a batch are listed in the order in which
+        they were enqueued, jobs of a state latest first, queued jobs by priority, batch and age, all jobs by state. A
+        page may have fewer than `limit` jobs, even none, while `has_more` is true. A job that changes state meanwhile
+        may be listed twice.
         """
-        since_at = None if since is None else since.timestamp()
-        filter_ = Filter(state, stage, batch, code, since_at, _metadata(request.query_params), search)
 
         def read_page() -> JobList:
-            page = reading(queue, request).search(filter_, limit=limit, cursor=cursor)
+            page = reading(queue, request).search(job_filter, limit=limit, cursor=cursor, sort=sort)
             return {"data": [job.as_dict() for job in page.items], **page_end(page.cursor)}
 
         return await large.respond(request, read_page)
@@ -137,6 +128,23 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
         return JSONResponse(details, headers=headers)
 
     return routes
+
+
+async def _read_filter(
+    request: Request,
+    state: Annotated[State | None, Query(description="Only jobs in this state.")] = None,
+    stage: Annotated[Stage | None, Query(description="Only jobs in this stage.")] = None,
+    batch: Annotated[schemas.BatchName | None, Query(description="Only jobs of this batch.")] = None,
+    code: Annotated[FailureCode | None, Query(description="Only jobs that failed with this code.")] = None,
+    since: Annotated[
+        schemas.Since | None,
+        Query(description="Only jobs whose last transition was at this time or later; ISO 8601."),
+    ] = None,
+    search: Annotated[str | None, Query(max_length=500, description=schemas.SEARCH_DESCRIPTION)] = None,
+) -> Filter:
+    """Return the filter of a query. Raises InvalidJobError."""
+    since_at = None if since is None else since.timestamp()
+    return Filter(state, stage, batch, code, since_at, _metadata(request.query_params), search)
 
 
 def etag(job: Job, holds: Sequence[JobHold] = ()) -> str:

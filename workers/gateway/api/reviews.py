@@ -8,13 +8,13 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from voicequeue import InvalidStateError, Job, VoiceQueue
+from voicequeue import VoiceQueue
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain import schemas as domain_schemas
-from voicequeue.domain.charge_review import ReviewDecision, is_decided
 from workers.gateway.api.jobs import Cursor, JobId
 from workers.gateway.api.list_schemas import ChargeReviewList, page_end
 from workers.gateway.api.schemas import BatchName, ChangeReason, ReviewRequest
+from workers.gateway.decisions import decide
 from workers.gateway.openapi import json_body, problems, response_of
 from workers.gateway.security.access import AccessControl, acting, reading
 from workers.gateway.server import bodies
@@ -49,7 +49,7 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
         after all.
         """
         review = bodies.validate(ReviewRequest, await bodies.read_json(request))
-        job = await run_in_threadpool(_decide, acting(queue, request, reason), job_id, review)
+        job = await run_in_threadpool(decide, acting(queue, request, reason), job_id, review)
         return JSONResponse(job.as_dict())
 
     return routes
@@ -92,20 +92,3 @@ def _add_reading_routes(routes: APIRouter, queue: VoiceQueue, access: AccessCont
     async def get_review(request: Request, job_id: JobId) -> JSONResponse:
         """Get the evidence on whether the order of an unsure job was charged."""
         return JSONResponse((await run_in_threadpool(reading(queue, request).charge_review, job_id)).as_dict())
-
-
-def _decide(queue: VoiceQueue, job_id: str, review: ReviewRequest) -> Job:
-    """Apply a decision once. Raises JobNotFoundError, InvalidJobError, InvalidStateError."""
-    try:
-        match review.decision:
-            case ReviewDecision.CONFIRM:
-                return queue.confirm_charged(job_id, review.task_id or "", attempt=review.attempt)
-            case ReviewDecision.RESUBMIT:
-                return queue.resubmit(job_id, attempt=review.attempt)
-            case ReviewDecision.ABANDON:
-                return queue.abandon(job_id, attempt=review.attempt)
-    except InvalidStateError:
-        job = queue.get(job_id)
-        if is_decided(job, review.decision, review.attempt, review.task_id):
-            return job
-        raise

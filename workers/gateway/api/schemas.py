@@ -64,6 +64,9 @@ SEARCH_DESCRIPTION = (
     "whole value only."
 )
 
+#: Description of `sort`.
+SORT_DESCRIPTION = "By a time: `created` for jobs of a batch, `changed` for others; with `-` the latest first."
+
 #: The reason of a change.
 ChangeReason = Annotated[str, Query(max_length=200, description="Reason, kept in the audit log.")]
 
@@ -207,8 +210,11 @@ class ReviewRequest(BaseModel):
 
     @model_validator(mode="after")
     def _has_task_id_to_confirm(self) -> ReviewRequest:
-        if (self.task_id is not None) != (self.decision is ReviewDecision.CONFIRM):
-            raise ValueError("task_id: is required to confirm, and not allowed otherwise")
+        confirms = self.decision is ReviewDecision.CONFIRM
+        if confirms and self.task_id is None:
+            raise ValueError("task_id: is required: MusicAPI's id of the task")
+        if not confirms and self.task_id is not None:
+            raise ValueError("task_id: is allowed to confirm a charge only")
         return self
 
 

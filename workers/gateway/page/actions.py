@@ -16,11 +16,14 @@ from voicequeue.domain import transitions
 from voicequeue.domain.namespaces import ALL
 from voicequeue.domain.stage import PRICES
 from voicequeue.domain.stop_loss import BatchLimitChanges, parse_fraction
-from voicequeue.texts import parse_float
+from voicequeue.texts import parse_float, parse_int
+from workers.gateway.api.schemas import ReviewRequest
+from workers.gateway.decisions import decide
 from workers.gateway.page.base import Form, PageRenderer
 from workers.gateway.page.forms import read_fields, selected, selection
 from workers.gateway.page.views import FILTERS, to_filter
 from workers.gateway.security.access import acting, may_review, reading, require_also
+from workers.gateway.server import bodies
 
 _LIMITS = ("in_flight", "submit_rate", "min_balance")
 _BATCH_LIMITS = ("max_credits", "max_in_flight", "stop_after", "stop_min")
@@ -85,12 +88,12 @@ class Actions:
         )
 
     def review(self, request: Request, form: Form, job_id: str) -> Response:
-        """Resolve an unsure job. Raises InvalidJobError, JobNotFoundError, InvalidStateError."""
+        """Decide about the order that the page showed. Raises JobNotFoundError, InvalidStateError."""
         try:
-            job = _reviewed(self._acting(request, form), job_id, form)
+            job = decide(self._acting(request, form), job_id, _decision(form))
         except InvalidJobError as error:
             show = partial(self.confirm_review, job_id=job_id)
-            return self._renderer.resend(request, form, error, show, name="charged", fields=["task_id"])
+            return self._renderer.resend(request, form, error, show, name="confirm", fields=["task_id"])
         return self._show_job(request, job, f"The job is now {job.state}.")
 
     def redeliver(self, request: Request, form: Form, job_id: str) -> Response:
@@ -194,19 +197,11 @@ class Actions:
         return self._renderer.redirect_with_notice(request, path, notice, fields)
 
 
-def _reviewed(queue: VoiceQueue, job_id: str, form: Form) -> Job:
-    """Resolve an unsure job and return it. Raises InvalidJobError, JobNotFoundError, InvalidStateError."""
-    match form.get("verdict"):
-        case "charged":
-            if not form.get("task_id"):
-                raise InvalidJobError([Problem("task_id", "is required: MusicAPI's id of the task")])
-            return queue.confirm_charged(job_id, form["task_id"])
-        case "resubmit":
-            return queue.resubmit(job_id)
-        case "abandon":
-            return queue.abandon(job_id)
-        case _:
-            raise InvalidJobError([Problem("verdict", "must be charged, resubmit or abandon")])
+def _decision(form: Form) -> ReviewRequest:
+    """Return the decision about an unsure order. Raises InvalidJobError."""
+    fields: dict[str, object] = {name: form[name] for name in ("decision", "task_id") if form.get(name)}
+    attempt = parse_int(form.get("attempt", ""), at_most=2**31 - 1)
+    return bodies.validate(ReviewRequest, {**fields, "attempt": attempt})
 
 
 def _set_limits(queue: VoiceQueue, changes: Mapping[str, float | None]) -> None:

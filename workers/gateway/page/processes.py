@@ -8,9 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from voicequeue import NotOperatorError
 from voicequeue.diagnostics.checkup import CLOCK_SKEW_MAX_S
-from voicequeue.domain.namespaces import ALL
 from voicequeue.storage.celery_queues import TASK_QUEUES
 from voicequeue.storage.connection.errors import translated_errors
 from voicequeue.storage.heartbeats import DAY_S, HEARTBEAT_TIMEOUT_S, ProcessHeartbeat
@@ -18,6 +16,7 @@ from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.monitoring.consumption import consumed_queues, stalled_consumers
 from workers.gateway.page.base import PageRenderer
 from workers.gateway.page.services import PageServices
+from workers.gateway.security.access import require_operator
 from workers.process_info import ACTIVE_TASKS, CONCURRENCY, CPUS, IN_PROGRESS, LOAD
 
 #: The order of the kinds of process on the page.
@@ -156,8 +155,7 @@ def router(services: PageServices) -> APIRouter:
 
     @routes.get("/workers")
     def show(request: Request) -> Response:
-        if request.state.user.namespace != ALL:
-            raise NotOperatorError("the list of processes")
+        require_operator(request, "the list of processes")
         return _show(services.store, renderer, request)
 
     return routes
