@@ -58,8 +58,9 @@ up: $(LOCAL)  ## Run the whole stack on this machine until Ctrl-C
 secrets:  ## Generate the secrets of docker-compose.yml in .secrets; existing ones are kept
 	@sh config/secrets.sh
 
+# Without the plugin of tests that it does not run, each process starts a second sooner.
 test: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run the tests of a change (a real Valkey and real workers, no Docker)
-	$(BIN)/python -m pytest -n $(AT_ONCE) -m "not endurance"
+	$(BIN)/python -m pytest -n $(AT_ONCE) -m "not endurance" -p no:schemathesis
 
 # Those that take long, and generated examples in a larger number.
 endurance: $(READY) $(NODE) $(BROWSER) $(PROMTOOL)  ## Run the long tests that `make test` leaves out, and more generated examples

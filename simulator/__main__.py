@@ -6,7 +6,8 @@ import json
 import resource
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from simulator.engine.clock import steady_clock
@@ -19,32 +20,55 @@ from simulator.server.state_file import StateFile, StateFileError
 from simulator.server.webhooks import WebhookSender
 
 
+@dataclass(frozen=True)
+class Options:
+    """What a simulator runs with. `media_host`: the host in the links of files, None: that of the request. `state`:
+    the file that keeps tasks and credits, None: none."""
+
+    host: str
+    port: int
+    control_port: int
+    dials: Dials
+    state: Path | None = None
+    media_host: str | None = None
+
+
 def _print_urls(api_url: str, control_url: str) -> None:
     print(f"simulator: api {api_url} control {control_url}", flush=True)
 
 
-def main(arguments: Sequence[str] | None = None, *, announce: Callable[[str, str], object] = _print_urls) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code: 0 after a signal, 1 when a port is taken or
-    the state cannot be used. `announce` is called with both URLs once the ports are open."""
-    options = _parser().parse_args(arguments)
+    the state cannot be used."""
+    values = vars(_parser().parse_args(arguments))
     try:
-        dials = Dials().changed(dict(options.dial))
+        options = Options(dials=parse_dials(values.pop("dial")), **values)
+        run(options, _print_urls)
     except InvalidDial as error:
         _parser().error(str(error))
-    _allow_many_connections()
-    try:
-        asyncio.run(_run(dials, options, announce))
     except (OSError, StateFileError) as error:
         print(f"simulator: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _run(dials: Dials, options: argparse.Namespace, announce: Callable[[str, str], object]) -> None:
+def parse_dials(settings: Iterable[str]) -> Dials:
+    """Return the dials after these settings, such as `voice_s=0.5`. Raises InvalidDial."""
+    return Dials().changed(dict(map(_setting, settings)))
+
+
+def run(options: Options, announce: Callable[[str, str], object]) -> None:
+    """Run until SIGTERM or SIGINT; `announce` is called with both URLs once the ports are open. Raises OSError if a
+    port is taken, StateFileError."""
+    _allow_many_connections()
+    asyncio.run(_run(options, announce))
+
+
+async def _run(options: Options, announce: Callable[[str, str], object]) -> None:
     clock, stop = steady_clock(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    music_api = MusicApi(dials, StateFile(options.state) if options.state else None)
+    music_api = MusicApi(options.dials, StateFile(options.state) if options.state else None)
     webhooks = WebhookSender(music_api, clock)
     api = Api(music_api, webhooks, clock, media_host=options.media_host)
     api_listener = Listener(api.app(), options.host, options.port)
@@ -88,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         help="keep tasks and credits in this file (default: in memory)",
     )
     parser.add_argument(
-        "--dial", type=_setting, action="append", default=[], metavar="NAME=VALUE", help="VALUE is JSON or a bare word"
+        "--dial", action="append", default=[], metavar="NAME=VALUE", help="VALUE is JSON or a bare word"
     )
     return parser
 
@@ -96,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
 def _setting(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+        raise InvalidDial(f"{text!r} is not NAME=VALUE")
     try:
         return name, json.loads(value)
     except ValueError:

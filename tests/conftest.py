@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -26,8 +27,8 @@ from workers.local.ports import free_port
 
 _numbers = itertools.count()
 
-# The same examples in every run, and no deadline on slow machines. `make endurance` runs five times as many.
-settings.register_profile("steady", derandomize=True, deadline=None, max_examples=20)
+# The same examples in every run, and no deadline on slow machines. `make endurance` runs ten times as many.
+settings.register_profile("steady", derandomize=True, deadline=None, max_examples=10)
 settings.register_profile("thorough", derandomize=True, deadline=None, max_examples=100)
 settings.load_profile("steady")
 
@@ -56,6 +57,17 @@ def pytest_configure() -> None:
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         # The run survives the end of its terminal; processes that it starts get the default, as with any handler.
         signal.signal(signal.SIGHUP, lambda *_: None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect no garbage while tests are collected, and never look at modules and tests again: they stay to the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:

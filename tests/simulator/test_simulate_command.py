@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -34,6 +36,31 @@ def test_it_prints_the_settings_of_workers_and_has_the_faults() -> None:
     assert dials["post_faults"] == {"reset_after": 0.1, "rate_limited": 0.2}
     assert dials["get_faults"] == {"rate_limited": 0.2}
     assert process.returncode == 0
+
+
+def test_with_json_scripts_read_the_settings_from_one_line() -> None:
+    """Also the URL of the dials, for a port that the system selects."""
+    with subprocess.Popen([*COMMAND, "--json"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        printed = json.loads(process.stdout.readline())
+        dials = requests.get(f"{printed['control_url']}/dials", timeout=10).json()
+        process.send_signal(signal.SIGTERM)
+
+    assert printed["settings"].keys() == {"MUSICAPI_BASE_URL", "MUSICAPI_KEY"}
+    assert "voice_s" in dials
+    assert process.returncode == 0
+
+
+def test_with_json_errors_are_json() -> None:
+    """Wrong dials and a port that is taken."""
+    code, text = failed("--json", "--dial=voice_s")
+    assert (code, json.loads(text)["error"]["code"]) == (2, "usage")
+    assert "'voice_s' is not NAME=VALUE" in text
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, text = failed("--json", f"--port={taken.getsockname()[1]}")
+    assert (code, json.loads(text)["error"]["code"]) == (2, "setup")
+    assert "Address already in use" in text
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,7 @@ def rows(page: Page) -> list[str]:
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.endurance
 def test_a_filter_is_part_of_the_url_and_can_be_shared(local: Gateway, store: JobStore, window: Window) -> None:
     """The URL shows the same jobs in another browser."""
     job = fail_job(
@@ -109,6 +110,7 @@ def test_a_filter_is_part_of_the_url_and_can_be_shared(local: Gateway, store: Jo
     assert rows(window(local.link(page.url.removeprefix(local.url)))) == [job.id]
 
 
+@pytest.mark.endurance
 def test_a_search_continues_until_a_job_matches(
     local: Gateway, store: JobStore, window: Window, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +129,7 @@ def test_a_search_continues_until_a_job_matches(
     assert rows(page) == [job.id]
 
 
+@pytest.mark.endurance
 def test_songs_that_arrive_while_the_page_is_open_are_loaded(local: Gateway, store: JobStore, window: Window) -> None:
     """Their host was unknown when the page was loaded."""
     requested: list[tuple[str, str]] = []
@@ -144,6 +147,7 @@ def test_songs_that_arrive_while_the_page_is_open_are_loaded(local: Gateway, sto
         eventually(lambda: "/cover" in {path for path, _ in requested})
 
 
+@pytest.mark.endurance
 def test_rows_are_reached_with_the_keyboard(local: Gateway, store: JobStore, window: Window) -> None:
     """Keys move down and up, open a row, and show the list of shortcuts."""
     enqueue_jobs(store, *(voice_with_song(key=f"k{n}") for n in range(3)))
@@ -161,6 +165,7 @@ def test_rows_are_reached_with_the_keyboard(local: Gateway, store: JobStore, win
     expect(page.get_by_role("heading", name=ids[1])).to_be_visible()
 
 
+@pytest.mark.endurance
 def test_every_page_works_without_javascript(
     local: Gateway, store: JobStore, everything: dict[str, str], window: Window
 ) -> None:
@@ -194,6 +199,7 @@ def test_every_page_is_accessible_and_fits(
         assert [table.evaluate("it => it.scrollWidth - it.clientWidth") for table in tables] == [0] * len(tables), path
 
 
+@pytest.mark.endurance
 def test_text_from_others_never_runs(local: Gateway, store: JobStore, window: Window) -> None:
     """This covers every text field, filled in by callers, operators or MusicAPI."""
     spec = voice_with_song(
@@ -243,6 +249,7 @@ def test_a_failed_job_is_found_and_retried(local: Gateway, store: JobStore, wind
     assert get_job(store, job.id).state is State.PENDING
 
 
+@pytest.mark.endurance
 def test_many_jobs_are_retried_after_confirmation(local: Gateway, store: JobStore, window: Window) -> None:
     """The jobs of the current filter are retried."""
     for number in range(3):
@@ -261,6 +268,7 @@ def test_many_jobs_are_retried_after_confirmation(local: Gateway, store: JobStor
     assert store.counts_by_state("spring")[State.QUEUED] == 3
 
 
+@pytest.mark.endurance
 def test_an_unsure_job_continues_with_its_task_id(local: Gateway, store: JobStore, window: Window) -> None:
     """It is not charged again."""
     job = job_in_state(store, State.UNSURE)
@@ -275,6 +283,7 @@ def test_an_unsure_job_continues_with_its_task_id(local: Gateway, store: JobStor
     assert get_job(store, job.id).task_ids[job.stage] == "t-17"
 
 
+@pytest.mark.endurance
 def test_a_pause_is_shown_on_all_open_pages(local: Gateway, store: JobStore, window: Window) -> None:
     """So is resuming. Unsaved input stays."""
     enqueue_jobs(store, voice_with_song(key="a"))
@@ -300,6 +309,7 @@ def test_a_pause_is_shown_on_all_open_pages(local: Gateway, store: JobStore, win
 # ── access ───────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.endurance
 def test_a_key_with_only_read_is_offered_no_changes(
     build_gateway: Build, store: JobStore, window: Window, browser: Browser
 ) -> None:

@@ -44,6 +44,7 @@ def test_the_pages_of_keys_are_accessible_and_fit_a_phone(with_keys: Gateway, wi
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize("java_script", [True, False])
 def test_a_key_lives_from_creation_to_revocation(with_keys: Gateway, window: Window, java_script: bool) -> None:
     """With and without JavaScript, which sends a form once. Going back does not show its secret again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from itertools import pairwise
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.store.life import NOW, enqueue_jobs, fail_job, job_in_state
@@ -13,6 +14,8 @@ from tests.web.browsing import Window
 from tests.web.conftest import Gateway
 from voicequeue import FailureCode, State
 from voicequeue.storage.job_store import JobStore
+
+pytestmark = pytest.mark.endurance
 
 PHONE = {"width": 390, "height": 844}
 
@@ -84,3 +87,16 @@ def test_the_labels_of_charts_are_legible_on_a_phone(local: Gateway, store: JobS
     ]
     assert all(one[1] < following[0] for one, following in pairwise(edges))
     assert float(ticks.first.evaluate("it => parseFloat(getComputedStyle(it).fontSize)")) >= 12
+
+
+def test_a_phone_shows_where_the_user_is_in_the_navigation(local: Gateway, window: Window) -> None:
+    """It scrolls sideways; the name of the page and logging out share a line."""
+    page = window(local.link("/keys"), viewport=PHONE)
+
+    current, mark, log_out = (
+        page.locator(part).evaluate("it => it.getBoundingClientRect().toJSON()")
+        for part in ("header nav [aria-current]", ".mark", "form[action='/logout'] button")
+    )
+    assert current["left"] >= 0
+    assert current["right"] <= PHONE["width"]
+    assert abs(mark["top"] - log_out["top"]) < 10

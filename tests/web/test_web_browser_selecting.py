@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.security.surface import site
@@ -11,6 +12,8 @@ from tests.web.browsing import Window
 from tests.web.conftest import Gateway
 from voicequeue import State
 from voicequeue.storage.job_store import JobStore
+
+pytestmark = pytest.mark.endurance
 
 
 def test_selected_rows_are_counted_and_survive_changes(local: Gateway, store: JobStore, window: Window) -> None:

@@ -147,6 +147,7 @@ def test_results_are_sent_while_rows_are_still_received(gateway: Gateway) -> Non
             received += raw.recv(65_536)
 
 
+@pytest.mark.endurance
 def test_a_client_may_send_everything_before_it_reads(
     gateway: Gateway, queue: VoiceQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

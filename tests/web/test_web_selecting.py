@@ -159,3 +159,14 @@ def test_an_empty_download_has_the_header(person: PageUser) -> None:
     assert downloaded(person, "/jobs.csv?state=failed").strip() == ",".join(CSV_COLUMNS)
     assert downloaded(person, "/jobs.jsonl") == ""
     assert "no batch" in person.page("/jobs.csv?batch=none", status=404).text
+
+
+def test_an_unknown_state_never_becomes_all_jobs(person: PageUser, store: JobStore) -> None:
+    """Neither in a plan nor in a download: a form or link may come from a release that knows more of them."""
+    enqueue_jobs(store, voice_with_song(key="a"))
+    token = next(form["fields"]["token"] for form in person.page("/").forms if form["action"] == "/logout")
+
+    for field in ("state", "code"):
+        refused = person.post("/do/plan", {"token": token, "action": "cancel", field: "newer"})
+        assert (refused.status_code, f"{field}: &#39;newer&#39; is not one of" in refused.text) == (422, True)
+        assert "is not one of" in person.page(f"/jobs.csv?{field}=newer", status=422).text

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from voicequeue.cli.terminal import CommandSetupError, option
+from voicequeue.cli.terminal import AsJson, CommandSetupError, option, print_json
 from voicequeue.texts import parse_float
 
 #: The folders that may contain the package `simulator`: that of an installed package, and a checkout.
@@ -29,27 +29,34 @@ def simulate(
     fault: Annotated[
         list[str] | None, option("NAME=ODDS", help="Let requests fail, such as reset_after=0.1; repeat it for several.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run a simulator of MusicAPI, which charges nothing.
 
     It prints the settings with which workers use it, and runs until Ctrl-C. An unknown dial or fault is answered with a
     list of those that exist. Needs the extra voicequeue[dev]; runs on Linux and macOS.
     """
-    run = _load()
-    arguments = [f"--host={host}", f"--port={port}", f"--control-port={control_port}"]
-    arguments += [f"--dial={one}" for one in [*(dial or ()), *_fault_dials(fault or ())]]
-    arguments += [f"--state={state}"] if state else []
-    raise typer.Exit(run(arguments, announce=_announce))
+    simulator = _load()
+    try:
+        dials = simulator.parse_dials([*(dial or ()), *_fault_dials(fault or ())])
+    except simulator.InvalidDial as error:
+        raise typer.BadParameter(str(error)) from None
+    options = simulator.Options(host=host, port=port, control_port=control_port, dials=dials, state=state)
+    announce: Callable[[str, str], None] = _announce_as_json if as_json else _announce
+    try:
+        simulator.run(options, announce)
+    except (OSError, simulator.StateFileError) as error:
+        raise CommandSetupError(f"the simulator cannot run: {error}") from None
 
 
 def _load() -> Any:
-    """Return the main function of the simulator. Raises CommandSetupError."""
+    """Return the module of the simulator's command. Raises CommandSetupError."""
     folder = next((folder for folder in _FOLDERS if (folder / "simulator" / "__main__.py").is_file()), None)
     if folder is None:
         raise CommandSetupError("this package has no simulator; install the wheel of voicequeue, or use a checkout")
     sys.path.insert(0, str(folder))
     try:
-        return import_module("simulator.__main__").main
+        return import_module("simulator.__main__")
     except ModuleNotFoundError as error:
         if error.name == "resource":
             raise CommandSetupError("the simulator runs on Linux and macOS") from None
@@ -80,7 +87,17 @@ def _fault(text: str, names: set[str]) -> tuple[str, float]:
 
 
 def _announce(api_url: str, control_url: str) -> None:
-    typer.echo(f"MUSICAPI_BASE_URL={api_url}")
-    typer.echo("MUSICAPI_KEY=any")
+    for name, value in _settings(api_url).items():
+        typer.echo(f"{name}={value}")
     typer.echo(f"# dials and ledger: {control_url} (Ctrl-C ends the simulator)")
     sys.stdout.flush()
+
+
+def _announce_as_json(api_url: str, control_url: str) -> None:
+    print_json({"settings": _settings(api_url), "control_url": control_url})
+    sys.stdout.flush()
+
+
+def _settings(api_url: str) -> dict[str, str]:
+    """Return the settings with which workers use the simulator."""
+    return {"MUSICAPI_BASE_URL": api_url, "MUSICAPI_KEY": "any"}

@@ -190,6 +190,7 @@ def test_a_callback_answered_with_410_is_undelivered_until_an_operator_redeliver
     assert ids(receiver) == Counter({shown["id"]: 2})
 
 
+@pytest.mark.endurance
 def test_a_process_killed_during_delivery_loses_no_callback(system: System, queue: VoiceQueue, listen: Listen) -> None:
     """SIGKILL during deliveries: each callback is received at least once, always under the same id."""
 
@@ -269,6 +270,7 @@ def _posted(url: str, webhook: Webhook) -> int:
 # ── bad receivers, last because deliveries to them continue after the test ────────────────
 
 
+@pytest.mark.endurance
 def test_dead_and_slow_receivers_delay_neither_jobs_nor_callbacks_to_others(queue: VoiceQueue, listen: Listen) -> None:
     """Eighty callbacks to three bad receivers: the twenty to a good one do not wait for their timeouts."""
 

@@ -241,6 +241,7 @@ def test_without_webhooks_an_operator_reviews_it_and_nothing_resubmits_it(
     assert finished.credits == sum(row["credits"] for row in charges_of(no_webhooks, finished))
 
 
+@pytest.mark.endurance
 def test_a_resubmission_by_an_operator_is_on_the_timeline(no_webhooks: System, lost: dict[str, Job]) -> None:
     """A second charge exists only because an operator decided so."""
     job = lost["ordered-again"]
@@ -275,6 +276,7 @@ def reason_of_resubmission(system: System, job: Job) -> str:
     return reason
 
 
+@pytest.mark.endurance
 def test_giving_up_is_a_failure_of_its_own_code(no_webhooks: System, lost: dict[str, Job]) -> None:
     """`--abandon` ends the job; its unknown credits are not counted."""
     job = lost["given-up"]
@@ -344,6 +346,7 @@ def test_the_gateway_reports_health_and_readiness(without_workers: dict[str, int
     eventually(lambda: health(system) == {"/healthz": 200, "/readyz": 200})
 
 
+@pytest.mark.endurance
 def test_a_batch_of_unsure_jobs_counts_as_settled(no_webhooks: System, lost: dict[str, Job]) -> None:
     """`watch` ends when a batch has only unsure jobs left."""
     with no_webhooks.queue() as queue:

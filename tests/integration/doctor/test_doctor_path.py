@@ -14,7 +14,16 @@ ROOT = Path(__file__).parents[3]
 COMMAND = Path(sys.executable).with_name("voicequeue")
 
 
-@pytest.mark.parametrize("module", ["workers/doctor.py", "workers/__init__.py", "json.py", "voicequeue/__init__.py"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "workers/doctor.py",
+        *(
+            pytest.param(module, marks=pytest.mark.endurance)
+            for module in ("workers/__init__.py", "json.py", "voicequeue/__init__.py")
+        ),
+    ],
+)
 def test_no_module_of_the_working_directory_is_imported(tmp_path: Path, module: str) -> None:
     """The folder may belong to another user; an operator who runs the command there must not run its code."""
     hostile = tmp_path / module

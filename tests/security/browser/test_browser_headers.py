@@ -47,6 +47,7 @@ def check_headers(answer: requests.Response) -> requests.Response:
     return answer
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize("key", [None, "all"])
 def test_every_route_sends_the_headers(gateway: Gateway, key: str | None) -> None:
     """With and without a key, also for methods that the route does not have."""
@@ -59,6 +60,7 @@ def test_every_route_sends_the_headers(gateway: Gateway, key: str | None) -> Non
     assert {401 if key is None else 415, 200, 405} <= statuses
 
 
+@pytest.mark.endurance
 def test_every_page_sends_the_headers(gateway: Gateway) -> None:
     """Also in a login session."""
     session = PageUser(gateway, "all").session

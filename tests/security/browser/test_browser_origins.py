@@ -58,6 +58,7 @@ def test_behind_a_tls_proxy_the_host_decides_and_not_the_scheme(gateway: Gateway
     assert "must forward Host" in renamed.json()["detail"]
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_no_route_can_be_loaded_by_pages_of_other_origins(gateway: Gateway, site: str) -> None:
     """Not as a script, picture or frame, nor by fetch; links to it work."""

@@ -231,6 +231,7 @@ def test_a_login_survives_the_rotation_of_the_secret(build_gateway: Build, prefi
     assert not is_logged_in(rotated, prefix, token)
 
 
+@pytest.mark.endurance
 def test_a_login_that_was_refused_never_works_again(
     build_gateway: Build, prefix: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

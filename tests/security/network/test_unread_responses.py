@@ -74,6 +74,7 @@ def test_unread_outcomes_stop_the_upload_and_take_bounded_space(
         eventually(lambda: gateway("POST", UPLOAD, data=row(2), headers=ROWS).status_code == 200)
 
 
+@pytest.mark.endurance
 def test_an_unread_response_is_dropped(logged: Callable[[str], int]) -> None:
     """As one piece, or as a stream, whose later pieces are not produced: nothing stays in memory."""
     for app in (answering(MUCH), answering(65_536, 1_000_000)):

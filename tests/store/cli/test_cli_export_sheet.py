@@ -237,6 +237,7 @@ def test_contradicting_options_are_rejected(
     assert list(working_folder.iterdir()) == []
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize("name", ["jobs.csv", "jobs.xlsx"])
 def test_an_export_for_spreadsheets_takes_constant_memory(store: JobStore, working_folder: Path, name: str) -> None:
     """The peak does not grow with the number of jobs."""

@@ -152,6 +152,7 @@ class Kill:
         return False
 
 
+@pytest.mark.endurance
 def test_a_kill_at_any_moment_loses_no_rejected_row(
     command: Command, queue: VoiceQueue, voices: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

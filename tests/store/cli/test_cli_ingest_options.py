@@ -130,6 +130,7 @@ def test_the_error_of_an_invalid_setting_names_it(
     assert (ended.code, f"VOICEQUEUE_AUDIO_{name} must be" in ended.err) == (2, True)
 
 
+@pytest.mark.endurance
 def test_recordings_of_rows_that_are_done_are_not_fetched_again(
     command: Command, queue: VoiceQueue, here: Path
 ) -> None:

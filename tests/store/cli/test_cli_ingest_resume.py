@@ -48,6 +48,7 @@ def test_an_interrupted_run_says_how_to_resume(working_folder: Path) -> None:
     assert "Traceback" not in output
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize(("packed", "count"), [(False, 8_000), (True, 4_000)], ids=["plain", "gzip"])
 def test_a_killed_run_resumes_and_takes_each_row_once(
     command: Command, queue: VoiceQueue, working_folder: Path, packed: bool, count: int

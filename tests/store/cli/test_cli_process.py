@@ -67,6 +67,7 @@ def test_the_module_is_the_command_too(working_folder: Path) -> None:
     assert json.loads(ended.stdout)["states"]["queued"] == 0
 
 
+@pytest.mark.endurance
 def test_rows_and_results_go_through_pipes(working_folder: Path, queue: VoiceQueue) -> None:
     """Bad rows exit with 1; the output is UTF-8."""
     rows = "audio_url,name\nhttps://recordings.example/a.wav,Åse\nnowhere,Bo\n"
@@ -201,6 +202,7 @@ def test_an_unreachable_redis_exits_with_3(
     assert SECRET not in ended.err
 
 
+@pytest.mark.endurance
 def test_the_password_is_in_no_trace_of_the_process(
     working_folder: Path, nowhere: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

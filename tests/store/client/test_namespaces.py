@@ -204,7 +204,13 @@ def outcome(client: VoiceQueue, name: str, options: dict[str, Any]) -> str:
 EXCEPT = {"first_event_id", "last_event_id"}
 
 
-@pytest.fixture(params=[("shop", "other"), ("shop", ""), ("", "shop")], ids=lambda pair: " and ".join(map(repr, pair)))
+@pytest.fixture(
+    params=[
+        ("shop", "other"),
+        *(pytest.param(pair, marks=pytest.mark.endurance) for pair in (("shop", ""), ("", "shop"))),
+    ],
+    ids=lambda pair: " and ".join(map(repr, pair)),
+)
 def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
     """Return the namespaces of an owner and of an intruder."""
     return request.param  # type: ignore[no-any-return]

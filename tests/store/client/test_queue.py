@@ -291,6 +291,7 @@ def test_an_invalid_filter_raises_at_once(queue: VoiceQueue) -> None:
         queue.jobs(state="nosuchstate")
 
 
+@pytest.mark.endurance
 def test_jobs_can_be_changed_while_they_are_listed(queue: VoiceQueue) -> None:
     """Cancelling every job of a long list misses none."""
     queue.enqueue_many(numbered_voices(PORTION_JOBS_MAX * 2 + 10))

@@ -181,7 +181,7 @@ def orders_until(store: JobStore, limit: int, now: float) -> int:
     pytest.fail(f"it does not grow to {limit}")
 
 
-@pytest.mark.parametrize("bears", [1, 12, *(pytest.param(bears, marks=pytest.mark.endurance) for bears in (3, 30))])
+@pytest.mark.parametrize("bears", [1, *(pytest.param(bears, marks=pytest.mark.endurance) for bears in (3, 12, 30))])
 def test_the_limit_settles_near_the_capacity_of_upstream(build: Build, bears: int) -> None:
     """It is above for a short time only, rarely far below, and few orders are rate-limited."""
     store = build(in_flight=500, initial_in_flight=10)

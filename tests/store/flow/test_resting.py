@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from redis import Redis
 
 from tests.store.life import NOW, assert_consistent, claim_admitted, enqueue_jobs, get_job, transition_of
@@ -41,6 +42,7 @@ def test_a_resting_job_is_admitted_when_its_time_has_come(store: JobStore, redis
     assert_consistent(redis, prefix)
 
 
+@pytest.mark.endurance
 def test_jobs_that_rest_are_passed_over_in_bounded_time(store: JobStore, redis: Redis, prefix: str) -> None:
     """However many there are, new jobs of their lane precede those behind it, and other lanes all of them."""
     dead = enqueue_jobs(store, *numbered_voices(1_500, batch="b"))

@@ -59,6 +59,7 @@ def succeed(store: JobStore, job_id: str) -> None:
     apply_transition(store, get_job(store, job_id), State.SUCCEEDED, fields={"settled": str(NOW)})
 
 
+@pytest.mark.endurance
 def test_instant_failures_do_not_stop_a_batch_whose_other_orders_are_slow(store: JobStore) -> None:
     """Every tenth text is not allowed, at once; the other orders are in flight for long, and succeed."""
     store.set_batch_limits("b", stop_after=0.2)

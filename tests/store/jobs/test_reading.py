@@ -146,6 +146,7 @@ def test_waiting_for_events_ends_when_there_are_none(store: JobStore) -> None:
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.endurance
 def test_the_stream_of_events_is_trimmed(store: JobStore, redis: Redis, prefix: str) -> None:
     """The stream keeps about 20,000 events."""
     for start in range(0, 24_000, 500):

@@ -276,6 +276,7 @@ def changing(valkey_url: str, prefix: str, *, enqueueing: bool) -> Iterator[list
                 thread.join()
 
 
+@pytest.mark.endurance
 def test_a_consistent_store_has_no_findings_while_jobs_change(valkey_url: str, redis: Redis, prefix: str) -> None:
     """A change during the audit is no finding."""
     with changing(valkey_url, prefix, enqueueing=False) as progress:

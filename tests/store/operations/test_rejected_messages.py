@@ -60,6 +60,7 @@ def test_only_the_last_thousand_are_stored(store: JobStore, redis: Redis, prefix
     assert store.rejected_messages.latest(1) == [message(1)]
 
 
+@pytest.mark.endurance
 def test_the_total_size_is_limited(store: JobStore, redis: Redis, prefix: str) -> None:
     """This holds for any characters, and for messages of a release that did not count bytes; the oldest are deleted."""
     list_of_them, long = f"{{{prefix}}}:rejected_messages", "語" * JOB_MAX

@@ -157,6 +157,7 @@ def test_promtool_accepts_the_rules_and_the_configuration(tmp_path: Path) -> Non
     assert "SUCCESS" in promtool("check", "config", tmp_path / "prometheus.yml")
 
 
+@pytest.mark.endurance
 def test_every_alert_fires_when_it_should_and_no_other_does(tmp_path: Path) -> None:
     """One Prometheus scrapes the gateways of several queues; each alert concerns one of them.
 

@@ -34,6 +34,7 @@ def services() -> dict[str, Any]:
     return composed.services()
 
 
+@pytest.mark.endurance
 def test_the_compose_file_follows_the_compose_specification() -> None:
     """It is checked against the schema of the specification."""
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]

@@ -180,8 +180,10 @@ MANY_CELLS = b"," * 120_000 + b"x\n"
 
 @pytest.mark.parametrize(
     "rows",
-    [[MANY_FIELDS] * 15, [b"audio_url\n", *[MANY_CELLS] * 15]],
-    ids=["many fields", "many cells"],
+    [
+        pytest.param([MANY_FIELDS] * 15, marks=pytest.mark.endurance, id="many fields"),
+        pytest.param([b"audio_url\n", *[MANY_CELLS] * 15], id="many cells"),
+    ],
 )
 def test_only_the_errors_of_rejected_rows_are_kept_in_memory(rows: list[bytes]) -> None:
     """An upload needs the memory of one row, however many are rejected."""

@@ -124,7 +124,6 @@ def load(name: str) -> Script:
     return Script(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
-@cache
 def _definitions() -> list[str]:
     return [text for part in PARTS for text in DEFINITION.findall(text_of(f"lib/{part}"))]
 

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import fields as fields_of
-from typing import Annotated, Any
+from enum import StrEnum
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
@@ -18,8 +19,10 @@ from voicequeue import (
     Clip,
     FailureCode,
     Filter,
+    InvalidJobError,
     Job,
     Page,
+    Problem,
     RejectedMessage,
     Sort,
     State,
@@ -51,6 +54,8 @@ DECISIONS_MAX = 20
 PAGE_SIZE = 50
 
 Cursor = Annotated[str | None, Query(max_length=500)]
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 #: Fields of the list's URL, and of forms, that select jobs.
 FILTERS = ("state", "batch", "code", "q")
@@ -200,17 +205,26 @@ def _file(file: ArchivedFile) -> str:
 
 
 def to_filter(fields: Mapping[str, str]) -> Filter:
-    """Return the filter of a URL or form: `q` is a search text, or NAME=VALUE of the metadata."""
+    """Return the filter of a URL or form: `q` is a search text, or NAME=VALUE of the metadata.
+
+    Raises InvalidJobError for an unknown state or code: a filter must not become one of all jobs.
+    """
     name, equals, value = fields.get("q", "").partition("=")
-    state = fields.get("state", "")
-    code = fields.get("code", "")
     return Filter(
-        state=State(state) if state in set(State) else None,
+        state=_member(State, "state", fields.get("state")),
         batch=fields.get("batch") or None,
-        code=FailureCode(code) if code in set(FailureCode) else None,
+        code=_member(FailureCode, "code", fields.get("code")),
         metadata={name.strip(): value.strip()} if equals else {},
         text=name.strip() if name.strip() and not equals else None,
     )
+
+
+def _member(kind: type[Choice], field: str, text: str | None) -> Choice | None:
+    """Return the member that a field names; None if it is empty. Raises InvalidJobError."""
+    try:
+        return kind(text) if text else None
+    except ValueError:
+        raise InvalidJobError([Problem(field, f"{text!r} is not one of {', '.join(kind)}")]) from None
 
 
 async def _changes(broadcaster: EventBroadcaster, namespace: str) -> AsyncIterator[str]:

@@ -18,6 +18,9 @@ const KEYS = {
   x: () => document.activeElement.closest("tr")?.querySelector("td.box input")?.click(),
 };
 
+// On a narrow screen the navigation scrolls sideways.
+document.querySelector("header nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 // A choice that is a filter takes effect at once.
 const filter = document.querySelector("select[data-submits]");
 if (filter) filter.nextElementSibling.hidden = true;
