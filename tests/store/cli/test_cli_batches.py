@@ -100,6 +100,21 @@ def test_a_list_that_is_cut_says_of_how_many(
     assert len(as_json.json()) == len(rows(listed.out))
 
 
+def test_jobs_are_listed_in_the_order_of_a_time(command: Command, queue: VoiceQueue) -> None:
+    """Those of a batch by when they were enqueued, others by their last change; another order is an error."""
+    ids = [queue.enqueue(voice(batch="b", key=str(number))).id for number in range(3)]
+    queue.cancel(ids[0])
+
+    def listed(*options: str) -> list[str]:
+        return [job["id"] for job in command("jobs", *options, "--json").json()]
+
+    assert listed("--batch", "b", "--sort", "-created") == ids[::-1]
+    assert listed("--sort", "-changed", "--limit", "2") == [ids[0], ids[2]]
+    assert listed("--sort", "changed") == [ids[1], ids[2], ids[0]]
+    wrong = command("jobs", "--sort", "created")
+    assert (wrong.code, "jobs of a batch can be sorted by created" in wrong.err.replace("\n", " ")) == (2, True)
+
+
 def test_limit_and_all_are_wrong_usage_together(command: Command) -> None:
     """Neither may be ignored silently."""
     for name in ("jobs", "batches", "personas", "callbacks", "archive", "rejects", "audit-log", "review", "keys list"):

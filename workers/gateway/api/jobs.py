@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from zlib import crc32
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
@@ -78,10 +78,16 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
     )
     async def list_jobs(
         request: Request,
-        job_filter: Annotated[Filter, Depends(_read_filter)],
-        sort: Annotated[Sort | None, Query(description=schemas.SORT_DESCRIPTION)] = None,
-        limit: Limit = 100,
-        cursor: Cursor = None,
+        page_query: Annotated[_PageQuery, Depends(_read_page_query)],
+        state: Annotated[State | None, Query(description="Only jobs in this state.")] = None,
+        stage: Annotated[Stage | None, Query(description="Only jobs in this stage.")] = None,
+        batch: Annotated[schemas.BatchName | None, Query(description="Only jobs of this batch.")] = None,
+        code: Annotated[FailureCode | None, Query(description="Only jobs that failed with this code.")] = None,
+        since: Annotated[
+            schemas.Since | None,
+            Query(description="Only jobs whose last transition was at this time or later; ISO 8601."),
+        ] = None,
+        search: Annotated[str | None, Query(max_length=500, description=schemas.SEARCH_DESCRIPTION)] = None,
     ) -> Response:
         """List jobs.
 
@@ -90,9 +96,11 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
         page may have fewer than `limit` jobs, even none, while `has_more` is true. A job that changes state meanwhile
         may be listed twice.
         """
+        since_at = None if since is None else since.timestamp()
+        job_filter = Filter(state, stage, batch, code, since_at, _metadata(request.query_params), search)
 
         def read_page() -> JobList:
-            page = reading(queue, request).search(job_filter, limit=limit, cursor=cursor, sort=sort)
+            page = reading(queue, request).search(job_filter, **page_query._asdict())
             return {"data": [job.as_dict() for job in page.items], **page_end(page.cursor)}
 
         return await large.respond(request, read_page)
@@ -130,21 +138,20 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
     return routes
 
 
-async def _read_filter(
-    request: Request,
-    state: Annotated[State | None, Query(description="Only jobs in this state.")] = None,
-    stage: Annotated[Stage | None, Query(description="Only jobs in this stage.")] = None,
-    batch: Annotated[schemas.BatchName | None, Query(description="Only jobs of this batch.")] = None,
-    code: Annotated[FailureCode | None, Query(description="Only jobs that failed with this code.")] = None,
-    since: Annotated[
-        schemas.Since | None,
-        Query(description="Only jobs whose last transition was at this time or later; ISO 8601."),
-    ] = None,
-    search: Annotated[str | None, Query(max_length=500, description=schemas.SEARCH_DESCRIPTION)] = None,
-) -> Filter:
-    """Return the filter of a query. Raises InvalidJobError."""
-    since_at = None if since is None else since.timestamp()
-    return Filter(state, stage, batch, code, since_at, _metadata(request.query_params), search)
+class _PageQuery(NamedTuple):
+    """The page of a list that is asked for."""
+
+    sort: Sort | None
+    limit: int
+    cursor: str | None
+
+
+async def _read_page_query(
+    sort: Annotated[Sort | None, Query(description=schemas.SORT_DESCRIPTION)] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> _PageQuery:
+    return _PageQuery(sort, limit, cursor)
 
 
 def etag(job: Job, holds: Sequence[JobHold] = ()) -> str:
