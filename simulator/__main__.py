@@ -22,7 +22,7 @@ from simulator.server.webhooks import WebhookSender
 
 @dataclass(frozen=True)
 class Options:
-    """What a simulator runs with. `media_host`: the host in the links of files, None: that of the request. `state`:
+    """The settings of a simulator. `media_host`: the host in the links of files, None: that of the request. `state`:
     the file that keeps tasks and credits, None: none."""
 
     host: str

@@ -9,7 +9,7 @@ call() {
     curl --config - --silent --show-error --fail-with-body "$@"
 }
 
-job=$(call "$url/v1/jobs" --json '{
+job=$(call "$url/v1/jobs" --header 'Content-Type: application/json' --data '{
   "audio_url": "https://example.com/ana.wav",
   "song": {"title": "Harbour Lights", "prompt": "[Verse]\nThe harbour lights are counting ships"}
 }' --header 'Idempotency-Key: curl-example-1')

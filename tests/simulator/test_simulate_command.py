@@ -57,8 +57,8 @@ def test_with_json_errors_are_json() -> None:
     assert (code, json.loads(text)["error"]["code"]) == (2, "usage")
     assert "'voice_s' is not NAME=VALUE" in text
 
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        code, text = failed("--json", f"--port={taken.getsockname()[1]}")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        code, text = failed("--json", f"--port={listener.getsockname()[1]}")
     assert (code, json.loads(text)["error"]["code"]) == (2, "setup")
     assert "Address already in use" in text
 

@@ -111,8 +111,8 @@ def flower(browser: Browser, scene: Scene) -> None:
 
 
 def job_page(browser: Browser, scene: Scene) -> None:
-    """Take pictures of the list of jobs, a batch, a job, its forms and controls; and of the list in dark mode and on a
-    phone."""
+    """Take pictures of the lists of jobs, batches and workers, a batch, a job, its forms and controls; and of the list
+    of jobs in dark mode and on a phone."""
     with VoiceQueue(scene.redis_url, namespace="*") as queue:
         finished, failed = (next(queue.jobs(state=state)) for state in (State.SUCCEEDED, State.FAILED))
     page = _page(browser)
@@ -124,8 +124,9 @@ def job_page(browser: Browser, scene: Scene) -> None:
     _take(page, "page-job")
     page.goto(f"{scene.page}/job/{failed.id}/retry")
     _take(page, "page-retry")
-    page.goto(f"{scene.page}/controls")
-    _take(page, "page-controls")
+    for name in ("controls", "batches", "workers"):
+        page.goto(f"{scene.page}/{name}")
+        _take(page, f"page-{name}")
     page.close()
     page = browser.new_page(viewport=SIZE, color_scheme="dark")  # type: ignore[arg-type]
     page.goto(scene.entrance)

@@ -12,6 +12,7 @@ import pytest
 import requests
 from fastapi import FastAPI
 from playwright.sync_api import Browser, BrowserContext, Page
+from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from config.settings import Settings
@@ -120,7 +121,8 @@ _shared_apps: dict[str, FastAPI] = {}
 
 def _shared_app(options: Mapping[str, Any]) -> FastAPI:
     """Return the app with these settings, built once in this process."""
-    name = repr(sorted(options.items(), key=str))
+    plain = {key: value.get_secret_value() if isinstance(value, SecretStr) else value for key, value in options.items()}
+    name = repr(sorted(plain.items()))  # secrets have one representation
     if name not in _shared_apps:
         _shared_apps[name] = create_app(Settings(_env_file=None, **options))
     return _shared_apps[name]

@@ -19,6 +19,9 @@ from voicequeue import State, VoiceQueue
 from voicequeue.ingest.row_reader import ROW_MAX
 from workers.gateway import response_spool
 from workers.gateway.api import row_uploads
+from workers.gateway.server.connections import ServerLimits
+
+pytestmark = pytest.mark.shared_gateway
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 CSV = {"Content-Type": "text/csv"}
@@ -187,7 +190,7 @@ def test_uploads_beyond_the_limit_are_refused(
 ) -> None:
     """Each upload has a thread. When one has ended, another is accepted."""
     monkeypatch.setattr(row_uploads, "MAX_UPLOADS", 1)
-    gateway = build_gateway()
+    gateway = build_gateway(ServerLimits())
     go_on = threading.Event()
     summaries: list[Any] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from pydantic import SecretStr
 
 from tests.web.conftest import Build, Gateway, problem
@@ -11,6 +12,8 @@ from voicequeue.auth.api_keys import Scope, generate_key
 from voicequeue.auth.callback_secrets import SecretCipher, root_marks
 from voicequeue.storage.heartbeats import CALLBACK_ROOTS
 from voicequeue.storage.job_store import JobStore
+
+pytestmark = pytest.mark.shared_gateway
 
 COMMON = "the common secret of all these processes"
 

@@ -11,6 +11,8 @@ from tests.web.seen import PageUser, ParsedPage
 from voicequeue import State, VoiceQueue
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 

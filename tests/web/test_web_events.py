@@ -25,6 +25,8 @@ from workers.gateway.api import events
 from workers.gateway.security.access import AccessControl
 from workers.gateway.server.connections import ServerLimits
 
+pytestmark = pytest.mark.shared_gateway
+
 
 class Stream:
     """A stream of server-sent events, read block by block."""
@@ -174,7 +176,7 @@ def test_streams_beyond_the_limit_are_refused(
 ) -> None:
     """When one has ended, another is accepted."""
     monkeypatch.setattr(events, "MAX_STREAMS", 1)
-    gateway = build_gateway()
+    gateway = build_gateway(ServerLimits())
     with following(gateway) as stream:
         queue.cancel(enqueue_jobs(store, voice())[0])
         stream.events(1)

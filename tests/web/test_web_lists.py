@@ -14,6 +14,8 @@ from voicequeue import FailureCode, State, VoiceQueue
 from voicequeue.client.queue import in_namespace
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 
 def job_links(page: ParsedPage) -> list[str]:
     """Return the ids of the listed jobs."""

@@ -190,6 +190,7 @@ def test_no_route_sees_or_changes_what_another_namespace_owns(
     assert sent > 100
 
 
+@pytest.mark.endurance
 def test_an_operator_with_a_namespace_sees_and_changes_what_a_key_of_it_does(
     build_gateway: Build, redis: Redis, prefix: str, valkey_url: str
 ) -> None:

@@ -14,6 +14,8 @@ from voicequeue import RejectedMessage, State, VoiceQueue
 from voicequeue.domain import transitions
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 HOOK = "https://shop.example/hook"
 
 

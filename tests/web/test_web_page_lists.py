@@ -22,6 +22,8 @@ from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.monitoring.consumption import CONSUMED
 from voicequeue.storage.rejected_messages import RejectedMessage
 
+pytestmark = pytest.mark.shared_gateway
+
 EVIL = "\"'><script>alert(1)</script>"
 
 

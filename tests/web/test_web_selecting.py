@@ -17,6 +17,8 @@ from voicequeue import FailureCode, Job, State, VoiceQueue
 from voicequeue.ingest.export_columns import CSV_COLUMNS
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 
 @pytest.fixture
 def person(local: Gateway) -> PageUser:

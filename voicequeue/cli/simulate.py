@@ -87,15 +87,13 @@ def _fault(text: str, names: set[str]) -> tuple[str, float]:
 
 
 def _announce(api_url: str, control_url: str) -> None:
-    for name, value in _settings(api_url).items():
-        typer.echo(f"{name}={value}")
-    typer.echo(f"# dials and ledger: {control_url} (Ctrl-C ends the simulator)")
-    sys.stdout.flush()
+    lines = [f"{name}={value}" for name, value in _settings(api_url).items()]
+    lines.append(f"# dials and ledger: {control_url} (Ctrl-C ends the simulator)")
+    typer.echo("\n".join(lines))  # at once: a script may close the pipe after the first line
 
 
 def _announce_as_json(api_url: str, control_url: str) -> None:
     print_json({"settings": _settings(api_url), "control_url": control_url})
-    sys.stdout.flush()
 
 
 def _settings(api_url: str) -> dict[str, str]:

@@ -110,7 +110,7 @@ def _print_refused(jobs: Sequence[RefusedJob]) -> None:
 
 
 def _callbacks(counts: CallbackCounts) -> str:
-    missing = "" if counts.workers else " [red]and no worker to deliver them[/]"
+    missing = "" if counts.workers or not counts.pending else " [red]and no worker to deliver them[/]"
     return f"{counts.pending:,} pending{missing}, {counts.undelivered:,} undelivered, see: voicequeue callbacks"
 
 

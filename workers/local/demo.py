@@ -41,7 +41,7 @@ The demo and its simulator have ended, so the links above no longer play. What n
             It prints what to type in another terminal.
   Your spreadsheet: .venv/bin/voicequeue ingest FILE.xlsx --batch mine --dry-run, while make up runs.
             Columns name and audio_url, for a song also title and prompt; samples/voices.csv is an example.
-  Your MusicAPI account: echo 'MUSICAPI_KEY=…' >> .env, then make up. A voice costs 4 credits, a song 15.
+  Your MusicAPI account: docs/tutorial/own-account.md sets limits first. A voice costs 4 credits, a song 15.
   docs/tutorial/first-song.md explains each step."""
 
 

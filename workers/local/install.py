@@ -10,8 +10,10 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,6 +23,9 @@ INSTALL = (*PIP, "install", "--progress-bar", "off")
 
 #: Seconds between two lines of progress where the output is not a terminal.
 LINE_EVERY_S = 10.0
+
+#: Seconds between two measurements of what is unpacked.
+MEASURE_EVERY_S = 2.0
 
 #: The lines of pip's output that are shown after a failure.
 SHOWN_AFTER_FAILURE = 20
@@ -72,8 +77,7 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; run the same command again to complete the installation", file=sys.stderr)
         return 130
-    size = sum(file.lstat().st_size for file in VENV.rglob("*") if not file.is_symlink() and file.is_file())
-    print(f"Installed in {time.monotonic() - started_at:.0f} s; .venv has {size / 1e6:,.0f} MB.", flush=True)
+    print(f"Installed in {time.monotonic() - started_at:.0f} s; .venv has {_size_mb():,.0f} MB.", flush=True)
     return 0
 
 
@@ -100,16 +104,42 @@ def install_with_progress(command: Sequence[str], count: int, progress: Progress
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     ) as process:
-        for line in process.stdout or ():
+        lines = iter(process.stdout or ())
+        for line in lines:
             output.append(line)
             if match := _COLLECTING.match(line):
                 collected += 1
                 progress.show(f"{min(collected, count)} of {count}: {match[1]}")
             elif line.startswith("Installing collected packages"):
-                progress.show(f"unpacking {collected} packages")
+                with _measured(progress, f"unpacking {collected} packages"):
+                    output += lines
     progress.clear()
     if process.returncode:
         raise InstallError("".join(output[-SHOWN_AFTER_FAILURE:]))
+
+
+@contextmanager
+def _measured(progress: Progress, text: str) -> Iterator[None]:
+    """Show how much is unpacked: pip is silent meanwhile, for most of the time."""
+    ended = threading.Event()
+
+    def show_until_end() -> None:
+        progress.show(text)
+        while not ended.wait(MEASURE_EVERY_S):
+            with suppress(OSError):  # pip moves files while they are counted
+                progress.show(f"{text}: {_size_mb():,.0f} MB")
+
+    thread = threading.Thread(target=show_until_end, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _size_mb() -> float:
+    return sum(file.lstat().st_size for file in VENV.rglob("*") if not file.is_symlink() and file.is_file()) / 1e6
 
 
 def _run(command: Sequence[str]) -> None:

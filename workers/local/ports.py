@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
@@ -49,6 +49,11 @@ class StackPorts:
         if usual and port != usual:
             self._report(f"port {usual} for {program} is taken{_by_whom(usual)}: using {port} instead")
         return port
+
+    def report_lost(self, program: str, lost: Sequence[int], ports: Sequence[int]) -> None:
+        """Report that another program took one of the ports of a program while it started, and name the new ones."""
+        was, now = (" and ".join(map(str, numbers)) for numbers in (lost, ports))
+        self._report(f"another program took a port of {program} ({was}) while it started: using {now} instead")
 
     def remember(self, ports: Mapping[str, int]) -> None:
         """Keep the ports of this start, by program."""

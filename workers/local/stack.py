@@ -322,7 +322,8 @@ class Stack:
                 wait_until(partial(self._is_ready, endpoint), failure)
             except PortTakenError:
                 self._supervisor.remove(endpoint.program)
-                endpoint = restart()
+                taken, endpoint = endpoint, restart()
+                self._ports.report_lost(endpoint.label, taken.ports, endpoint.ports)
             else:
                 return endpoint.url
         raise TimeoutError(failure)

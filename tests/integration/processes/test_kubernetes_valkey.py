@@ -102,6 +102,7 @@ def test_each_pod_logs_in_with_the_password_of_its_own_user(cluster: Cluster) ->
     }
 
 
+@pytest.mark.endurance
 def test_the_documented_command_creates_the_key_of_prometheus(cluster: Cluster) -> None:
     """The pod of the gateway may do it, and prints nothing else, for the pipe into the Secret. A worker, which requests
     URLs of callers, may not."""

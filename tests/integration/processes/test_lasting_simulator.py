@@ -19,6 +19,7 @@ from workers.local.supervisor import Supervisor
 VOICE = {"audio_url": "https://recordings.example/ana.wav"}
 
 
+@pytest.mark.endurance
 def test_links_and_credits_survive_a_restart_of_the_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also a kill of the simulator in between, which the supervisor restarts."""
     monkeypatch.setattr(stack, "SIMULATOR_PORT", free_port())

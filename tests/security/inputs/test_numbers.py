@@ -25,6 +25,9 @@ from voicequeue.auth import signatures
 from voicequeue.domain import song
 from voicequeue.net.retry_after import parse_retry_after
 from voicequeue.texts import parse_float, parse_int
+from workers.gateway.server.connections import ServerLimits
+
+pytestmark = pytest.mark.shared_gateway
 
 URL = "https://recordings.example/a.wav"
 
@@ -183,7 +186,7 @@ def test_a_webhook_with_an_overlong_number_still_triggers_a_poll(
     """It was signed; its content is not trusted anyway."""
     monkeypatch.setattr("workers.gateway.app._poll_now", lambda *_: None)
     secret = "a secret of forty characters for a queue."
-    gateway = build_gateway(secret=secret)
+    gateway = build_gateway(ServerLimits(), secret=secret)
     with ScriptedServer(
         lambda request: [answer({"task_id": "t1"} if request.method == "POST" else NOT_READY)]
     ) as upstream:

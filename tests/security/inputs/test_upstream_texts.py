@@ -23,6 +23,8 @@ from voicequeue.domain.timeouts import ArchiveTimeouts
 from voicequeue.net.address_policy import AddressPolicy
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 
 def _upstream(cdn: str) -> Any:
     """Return an upstream that accepts orders; its voices and songs have half a character in each text except ids."""

@@ -26,6 +26,8 @@ from voicequeue.net.address_policy import AddressPolicy
 from voicequeue.net.http_types import HttpTimeouts, Target
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 COMMON = "a secret of 32 characters or more"
 ROOT = signatures.callback_secret(COMMON)
 ROWS = {"Content-Type": "application/x-ndjson"}

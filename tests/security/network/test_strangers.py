@@ -16,6 +16,8 @@ from tests.web.conftest import Build, Gateway
 from tests.web.test_web_access import ROUTES
 from voicequeue.storage.job_store import JobStore
 
+pytestmark = pytest.mark.shared_gateway
+
 PAGES = ("/", "/job/x", "/batches", "/trends", "/controls", "/live", "/job/x/retry")
 
 

@@ -84,6 +84,13 @@ def test_the_status_does_not_mention_callbacks_without_pending_or_undelivered_on
     assert "callbacks" not in command("status").out
 
 
+def test_no_worker_is_missing_while_no_callback_is_pending(command: Command, store: JobStore) -> None:
+    """As while the process that delivers them starts."""
+    undelivered(store)
+
+    assert "callbacks  0 pending, 1 undelivered" in command("status").out
+
+
 def test_a_job_shows_the_state_of_its_callback(command: Command, store: JobStore) -> None:
     """Undelivered with the reason, pending, or delivered; nothing without a callback URL."""
     job = undelivered(store)

@@ -51,6 +51,20 @@ def test_progress_is_a_line_every_ten_seconds_in_a_file(capsys: pytest.CaptureFi
     assert capsys.readouterr().out == ""
 
 
+def test_progress_continues_while_pip_unpacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pip prints nothing then, for most of the time that an installation takes."""
+    monkeypatch.setattr(install, "MEASURE_EVERY_S", 0.01)
+    monkeypatch.setattr(install, "VENV", tmp_path)
+    (tmp_path / "module.py").write_bytes(b"#" * 3_000_000)
+    command = pip_that(tmp_path, "import time; print('Installing collected packages: a', flush=True); time.sleep(0.5)")
+
+    install.install_with_progress(command, 1, install.Progress(is_terminal=True))
+
+    assert "unpacking 0 packages: 3 MB" in capsys.readouterr().out
+
+
 def test_a_failure_of_pip_shows_the_end_of_its_output(tmp_path: Path) -> None:
     """What pip says is the only clue, such as a missing network."""
     command = pip_that(tmp_path, "import sys; print('no matching distribution'); sys.exit(1)")

@@ -10,6 +10,7 @@ import pytest
 
 from config.settings import Settings
 from workers.local import stack
+from workers.local.readiness import PortTakenError
 from workers.local.stack import Stack
 from workers.local.supervisor import Program
 
@@ -45,3 +46,25 @@ def test_a_program_that_is_restarted_keeps_its_environment(tmp_path: Path, progr
     built.use_redis("redis://127.0.0.1:1/0")
 
     assert "REDIS_URL" not in programs[0].env
+
+
+def test_a_port_that_is_lost_while_a_program_starts_is_reported(
+    tmp_path: Path, programs: list[Program], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The port that was announced before is not the one in use."""
+    outcomes = iter([PortTakenError()])
+
+    def lose_the_port_once(*_: object) -> None:
+        for error in outcomes:
+            raise error
+
+    monkeypatch.setattr(stack, "wait_until", lose_the_port_once)
+    supervisor: Any = SimpleNamespace(add=programs.append, remove=lambda _: None, pid=lambda _: 1)
+    reports: list[str] = []
+    built = Stack(supervisor, Settings(_env_file=None), home=tmp_path, print_line=reports.append)
+
+    base, control = built.start_simulator({}, 18_900, 18_901)
+
+    ports = " and ".join(url.rpartition(":")[2] for url in (base, control))
+    lost = "another program took a port of the simulator (18900 and 18901) while it started"
+    assert reports == [f"{lost}: using {ports} instead"]
