@@ -76,6 +76,7 @@ def values(owned: Owned, odd_names: Sequence[str]) -> dict[str, list[Any]]:
         "name": ["spring", f"{owned.namespace}%2Fspring", *map(partial(quote, safe=""), odd_names)],
         "batch": ["spring", f"{owned.namespace}/spring", f"{owned.namespace}/", *odd_names],
         "namespace": ["shop", "*", "other", "", "SHOP", "shop/", "ｓhop"],
+        "sort": ["-changed"],
         "cursor": owned.cursors,
         "owner": ["account", "namespace%2Fshop"],
         "by": ["namespace", "key", "batch", "day", "month", "namespace,day"],
