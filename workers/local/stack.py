@@ -322,8 +322,8 @@ class Stack:
                 wait_until(partial(self._is_ready, endpoint), failure)
             except PortTakenError:
                 self._supervisor.remove(endpoint.program)
-                taken, endpoint = endpoint, restart()
-                self._ports.report_lost(endpoint.label, taken.ports, endpoint.ports)
+                lost, endpoint = endpoint.ports, restart()
+                self._ports.report_lost(endpoint.label, lost, endpoint.ports)
             else:
                 return endpoint.url
         raise TimeoutError(failure)
