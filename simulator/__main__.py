@@ -88,12 +88,13 @@ def _parser() -> argparse.ArgumentParser:
         help="keep tasks and credits in this file (default: in memory)",
     )
     parser.add_argument(
-        "--dial", type=_setting, action="append", default=[], metavar="NAME=VALUE", help="VALUE is JSON or a bare word"
+        "--dial", type=setting, action="append", default=[], metavar="NAME=VALUE", help="VALUE is JSON or a bare word"
     )
     return parser
 
 
-def _setting(text: str) -> tuple[str, object]:
+def setting(text: str) -> tuple[str, object]:
+    """Return the name and the value of a dial."""
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")

@@ -82,6 +82,8 @@ def jobs(
     Jobs of a batch are listed in the order in which they were enqueued, jobs in a state by the latest to enter it.
     """
     count = limit_of(limit, is_all=all)
+    if since is not None and until is not None and since >= until:
+        raise typer.BadParameter("must be later than --since", param_hint="--until")
     job_filter = Filter(
         state=state,
         stage=stage,
@@ -90,7 +92,7 @@ def jobs(
         since=since,
         until=until,
         source=source,
-        metadata=parse_pairs("metadata", metadata or []),
+        metadata=parse_pairs("--metadata", metadata or []),
         text=search,
     )
     with open_queue() as queue:

@@ -19,8 +19,10 @@ _FOLDERS = (Path(__file__).parents[1] / "bundled", Path(__file__).parents[2])
 
 
 def simulate(
-    port: Annotated[int, option("PORT", help="Port of the API; 0 selects a free one.")] = 8900,
-    control_port: Annotated[int, option("PORT", help="Port of dials and ledger; 0 selects a free one.")] = 8901,
+    port: Annotated[int, option("PORT", min=0, max=65_535, help="Port of the API; 0 selects a free one.")] = 8900,
+    control_port: Annotated[
+        int, option("PORT", min=0, max=65_535, help="Port of dials and ledger; 0 selects a free one.")
+    ] = 8901,
     host: Annotated[str, option("HOST", help="Address to listen at.")] = "127.0.0.1",
     state: Annotated[Path | None, option("FILE", help="Keep tasks, credits and charges in this file.")] = None,
     dial: Annotated[
@@ -37,6 +39,7 @@ def simulate(
     """
     run = _load()
     arguments = [f"--host={host}", f"--port={port}", f"--control-port={control_port}"]
+    _check_dials(dial or ())
     arguments += [f"--dial={one}" for one in [*(dial or ()), *_fault_dials(fault or ())]]
     arguments += [f"--state={state}"] if state else []
     raise typer.Exit(run(arguments, announce=_announce))
@@ -56,6 +59,17 @@ def _load() -> Any:
         raise CommandSetupError(f"{error.name} is missing: pip install 'voicequeue[dev]'") from None
 
 
+def _check_dials(settings: Sequence[str]) -> None:
+    """Raise BadParameter for an unknown dial or a wrong value, before the simulator does in its own words."""
+    if wrong := [text for text in settings if "=" not in text]:
+        raise typer.BadParameter(f"must be NAME=VALUE, not {wrong[0]!r}", param_hint="--dial")
+    module, parse = import_module("simulator.engine.dials"), import_module("simulator.__main__").setting
+    try:
+        module.Dials().changed(dict(map(parse, settings)))
+    except module.InvalidDial as error:
+        raise typer.BadParameter(str(error), param_hint="--dial") from None
+
+
 def _fault_dials(faults: Sequence[str]) -> list[str]:
     """Return the dials of faults: those of orders, of polls, or of both. Raises BadParameter."""
     module = import_module("simulator.engine.faults")
@@ -72,10 +86,12 @@ def _fault(text: str, names: set[str]) -> tuple[str, float]:
     """Return the name and the odds of a fault. Raises BadParameter."""
     name, _, odds_text = text.partition("=")
     if name not in names:
-        raise typer.BadParameter(f"there is no fault {name!r}; there are {', '.join(sorted(names))}")
+        raise typer.BadParameter(
+            f"there is no fault {name!r}; there are {', '.join(sorted(names))}", param_hint="--fault"
+        )
     odds = parse_float(odds_text)
     if odds is None or not 0 <= odds <= 1:
-        raise typer.BadParameter(f"{name}: the odds must be from 0 to 1, such as {name}=0.1")
+        raise typer.BadParameter(f"{name}: the odds must be from 0 to 1, such as {name}=0.1", param_hint="--fault")
     return name, odds
 
 
