@@ -147,7 +147,7 @@ def test_threads_that_use_a_queue_first_share_its_worker() -> None:
             return queue.redis.worker("voicequeue")
 
         with ThreadPoolExecutor(4) as threads:
-            workers = {id(found.result()) for found in [threads.submit(worker) for _ in range(4)]}
+            workers = {id(future.result()) for future in [threads.submit(worker) for _ in range(4)]}
         assert len(workers) == 1
 
 
