@@ -133,8 +133,8 @@ class FlowControl:
         account, floor = self.account(), self.limits().min_balance
         reserved = f", {account.reserved:,} of them reserved for jobs in flight or unsure" if account.reserved else ""
         minimum = f", the minimum balance is {floor:,}" if floor else ""
-        left = pluralize(account.balance or 0, "credit")
-        detail = f"{left} left{reserved}{minimum}; the next job costs {shortage['cost']}"
+        balance = pluralize(account.balance or 0, "credit")
+        detail = f"{balance} left{reserved}{minimum}; the next job costs {shortage['cost']}"
         return Hold(HoldReason.OUT_OF_CREDITS, detail, float(shortage["since"]))
 
     # ── the limits ─────────────────────────────────────────────────────────────────────────────
