@@ -146,7 +146,7 @@ def enqueue_message(
     spec = parse_spec(job)
     check_field("id", require_encodable, message_id)
     if spec.key is None:
-        spec = spec.model_copy(update={"key": f"{MESSAGE_KEY}{message_id}"})
+        spec = spec.copy_unchecked(key=f"{MESSAGE_KEY}{message_id}")
     entry = _enqueue(store.in_namespace(namespace), spec.expand(), now, message_id)
     if entry.error is not None:
         raise entry.error

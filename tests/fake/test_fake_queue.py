@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 from standardwebhooks import Webhook
@@ -93,8 +95,9 @@ def test_a_retried_job_has_the_next_outcome(voicequeue_queue: FakeQueue) -> None
     ("make", "text"),
     [
         (lambda: fails("abandoned"), "is a decision of a person"),
-        (lambda: fails("nosuchcode"), "nosuchcode"),
-        (lambda: unsure(stage="nosuchstage"), "nosuchstage"),
+        (lambda: fails("nosuchcode"), "code: 'nosuchcode' is not one of refused, "),
+        (lambda: unsure(stage="nosuchstage"), "stage: 'nosuchstage' is not one of voice, music"),
+        (lambda: succeeds(clips=[{"clip_id": "c"}]), "clips: each must be a voicequeue.Clip"),  # type: ignore[list-item]
     ],
 )
 def test_an_outcome_that_cannot_be_is_an_error(make: Callable[[], Outcome], text: str) -> None:
@@ -104,9 +107,11 @@ def test_an_outcome_that_cannot_be_is_an_error(make: Callable[[], Outcome], text
 
 
 def test_a_script_needs_an_outcome(voicequeue_queue: FakeQueue) -> None:
-    """At least one."""
+    """At least one, and not a function that makes one."""
     with pytest.raises(ValueError, match="give at least one"):
         voicequeue_queue.script(key="k")
+    with pytest.raises(ValueError, match="nothing else"):
+        voicequeue_queue.script(fails)  # type: ignore[arg-type]
 
 
 # ── time ──────────────────────────────────────────────────────────────────────────────────────────
@@ -120,6 +125,30 @@ def test_a_job_moves_one_step_at_a_time(voicequeue_queue: FakeQueue) -> None:
 
     pair = [State.ADMITTED, State.PENDING]
     assert states == [State.QUEUED, *pair, *pair, State.SUCCEEDED]
+
+
+def test_a_job_that_was_not_submitted_in_time_expires(voicequeue_queue: FakeQueue) -> None:
+    """As with real workers, whose maintenance fails it."""
+    voicequeue_queue.enqueue(voice(batch="b", start_within_s=0.01))
+    voicequeue_queue.pause(batch="b")
+    time.sleep(0.02)
+    voicequeue_queue.settle()
+
+    assert voicequeue_queue.batch("b").failures == {FailureCode.EXPIRED: 1}
+
+
+def test_threads_that_use_a_queue_first_share_its_worker() -> None:
+    """Otherwise one sees a job that the other one is working on, and takes it for a job that will not move."""
+    for _ in range(20):
+        queue, barrier = FakeQueue(), Barrier(4)
+
+        def worker(queue: FakeQueue = queue, barrier: Barrier = barrier) -> object:
+            barrier.wait()
+            return queue.redis.worker("voicequeue")
+
+        with ThreadPoolExecutor(4) as threads:
+            workers = {id(future.result()) for future in [threads.submit(worker) for _ in range(4)]}
+        assert len(workers) == 1
 
 
 def test_waiting_for_what_never_comes_is_a_timeout_at_once(voicequeue_queue: FakeQueue) -> None:
@@ -230,6 +259,15 @@ def test_a_receiver_may_refuse_a_callback(voicequeue_queue: FakeQueue) -> None:
     assert received[:2] == [pending.id] * 2
     counts = voicequeue_queue.callback_counts()
     assert (counts.delivered, counts.undelivered, counts.pending) == (1, 1, 0)
+
+
+def test_a_receiver_that_returns_no_status_is_named(voicequeue_queue: FakeQueue) -> None:
+    """Such as the response itself."""
+    voicequeue_queue.deliver_to(lambda _: None)  # type: ignore[arg-type, return-value]
+    voicequeue_queue.enqueue(voice(callback_url=URL))
+
+    with pytest.raises(TypeError, match="must return the HTTP status, such as 200, not None"):
+        voicequeue_queue.settle()
 
 
 # ── installation ──────────────────────────────────────────────────────────────────────────────────

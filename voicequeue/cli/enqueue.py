@@ -83,7 +83,7 @@ def enqueue(
         "batch": batch,
         "priority": priority,
         "key": key,
-        "metadata": parse_pairs("metadata", metadata or []),
+        "metadata": parse_pairs("--metadata", metadata or []),
         "callback_url": callback_url,
         "max_credits": max_credits,
         "start_within_s": start_within,

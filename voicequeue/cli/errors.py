@@ -20,6 +20,14 @@ from voicequeue.errors import (
 #: The exit codes. docs/reference/command-line.md has them as a table.
 OK, FAILED, USAGE, UNREACHABLE, TIMEOUT, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
+#: Pydantic's words in the messages of Typer, and ours.
+_WORDS = {
+    "a valid integer, unable to parse string as an integer": "a whole number",
+    "a valid number, unable to parse string as a number": "a number",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+}
+
 #: The base class of the errors about wrong usage; Typer does not export it.
 UsageError: Any = typer.BadParameter.__mro__[1]
 
@@ -53,11 +61,11 @@ def _report_usage(error: Any) -> None:
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(error.format_message(), err=True)
         return
-    field = _field(param, getattr(error, "option_name", ""))
+    field = _field(param, getattr(error, "option_name", "") or getattr(error, "param_hint", None) or "")
     reason = _sentence(error.message)
     if not reason:
         message, reason = f"{field} is required", "is required"
-    elif param is not None:
+    elif param is not None or (field and type(error) is typer.BadParameter):
         message = f"{field}: {reason}"
     else:
         message = reason if type(error) is typer.BadParameter else _sentence(error.format_message())
@@ -77,6 +85,8 @@ def _sentence(message: str) -> str:
     """Return Typer's message in the style of ours: on one line, without a capital letter and a full stop."""
     text = " ".join(message.split()).rstrip(".?").removeprefix("Value error, ")
     text = text.replace("Input should be", "must be", 1)
+    for theirs, ours in _WORDS.items():
+        text = text.replace(theirs, ours)
     return text[:1].lower() + text[1:]
 
 

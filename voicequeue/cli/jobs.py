@@ -88,6 +88,8 @@ def jobs(
     to enter it.
     """
     count = limit_of(limit, is_all=all)
+    if since is not None and until is not None and since >= until:
+        raise typer.BadParameter("must be later than --since", param_hint="--until")
     job_filter = Filter(
         state=state,
         stage=stage,
@@ -96,7 +98,7 @@ def jobs(
         since=since,
         until=until,
         source=source,
-        metadata=parse_pairs("metadata", metadata or []),
+        metadata=parse_pairs("--metadata", metadata or []),
         text=search,
     )
     with open_queue() as queue:

@@ -9,7 +9,6 @@ from datetime import datetime
 
 import typer
 
-from voicequeue.errors import InvalidJobError, Problem
 from voicequeue.texts import parse_float
 
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
@@ -47,11 +46,11 @@ def parse_time(text: str) -> float:
         ) from None
 
 
-def parse_pairs(field: str, texts: list[str]) -> dict[str, str]:
-    """Return texts such as `order=4711` as a mapping. Raises InvalidJobError."""
+def parse_pairs(option: str, texts: list[str]) -> dict[str, str]:
+    """Return texts such as `order=4711` as a mapping. Raises BadParameter."""
     pairs = [text.partition("=") for text in texts]
     if invalid := [text for text, (name, equals, _) in zip(texts, pairs, strict=True) if not (name and equals)]:
-        raise InvalidJobError([Problem(field, f"must be NAME=VALUE, not {invalid[0]!r}")])
+        raise typer.BadParameter(f"must be NAME=VALUE, not {invalid[0]!r}", param_hint=option)
     return {name: value for name, _, value in pairs}
 
 

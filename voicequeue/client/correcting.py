@@ -68,7 +68,7 @@ def _lower_scheme(text: str) -> str:
 
 def _corrected(job: Job, url: str) -> CorrectedJob:
     """Return the job with its new recording. The hash was that of the old one, so the voice is shared by URL."""
-    spec = job.spec.model_copy(update={"audio_url": url, "audio_sha256": None})
+    spec = job.spec.copy_unchecked(audio_url=url, audio_sha256=None)
     voice, recording = job.shared_voice or "", spec.recording_voice(job.namespace)
     shared_voice = recording if voice and not is_named_voice(voice) else voice
     return CorrectedJob(job.id, job.version, spec, shared_voice, recording)

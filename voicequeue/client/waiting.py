@@ -67,7 +67,7 @@ class AwaitedBatch:
         """Return the batch, and whether nothing of it will settle without a person."""
         batch = queue.batch(self._name)
         unsettled = sum(batch.states[state] for state in ACTIVE)
-        self._latest = f": {unsettled:,} of {pluralize(batch.total, 'job')} have not settled"
+        self._latest = f": {unsettled:,} of {pluralize(batch.total, 'job')} still to settle"
         has_stopped = batch.stop is not None and not any(batch.states[state] for state in IN_FLIGHT)
         return batch, batch.is_settled or has_stopped
 

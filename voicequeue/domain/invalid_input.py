@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ValidationError
 
@@ -60,6 +60,33 @@ class ValidatedInput(BaseModel):
 
     # Pydantic then validates a nested model without calling this, as it does for a class without an `__init__`.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """Return the model of an object. Raises InvalidJobError."""
+        try:
+            return super().model_validate(obj, **options)
+        except ValidationError as error:
+            raise invalid_job(error, obj) from None
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+        """Return the model of a JSON text. Raises InvalidJobError."""
+        try:
+            return super().model_validate_json(json_data, **options)
+        except ValidationError as error:
+            raise invalid_job(error) from None
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with other values, which are validated. Raises InvalidJobError."""
+        if not update:
+            return super().model_copy(deep=deep)
+        fields = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self)(**{**fields, **update}).model_copy(deep=deep)
+
+    def copy_unchecked(self, **update: Any) -> Self:
+        """Return a copy with other values that need no validation, such as those of another valid job."""
+        return super().model_copy(update=update)
 
 
 def invalid_job(error: ValidationError, value: Any = None) -> InvalidJobError:

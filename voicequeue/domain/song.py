@@ -6,6 +6,7 @@ Source of the limits: MusicAPI's sonic instructions for `persona_music`.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -105,11 +106,13 @@ class Song(ValidatedInput):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
+        if not isinstance(data, Mapping):
             return data
-        filled = {**data, "mv": data.get("mv") or DEFAULT_MODEL}
+        filled = dict(data)
+        if filled.get("mv") in (None, ""):
+            filled["mv"] = DEFAULT_MODEL
         if filled.get("custom_mode") is None:
-            filled["custom_mode"] = not _has_description_only(data)
+            filled["custom_mode"] = not _has_description_only(filled)
         return filled
 
     @field_validator("mv")
@@ -147,7 +150,7 @@ class Song(ValidatedInput):
         return self
 
 
-def _has_description_only(data: dict[str, Any]) -> bool:
+def _has_description_only(data: Mapping[str, Any]) -> bool:
     return _has_text(data.get("description")) and not _has_text(data.get("prompt"))
 
 

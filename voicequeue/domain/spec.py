@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from voicequeue.domain.invalid_input import ValidatedInput, invalid_job
+from voicequeue.domain.invalid_input import ValidatedInput
 from voicequeue.domain.namespaces import DEFAULT, namespace_name, qualify, split
 from voicequeue.domain.newer_records import stored
 from voicequeue.domain.song import STORED_CONTEXT, NumberOrText, Song
@@ -253,9 +253,7 @@ class VoiceJob(ValidatedInput):
         if voice is None and self.persona_id is None and len(self.songs) > 1:
             voice = f"of {self.key or _base32(secrets.token_bytes(10))}"
         return tuple(
-            self.model_copy(
-                update={"song": song, "songs": (), "voice": voice, "key": self._key_of(number), "max_credits": None}
-            )
+            self.copy_unchecked(song=song, songs=(), voice=voice, key=self._key_of(number), max_credits=None)
             for number, song in enumerate(self.songs, start=1)
         )
 
@@ -304,7 +302,7 @@ class VoiceJob(ValidatedInput):
         if self.key is not None:
             return self
         digest = blake2b(self.canonical_content().encode(), digest_size=10).digest()
-        return self.model_copy(update={"key": f"row-{_base32(digest)}"})
+        return self.copy_unchecked(key=f"row-{_base32(digest)}")
 
 
 class _NewerSong(Song):
@@ -329,10 +327,7 @@ def parse_spec(data: VoiceJob | Any) -> VoiceJob:
         return data
     if isinstance(data, Mapping):
         _check_counts(data)
-    try:
-        return VoiceJob.model_validate(data)
-    except ValidationError as error:
-        raise invalid_job(error, data) from None
+    return VoiceJob.model_validate(data)
 
 
 def _check_counts(data: Mapping[str, Any]) -> None:
@@ -356,11 +351,17 @@ def parse_stored_spec(content: str) -> VoiceJob:
     Raises ValueError for a record that this release cannot read.
     """
     try:
-        return VoiceJob.model_validate_json(content, context=STORED_CONTEXT)
+        return _parse_stored(VoiceJob, content)
     except ValidationError as error:
         if not all(problem["type"] in ("extra_forbidden", "enum") for problem in error.errors(include_url=False)):
             raise
-    return NewerJob.model_validate_json(content, context=STORED_CONTEXT)
+    return _parse_stored(NewerJob, content)
+
+
+def _parse_stored(model: type[VoiceJob], content: str) -> VoiceJob:
+    """Return the job of a record. Raises ValidationError, unlike `model_validate_json`."""
+    job: VoiceJob = model.__pydantic_validator__.validate_json(content, context=STORED_CONTEXT)
+    return job
 
 
 def is_named_voice(voice: str) -> bool:

@@ -141,7 +141,7 @@ class Row:
             raise InvalidJobError(problems) from None
         if start_within_s is None or job.start_within_s is not None:
             return job
-        return job.model_copy(update={"start_within_s": start_within_s})
+        return job.copy_unchecked(start_within_s=start_within_s)
 
 
 def has_guarded_cells(columns: Sequence[str]) -> bool:

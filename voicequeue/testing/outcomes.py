@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
+from typing import TypeVar
 
 from voicequeue.domain.clip import Clip
 from voicequeue.domain.job import Job
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import FailureCode
+
+E = TypeVar("E", bound=StrEnum)
 
 
 class Ending(Enum):
@@ -50,7 +53,12 @@ def succeeds(*, persona_id: str | None = None, clips: Sequence[Clip] | None = No
     Args:
         persona_id: Id of the voice that it creates. None makes one up.
         clips: Songs that it creates. None makes up two.
+
+    Raises:
+        ValueError: One of the clips is not a `Clip`.
     """
+    if not all(isinstance(clip, Clip) for clip in clips or ()):
+        raise ValueError("clips: each must be a voicequeue.Clip, such as Clip('clip-1', 'succeeded')")
     return Outcome(Ending.SUCCEEDS, persona_id=persona_id, clips=None if clips is None else tuple(clips))
 
 
@@ -68,7 +76,7 @@ def fails(code: FailureCode | str, message: str = "", *, stage: Stage | str | No
     Raises:
         ValueError: The code or the stage is unknown, or the code is `abandoned`.
     """
-    code = FailureCode(code)
+    code = _choice("code", FailureCode, code)
     if code is FailureCode.ABANDONED:
         raise ValueError("code: 'abandoned' is a decision of a person: use unsure(), then queue.abandon(job_id)")
     return Outcome(Ending.FAILS, _stage(stage), code, message or f"scripted: {code}")
@@ -104,7 +112,13 @@ def stays_pending(*, stage: Stage | str | None = None) -> Outcome:
 
 
 def _stage(stage: Stage | str | None) -> Stage | None:
-    return None if stage is None else Stage(stage)
+    return None if stage is None else _choice("stage", Stage, stage)
+
+
+def _choice(name: str, choices: type[E], value: str) -> E:
+    if value not in list(choices):
+        raise ValueError(f"{name}: {value!r} is not one of {', '.join(choices)}")
+    return choices(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from threading import Lock
 from typing import Any
 
 from voicequeue.auth.signatures import callback_secret, receiver_secret
@@ -38,6 +39,7 @@ class InMemoryRedis:
         self.scripts = Scripts()
         self.callback_root = callback_secret(_SECRET)
         self._workers: dict[str, FakeWorker] = {}
+        self._lock = Lock()
         self.empty()
 
     def empty(self) -> None:
@@ -50,9 +52,10 @@ class InMemoryRedis:
 
     def worker(self, prefix: str) -> FakeWorker:
         """Return the worker of the queue with this prefix."""
-        if prefix not in self._workers:
-            self._workers[prefix] = FakeWorker(self.connect(), prefix, self.scripts, self.callback_root)
-        return self._workers[prefix]
+        with self._lock:  # threads that use the queue first at the same time have the same worker
+            if prefix not in self._workers:
+                self._workers[prefix] = FakeWorker(self.connect(), prefix, self.scripts, self.callback_root)
+            return self._workers[prefix]
 
 
 class FakeQueue(VoiceQueue):
@@ -109,10 +112,10 @@ class FakeQueue(VoiceQueue):
             where: Only jobs for which this returns true.
 
         Raises:
-            ValueError: No outcome is given.
+            ValueError: No outcome is given, or something else than an outcome.
         """
-        if not outcomes:
-            raise ValueError("outcomes: give at least one, such as succeeds() or fails('refused')")
+        if not outcomes or not all(isinstance(outcome, Outcome) for outcome in outcomes):
+            raise ValueError("outcomes: give at least one, such as succeeds() or fails('refused'), and nothing else")
         properties = {"key": key, "name": name, "batch": batch}
 
         def matches(job: Job) -> bool:
@@ -167,7 +170,8 @@ class FakeQueue(VoiceQueue):
         one it is due again in an hour, or after `redeliver_callbacks`.
 
         Args:
-            receiver: The function. Until this is called, every callback is accepted.
+            receiver: The function. Until this is called, every callback is accepted. If it returns no status,
+                `advance`, `settle` and waiting raise a TypeError.
         """
         self._worker.receiver = receiver
 

@@ -1,6 +1,6 @@
 """The transitions of a scripted job, as the real workers make them. Pure.
 
-The counterpart of tasks/decisions.py; tests/conformance compares both.
+The counterpart of tasks/decisions.py; tests/fake/test_steps.py compares both.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from voicequeue.domain import serialization, timeouts, transitions
-from voicequeue.domain.claims import PollClaim, SubmitClaim
+from voicequeue.domain.claims import PollClaim, StalledJob, SubmitClaim
 from voicequeue.domain.clip import Clip
 from voicequeue.domain.job import Failure, Job, Transition
 from voicequeue.domain.stage import PRICES, Stage
@@ -40,6 +40,16 @@ def not_ordered(job: Job, outcome: Outcome, now: float) -> Transition | None:
         reason=outcome.code,
         fields=_failure(outcome, job.stage, now),
     )
+
+
+def expired(job: StalledJob, now: float) -> Transition:
+    """Return the transition of a job that was not submitted within its time limit."""
+    message = "not submitted within its time limit"
+    if job.may_be_charged:
+        message = "not resubmitted within its time limit; its first order, which was lost, may have been charged"
+    failure = Failure(FailureCode.EXPIRED, job.stage, message)
+    fields = {"failure": serialization.failure_text(failure), "settled": f"{now:.6f}"}
+    return Transition(job.job_id, job.version, job.state, job.stage, State.FAILED, reason=failure.code, fields=fields)
 
 
 def ordered(job: Job, claim: SubmitClaim, outcome: Outcome, task_id: str, now: float) -> Transition:

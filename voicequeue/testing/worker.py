@@ -48,7 +48,7 @@ class FakeWorker:
             # Read first, so that no job takes two steps.
             queued, admitted, pending = map(self._jobs, (State.QUEUED, State.ADMITTED, State.PENDING))
             has_failed = self._fail([*queued, *admitted])
-            done = [has_failed, self._poll(pending), self._submit(admitted), self._admit()]
+            done = [self._expire(), has_failed, self._poll(pending), self._submit(admitted), self._admit()]
             return self._deliver() or any(done)
 
     # ── jobs ───────────────────────────────────────────────────────────────────────────────────
@@ -59,6 +59,11 @@ class FakeWorker:
         if self._jobs(State.WAITING):
             released = self._store.release_waiting(now) + self._store.reassign_voice_creators(now)
         return bool(self._store.admit(now).by_stage) or released > 0
+
+    def _expire(self) -> bool:
+        """Fail the jobs that were not submitted within `start_within_s`, as the maintenance of workers does."""
+        now = self._store.clock()
+        return self._apply([steps.expired(job, now) for job in self._store.lease_expired(now)])
 
     def _fail(self, jobs: Sequence[Job]) -> bool:
         """Fail those of the jobs that fail before their order."""
@@ -134,7 +139,9 @@ class FakeWorker:
             return
         callback = SentCallback(url, callback_headers([secret], claim.id, body, time.time()), body)
         self.sent.append(callback)
-        status = self.receiver(callback)
+        status: object = self.receiver(callback)
+        if not isinstance(status, int):
+            raise TypeError(f"the receiver of deliver_to must return the HTTP status, such as 200, not {status!r}")
         if 200 <= status < 300:
             outbox.mark_delivered(claim.id, now)
         elif status == 410:

@@ -203,7 +203,7 @@ def test_a_file_is_ingested_with_stop_loss(command: Command, store: JobStore, tm
         (("--batch", "b", "--stop-after", "0%"), "0 must be above 0 and at most 1 (0.2 is 20 %)"),
         (("--batch", "b", "--stop-after", "120%"), "1.2 must be above 0"),
         (("--batch", "b", "--stop-after", "many"), "'many' is not a percentage such as 20%, nor a fraction such as"),
-        (("--batch", "b", "--stop-min", "0"), "greater than or equal to 1"),
+        (("--batch", "b", "--stop-min", "0"), "--stop-min: must be at least 1"),
         (("--stop-after", "20%"), "--stop-after needs --batch NAME"),
         (("--batch", "b", "--in-flight", "3"), "--in-flight limits the whole queue; leave out --batch"),
         (("--batch", "b:c", "--stop-after", "20%"), "batch"),

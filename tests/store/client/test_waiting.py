@@ -76,7 +76,7 @@ def test_a_batch_that_does_not_settle_in_time_is_a_timeout(wait: Wait, queue: Vo
     job_in_state(store, State.SUCCEEDED, voice(batch="spring"))
     queue.enqueue(voice(batch="spring"))
 
-    with pytest.raises(WaitTimeoutError, match="batch 'spring' has not settled yet: 1 of 2 jobs have not settled"):
+    with pytest.raises(WaitTimeoutError, match="batch 'spring' has not settled yet: 1 of 2 jobs still to settle"):
         wait("spring", timeout=0.05)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -29,6 +30,8 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "VoiceJob": lambda **fields: VoiceJob(**{"audio_url": URL, **fields}),
     "Song": lambda **fields: Song(**{"prompt": "la", **fields}),
     "a song of a job": lambda **fields: VoiceJob(audio_url=URL, song={"prompt": "la", **fields}),
+    "a copy": lambda **fields: VoiceJob(audio_url=URL).model_copy(update=fields),
+    "a validated mapping": lambda **fields: VoiceJob.model_validate({"audio_url": URL, **fields}),
     "a mapping": lambda **fields: parse_spec({"audio_url": URL, **fields}),
 }
 
@@ -40,6 +43,26 @@ def error_of(build: Callable[..., Any], fields: dict[str, Any]) -> InvalidJobErr
     except InvalidJobError as error:
         return error
     return None
+
+
+def test_a_copy_with_other_values_is_the_job_that_has_them() -> None:
+    """It is not stored as a record that nothing can read."""
+    job = VoiceJob(audio_url=URL, song=Song(prompt="la"), key="k")
+
+    assert job.model_copy(update={"key": "k2"}) == VoiceJob(audio_url=URL, song=Song(prompt="la"), key="k2")
+    assert job.model_copy(deep=True) == job
+    with pytest.raises(InvalidJobError, match="batch: must be 1 to 100 characters"):
+        job.model_copy(update={"batch": "no batch"})
+    with pytest.raises(InvalidJobError, match="audio_url: must be text, not 5"):
+        VoiceJob.model_validate_json('{"audio_url": 5}')
+
+
+def test_any_mapping_is_the_same_job_as_a_dictionary() -> None:
+    """Also that of a song: it gets its model and mode."""
+    for fields in ({"prompt": "la"}, {"description": "a song"}):
+        assert parse_spec({"audio_url": URL, "song": MappingProxyType(fields)}) == VoiceJob(
+            audio_url=URL, song=Song(**fields)
+        )
 
 
 @pytest.mark.filterwarnings("ignore::voicequeue.UnknownModelWarning")

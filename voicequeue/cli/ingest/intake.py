@@ -83,7 +83,7 @@ class Item:
         if self.job.audio_sha256 not in (None, result.sha256):
             error = InvalidAudioError("other_content", f"its SHA-256 is {result.sha256}, not that of audio_sha256")
             return replace(self, job=None, error=error)
-        return replace(self, job=self.job.model_copy(update={"audio_sha256": result.sha256}))
+        return replace(self, job=self.job.copy_unchecked(audio_sha256=result.sha256))
 
 
 def read_items(rows: RowReader, batch: str, start_within_s: float | None) -> Iterator[Item]:
