@@ -69,7 +69,7 @@ def test_with_json_errors_are_json() -> None:
         ("--fault=nosuchfault=1", "there is no fault 'nosuchfault'; there are busy, cut"),
         ("--fault=hang=2", "hang: the odds must be from 0 to 1, such as hang=0.1"),
         ("--dial=nosuchdial=1", "--dial: nosuchdial: there is no such dial; there are voice_s"),
-        ("--dial=voice_s", "--dial: must be NAME=VALUE, not 'voice_s'"),
+        ("--dial=voice_s", "--dial: 'voice_s' is not NAME=VALUE"),
         ("--port=65536", "--port: must be at most 65535"),
     ],
 )
@@ -79,7 +79,6 @@ def test_a_wrong_option_is_answered_with_what_exists(option: str, message: str) 
 
     assert code == 2
     assert message in text
-    assert "python -m" not in text
 
 
 def test_a_missing_extra_is_named() -> None:

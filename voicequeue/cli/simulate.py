@@ -19,8 +19,10 @@ _FOLDERS = (Path(__file__).parents[1] / "bundled", Path(__file__).parents[2])
 
 
 def simulate(
-    port: Annotated[int, option("PORT", help="Port of the API; 0 selects a free one.")] = 8900,
-    control_port: Annotated[int, option("PORT", help="Port of dials and ledger; 0 selects a free one.")] = 8901,
+    port: Annotated[int, option("PORT", min=0, max=65_535, help="Port of the API; 0 selects a free one.")] = 8900,
+    control_port: Annotated[
+        int, option("PORT", min=0, max=65_535, help="Port of dials and ledger; 0 selects a free one.")
+    ] = 8901,
     host: Annotated[str, option("HOST", help="Address to listen at.")] = "127.0.0.1",
     state: Annotated[Path | None, option("FILE", help="Keep tasks, credits and charges in this file.")] = None,
     dial: Annotated[
@@ -40,7 +42,7 @@ def simulate(
     try:
         dials = simulator.parse_dials([*(dial or ()), *_fault_dials(fault or ())])
     except simulator.InvalidDial as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(str(error), param_hint="--dial") from None
     options = simulator.Options(host=host, port=port, control_port=control_port, dials=dials, state=state)
     announce: Callable[[str, str], None] = _announce_as_json if as_json else _announce
     try:
