@@ -16,6 +16,7 @@ from voicequeue import FailureCode, Scope, State, VoiceQueue
 from voicequeue.client.queue import in_namespace
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import JobStore
+from workers.gateway.server.connections import ServerLimits
 
 pytestmark = pytest.mark.shared_gateway
 
@@ -67,7 +68,7 @@ def test_a_key_with_admin_in_a_namespace_erases_there_and_manages_no_keys(
     build_gateway: Build, queue: VoiceQueue
 ) -> None:
     """Such a key is created as any other, and sees the jobs of its namespace only."""
-    gateway = build_gateway()
+    gateway = build_gateway(ServerLimits())  # a gateway of its own: it reads keys of Redis at its start
     secret = queue.create_api_key("dpo", [Scope.ADMIN], namespace="shop").secret
     in_namespace(queue, "shop").enqueue(voice(key="theirs", **PERSON))
     kept = queue.enqueue(voice(key="kept", **PERSON))
