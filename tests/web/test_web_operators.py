@@ -223,6 +223,8 @@ def test_rejected_messages_are_listed_page_by_page(gateway: Gateway, store: JobS
 
     assert [[message["message_id"] for message in page] for page in pages] == [["§4", "§3"], ["§2", "§1"], ["§0"]]
     assert len(gateway.get("/v1/rejected-messages?namespace=shop")["data"]) == 2
+    [rejected] = gateway.get("/v1/rejected-messages?message_id=%C2%A73")["data"]
+    assert rejected["message_id"] == "§3"
 
 
 def test_a_budget_has_a_callback(gateway: Gateway, queue: VoiceQueue, store: JobStore) -> None:

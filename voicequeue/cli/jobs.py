@@ -26,6 +26,7 @@ from voicequeue.cli.terminal import (
     out,
     print_json,
     print_json_list,
+    print_note,
     style_of_state,
 )
 from voicequeue.client.queue import VoiceQueue
@@ -107,14 +108,18 @@ def jobs(
             print_json_list(job.as_dict() for job in listing)
         else:
             print_table(_COLUMNS, map(_row, listing))
-            if not listing.count:
-                _print_none(queue, job_filter)
+        if not listing.count:
+            _print_none(queue, job_filter, as_json=as_json)
         listing.note_rest("job", lambda: _total(queue, job_filter))
 
 
-def _print_none(queue: VoiceQueue, job_filter: Filter) -> None:
+def _print_none(queue: VoiceQueue, job_filter: Filter, *, as_json: bool) -> None:
     """Print that no job was listed. A text may be the id of a message that was rejected."""
     rejected = queue.rejected_messages(message_id=job_filter.text) if job_filter.text else []
+    if as_json:
+        for message in rejected:
+            print_note(f"message {message.message_id} was rejected: {message.reason}; see voicequeue rejects")
+        return
     if not rejected:
         out.print("no jobs" if job_filter == Filter() else "no job matches")
     for message in rejected:

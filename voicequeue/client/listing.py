@@ -63,10 +63,13 @@ def _of_namespace(
     return (((namespace, *at), persona) for at, persona in store.personas.listed(namespace, after))
 
 
-def list_rejected_messages(store: JobStore, *, limit: int, cursor: str | None) -> Page[RejectedMessage]:
+def list_rejected_messages(
+    store: JobStore, *, message_id: str | None, limit: int, cursor: str | None
+) -> Page[RejectedMessage]:
     """Return a page of rejected messages, newest first. Raises InvalidCursorError."""
     start = _decode(cursor, ["rejected_messages"])
-    messages = store.rejected_messages.newest_first()
+    rejected = store.rejected_messages
+    messages = rejected.newest_first() if message_id is None else iter(rejected.with_id(message_id))
     if start is not None:
         _, mark, last_at = start
         messages = dropwhile(lambda it: it.rejected_at >= last_at and _mark(it) != mark, messages)

@@ -159,10 +159,13 @@ class OutboxMethods(ReadMethods):
                 return self._store.rejected_messages.latest(limit)
             return self._store.rejected_messages.with_id(message_id)[: max(0, limit)]
 
-    def list_rejected_messages(self, *, limit: int = 100, cursor: str | None = None) -> Page[RejectedMessage]:
+    def list_rejected_messages(
+        self, *, message_id: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> Page[RejectedMessage]:
         """Return a page of the rejected messages, the newest first.
 
         Args:
+            message_id: Only the message with this id. None returns all.
             limit: Maximum number of messages on the page; 1 or more.
             cursor: `Page.cursor` of the previous page. None returns the first page.
 
@@ -172,7 +175,7 @@ class OutboxMethods(ReadMethods):
         """
         require_positive("limit", limit)
         with translated_errors():
-            return listing.list_rejected_messages(self._store, limit=limit, cursor=cursor)
+            return listing.list_rejected_messages(self._store, message_id=message_id, limit=limit, cursor=cursor)
 
     @audited
     def clear_rejected_messages(self) -> list[RejectedMessage]:

@@ -49,6 +49,10 @@ def test_a_message_is_found_by_its_id(store: JobStore, queue: VoiceQueue, comman
     assert "audio_url: must not be empty" in shown
     assert "rejected" not in command("jobs", "--search", "id-9").out
 
+    as_json = command("jobs", "--search", "id-2", "--json")
+    assert json.loads(as_json.out) == []
+    assert "id-2 was rejected: audio_url: must not be empty" in json.loads(as_json.err)["note"]["message"]
+
 
 def test_only_the_last_thousand_are_stored(store: JobStore, redis: Redis, prefix: str) -> None:
     """A faulty sender does not fill the memory."""

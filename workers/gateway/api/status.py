@@ -41,14 +41,22 @@ def router(queue: VoiceQueue, access: AccessControl, large: LargeResponses) -> A
             **problems(401, 403, 422, 429, 503),
         },
     )
-    async def list_rejected_messages(request: Request, limit: Limit = 100, cursor: Cursor = None) -> Response:
+    async def list_rejected_messages(
+        request: Request,
+        message_id: Annotated[
+            str | None, Query(max_length=1_000, description="Only the message with this Celery id.")
+        ] = None,
+        limit: Limit = 100,
+        cursor: Cursor = None,
+    ) -> Response:
         """List rejected messages, newest first.
 
         These are messages of Celery clients that could not be enqueued.
         """
 
         def read() -> RejectedMessageList:
-            page = reading(queue, request).list_rejected_messages(limit=limit, cursor=cursor)
+            reader = reading(queue, request)
+            page = reader.list_rejected_messages(message_id=message_id, limit=limit, cursor=cursor)
             return {"data": [message.as_dict() for message in page.items], **page_end(page.cursor)}
 
         return await large.respond(request, read)
