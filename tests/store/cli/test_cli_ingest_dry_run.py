@@ -12,7 +12,7 @@ from redis import Redis
 from tests.store.cli.test_cli_ingest import rejected, write
 from tests.store.conftest import Command
 from tests.store.life import dump_keys, job_in_state
-from tests.support.jobs import numbered_voices
+from tests.support.jobs import numbered_voices, voice
 from voicequeue import State, VoiceQueue
 from voicequeue.domain.spec import parse_spec
 from voicequeue.storage.job_store import JobStore
@@ -90,8 +90,12 @@ def test_a_dry_run_says_whether_credits_suffice_and_how_long_it_takes(
 
     assert "the new jobs will cost 38; 20 were left" in output
     assert "; 10 are the minimum balance: 28 too few" in output
-    assert "about 3 min at the current 1.0 jobs/min" in output
+    assert "unknown until jobs finish: an idle queue has no pace" in output
     assert re.search("(row|line) 5: audio_url: must be an http", output)
+
+    queue.enqueue(voice(key="existing"))
+    output = command("ingest", file, "--batch", "spring", "--dry-run").out
+    assert "about 4 min at the current 1.0 jobs/min, after 1 existing job" in output
 
 
 def test_a_dry_run_of_standard_input_cannot_resume(command: Command, working_folder: Path) -> None:

@@ -73,8 +73,12 @@ class Budget:
         return sum(self.status.states[state] for state in ACTIVE)
 
     def seconds(self, new: int) -> float | None:
-        """Return how long the queue takes for its jobs and the new ones, at the measured pace; None if unknown."""
-        return (self.unsettled + new) * 60 / self.status.jobs_per_minute if self.status.jobs_per_minute else None
+        """Return how long the queue takes for its jobs and the new ones, at the measured pace.
+
+        None if unknown: no job has succeeded in the last minutes, or the queue had too few jobs to show its pace.
+        """
+        pace = self.status.jobs_per_minute
+        return (self.unsettled + new) * 60 / pace if pace and self.unsettled else None
 
     def limited(self, cost: int) -> int:
         """Return what of the cost of new jobs the limit of their batch allows."""

@@ -101,9 +101,11 @@ def _print(result: DryRunResult, budget: Budget) -> None:
 def _duration(new: int, budget: Budget) -> str:
     seconds = budget.seconds(new)
     if seconds is None:
-        return "unknown until jobs finish: none has succeeded in the last minutes"
-    after = f", after {pluralize(budget.unsettled, 'existing job')}" if budget.unsettled else ""
-    return f"about {format_duration(seconds)} at the current {budget.status.jobs_per_minute:,.1f} jobs/min{after}"
+        reason = "none has succeeded in the last minutes" if budget.unsettled else "an idle queue has no pace"
+        return f"unknown until jobs finish: {reason}"
+    existing = pluralize(budget.unsettled, "existing job")
+    pace = f"{budget.status.jobs_per_minute:,.1f} jobs/min"
+    return f"about {format_duration(seconds)} at the current {pace}, after {existing}"
 
 
 def _json(result: DryRunResult, budget: Budget) -> dict[str, Any]:
