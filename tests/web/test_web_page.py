@@ -115,6 +115,10 @@ def test_a_search_for_a_message_that_was_rejected_shows_the_reason(local: Gatewa
 
     page = get_page(local, "/?q=order-17")
 
+    assert (
+        next(attrs for tag, attrs in page.elements if tag == "input" and attrs["type"] == "search")["value"]
+        == "order-17"
+    )
     assert "the message order-17 was rejected" in page.text
     assert "audio_url: <b>empty</b>" in page.text
 
