@@ -83,6 +83,7 @@ def values(owned: Owned, odd_names: Sequence[str]) -> dict[str, list[Any]]:
         "state": ["queued", "failed", "unsure", "pending", "undelivered"],
         "callback_id": owned.callback_ids,
         "persona_id": ["p-owner"],
+        "message_id": ["m"],
         "search": ["song", "ana", "p-owner", owned.jobs[0].id],
         "idempotency-key": ["song", "unsure"],
     }
