@@ -46,6 +46,19 @@ def test_a_failed_job_is_retried_after_its_cost_was_confirmed(person: PageUser, 
     assert "The job is now queued." not in person.page(f"/job/{job.id}").text
 
 
+def test_a_retry_does_not_pay_for_what_its_form_did_not_show(person: PageUser, store: JobStore) -> None:
+    """The form of an earlier failure is refused after the job was retried and failed again."""
+    job = refused(store)
+    question = person.page(f"/job/{job.id}/retry")
+    person.submit(question, "Retry for up to 19 credits")
+    fail_job(store, get_job(store, job.id), FailureCode.REFUSED)
+
+    answer = person.submit(question, "Retry for up to 19 credits", status=409)
+
+    assert "has changed since this form was shown" in answer.text
+    assert get_job(store, job.id).state is State.FAILED
+
+
 def test_the_recording_is_corrected_with_a_retry(person: PageUser, store: JobStore) -> None:
     """The form has the URL that failed. It is offered only where nothing was paid for it."""
     job = refused(store)
