@@ -37,7 +37,7 @@ def every_ending(queue: FakeQueue) -> Iterator[Any]:
     queue.script(fails("upstream_failed", stage="music"), key="second stage")
     queue.script(unsure(stage="music"), key="unsure")
     for key in (*codes, "second stage", "unsure", "succeeds"):
-        job = queue.enqueue(voice_with_song(key=key, batch="spring", callback_url="https://shop.example/told"))
+        job = queue.enqueue(voice_with_song(key=key, batch="spring", callback_url="https://shop.example/callbacks"))
         yield queue.wait(job.id).state, view(queue, job.id)
     yield queue.wait_batch("spring").states, queue.batch("spring")
     yield [(event.state, event.stage, event.reason) for event in queue.events("0-0")]

@@ -27,7 +27,7 @@ from voicequeue.testing import (
     unsure,
 )
 
-URL = "https://shop.example/told"
+URL = "https://shop.example/callbacks"
 
 
 def test_a_queue_is_empty_and_ready_in_no_time(voicequeue_queue: FakeQueue) -> None:

@@ -168,9 +168,12 @@ def test_a_change_on_the_page_names_the_user(
     """It also has the reason in the form."""
     user = PageUser(gateway, "all")
     gateway.stage.client = ("203.0.113.7", 9)
-    url = path.format(job_id=prepare(store))
+    job_id = prepare(store)
+    url = path.format(job_id=job_id)
     token = user.page("/").forms[1]["fields"]["token"]
-    if path == "/do/execute":
+    if action == "retry" and "{job_id}" in path:
+        body = {"version": str(queue.get(job_id).version)}
+    elif path == "/do/execute":
         planned = user.post("/do/plan", {"token": token, "action": "cancel", "batch": "b"}).text
         body = {**body, "plan": planned.partition('name="plan" value="')[2].partition('"')[0]}
 

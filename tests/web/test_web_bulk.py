@@ -238,7 +238,7 @@ def test_an_outage_during_an_upload_is_reported_in_the_summary(
 
 def test_a_batch_is_configured_before_it_has_jobs(gateway: Gateway, queue: VoiceQueue) -> None:
     """Callback and limits are set; omitted fields keep their value."""
-    url = "https://shop.example/told"
+    url = "https://shop.example/callbacks"
     for settings in ({"callback_url": url, "max_credits": 100}, {"max_in_flight": 2, "stop_after": 0.2}, {}):
         assert gateway("PATCH", "/v1/batches/spring", json=settings).status_code == 200
     queue.enqueue({"audio_url": "https://a.example/a.wav", "batch": "spring"})

@@ -109,7 +109,7 @@ def test_a_job_is_found_by_the_ids_of_its_messages(queue: VoiceQueue, store: Job
 def test_a_job_of_the_previous_release_is_found_by_the_message_id_in_its_key(
     queue: VoiceQueue, store: JobStore
 ) -> None:
-    """That release stored the id there only."""
+    """The previous release stored the message id there only."""
     [job_id] = enqueue_jobs(store, voice(key="message-6F1c"))
 
     assert search_ids(queue, "6f1C") == [job_id]
