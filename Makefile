@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOCAL := .venv/.ready-local
 READY := .venv/.ready
 # Tests wait, too, so run one process more than there are processors. Each collects all tests, so not many more.
-AT_ONCE ?= $(shell expr 1 + $$($(PYTHON) -c 'import os; print(os.cpu_count())'))
+AT_ONCE ?= $(shell expr 2 + $$($(PYTHON) -c 'import os; print(os.cpu_count())'))
 CLIENT := clients/typescript
 NODE := .venv/.node
 BROWSER := .venv/.browser

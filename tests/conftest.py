@@ -36,14 +36,16 @@ settings.load_profile("steady")
 #: Acceptance modules in which each test starts its own processes: their tests run independently.
 SEPARATE = ("test_commands.py", "test_torture.py")
 
+#: The folders whose tests take longest and wait most, in the order in which a run starts them. Others follow.
+LONGEST_FIRST = ("acceptance", "integration", "web", "security", "store")
+
 
 class ByModule(LoadScopeScheduling):  # type: ignore[misc]
-    """Distribute tests one by one, but keep a module together if its tests share a stack of processes or a browser."""
+    """Distribute modules: tests of one often share a stack of processes, a browser, or a gateway."""
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        shares_a_stack = "/acceptance/" in module and not module.endswith(SEPARATE)
-        return module if shares_a_stack or module.endswith(("_browser.py", "_stack.py")) else nodeid
+        return nodeid if module.endswith(SEPARATE) else module
 
 
 def pytest_configure() -> None:
@@ -71,8 +73,15 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
-    """Return the scheduler for runs with several processes; it starts the largest modules first."""
+    """Return the scheduler for runs with several processes; it keeps the order of the tests."""
+    config.option.loadscopereorder = False
     return ByModule(config, log)
+
+
+def rank(item: pytest.Item) -> int:
+    """Return which folder's turn a test has: the shortest come last, so that all processes end together."""
+    folder = item.nodeid.split("/")[1] if item.nodeid.startswith("tests/") else ""
+    return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
 def starts_processes(item: pytest.Item) -> bool:
@@ -82,8 +91,8 @@ def starts_processes(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests of whole processes as endurance, unless they are essential. Refuse test ids that occur twice: of tests
-    with one id, xdist runs one and drops the others without a message."""
+    """Mark tests of whole processes as endurance, unless they are essential, and begin with the longest folders.
+    Refuse test ids that occur twice: of tests with one id, xdist runs one and drops the others without a message."""
     for item in items:
         if starts_processes(item) and item.get_closest_marker("essential") is None:
             item.add_marker("endurance")
@@ -93,6 +102,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item._id = NodeId.parse(f"{item.parent.nodeid}::{item.name}")
     if duplicates := [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]:
         raise pytest.UsageError(f"several tests have the id {', '.join(duplicates)}")
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")

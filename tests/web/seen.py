@@ -7,7 +7,7 @@ from typing import Any
 
 import requests
 
-from tests.web.conftest import KEYS, Gateway
+from tests.web.conftest import KEYS, Gateway, new_session
 
 
 class ParsedPage(HTMLParser):
@@ -69,16 +69,17 @@ def _page(answer: requests.Response, status: int) -> ParsedPage:
 
 def log_in(gateway: Gateway, key: str, next_path: str = "/") -> requests.Response:
     """Log in with that key and return the response."""
-    return requests.post(
-        f"{gateway.url}/login", data={"key": key, "next": next_path}, allow_redirects=False, timeout=10
-    )
+    with new_session() as session:
+        return session.post(
+            f"{gateway.url}/login", data={"key": key, "next": next_path}, allow_redirects=False, timeout=10
+        )
 
 
 class PageUser:
     """A user with a session; logged in with the key of that name, or with the local token (None)."""
 
     def __init__(self, gateway: Gateway, key: str | None = None) -> None:
-        self.session, self.url = requests.Session(), gateway.url
+        self.session, self.url = new_session(), gateway.url
         if key is None:
             self.session.get(gateway.link(), timeout=10)
         else:

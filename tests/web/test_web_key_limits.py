@@ -14,7 +14,7 @@ import requests
 from fastapi.routing import iter_route_contexts
 
 from tests.support.jobs import voice
-from tests.web.conftest import KEYS, Gateway, app_of, problem
+from tests.web.conftest import KEYS, Gateway, app_of, new_session, problem
 from tests.web.seen import log_in
 from voicequeue import ApiKey, KeyLimits, Priority, Scope, VoiceQueue
 from voicequeue.storage.job_store import JobStore
@@ -36,7 +36,7 @@ class Caller:
 
     def __init__(self, gateway: Gateway, secret: str) -> None:
         self._gateway, self._headers = gateway, {"Authorization": f"Bearer {secret}"}
-        self._cookies = log_in(gateway, secret).cookies
+        self._cookies, self._session = log_in(gateway, secret).cookies, new_session()
 
     def api(self, method: str, path: str, *, headers: dict[str, str] | None = None, **more: Any) -> requests.Response:
         """Send a request of the API."""
@@ -44,7 +44,7 @@ class Caller:
 
     def page(self, method: str, path: str, fields: dict[str, str] | None = None) -> requests.Response:
         """Request a page, or send a form."""
-        return requests.request(
+        return self._session.request(
             method,
             self._gateway.url + path,
             data=fields,
@@ -93,7 +93,9 @@ ENDS: dict[str, Callable[[JobStore, ApiKey], None]] = {
 }
 
 
-@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(
+    "end", [end if end in ("used up", "revoked") else pytest.param(end, marks=pytest.mark.endurance) for end in ENDS]
+)
 def test_every_route_and_page_refuses_a_key_that_may_send_nothing(
     gateway: Gateway, queue: VoiceQueue, store: JobStore, end: str
 ) -> None:

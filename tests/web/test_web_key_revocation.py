@@ -216,6 +216,7 @@ def under_load(urls: Iterable[str], secret: str) -> Iterator[list[int]]:
             stopped.set()
 
 
+@pytest.mark.endurance
 def test_a_key_changed_on_one_gateway_is_changed_on_another_within_ten_seconds_under_load(
     valkey_url: str, prefix: str
 ) -> None:

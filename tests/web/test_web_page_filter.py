@@ -6,6 +6,7 @@ import re
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import requests
 from redis import Redis
 
 from tests.store.client.test_namespaces import populate
@@ -39,9 +40,13 @@ def shop_key(monkeypatch: pytest.MonkeyPatch) -> str:
     return ",".join(configured.as_setting() for _, configured in KEYS.values())
 
 
-def content_of(user: PageUser, path: str, fields: dict[str, str]) -> tuple[int, str]:
+def request(user: PageUser, path: str, fields: dict[str, str]) -> requests.Response:
+    """Request a page."""
+    return user.session.get(user.url + path, params=fields, timeout=20)
+
+
+def content_of(answer: requests.Response) -> tuple[int, str]:
     """Return the status and the page without what differs between users, and without empty lines."""
-    answer = user.session.get(user.url + path, params=fields, timeout=20)
     text = OF_THE_USER.sub("", answer.text).replace("?namespace=shop&amp;", "?").replace("&amp;namespace=shop", "")
     text = re.sub(r"\n\s*\n", "\n", text.replace('"?namespace=shop"', '"?"').replace("?namespace=shop", ""))
     return answer.status_code, TIMES.sub(
@@ -62,9 +67,9 @@ def test_an_operator_sees_a_namespace_as_its_users_do_and_stays_in_it(
     for method, path, fields in requests_of(app_of(gateway), owned):
         if method != "GET" or path.startswith("/key"):
             continue
-        limited = {**fields, "namespace": "shop"}
-        assert content_of(operator, path, limited) == content_of(user, path, fields), (path, fields)
-        page = ParsedPage(operator.session.get(operator.url + path, params=limited, timeout=20).text)
+        answer = request(operator, path, {**fields, "namespace": "shop"})
+        assert content_of(answer) == content_of(request(user, path, fields)), (path, fields)
+        page = ParsedPage(answer.text)
         leaving = [link for link in targets(page) if not EVERYWHERE.fullmatch(link) and not stays(link)]
         assert leaving == [], (path, fields)
         count += 1

@@ -50,6 +50,7 @@ def test_generating_the_types_again_changes_nothing() -> None:
     assert clients.generate() == clients.TYPES.read_text(encoding="utf-8")
 
 
+@pytest.mark.endurance
 @pytest.mark.usefixtures("packages")
 def test_the_client_compiles_and_wrong_calls_of_it_do_not() -> None:
     """test/types.ts has both; the compiler is strict."""

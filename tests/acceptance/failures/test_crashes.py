@@ -63,8 +63,10 @@ def kill(system: System, program: str, *, whole_group: bool) -> None:
     eventually(lambda: system.supervisor.pid(program) not in (None, pid), otherwise=f"{program} was not restarted")
 
 
-@pytest.mark.essential
-@pytest.mark.parametrize("whole_group", [True, False], ids=["with its children", "alone"])
+@pytest.mark.parametrize(
+    "whole_group",
+    [pytest.param(True, marks=pytest.mark.essential, id="with its children"), pytest.param(False, id="alone")],
+)
 def test_a_killed_worker_loses_no_job_and_pays_for_none_twice(system: System, whole_group: bool) -> None:
     """After SIGKILL amid work every job succeeds, or is unsure if its POST was in flight."""
     batch = f"group-{whole_group}"

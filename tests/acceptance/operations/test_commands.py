@@ -160,7 +160,6 @@ def end_of(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, output
 
 
-@pytest.mark.essential
 def test_a_redis_url_that_celery_would_misread_starts_no_process(tmp_path: Path) -> None:
     """Each process exits at once and reports the error in one line without the password: a worker would have consumed
     messages from another Redis."""
@@ -174,7 +173,6 @@ def test_a_redis_url_that_celery_would_misread_starts_no_process(tmp_path: Path)
         assert "ready" not in output
 
 
-@pytest.mark.essential
 def test_a_worker_with_an_unusable_archive_exits_with_the_reason(tmp_path: Path, valkey_url: str) -> None:
     """It would consume messages and archive nothing, and no other process would notice."""
     code, output = end_of(

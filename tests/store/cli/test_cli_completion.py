@@ -38,7 +38,9 @@ def completed(line: str, shell: str = "bash", **environment: str) -> str:
     return run.stdout
 
 
-@pytest.mark.parametrize("shell", list(REQUESTS))
+@pytest.mark.parametrize(
+    "shell", ["bash", *(pytest.param(one, marks=pytest.mark.endurance) for one in ("zsh", "fish"))]
+)
 def test_commands_options_and_values_are_completed(working_folder: Path, shell: str) -> None:
     """By the protocol of each shell; of groups too."""
     commands = completed("voicequeue ba", shell)
@@ -50,6 +52,7 @@ def test_commands_options_and_values_are_completed(working_folder: Path, shell: 
     assert "succeeded" in completed("voicequeue jobs --state su", shell)
 
 
+@pytest.mark.endurance
 def test_names_of_batches_are_completed_from_redis(working_folder: Path, queue: VoiceQueue) -> None:
     """The newest first; `--namespace` is respected."""
     for batch in ("spring-1", "spring-2", "summer"):

@@ -31,6 +31,7 @@ from voicequeue.storage.connection.redis_url import parse_redis_url
 from voicequeue.storage.connection.refusals import PlainServerConnection, RedisRefusalError
 from voicequeue.storage.connection.retry import TimedRetry
 from voicequeue.storage.job_store import JobStore
+from workers.local.ports import free_port
 
 
 def whole_life(store: JobStore, batch: str = "b") -> Job:
@@ -94,8 +95,8 @@ def test_every_key_of_a_prefix_is_in_one_slot(store: JobStore, redis: Redis, pre
 @pytest.fixture
 def cluster() -> Iterator[Redis]:
     """Yield a Valkey in cluster mode that holds only the slot of the prefix."""
-    config = {"save": "", "cluster-enabled": "yes", "cluster-require-full-coverage": "no"}
-    with ValkeyServer(config=config) as server:
+    config = {"save": "", "cluster-enabled": "yes", "cluster-require-full-coverage": "no", "cluster-port": free_port()}
+    with ValkeyServer(port=free_port(), config=config) as server:
         address = parse_redis_url(f"redis://127.0.0.1:{server.port}/0")
         # The queue's own connections refuse a Cluster.
         pool = connection_pool(address, lambda _: PlainServerConnection, decode_responses=True, retry=TimedRetry(0))

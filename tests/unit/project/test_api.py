@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import voicequeue
 from voicequeue import AsyncVoiceQueue, VoiceQueue
 
@@ -27,20 +25,20 @@ SYNC, ASYNC = methods(VoiceQueue), methods(AsyncVoiceQueue)
 COPIES = {"on_behalf_of"}
 
 
-@pytest.mark.parametrize("name", voicequeue.__all__)
-def test_every_exported_name_has_a_docstring(name: str) -> None:
+def test_every_exported_name_has_a_docstring() -> None:
     """The docstring is its own, not inherited."""
-    assert vars(getattr(voicequeue, name)).get("__doc__") or inspect.isfunction(getattr(voicequeue, name))
-    assert inspect.getdoc(getattr(voicequeue, name))
+    for name in voicequeue.__all__:
+        assert vars(getattr(voicequeue, name)).get("__doc__") or inspect.isfunction(getattr(voicequeue, name)), name
+        assert inspect.getdoc(getattr(voicequeue, name)), name
 
 
-@pytest.mark.parametrize("name", sorted(SYNC))
-def test_every_method_has_a_docstring_that_begins_with_a_summary(name: str) -> None:
+def test_every_method_has_a_docstring_that_begins_with_a_summary() -> None:
     """The first line is one sentence or more, and fits the list of methods."""
-    summary = (inspect.getdoc(SYNC[name]) or "").splitlines()[0]
+    for name in sorted(SYNC):
+        summary = (inspect.getdoc(SYNC[name]) or "").splitlines()[0]
 
-    assert summary.endswith(".")
-    assert inspect.getdoc(ASYNC[name])
+        assert summary.endswith("."), name
+        assert inspect.getdoc(ASYNC[name]), name
 
 
 def test_the_page_documents_every_public_name_once() -> None:
@@ -55,28 +53,28 @@ def test_both_clients_have_the_same_methods() -> None:
     assert set(ASYNC) == set(SYNC)
 
 
-@pytest.mark.parametrize("name", sorted(SYNC))
-def test_an_async_method_has_the_name_and_the_parameters_of_its_twin(name: str) -> None:
+def test_an_async_method_has_the_name_and_the_parameters_of_its_twin() -> None:
     """Names, kinds, defaults and annotations are equal, except that `enqueue_many` also accepts an async iterable."""
-    ours, theirs = (inspect.signature(kind[name]).parameters.values() for kind in (ASYNC, SYNC))
-    widened = {"jobs"} if name == "enqueue_many" else set()
+    for name in sorted(SYNC):
+        ours, theirs = (inspect.signature(kind[name]).parameters.values() for kind in (ASYNC, SYNC))
+        widened = {"jobs"} if name == "enqueue_many" else set()
 
-    assert [parameter for parameter in ours if parameter.name not in widened] == [
-        parameter for parameter in theirs if parameter.name not in widened
-    ]
-    assert [parameter.name for parameter in ours] == [parameter.name for parameter in theirs]
-    assert ASYNC[name].__qualname__ == f"AsyncVoiceQueue.{name}"
+        assert [parameter for parameter in ours if parameter.name not in widened] == [
+            parameter for parameter in theirs if parameter.name not in widened
+        ]
+        assert [parameter.name for parameter in ours] == [parameter.name for parameter in theirs], name
+        assert ASYNC[name].__qualname__ == f"AsyncVoiceQueue.{name}", name
 
 
-@pytest.mark.parametrize("name", sorted(SYNC.keys() - COPIES))
-def test_an_async_method_is_awaited_or_iterated(name: str) -> None:
+def test_an_async_method_is_awaited_or_iterated() -> None:
     """The twin of a method that returns an iterator is an async generator; any other is a coroutine function."""
-    returns = str(inspect.signature(SYNC[name]).return_annotation)
-    twin = ASYNC[name]
+    for name in sorted(SYNC.keys() - COPIES):
+        returns = str(inspect.signature(SYNC[name]).return_annotation)
+        twin = ASYNC[name]
 
-    if returns.startswith("Iterator["):
-        assert inspect.isasyncgenfunction(twin)
-        assert str(inspect.signature(twin).return_annotation) == f"Async{returns}"
-    else:
-        assert inspect.iscoroutinefunction(twin)
-        assert str(inspect.signature(twin).return_annotation) == returns
+        if returns.startswith("Iterator["):
+            assert inspect.isasyncgenfunction(twin)
+            assert str(inspect.signature(twin).return_annotation) == f"Async{returns}"
+        else:
+            assert inspect.iscoroutinefunction(twin)
+            assert str(inspect.signature(twin).return_annotation) == returns

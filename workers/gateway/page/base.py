@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -79,12 +79,6 @@ class PageRenderer:
         self._access = access
         self._sessions = sessions
         self._cookie = cookie
-        environment = Environment(
-            loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined
-        )
-        environment.filters.update(filters.FILTERS)
-        environment.globals["VERSION"] = VERSION
-        self._templates = Jinja2Templates(env=environment)
 
     # ── access ────────────────────────────────────────────────────────────────────────────────────
 
@@ -226,7 +220,7 @@ class PageRenderer:
             **context_of(request, self._namespaces(reader)),
             **(context or {}),
         }
-        return self._templates.TemplateResponse(request, name, context, status_code=status, headers=headers)
+        return _templates().TemplateResponse(request, name, context, status_code=status, headers=headers)
 
     def _namespaces(self, reader: SessionUser | None) -> list[str]:
         """Return the namespaces that the user may choose from."""
@@ -313,6 +307,15 @@ class PageRenderer:
                 return handle_with_error_page
 
         return PageRoute
+
+
+@cache
+def _templates() -> Jinja2Templates:
+    """Return the templates, which are compiled once in a process."""
+    environment = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined)
+    environment.filters.update(filters.FILTERS)
+    environment.globals["VERSION"] = VERSION
+    return Jinja2Templates(env=environment)
 
 
 def on_redirect(_: Request, error: Exception) -> Response:
