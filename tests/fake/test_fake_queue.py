@@ -282,6 +282,7 @@ def test_the_plugin_imports_nothing_until_a_test_needs_it() -> None:
     assert {"fakeredis", "lupa", "redis", "pydantic", "voicequeue.client"} & set(loaded) == set()
 
 
+@pytest.mark.endurance
 def test_a_missing_extra_is_named() -> None:
     """With the command that installs it."""
     program = "import sys; sys.modules['fakeredis'] = None; from voicequeue.testing import FakeQueue; FakeQueue()"

@@ -38,6 +38,7 @@ def test_it_prints_the_settings_of_workers_and_has_the_faults() -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.endurance
 def test_with_json_scripts_read_the_settings_from_one_line() -> None:
     """Also the URL of the dials, for a port that the system selects."""
     with subprocess.Popen([*COMMAND, "--json"], stdout=subprocess.PIPE, text=True) as process:
@@ -51,6 +52,7 @@ def test_with_json_scripts_read_the_settings_from_one_line() -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.endurance
 def test_with_json_errors_are_json() -> None:
     """Wrong dials and a port that is taken."""
     code, text = failed("--json", "--dial=voice_s")
@@ -63,6 +65,7 @@ def test_with_json_errors_are_json() -> None:
     assert "Address already in use" in text
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize(
     ("option", "message"),
     [
@@ -81,6 +84,7 @@ def test_a_wrong_option_is_answered_with_what_exists(option: str, message: str) 
     assert message in text
 
 
+@pytest.mark.endurance
 def test_a_missing_extra_is_named() -> None:
     """With the command that installs it."""
     program = (

@@ -38,6 +38,7 @@ def test_it_prints_its_ports_and_ends_on_ctrl_c() -> None:
     assert ran.returncode == 0
 
 
+@pytest.mark.endurance
 def test_it_ends_in_time_with_clients_that_hang(eventually: Callable[[Callable[[], bool]], None]) -> None:
     """SIGTERM does not wait for them."""
     simulator = Simulator(get_faults={"hang": 1})
@@ -57,6 +58,7 @@ def test_dials_can_be_set_at_the_start() -> None:
     assert (dials["voice_s"], dials["webhook"], dials["post_faults"]) == (0.5, "never", {"hang_after": 0.5})
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize(
     ("setting", "text"),
     [

@@ -72,6 +72,7 @@ def test_tasks_and_credits_survive(tmp_path: Path, *, kill: bool) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.endurance
 def test_a_reset_forgets_the_file_too(tmp_path: Path) -> None:
     """A test that resets the account must not find it again after a restart."""
     state = tmp_path / "simulator.db"
@@ -84,6 +85,7 @@ def test_a_reset_forgets_the_file_too(tmp_path: Path) -> None:
         assert call("GET", f"{control}/ledger")["credits_left"] == 10_000
 
 
+@pytest.mark.endurance
 def test_a_file_that_is_no_state_file_is_named(tmp_path: Path) -> None:
     """It is not overwritten."""
     state = tmp_path / "songs.txt"

@@ -182,10 +182,8 @@ def test_every_page_works_without_javascript(
     assert store.flow_control.gate(NOW).is_open
 
 
-@pytest.mark.parametrize(
-    ("scheme", "width"),
-    [("light", 1280), *(pytest.param(*look, marks=pytest.mark.endurance) for look in (("dark", 1280), ("light", 360)))],
-)
+@pytest.mark.endurance
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 360)])
 def test_every_page_is_accessible_and_fits(
     local: Gateway, everything: dict[str, str], window: Window, scheme: str, width: int
 ) -> None:

@@ -33,7 +33,8 @@ def logged_in(gateway: Gateway, window: Window, **options: object) -> Page:
     return page
 
 
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.endurance)])
+@pytest.mark.endurance
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_pages_of_keys_are_accessible_and_fit_a_phone(with_keys: Gateway, window: Window, scheme: str) -> None:
     """axe finds no serious violation, and wide content scrolls by itself."""
     page = logged_in(with_keys, window, viewport={"width": 360, "height": 740}, color_scheme=scheme)

@@ -107,10 +107,10 @@ def test_upstream_never_charges_more_than_the_budget_of_a_day(
         run.work_until_idle()
         enqueued.result()
     run.work_until_idle()
+    simulator.set_dials(post_faults={})  # otherwise an order that is resubmitted may be lost, too, and remain so
     run.settle_lost()
     run.work_until_idle()
     run.report_lost()
-    simulator.set_dials(post_faults={})
     run.work_until_idle()
 
     assert run.lost

@@ -38,9 +38,8 @@ def completed(line: str, shell: str = "bash", **environment: str) -> str:
     return run.stdout
 
 
-@pytest.mark.parametrize(
-    "shell", ["bash", *(pytest.param(one, marks=pytest.mark.endurance) for one in ("zsh", "fish"))]
-)
+@pytest.mark.endurance
+@pytest.mark.parametrize("shell", list(REQUESTS))
 def test_commands_options_and_values_are_completed(working_folder: Path, shell: str) -> None:
     """By the protocol of each shell; of groups too."""
     commands = completed("voicequeue ba", shell)

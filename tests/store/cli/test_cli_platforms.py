@@ -40,6 +40,7 @@ def python(*arguments: str, **environment: str) -> list[str]:
 # ── Windows ───────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.endurance
 def test_a_producer_needs_nothing_that_only_posix_systems_have(working_folder: Path) -> None:
     """Every module of the library is imported, a job is enqueued, cancelled and waited for."""
     modules, state = python("-c", PRODUCER)
@@ -48,6 +49,7 @@ def test_a_producer_needs_nothing_that_only_posix_systems_have(working_folder: P
     assert state == "cancelled"
 
 
+@pytest.mark.endurance
 def test_a_file_is_ingested_without_what_only_posix_systems_have(working_folder: Path, queue: VoiceQueue) -> None:
     """A workbook with shared texts, under the lock of that system."""
     book = Workbook()

@@ -92,6 +92,7 @@ def test_a_deleted_batch_is_not_repaired(redis: Redis, store: JobStore, prefix: 
     assert [key for key in dump_keys(redis, prefix) if ":batch:" in key] == []
 
 
+@pytest.mark.endurance
 def test_a_consistent_store_has_no_findings_during_purges(valkey_url: str, redis: Redis, prefix: str) -> None:
     """Jobs are purged one at a time, while others are enqueued and settled."""
     stop, purged = threading.Event(), list[int]()

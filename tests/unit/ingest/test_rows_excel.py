@@ -306,6 +306,7 @@ def test_rejected_rows_that_were_saved_as_a_workbook_are_read_as_they_were() -> 
 # ── size ──────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.endurance
 def test_memory_stays_flat_in_a_long_sheet() -> None:
     """With texts in the rows and shared ones, and styled rows that are empty."""
     count = 2_500

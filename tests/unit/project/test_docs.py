@@ -189,6 +189,7 @@ def built(configuration: Path, into: Path) -> subprocess.CompletedProcess[str]:
 BROKEN = ["nowhere.md", "concepts.md#nowhere", "#nowhere", "/concepts.md", "../nowhere.md"]
 
 
+@pytest.mark.endurance
 def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
     """Each is reported as a warning, and a warning fails the build; a site of two pages has the same rules."""
     docs = tmp_path / "docs"

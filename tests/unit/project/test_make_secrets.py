@@ -56,6 +56,7 @@ def test_make_secrets_generates_the_secrets_of_compose_readable_by_its_user_only
     Settings(_env_file=None, secret=secrets["VOICEQUEUE_SECRET"], callback_secret=secrets["VOICEQUEUE_CALLBACK_SECRET"])
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize("user", ["worker", "gateway", "flower"])
 def test_each_process_gets_the_url_of_its_own_user(tmp_path: Path, user: str) -> None:
     """With the password that Valkey has for this user; a new password gives a new URL."""
@@ -103,6 +104,7 @@ def test_make_secrets_changes_nothing_that_is_there(tmp_path: Path) -> None:
     assert (tmp_path / ".env").read_text() == "COMPOSE_PROFILES=monitoring,live\n"
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize("line", ["NAME=VALUE", "NAME='VALUE' # why", 'export NAME = "VALUE"', "NAME=old\nNAME=VALUE"])
 def test_secrets_in_dotenv_are_copied(tmp_path: Path, line: str) -> None:
     """`make up` reads them there, so that both use the same."""
@@ -120,6 +122,7 @@ def test_secrets_in_dotenv_are_copied(tmp_path: Path, line: str) -> None:
     assert make_secrets(tmp_path) == ""
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize("empty", ["", "''", '""', " # to do", "'' # to do", '""   ', "set before\nNAME="])
 def test_make_secrets_does_not_copy_values_that_are_empty(tmp_path: Path, empty: str) -> None:
     """Compose and the settings treat such values as empty."""
@@ -131,6 +134,7 @@ def test_make_secrets_does_not_copy_values_that_are_empty(tmp_path: Path, empty:
     assert all(re.fullmatch(r"(whsec_|operator:)?[0-9a-f]{64}", read(tmp_path)[name]) for name in RANDOM)
 
 
+@pytest.mark.endurance
 def test_make_secrets_reports_a_value_in_dotenv_that_containers_do_not_use(tmp_path: Path) -> None:
     """An operator who changes `.env` sees why nothing changes."""
     write(tmp_path, MUSICAPI_KEY="one-key")
@@ -143,6 +147,7 @@ def test_make_secrets_reports_a_value_in_dotenv_that_containers_do_not_use(tmp_p
     assert "another-key" not in output
 
 
+@pytest.mark.endurance
 def test_make_secrets_reports_a_redis_in_dotenv_that_containers_do_not_use(tmp_path: Path) -> None:
     """The command line on the host reads it: jobs would wait in one Redis, and workers in another."""
     (tmp_path / ".env").write_text("REDIS_URL=redis://:its-password@redis.internal:6379/3\n")
@@ -152,6 +157,7 @@ def test_make_secrets_reports_a_redis_in_dotenv_that_containers_do_not_use(tmp_p
     assert "its-password" not in output
 
 
+@pytest.mark.endurance
 def test_make_secrets_reports_a_profile_that_starts_no_worker(tmp_path: Path) -> None:
     """It does not change a choice of the operator."""
     (tmp_path / ".env").write_text("COMPOSE_PROFILES=monitoring\n")
@@ -176,6 +182,7 @@ def test_make_secrets_reports_secrets_that_are_too_short(tmp_path: Path) -> None
     assert "too short: .secrets/FLOWER_BASIC_AUTH" in make_secrets(tmp_path)
 
 
+@pytest.mark.endurance
 def test_make_secrets_reports_a_password_that_a_url_cannot_contain(tmp_path: Path) -> None:
     """Instead of a login that fails."""
     write(tmp_path, VALKEY_WORKER_PASSWORD=f"{'x' * 40}@/")
@@ -183,6 +190,7 @@ def test_make_secrets_reports_a_password_that_a_url_cannot_contain(tmp_path: Pat
     assert ".secrets/VALKEY_WORKER_PASSWORD: use letters and digits" in make_secrets(tmp_path)
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize("place", ["a file", ".env"])
 def test_make_secrets_does_not_replace_a_derived_callback_secret(tmp_path: Path, place: str) -> None:
     """If it is derived from VOICEQUEUE_SECRET, the output says how to keep it."""

@@ -126,6 +126,7 @@ def test_the_image_is_built_with_the_version_of_the_checkout() -> None:
     assert worker["args"] == {BUILD_VARIABLE: f"${{{BUILD_VARIABLE}:-}}"}
 
 
+@pytest.mark.endurance
 def test_a_source_package_builds_the_very_wheel(source: Path) -> None:
     """With the same version and bytes, at another time and in another folder."""
     environment = {BUILD_VARIABLE: f"{RELEASE}.dev0+g1234abcd", "SOURCE_DATE_EPOCH": "1790000000"}
