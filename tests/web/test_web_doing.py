@@ -55,7 +55,7 @@ def test_a_retry_does_not_pay_for_what_its_form_did_not_show(person: PageUser, s
 
     answer = person.submit(question, "Retry for up to 19 credits", status=409)
 
-    assert "has changed since this form was shown" in answer.text
+    assert "a retry may cost more now" in answer.text
     assert get_job(store, job.id).state is State.FAILED
 
 

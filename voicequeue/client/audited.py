@@ -36,7 +36,10 @@ S = TypeVar("S", bound=_Actor)
 
 #: Parameters that are not details: they have a field of their own, or are secret.
 _NOT_DETAILS = frozenset(
-    ("self", "namespace", "job_id", "batch", "name", "reason", "token", "key", "audio_sha256", "action", "may_resubmit")
+    (
+        *("self", "namespace", "job_id", "batch", "name", "reason", "token", "key", "audio_sha256", "action"),
+        *("may_resubmit", "version"),
+    )
 )
 
 #: The longest text of an argument and of a reason in the audit log.

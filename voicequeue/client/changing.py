@@ -65,7 +65,9 @@ class ChangeMethods(ReadMethods):
                 return self.get(job_id)
 
     @audited
-    def retry(self, job_id: str, *, resubmit: bool = False, audio_url: str | None = None) -> Job:
+    def retry(
+        self, job_id: str, *, resubmit: bool = False, audio_url: str | None = None, version: int | None = None
+    ) -> Job:
         """Retry a failed job from the first stage that has no result, and return it.
 
         Stages that have a result are not paid for again. If upstream has the order, it is polled again, free of charge.
@@ -76,16 +78,21 @@ class ChangeMethods(ReadMethods):
             resubmit: Submit a new order, and pay for it, even if the last one can be polled again. Failed jobs only.
             audio_url: URL of the recording that replaces the one of the job, and of all jobs that share its voice by
                 name. Only for a job whose voice was never ordered or paid. Its key stays.
+            version: `Job.version` of the job for which the retry was decided. If it has changed, the retry may cost more.
 
         Raises:
             JobNotFoundError: No job has this id.
             InvalidJobError: `audio_url` can never be a recording: `ingest` would reject its link, too.
-            InvalidStateError: The job has not failed, and has no missing songs that can be polled.
+            InvalidStateError: The job has not failed, and has no missing songs that can be polled; or it has another
+                version.
         """
         if audio_url is not None:
+            if version is not None:
+                transitions.require_version(self.get(job_id), version)
             self._correct_recording(job_id, audio_url)
+            version = None  # the correction made a new one, and nothing was paid before, so the cost is the same
         cost = partial(transitions.retry_cost, resubmit=resubmit)
-        return self._change(job_id, partial(transitions.retry, resubmit=resubmit), cost=cost)
+        return self._change(job_id, partial(transitions.retry, resubmit=resubmit, version=version), cost=cost)
 
     def _correct_recording(self, job_id: str, audio_url: str) -> None:
         is_corrected = False

@@ -52,13 +52,21 @@ def cancel(job: Job, now: float) -> Transition:
     return cancelled(reason="cancelled")
 
 
-def retry(job: Job, now: float, *, resubmit: bool = False) -> Transition:
+def require_version(job: Job, version: int) -> None:
+    """Raise InvalidStateError if the job has changed since this version of it."""
+    if job.version != version:
+        raise InvalidStateError(f"job {job.id} has changed since version {version}: a retry may cost more now")
+
+
+def retry(job: Job, now: float, *, resubmit: bool = False, version: int | None = None) -> Transition:
     """Return the transition that resumes a failed job at its first stage without a result.
 
     If upstream has the order of that stage, it is polled again, free, unless `resubmit` is set. If upstream reported a
     failure and repeats it, the stage is submitted again. For a job that succeeded without all of its songs, the missing
-    ones are polled, free.
+    ones are polled, free. With a `version`, the job must still have it.
     """
+    if version is not None:
+        require_version(job, version)
     if job.state is State.SUCCEEDED and job.is_incomplete and job.may_have_late_result and not resubmit:
         return _poll_missing_songs(job, now)
     if job.state is not State.FAILED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -16,6 +17,7 @@ from tests.store.life import (
     claim_admitted,
     dump_keys,
     fail_job,
+    get_job,
     job_in_state,
 )
 from tests.support.jobs import SONG, voice, voice_with_song
@@ -134,6 +136,30 @@ def test_a_retry_polls_a_failed_order_first_unless_it_resubmits(queue: VoiceQueu
     again = queue.retry(resubmitted.id, resubmit=True)
     assert (again.state, again.task_ids) == (State.QUEUED, {})
     assert queue.timeline(resubmitted.id)[-1].reason == "retry: resubmit"
+
+
+def test_a_retry_of_a_version_does_not_pay_for_a_later_failure(
+    queue: VoiceQueue, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the job changes after it was read: what was agreed to is the cost of that version."""
+    job = fail_job(store, job_in_state(store, State.CHARGING), FailureCode.REFUSED)
+    apply = JobStore.apply_transitions
+
+    def change_first(*arguments: Any) -> list[bool]:
+        monkeypatch.setattr(JobStore, "apply_transitions", apply)
+        queue.retry(job.id)
+        fail_job(store, get_job(store, job.id), FailureCode.REFUSED)
+        return apply(*arguments)
+
+    monkeypatch.setattr(JobStore, "apply_transitions", change_first)
+    with pytest.raises(InvalidStateError, match=f"has changed since version {job.version}"):
+        queue.retry(job.id, version=job.version)
+
+    changed = get_job(store, job.id)
+    assert (changed.state, changed.version) == (State.FAILED, job.version + 2)
+    with pytest.raises(InvalidStateError, match="has changed"):
+        queue.retry(job.id, version=job.version, audio_url="https://recordings.example/other.wav")
+    assert queue.retry(job.id, version=changed.version).state is State.QUEUED
 
 
 def test_a_finished_voice_is_not_paid_for_again(queue: VoiceQueue, store: JobStore) -> None:

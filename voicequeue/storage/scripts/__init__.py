@@ -81,7 +81,9 @@ Command = tuple[str | float, ...]
 #: The end of every script.
 _END = (
     "local refusal = format_refusal() if refusal then return refusal end "
-    "local outcome = action() flush_counters() append_audit_entry(outcome) return outcome"
+    # What was collected belongs to records that are written: also if the script fails for a later job.
+    "local is_done, outcome = pcall(action) flush_scores() flush_counters() "
+    "if not is_done then error(outcome, 0) end append_audit_entry(outcome) return outcome"
 )
 
 #: The start of every script: the format of this release.

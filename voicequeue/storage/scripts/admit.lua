@@ -25,12 +25,11 @@ local admitted, shortage, is_over, stops = { '' }, nil, false, { lanes = {}, job
 local function admit_from(rank, batch, head_of, skip_key)
   is_over = is_owner_held('account', now)
   if is_over or is_owner_held('namespace/' .. namespace_of(batch), now) then return false, true end
-  local id, stage, cost = next_allowed(rank, batch, head_of, skip_key, now)
+  local id, job, cost = next_allowed(rank, batch, head_of, skip_key, now)
   if not id then return false end
   if credits and credits < cost then shortage = cost return false end
-  transition(id, { to = 'admitted', stage = stage, due = ARGV[1] }, ARGV[1])
-  move_to_back(rank, batch, 'XX')
-  admitted[#admitted + 1], admitted[#admitted + 2] = id, stage
+  admitted[#admitted + 1], admitted[#admitted + 2] = id, job.stage
+  transition(id, { to = 'admitted', stage = job.stage, due = ARGV[1] }, ARGV[1], job)
   credits, free = credits and credits - cost, free - 1
   return true
 end
@@ -38,6 +37,7 @@ end
 local function may_admit() return free > 0 and not shortage and not is_over end
 
 local function admit_all(refused_too, is_reversed)
+  flush_scores() -- a job that was admitted already has left its lane
   local is_skipped, skip_key = skips_held_keys(skips_refused(now, refused_too))
   local head_of = lane_heads(paused, is_skipped, from_end, not from_end and admission_starts, stops.jobs)
   for n = 0, 2 do

@@ -10,19 +10,20 @@
 local now, stage, holder = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local limits, gate = limits_from(5), gate_state(now, stage)
 
-local function claim_of(id) return redis.call('HMGET', key('job:' .. id), 'version', 'attempt', 'spec', 'persona_id') end
+local FIELDS = { 'spec', 'persona_id', unpack(RECORD_FIELDS) }
+local function claim_of(job, version) return { version, tostring(job.attempt), job.spec, job.persona_id or false } end
 
 local seen = {}
 local function claim(id)
   -- A repeated id is no lost reply: one claim is one POST.
   if seen[id] then return false end
   seen[id] = true
-  local job = read_record(id)
+  local job = read_fields('job:' .. id, FIELDS)
   if job.stage ~= stage then return false end
   if job.state == 'charging' or job.state == 'unsure' then
     -- A retry by the same holder: its first reply was lost.
     if job.holder ~= holder then return false end
-    return job.state == 'charging' and claim_of(id) or { job.version, 'unsure' }
+    return job.state == 'charging' and claim_of(job, job.version) or { job.version, 'unsure' }
   end
   if job.state ~= 'admitted' then return false end
   -- Another job has created the voice since the admission: it is not paid for twice.
@@ -35,13 +36,13 @@ local function claim(id)
   end
   local wait = take_rate_token(now, limits.rate)
   if wait > 0 then
-    redis.call('ZADD', key('in_flight'), now + wait, id)
+    set_score(key('in_flight'), id, now + wait)
     return { tostring(wait) }
   end
   local attempt = (job.attempt or 0) + 1
   local set = { attempt = attempt, holder = holder, submissions = with_submission(job, attempt, PRICE[stage], now) }
   transition(id, { to = 'charging', stage = stage, due = ARGV[4], set = set }, ARGV[1], job)
-  return claim_of(id)
+  return claim_of(job, tostring(job.version + 1))
 end
 
 local replies = {}

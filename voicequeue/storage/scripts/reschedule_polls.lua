@@ -9,7 +9,7 @@ for a = 1, #ARGV, 6 do
   local job_key = key('job:' .. id)
   local job = redis.call('HMGET', job_key, 'version', 'state')
   if job[1] == ARGV[a + 1] and due_index(job[2]) then
-    redis.call('ZADD', due_index(job[2]), due, id)
+    set_score(due_index(job[2]), id, due)
     if not_ready_at ~= '' then redis.call('HSET', job_key, 'not_ready_at', not_ready_at) end
     has_responded = has_responded or not_ready_at ~= ''
     if failure_report == '-' then

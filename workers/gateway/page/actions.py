@@ -10,7 +10,7 @@ from typing import cast
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from voicequeue import BulkAction, InvalidJobError, InvalidStateError, Job, Problem, Stage, VoiceQueue
+from voicequeue import BulkAction, InvalidJobError, Job, Problem, Stage, VoiceQueue
 from voicequeue.auth.api_keys import Scope
 from voicequeue.domain import transitions
 from voicequeue.domain.namespaces import ALL
@@ -72,9 +72,15 @@ class Actions:
         else:
             if "resubmit" in form:
                 require_also(request, Scope.REVIEW)
-            _require_unchanged(reading(self._queue, request).get(job_id), form)
+            # The version that the form showed, with its cost; without one it is refused.
+            version = parse_int(form.get("version", ""), at_most=2**53)
             try:
-                job = queue.retry(job_id, resubmit="resubmit" in form, audio_url=form.get("audio_url"))
+                job = queue.retry(
+                    job_id,
+                    resubmit="resubmit" in form,
+                    audio_url=form.get("audio_url"),
+                    version=-1 if version is None else version,
+                )
             except InvalidJobError as error:
                 show = partial(self.confirm, job_id=job_id, action=action)
                 return self._renderer.resend(request, form, error, show, name="recording", fields=["audio_url"])
@@ -203,13 +209,6 @@ def _decision(form: Form) -> ReviewRequest:
     fields: dict[str, object] = {name: form[name] for name in ("decision", "task_id") if form.get(name)}
     attempt = parse_int(form.get("attempt", ""), at_most=2**31 - 1)
     return bodies.validate(ReviewRequest, {**fields, "attempt": attempt})
-
-
-def _require_unchanged(job: Job, form: Form) -> None:
-    """Raise InvalidStateError if the job is not as the form showed it: its retry may cost more than was agreed to."""
-    if form.get("version") != str(job.version):
-        message = f"Job {job.id} has changed since this form was shown: a retry may cost more now. Nothing was changed."
-        raise InvalidStateError(message)
 
 
 def _set_limits(queue: VoiceQueue, changes: Mapping[str, float | None]) -> None:

@@ -39,48 +39,85 @@ local function is_owner_held(owner, now)
   return held_owners[owner]
 end
 
--- Return the next job of a lane that its API key allows: its id, stage and cost; nil if there is none, or the limits of
+-- Return the next job of a lane that its API key allows: its id, record and cost; nil if there is none, or the limits of
 -- the lane do not allow it.
 local function next_allowed(rank, batch, head_of, skip_key, now)
   local id = head_of(rank, batch)
   while id do
-    local job = redis.call('HMGET', key('job:' .. id), 'stage', 'next_stage', 'source')
-    local cost = cost_from_stage(job[1], job[2])
+    local job = read_record(id)
+    local cost = cost_from_stage(job.stage, job.next_stage)
     if #lane_holds(batch, 1, cost, now) > 0 then return nil end
-    if #key_holds(job[3], 1, cost, now) == 0 then return id, job[1], cost end
-    skip_key(job[3], cost)
+    if #key_holds(job.source, 1, cost, now) == 0 then return id, job, cost end
+    skip_key(job.source, cost)
     id = head_of(rank, batch)
   end
+end
+
+-- Return a function that returns the lanes of a priority one after the other: from where the last admission ended to the
+-- last, those that have given a job again (the caller appends them to `given`), and from the first to that start. Where it
+-- starts, and where it starts from the first, its second value is the place.
+local function lanes_in_turn(rank, given)
+  local start, last, offset, page, p, g = nil, nil, 0, {}, 1, 0
+  local function turn_page()
+    page = redis.call('ZRANGE', key('lanes:' .. rank), offset, math.min(offset + PAGE - 1, last or offset + PAGE))
+    offset, p = offset + #page, 1
+    return page[1]
+  end
+  return function()
+    local place
+    if not start then
+      start = turn_page() and admission_starts().lanes[rank] or 0
+      place = start
+      if start > 0 then offset, page = start, {} end
+    end
+    if not page[p] and (place == 0 or not turn_page()) then
+      g = g + 1
+      if given[g] then return given[g] end
+      if start > 0 and not last then
+        offset, last, place = 0, start - 1, 0
+        turn_page()
+      end
+    end
+    p = p + 1
+    return page[p - 1], place
+  end
+end
+
+-- Give lanes the last turns of their priority; of the numbers of a lane the last one counts.
+local function write_turns(rank, lanes)
+  if #lanes == 0 then return end
+  local before, numbers, turns = redis.call('HINCRBY', key('counters'), 'lane_turn', #lanes) - #lanes, {}, {}
+  for n, batch in ipairs(lanes) do numbers[batch] = before + n end
+  for batch, number in pairs(numbers) do
+    turns[#turns + 1] = number
+    turns[#turns + 1] = batch
+  end
+  redis.call('ZADD', key('lanes:' .. rank), 'XX', unpack(turns))
 end
 
 -- The most lanes of one priority in which an admission looks for a job in vain.
 local LANES_IN_VAIN_MAX = 500
 
 -- Call `visit` with each lane of a priority, in turn, while `is_needed` returns true. It returns whether the lane gave a job
--- (and has the last turn now), and whether that was known without a look into the lane. Continues where the last
--- admission ended, up to the last lane and then from the first; where too many lanes give none, it ends and writes its
--- position to `stops`.
+-- (and has the last turn now), and whether that was known without a look into the lane. Where too many lanes give none, it
+-- ends and writes its position to `stops`.
 local function visit_lanes(rank, stops, is_needed, visit)
-  local position, in_vain, p = 0, 0, 1
-  local function page_from(start) return redis.call('ZRANGE', key('lanes:' .. rank), start, start + PAGE - 1) end
-  local page = is_needed() and page_from(0) or {}
-  if page[1] and admission_starts().lanes[rank] then
-    position = last_stops.lanes[rank]
-    page = page_from(position)
-  end
+  local given, position, in_vain = {}, 0, 0
+  local next_lane = lanes_in_turn(rank, given)
   while is_needed() do
-    if not page[p] and p > 1 then page, p = page_from(position), 1 end
-    if not page[p] then
-      if not (last_stops and last_stops.lanes[rank]) then return end
-      position, last_stops.lanes[rank] = 0, nil
-      page, p = page_from(0), 1
-    elseif in_vain == LANES_IN_VAIN_MAX then
+    local batch, place = next_lane()
+    position = place or position
+    if not batch then break end
+    if in_vain == LANES_IN_VAIN_MAX then
       stops[rank] = position
-      return
+      break
+    end
+    local has_given, was_known = visit(batch)
+    if has_given then
+      given[#given + 1] = batch
     else
-      local has_given, was_known = visit(page[p])
-      p = p + 1
-      if not has_given then position, in_vain = position + 1, in_vain + (was_known and 0 or 1) end
+      position, in_vain = position + 1, in_vain + (was_known and 0 or 1)
     end
   end
+  write_turns(rank, given)
 end

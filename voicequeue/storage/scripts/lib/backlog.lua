@@ -50,45 +50,55 @@ local function move_to_back(rank, batch, mode)
 end
 
 local function join_lane(rank, batch, stage, created, id)
-  redis.call('ZADD', lane_key(rank, batch), lane_score(stage, created), id)
+  set_score(lane_key(rank, batch), id, lane_score(stage, created))
   move_to_back(rank, batch, 'NX')
   wake_dispatcher()
 end
 
 local function leave_lane(rank, batch, id)
-  redis.call('ZREM', lane_key(rank, batch), id)
-  if redis.call('EXISTS', lane_key(rank, batch)) == 0 then redis.call('ZREM', key('lanes:' .. rank), batch or '') end
+  set_score(lane_key(rank, batch), id, false)
+  left_lanes[lane_key(rank, batch)] = { key('lanes:' .. rank), batch or '' }
 end
 
 -- lane_heads: return a function that returns the first job of a lane (or the last, with `from_end`) that is of a
--- stage that is not paused and that is not skipped; called again, the next one, if the caller has removed the first
--- from the lane. With `starts` it continues where the last admission ended the lane, and from the front if it skips no job
+-- stage that is not paused and that is not skipped; called again, the next one, if the caller has taken the first from
+-- the lane. With `starts` it continues where the last admission ended the lane, and from the front if it skips no job
 -- there; where too many jobs are skipped, it ends the lane and writes its position to `stops`.
 local PAGE = 50
 local function lane_heads(paused, is_skipped, from_end, starts, stops)
   local low, high = paused.music and '0' or '-inf', paused.voice and '(0' or '+inf'
-  local command, skipped = from_end and 'ZREVRANGEBYSCORE' or 'ZRANGEBYSCORE', {}
+  local command, cursors = from_end and 'ZREVRANGEBYSCORE' or 'ZRANGEBYSCORE', {}
   if from_end then low, high = high, low end
+
+  -- Read the next page of a lane. Jobs are rarely skipped, and many lanes give one job: the first page is one job. Returns
+  -- whether there is any.
+  local function turn_page(lane, cursor)
+    cursor.position = cursor.position + #cursor.ids
+    cursor.ids = redis.call(command, lane, low, high, 'LIMIT', cursor.position, cursor.is_read and PAGE or 1)
+    cursor.n, cursor.is_read = 1, true
+    if #cursor.ids > 0 then return true end
+    if cursor.skipped > 0 or not (starts and starts().jobs[lane]) then return false end
+    cursor.position, starts().jobs[lane] = 0, nil
+    return turn_page(lane, cursor)
+  end
+
   return function(rank, batch)
     local lane = lane_key(rank, batch)
-    local position, ids, is_over = skipped[lane] or (starts and starts().jobs[lane]) or 0, nil, false
-    repeat
-      local count = position > 0 and PAGE or 1 -- jobs are rarely skipped
-      ids = redis.call(command, lane, low, high, 'LIMIT', position, count)
-      for _, id in ipairs(ids) do
+    local start = not cursors[lane] and starts and starts().jobs[lane] or 0
+    local cursor = cursors[lane] or { position = start, start = start, skipped = 0, ids = {}, n = 1 }
+    cursors[lane] = cursor
+    while cursor.ids[cursor.n] or turn_page(lane, cursor) do
+      local id = cursor.ids[cursor.n]
+      if not is_removed(lane, id) then
         local is_resting, ends_lane = is_skipped(id)
         if not is_resting then return id end
         if ends_lane then
-          if starts and position > 0 then stops[lane] = position end
+          if starts and cursor.start + cursor.skipped > 0 then stops[lane] = cursor.start + cursor.skipped end
           return nil
         end
-        position = position + 1
-        skipped[lane] = position
+        cursor.skipped = cursor.skipped + 1
       end
-      is_over = #ids < count
-      if is_over and not skipped[lane] and starts and starts().jobs[lane] then
-        position, is_over, starts().jobs[lane] = 0, false, nil
-      end
-    until is_over
+      cursor.n = cursor.n + 1
+    end
   end
 end

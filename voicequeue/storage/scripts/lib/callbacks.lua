@@ -58,8 +58,15 @@ local function write_batch_callback(batch, type, now)
     { subject = 'batch:' .. batch, seq = seq, type = type, snapshot = snapshot, batch = batch }, now)
 end
 
+-- Return whether callbacks about a batch are sent; read once by each script.
+local notified = {}
+local function has_batch_callback(batch)
+  if notified[batch] == nil then notified[batch] = redis.call('HEXISTS', key('batch:' .. batch), 'callback_url') == 1 end
+  return notified[batch]
+end
+
 local function enqueue_batch_callback(batch, from, now)
-  if redis.call('HEXISTS', key('batch:' .. batch), 'callback_url') == 0 then return end
+  if not has_batch_callback(batch) then return end
   flush_counters()
   local counts = redis.call('HMGET', key('batch:' .. batch), 'unsure', unpack(UNSETTLED))
   -- A callback already reported that the batch settled; report it again only when no job is unsure.
@@ -70,9 +77,7 @@ end
 
 -- Report that a batch has stopped itself.
 local function enqueue_stopped_callback(batch, now)
-  if redis.call('HEXISTS', key('batch:' .. batch), 'callback_url') == 1 then
-    write_batch_callback(batch, 'batch.stopped', now)
-  end
+  if has_batch_callback(batch) then write_batch_callback(batch, 'batch.stopped', now) end
 end
 
 -- Enqueue the callbacks that a job's transition causes. `version` is the job's version after it.

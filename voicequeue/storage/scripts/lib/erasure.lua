@@ -15,7 +15,7 @@ end
 local function erase_voice(voice, id, now)
   local creator = redis.call('HGET', voice_key(voice), 'creator')
   redis.call('HDEL', voice_key(voice), 'persona_id', 'name', 'job', 'at', 'audio_url', 'failure')
-  redis.call('ZREM', key(index_of('voices', namespace_of(voice))), voice)
+  set_score(key(index_of('voices', namespace_of(voice))), voice, false)
   if creator == id then redis.call('HDEL', voice_key(voice), 'creator') end
   settle_waiting(voice, now)
 end
@@ -46,7 +46,7 @@ local function erase_job(id, job, secret, now)
   if audio_url then redis.call('DEL', key('recording_check:' .. redis.sha1hex(audio_url))) end
   schedule_deletion(id, job, now)
   for _, index in ipairs({ 'late_results', 'start_by', 'resting', 'rate_limited', 'archive:pending', 'archive:leased' }) do
-    redis.call('ZREM', key(index), id)
+    set_score(key(index), id, false)
   end
   delete_callbacks('job:' .. id)
   if job.callback then delete_callback(job.callback) end

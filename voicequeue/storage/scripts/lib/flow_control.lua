@@ -116,6 +116,7 @@ local function increase_limit(limits, now, orders)
   local limit, ceiling = tonumber(flow[1] or limits.initial), tonumber(flow[2] or limits.max)
   local streak, probe_after = tonumber(flow[3] or 0), tonumber(flow[4] or PROBE_AFTER)
   if flow[5] and now - tonumber(flow[5]) >= CALM_S then probe_after = math.min(probe_after, limit) end
+  flush_scores()
   local used, pending = redis.call('ZCARD', key('in_flight')), count_in_state('pending')
   local before = { limit = limit, ceiling = ceiling, streak = streak }
   -- Other orders were in transit when upstream rate-limited, and it accepted them.

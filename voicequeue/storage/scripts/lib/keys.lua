@@ -185,7 +185,12 @@ local audit_argument = KEYS[2] and table.remove(ARGV)
 local function key(name) return root .. name end
 
 -- Return the namespace of a batch or a shared voice (nil: of a job without a batch).
-local function namespace_of(name) return name and name:match('^([^/]*)/') or '' end
+local namespaces = {}
+local function namespace_of(name)
+  if not name then return '' end
+  namespaces[name] = namespaces[name] or name:match('^([^/]*)/') or ''
+  return namespaces[name]
+end
 
 -- Return the name of the index that a namespace has of its own.
 local function index_of(name, namespace) return namespace == '' and name or name .. '/' .. namespace end
@@ -209,9 +214,14 @@ local increments = {}
 local usages = {}
 
 local function add_to_counter(name, field, amount)
+  if amount == 0 then return end
+  local fields = increments[name]
+  if not fields then
+    fields = {}
+    increments[name] = fields
+  end
   usages[name] = nil
-  increments[name] = increments[name] or {}
-  increments[name][field] = (increments[name][field] or 0) + amount
+  fields[field] = (fields[field] or 0) + amount
 end
 
 -- Return the name of the API key in the source of a job; nil if it was not enqueued with one.
@@ -225,12 +235,15 @@ end
 
 -- Return the counters of a job's batch, namespace and API key.
 local function owners_of(job)
+  if job.owners then return job.owners end
   local owners = spenders_of(job)
   if is_batch(job.batch) then owners[#owners + 1] = 'batch:' .. job.batch end
+  job.owners = owners
   return owners
 end
 
 local function add_to_owners(job, field, amount)
+  if amount == 0 then return end
   for _, counters in ipairs(owners_of(job)) do add_to_counter(counters, field, amount) end
 end
 
@@ -247,6 +260,49 @@ local function flush_counters()
     end
   end
   increments = {}
+end
+
+-- Scores of members of sorted sets, collected and written when the script ends or reads the set, because the jobs of a
+-- call change the same few sets. false = the member is removed.
+local scores = {}
+local function set_score(index, member, score)
+  scores[index] = scores[index] or {}
+  scores[index][member] = score
+end
+
+-- The most values that one command gets: Lua passes a limited number.
+local VALUES_MAX = 4000
+
+-- Return whether this script removes a member of a sorted set.
+local function is_removed(index, member) return scores[index] and scores[index][member] == false end
+
+-- By lane that a job has left: the set of lanes that it is to be removed from if it is empty now, and its name there.
+local left_lanes = {}
+
+local function call_with(command, name, values)
+  for v = 1, #values, VALUES_MAX do
+    redis.call(command, name, unpack(values, v, math.min(v + VALUES_MAX - 1, #values)))
+  end
+end
+
+local function flush_scores()
+  for index, members in pairs(scores) do
+    local added, removed, n = {}, {}, 0
+    for member, score in pairs(members) do
+      if score then
+        added[n + 1], added[n + 2], n = score, member, n + 2
+      else
+        removed[#removed + 1] = member
+      end
+    end
+    call_with('ZREM', index, removed)
+    call_with('ZADD', index, added)
+  end
+  scores = {}
+  for lane, place in pairs(left_lanes) do
+    if redis.call('EXISTS', lane) == 0 then redis.call('ZREM', unpack(place)) end
+  end
+  left_lanes = {}
 end
 
 -- Return the number of jobs in this state, by stage; not for queued.

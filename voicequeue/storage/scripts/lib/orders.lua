@@ -11,12 +11,18 @@ local function spend(job, stage, credits, day)
   add_to_owners(job, 'credits', credits)
 end
 
+-- Orders are kept as JSON objects by attempt, and usually have one or two members: their text is extended without being
+-- decoded. A text that is a value has escaped quotes, so it cannot be mistaken for a name.
+local function has_attempt(object, attempt) return object and object:find('"' .. attempt .. '":', 1, true) ~= nil end
+local function with_attempt(object, attempt, value)
+  local before = object and object ~= '{}' and object:sub(1, -2) .. ',' or '{'
+  return before .. '"' .. attempt .. '":' .. value .. '}'
+end
+
 -- Return the field `submissions` of a job with another order: its cost counts for the day of its submission, whenever
 -- upstream reports it.
 local function with_submission(job, attempt, credits, now)
-  local submissions = cjson.decode(job.submissions or '{}')
-  submissions[tostring(attempt)] = { day_of(now), credits }
-  return cjson.encode(submissions)
+  return with_attempt(job.submissions, attempt, '[' .. day_of(now) .. ',' .. credits .. ']')
 end
 
 -- Return by day the cost of those orders of a job that were charged.
@@ -59,12 +65,11 @@ end
 -- Count an order of a job, by its attempt. Returns the new fields `orders`, `credits` and `submissions`; nil if it was
 -- counted before.
 local function count_order(job, order, now)
-  local orders, attempt = cjson.decode(job.orders or '{}'), tostring(order.attempt)
-  if orders[attempt] then return nil end
-  orders[attempt] = order.task_id or ''
-  if cjson.decode(job.lost_orders or '{}')[attempt] then add_unsettled(job, -order.credits) end
-  local submission = cjson.decode(job.submissions or '{}')[attempt] -- nil: an earlier release submitted it
-  local submissions = submission and job.submissions or with_submission(job, attempt, order.credits, now)
-  spend(job, order.stage, order.credits, submission and submission[1] or day_of(now))
-  return cjson.encode(orders), (job.credits or 0) + order.credits, submissions
+  local attempt = tostring(order.attempt)
+  if has_attempt(job.orders, attempt) then return nil end
+  if has_attempt(job.lost_orders, attempt) then add_unsettled(job, -order.credits) end
+  local is_submitted = has_attempt(job.submissions, attempt) -- not by an earlier release
+  local submissions = is_submitted and job.submissions or with_submission(job, attempt, order.credits, now)
+  spend(job, order.stage, order.credits, cjson.decode(submissions)[attempt][1])
+  return with_attempt(job.orders, attempt, cjson.encode(order.task_id or '')), (job.credits or 0) + order.credits, submissions
 end

@@ -141,27 +141,37 @@ local function share_voice(job, now)
   return 2
 end
 
+-- Return the URL of the recording of a job. It is the first field of a canonical spec that has one.
+local function audio_url_of(spec) return spec:match('^{"audio_url":"([^"\\]*)"') or cjson.decode(spec).audio_url end
+
+-- Make a voice known that was created. Returns the id of another job that was to create it.
+local function write_voice(voice, id, job, audio_url, now)
+  local record = redis.call('HMGET', voice_key(voice), 'creator', 'failure')
+  local fields = { 'persona_id', job.persona_id, 'job', id, 'at', now, 'audio_url', audio_url }
+  if job.voice_name then fields[9], fields[10] = 'name', job.voice_name end
+  redis.call('HSET', voice_key(voice), unpack(fields))
+  if record[1] or record[2] then redis.call('HDEL', voice_key(voice), 'creator', 'failure') end
+  return record[1] ~= id and record[1]
+end
+
 -- The voice of a job was created: make it available to every job that may share it.
 local function voice_created(id, now)
   local job = read_fields('job:' .. id, { 'spec', 'batch', 'sha256', 'shared_voice', 'persona_id', 'voice_name' })
-  local spec = cjson.decode(job.spec)
-  if not spec.audio_url then return end
+  local audio_url = audio_url_of(job.spec)
+  if not audio_url then return end
   local namespace = namespace_of(job.batch)
   local prefix = namespace == '' and '' or namespace .. '/'
-  local voices = { prefix .. 'url-' .. redis.sha1hex(spec.audio_url) }
+  local voices = { prefix .. 'url-' .. redis.sha1hex(audio_url) }
   if job.sha256 then voices[#voices + 1] = prefix .. 'sha256-' .. job.sha256 end
   if job.shared_voice and is_named(job.shared_voice) then voices[#voices + 1] = job.shared_voice end
-  redis.call('ZADD', key(index_of('voices', namespace)), now, voices[1])
+  set_score(key(index_of('voices', namespace)), voices[1], now)
   for _, voice in ipairs(voices) do
-    local creator = redis.call('HGET', voice_key(voice), 'creator')
-    redis.call('HSET', voice_key(voice), 'persona_id', job.persona_id, 'job', id, 'at', now, 'audio_url', spec.audio_url)
-    if job.voice_name then redis.call('HSET', voice_key(voice), 'name', job.voice_name) end
-    redis.call('HDEL', voice_key(voice), 'creator', 'failure')
+    local creator = write_voice(voice, id, job, audio_url, now)
     -- A queued creator of the same voice need not pay for it.
-    if creator and creator ~= id and redis.call('HGET', key('job:' .. creator), 'state') == 'queued' then
+    if creator and redis.call('HGET', key('job:' .. creator), 'state') == 'queued' then
       use_voice(creator, { persona_id = job.persona_id, name = job.voice_name, job = id }, now)
     end
-    settle_waiting(voice, now)
+    if redis.call('EXISTS', key('waiting:' .. voice)) == 1 then settle_waiting(voice, now) end
   end
 end
 

@@ -35,14 +35,16 @@ end
 -- Update the indexes and counters that follow from the state.
 local function update_state_indexes(id, job, from, to, now)
   local batch = job.batch
-  if from ~= 'queued' then redis.call('ZREM', state_index(from, batch), id) end
-  if to ~= 'queued' then redis.call('ZADD', state_index(to, batch), now, id) end
+  if from ~= 'queued' then set_score(state_index(from, batch), id, false) end
+  if to ~= 'queued' then set_score(state_index(to, batch), id, now) end
   if is_batch(batch) and from ~= to then
     add_to_counter('batch:' .. batch, from, -1)
     add_to_counter('batch:' .. batch, to, 1)
   end
   local slots = (IN_FLIGHT[to] and 1 or 0) - (IN_FLIGHT[from] and 1 or 0)
-  for _, counters in ipairs(spenders_of(job)) do add_to_counter(counters, 'in_flight', slots) end
+  if slots ~= 0 then
+    for _, counters in ipairs(spenders_of(job)) do add_to_counter(counters, 'in_flight', slots) end
+  end
 end
 
 local function reserve_credits(job, change)
@@ -58,8 +60,8 @@ end
 -- Update the slot, the lane or the queue for a voice.
 local function update_position(id, from, job, t)
   local before, after = due_index(from), t.due and due_index(t.to)
-  if before and before ~= after then redis.call('ZREM', before, id) end
-  if after then redis.call('ZADD', after, t.due, id) end
+  if before and before ~= after then set_score(before, id, false) end
+  if after then set_score(after, id, t.due) end
   if from == 'queued' then leave_lane(job.rank, job.batch, id) end
   if from == 'queued' and job.recheck then redis.call('ZREM', key('resting'), id) end
   if from == 'waiting' and job.shared_voice then redis.call('ZREM', key('waiting:' .. job.shared_voice), id) end
@@ -68,7 +70,14 @@ local function update_position(id, from, job, t)
   if t.to == 'queued' then join_lane(job.rank, job.batch, t.stage, tonumber(since), id) end
   -- The dispatcher fills free slots at its next interval, many at once; high priority does not wait for it.
   if before == key('in_flight') and after ~= before and has_high_priority() then wake_dispatcher() end
-  if FINAL[t.to] then redis.call('ZREM', key('start_by'), id) end
+  if FINAL[t.to] then set_score(key('start_by'), id, false) end
+end
+
+-- Return an entry of a timeline as JSON. Written by hand, because most of its values need no encoding.
+local function timeline_entry(at, t, attempt)
+  local reason = t.reason and ',"reason":' .. cjson.encode(t.reason) or ''
+  local task_id = t.task_id and ',"task_id":' .. cjson.encode(t.task_id) or ''
+  return '{"at":"' .. at .. '","state":"' .. t.to .. '","stage":"' .. t.stage .. '","attempt":' .. attempt .. reason .. task_id .. '}'
 end
 
 local function count_failure(failure, job, amount)
@@ -123,9 +132,7 @@ local function transition(id, t, now, job)
   reserve_credits(job, reserved_credits(t.to, t.stage, job.next_stage, job.cancelling) - reserved)
   add_queued_credits(job, queued_credits(t.to, t.stage, job.next_stage) - queued)
   update_position(id, from, job, t)
-  redis.call('RPUSH', key('timeline:' .. id), cjson.encode({
-    at = now, state = t.to, stage = t.stage, reason = t.reason, task_id = t.task_id,
-    attempt = t.attempt or tonumber(job.attempt or 0) }))
+  redis.call('RPUSH', key('timeline:' .. id), timeline_entry(now, t, t.attempt or tonumber(job.attempt or 0)))
   add_event(id, job.batch, t.to, t.stage, t.reason, string.format('%.3f', math.max(0, now - since)))
   if from ~= t.to then enqueue_callbacks(id, job.batch, from, t.to, job.version + 1, now) end
   return job
