@@ -166,7 +166,7 @@ def arguments(owned: Owned) -> dict[str, list[Any]]:
 #: Parameters whose default value says as much as any other.
 DEFAULTED = {
     *("on_result", "wait_s", "span_s", "buckets", "max_in_flight", "stop_after", "stop_min"),
-    *("submit_rate", "min_balance", "since", "actor", "may_resubmit", "overlap_s"),
+    *("submit_rate", "min_balance", "since", "actor", "may_resubmit", "overlap_s", "version"),
     *("day", "month", "hard"),
 }
 

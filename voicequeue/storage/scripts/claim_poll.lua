@@ -17,7 +17,7 @@ local function claim(id, due_by, at)
   local job = redis.call('HMGET', key('job:' .. id), 'stage', 'version', 'state', stage .. '.task', 'submitted_at',
     'not_ready_at', 'next_stage', 'model', 'clips', 'failure_report', 'resubmit')
   local index = POLLED[job[3]] and due_index(job[3])
-  if index and index ~= key('in_flight') then at = redis.call('ZSCORE', index, id) end
+  if index and index ~= FLIGHT then at = redis.call('ZSCORE', index, id) end
   if index and at and tonumber(at) <= due_by and job[1] == stage and job[4] then
     set_score(index, id, due)
     local submitted_at = exclude_idle_time(id, job[3], now - at)
@@ -28,14 +28,14 @@ local function claim(id, due_by, at)
 end
 
 if ARGV[6] then
-  local times = redis.call('ZMSCORE', key('in_flight'), unpack(ARGV, 6))
+  local times = redis.call('ZMSCORE', FLIGHT, unpack(ARGV, 6))
   for a = 6, #ARGV do claim(ARGV[a], now, times[a - 5]) end
 end
 -- Only a worker that polls anyway takes others; jobs overdue for longer are reconciled by maintenance.
 if #claims > 0 and max > 0 then
   local since, full = now - (soon - now), #claims + max * FIELDS
   flush_scores()
-  local others = redis.call('ZRANGEBYSCORE', key('in_flight'), since, soon, 'WITHSCORES', 'LIMIT', 0, 4 * max)
+  local others = redis.call('ZRANGEBYSCORE', FLIGHT, since, soon, 'WITHSCORES', 'LIMIT', 0, 4 * max)
   for n = 1, #others, 2 do
     if #claims < full then claim(others[n], soon, others[n + 1]) end
   end

@@ -10,7 +10,6 @@
 local now, stage, holder = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local limits, gate = limits_from(5), gate_state(now, stage)
 
-local FIELDS = { 'spec', 'persona_id', unpack(RECORD_FIELDS) }
 local function claim_of(job, version) return { version, tostring(job.attempt), job.spec, job.persona_id or false } end
 
 local seen = {}
@@ -18,7 +17,7 @@ local function claim(id)
   -- A repeated id is no lost reply: one claim is one POST.
   if seen[id] then return false end
   seen[id] = true
-  local job = read_fields('job:' .. id, FIELDS)
+  local job = read_record(id, CLAIM_FIELDS)
   if job.stage ~= stage then return false end
   if job.state == 'charging' or job.state == 'unsure' then
     -- A retry by the same holder: its first reply was lost.

@@ -86,8 +86,8 @@ do
   end
 
   local function add_batch_holds(holds, batch, slots, cost, now)
-    if not is_batch(batch) then return end
-    local set, owner = settings_of(batch), 'batch/' .. batch
+    local set, owner = is_batch(batch) and settings_of(batch) or {}, 'batch/' .. (batch or '')
+    if not (set[1] or set[2] or set[3] or set[4]) then return end
     local function add(reason, text)
       holds[#holds + 1] = { reason = reason, owner = owner, resets = false, text = text }
     end
@@ -118,9 +118,9 @@ do
   function lane_holds(batch, slots, cost, now)
     local holds = {}
     add_batch_holds(holds, batch, slots, cost, now)
-    for _, owner in ipairs({ 'account', 'namespace/' .. namespace_of(batch) }) do
-      add_holds(holds, owner, budget_of(owner), slots, cost, now)
-    end
+    local namespace = 'namespace/' .. namespace_of(batch)
+    add_holds(holds, 'account', budget_of('account'), slots, cost, now)
+    add_holds(holds, namespace, budget_of(namespace), slots, cost, now)
     return holds
   end
 

@@ -198,7 +198,15 @@ local function index_of(name, namespace) return namespace == '' and name or name
 -- Return whether the `batch` of a job is a batch, not only a namespace.
 local function is_batch(batch) return batch and batch ~= '' and batch:sub(-1) ~= '/' end
 
-local function state_index(state, batch) return key(index_of('state:' .. state, namespace_of(batch))) end
+-- Return the key of the index of the jobs of a namespace in a state.
+local state_keys = {}
+local function state_index(state, batch)
+  local namespace = namespace_of(batch)
+  local keys = state_keys[namespace] or {}
+  state_keys[namespace] = keys
+  keys[state] = keys[state] or key(index_of('state:' .. state, namespace))
+  return keys[state]
+end
 
 -- Return a table of the given fields of a hash; missing fields are nil.
 local function read_fields(name, fields)
@@ -253,7 +261,23 @@ local function add_to_total(batch, field)
   if namespace_of(batch) ~= '' then add_to_counter('namespace:' .. namespace_of(batch), field, 1) end
 end
 
+-- What jobs of one kind change alike is collected by kind, with their number, and becomes increments when they are
+-- written: `count(number, ...)` is called with the values of the first.
+local kinds = {}
+local function count_kind(kind, count, ...)
+  local counted = kinds[kind]
+  if counted then
+    counted.number = counted.number + 1
+  else
+    kinds[kind] = { number = 1, count = count, ... }
+    if next(usages) then usages = {} end
+  end
+end
+
 local function flush_counters()
+  local counted = kinds
+  kinds = {}
+  for _, kind in pairs(counted) do kind.count(kind.number, unpack(kind)) end
   for name, fields in pairs(increments) do
     for field, amount in pairs(fields) do
       if amount ~= 0 then redis.call('HINCRBY', key(name), field, amount) end
@@ -266,8 +290,12 @@ end
 -- call change the same few sets. false = the member is removed.
 local scores = {}
 local function set_score(index, member, score)
-  scores[index] = scores[index] or {}
-  scores[index][member] = score
+  local members = scores[index]
+  if not members then
+    members = {}
+    scores[index] = members
+  end
+  members[member] = score
 end
 
 -- The most values that one command gets: Lua passes a limited number.
@@ -347,9 +375,9 @@ local IN_FLIGHT = { admitted = true, charging = true, pending = true }
 local FINAL = { succeeded = true, failed = true, cancelled = true }
 
 -- The index with the due time of a job in this state; nil if it has none.
-local DUE_INDEX = { admitted = 'in_flight', charging = 'in_flight', pending = 'in_flight', succeeded = 'late_results',
-  failed = 'late_results', cancelled = 'late_results' }
-local function due_index(state) return DUE_INDEX[state] and key(DUE_INDEX[state]) end
+local FLIGHT, LATE = key('in_flight'), key('late_results')
+local DUE_INDEX = { admitted = FLIGHT, charging = FLIGHT, pending = FLIGHT, succeeded = LATE, failed = LATE, cancelled = LATE }
+local function due_index(state) return DUE_INDEX[state] end
 
 -- exclude_idle_time: if a poll is overdue by at least IDLE_S seconds, because no worker ran or Redis's clock was set
 -- forward, move the submission time forward, so that the job's deadline does not count this time. Its duration is

@@ -2,13 +2,20 @@
 
 local has_balance
 
-local function spend(job, stage, credits, day)
+-- Count this number of orders of a stage, which were submitted on a day, as spent.
+local function count_spent(number, job, stage, credits, day)
   if has_balance == nil then has_balance = redis.call('EXISTS', key('account')) == 1 end
-  add_to_counter('counters', stage .. '.charges', 1)
+  credits = credits * number
+  add_to_counter('counters', stage .. '.charges', number)
   add_to_counter('counters', stage .. '.credits', credits)
   add_to_periods(job, credits, day)
   if has_balance then add_to_counter('account', 'credits', -credits) end
   add_to_owners(job, 'credits', credits)
+end
+
+local function spend(job, stage, credits, day)
+  local kind = stage .. credits .. ':' .. day .. (job.batch or '') .. ':' .. (job.source or '')
+  count_kind(kind, count_spent, job, stage, credits, day)
 end
 
 -- Orders are kept as JSON objects by attempt, and usually have one or two members: their text is extended without being

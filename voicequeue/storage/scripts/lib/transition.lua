@@ -32,19 +32,10 @@ local function add_to_state_count(state, stage, change)
   if state ~= 'queued' then add_to_counter('state_counts', state .. ':' .. stage, change) end
 end
 
--- Update the indexes and counters that follow from the state.
-local function update_state_indexes(id, job, from, to, now)
-  local batch = job.batch
+-- Update the indexes that follow from the state.
+local function update_state_indexes(id, batch, from, to, now)
   if from ~= 'queued' then set_score(state_index(from, batch), id, false) end
   if to ~= 'queued' then set_score(state_index(to, batch), id, now) end
-  if is_batch(batch) and from ~= to then
-    add_to_counter('batch:' .. batch, from, -1)
-    add_to_counter('batch:' .. batch, to, 1)
-  end
-  local slots = (IN_FLIGHT[to] and 1 or 0) - (IN_FLIGHT[from] and 1 or 0)
-  if slots ~= 0 then
-    for _, counters in ipairs(spenders_of(job)) do add_to_counter(counters, 'in_flight', slots) end
-  end
 end
 
 local function reserve_credits(job, change)
@@ -55,6 +46,24 @@ end
 local function add_queued_credits(job, change)
   add_to_counter('backlog', 'queued_credits', change)
   add_to_owners(job, 'queued_credits', change)
+end
+
+-- Count this number of jobs that move from a state and stage to another; `was_cancelling`, `is_cancelling`: whether they
+-- were and are to be cancelled.
+local function count_moves(number, job, from, stage, to, to_stage, was_cancelling, is_cancelling)
+  if from ~= to and is_batch(job.batch) then
+    add_to_counter('batch:' .. job.batch, from, -number)
+    add_to_counter('batch:' .. job.batch, to, number)
+  end
+  local slots = (IN_FLIGHT[to] and 1 or 0) - (IN_FLIGHT[from] and 1 or 0)
+  for _, counters in ipairs(spenders_of(job)) do add_to_counter(counters, 'in_flight', slots * number) end
+  add_to_state_count(from, stage, -number)
+  add_to_state_count(to, to_stage, number)
+  local next_stage = job.next_stage
+  local reserved = reserved_credits(to, to_stage, next_stage, is_cancelling)
+    - reserved_credits(from, stage, next_stage, was_cancelling)
+  reserve_credits(job, reserved * number)
+  add_queued_credits(job, (queued_credits(to, to_stage, next_stage) - queued_credits(from, stage, next_stage)) * number)
 end
 
 -- Update the slot, the lane or the queue for a voice.
@@ -69,7 +78,7 @@ local function update_position(id, from, job, t)
   if t.to == 'waiting' then redis.call('ZADD', key('waiting:' .. job.shared_voice), since, id) end
   if t.to == 'queued' then join_lane(job.rank, job.batch, t.stage, tonumber(since), id) end
   -- The dispatcher fills free slots at its next interval, many at once; high priority does not wait for it.
-  if before == key('in_flight') and after ~= before and has_high_priority() then wake_dispatcher() end
+  if before == FLIGHT and after ~= before and has_high_priority() then wake_dispatcher() end
   if FINAL[t.to] then set_score(key('start_by'), id, false) end
 end
 
@@ -91,7 +100,18 @@ end
 local RECORD_FIELDS = { 'state', 'stage', 'version', 'batch', 'rank', 'created', 'updated', 'attempt', 'next_stage',
   'requeued_at', 'shared_voice', 'failure', 'credits', 'orders', 'lost_orders', 'refused', 'cancelling', 'sampled',
   'recheck', 'source', 'submissions', 'holder' }
-local function read_record(id) return read_fields('job:' .. id, RECORD_FIELDS) end
+
+-- Those, and what a claim returns.
+local CLAIM_FIELDS = { unpack(RECORD_FIELDS) }
+CLAIM_FIELDS[23], CLAIM_FIELDS[24] = 'spec', 'persona_id'
+local function read_record(id, fields)
+  local v = redis.call('HMGET', key('job:' .. id), unpack(fields or RECORD_FIELDS))
+  -- A constructor: a table that grows field by field takes twice as long. Missing fields are false.
+  return { state = v[1], stage = v[2], version = v[3], batch = v[4], rank = v[5], created = v[6], updated = v[7],
+    attempt = v[8], next_stage = v[9], requeued_at = v[10], shared_voice = v[11], failure = v[12], credits = v[13],
+    orders = v[14], lost_orders = v[15], refused = v[16], cancelling = v[17], sampled = v[18], recheck = v[19],
+    source = v[20], submissions = v[21], holder = v[22], spec = v[23], persona_id = v[24] }
+end
 
 -- Whether a job is still as it was when this transition was decided. The version alone does not say it: a failover
 -- forgets changes, and others may have given the job the same version.
@@ -108,14 +128,11 @@ local BEFORE_SUBMISSION = { queued = true, admitted = true, charging = true }
 -- caller has read it, and is updated with the fields that were set. Returns the record.
 local function transition(id, t, now, job)
   job = job or read_record(id)
-  local from, stage, since = job.state, job.stage, job.updated or job.created or now
-  local reserved = reserved_credits(from, stage, job.next_stage, job.cancelling)
-  local queued = queued_credits(from, stage, job.next_stage)
-  local fields = { 'state', t.to, 'stage', t.stage, 'updated', now, 'version', job.version + 1 }
+  local from, stage, was_cancelling = job.state, job.stage, job.cancelling
+  local fields, n = { 'state', t.to, 'stage', t.stage, 'updated', now, 'version', job.version + 1 }, 8
   for field, value in pairs(t.set or {}) do
     job[field] = value
-    fields[#fields + 1] = field
-    fields[#fields + 1] = value
+    fields[n + 1], fields[n + 2], n = field, value, n + 2
   end
   redis.call('HSET', key('job:' .. id), unpack(fields))
   for _, field in ipairs(t.unset or {}) do job[field] = nil end
@@ -124,16 +141,14 @@ local function transition(id, t, now, job)
   -- Once its recording was accepted, or its order is not to be sent, earlier failures of the check no longer count.
   local is_unchecked = t.stage == stage and (t.to == 'queued' or t.to == 'admitted')
   if job.recheck and not is_unchecked then redis.call('HDEL', key('job:' .. id), 'recheck') end
-  update_state_indexes(id, job, from, t.to, now)
-  if from ~= t.to or stage ~= t.stage then
-    add_to_state_count(from, stage, -1)
-    add_to_state_count(t.to, t.stage, 1)
-  end
-  reserve_credits(job, reserved_credits(t.to, t.stage, job.next_stage, job.cancelling) - reserved)
-  add_queued_credits(job, queued_credits(t.to, t.stage, job.next_stage) - queued)
+  update_state_indexes(id, job.batch, from, t.to, now)
+  local kind = from .. stage .. t.to .. t.stage .. (job.next_stage or '') .. ':' .. (was_cancelling and 1 or 0)
+    .. (job.cancelling and 1 or 0) .. (job.batch or '') .. ':' .. (job.source or '')
+  count_kind(kind, count_moves, job, from, stage, t.to, t.stage, was_cancelling, job.cancelling)
   update_position(id, from, job, t)
   redis.call('RPUSH', key('timeline:' .. id), timeline_entry(now, t, t.attempt or tonumber(job.attempt or 0)))
-  add_event(id, job.batch, t.to, t.stage, t.reason, string.format('%.3f', math.max(0, now - since)))
+  local seconds = math.max(0, now - (job.updated or job.created or now))
+  add_event(id, job.batch, t.to, t.stage, t.reason, string.format('%.3f', seconds))
   if from ~= t.to then enqueue_callbacks(id, job.batch, from, t.to, job.version + 1, now) end
   return job
 end
