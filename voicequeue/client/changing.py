@@ -78,7 +78,7 @@ class ChangeMethods(ReadMethods):
             resubmit: Submit a new order, and pay for it, even if the last one can be polled again. Failed jobs only.
             audio_url: URL of the recording that replaces the one of the job, and of all jobs that share its voice by
                 name. Only for a job whose voice was never ordered or paid. Its key stays.
-            version: `Job.version` of the job for which the retry was decided. If it has changed, the retry may cost more.
+            version: `Job.version` of the job for which the retry was decided: if it has changed, a retry may cost more.
 
         Raises:
             JobNotFoundError: No job has this id.
