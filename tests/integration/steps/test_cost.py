@@ -64,10 +64,10 @@ COMMANDS: Mapping[str, int] = {
 #: Commands that these scripts execute. Each call reads the format of the queue first.
 INSIDE: Mapping[str, int] = {
     "enqueue": 116,
-    "admit": 1_325,
-    "claim_submit": 1_712,
-    "apply_transitions": 4_520,
-    "claim_poll": 602,
+    "admit": 436,
+    "claim_submit": 954,
+    "apply_transitions": 2_670,
+    "claim_poll": 206,
 }
 #: Celery messages: one for each chunk and step.
 SENT: Mapping[str, int] = {"voice.submit": 1, "voice.poll": 1, "music.submit": 1, "music.poll": 1}
@@ -81,7 +81,7 @@ POLL_COMMANDS: Mapping[str, int] = {
     "HINCRBYFLOAT": 4,
     "EXEC": 1,
 }
-POLL_INSIDE: Mapping[str, int] = {"claim_poll": 301, "reschedule_polls": 302}
+POLL_INSIDE: Mapping[str, int] = {"claim_poll": 103, "reschedule_polls": 203}
 POLL_SENT: Mapping[str, int] = {"voice.poll": 1}
 
 #: The idle work of one worker in five seconds.

@@ -45,10 +45,10 @@ MISTAKES = {
         "local name = nil\n    return name",
         "key/app",
     ),
-    "jobs in flight are not counted": ("add_to_counter(counters, 'in_flight', slots)", "", "namespace/shop"),
-    "orders count for the day before": ("{ day_of(now), credits }", "{ day_of(now) - 1, credits }", "account"),
+    "jobs in flight are not counted": ("add_to_counter(counters, 'in_flight', slots * number)", "", "namespace/shop"),
+    "orders count for the day before": ("'[' .. day_of(now) .. ','", "'[' .. day_of(now) - 1 .. ','", "account"),
     "orders count for the day of their report": (
-        "submission and submission[1] or day_of(now)",
+        "cjson.decode(submissions)[attempt][1]",
         "day_of(now)",
         "account",
     ),

@@ -3,7 +3,7 @@
 -- ARGV  now, id, holder (a token of this claim), claim_end (no other worker can claim the job before)
 -- RETURNS  the record as a flat list: field, value, …; nil = the job cannot be claimed
 local now, id, holder, claim_end = unpack(ARGV)
-local job_key = key('job:' .. id)
+local job_key = JOB .. id
 local due, is_claimable = end_lease('archive', id, now)
 if not due then return nil end
 if redis.call('EXISTS', job_key) == 0 then

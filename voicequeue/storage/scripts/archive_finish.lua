@@ -4,7 +4,7 @@
 --       retry: the next attempt), reason; of renew optionally the file's field and JSON
 -- RETURNS  1 = written, 0 = the claim expired and another worker holds the job
 local now, id, holder, outcome, due, reason, field, file = unpack(ARGV)
-local job_key = key('job:' .. id)
+local job_key = JOB .. id
 if redis.call('HGET', job_key, 'archive.holder') ~= holder then return 0 end
 if outcome == 'renew' then
   if field and redis.call('HSETNX', job_key, field, file) == 1 then

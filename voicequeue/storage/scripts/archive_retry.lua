@@ -5,7 +5,7 @@
 local now, is_pending = ARGV[1], {}
 for a = 2, #ARGV do
   local id = ARGV[a]
-  local songs, state, holder = unpack(redis.call('HMGET', key('job:' .. id), 'clips', 'archive', 'archive.holder'))
+  local songs, state, holder = unpack(redis.call('HMGET', JOB .. id, 'clips', 'archive', 'archive.holder'))
   local is_archivable = songs and state ~= 'done'
   is_pending[#is_pending + 1] = is_archivable and 1 or 0
   -- A claimed job stays with its worker, or is due again when the claim expires.

@@ -6,7 +6,7 @@
 local now, is_repairing = ARGV[1], ARGV[2] == '1'
 
 local function has_creator(voice, id)
-  if redis.call('HGET', key('job:' .. id), 'state') ~= 'waiting' then return true end
+  if redis.call('HGET', JOB .. id, 'state') ~= 'waiting' then return true end
   local record = read_fields('voice:' .. voice, { 'creator', 'persona_id', 'failure' })
   if not record.creator then
     return (record.persona_id or record.failure) and redis.call('SISMEMBER', key('voices:decided'), voice) == 1

@@ -14,7 +14,7 @@ local claims, is_seen = {}, {}
 local function claim(id, due_by, at)
   if is_seen[id] then return end
   is_seen[id] = true
-  local job = redis.call('HMGET', key('job:' .. id), 'stage', 'version', 'state', stage .. '.task', 'submitted_at',
+  local job = redis.call('HMGET', JOB .. id, 'stage', 'version', 'state', stage .. '.task', 'submitted_at',
     'not_ready_at', 'next_stage', 'model', 'clips', 'failure_report', 'resubmit')
   local index = POLLED[job[3]] and due_index(job[3])
   if index and index ~= FLIGHT then at = redis.call('ZSCORE', index, id) end

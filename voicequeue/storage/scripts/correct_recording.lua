@@ -9,14 +9,14 @@ local MAY_CHANGE = { failed = true, queued = true, waiting = true }
 local function correct(id, version, spec, voice)
   local job = read_record(id)
   if job.version ~= version or job.stage ~= 'voice' or not MAY_CHANGE[job.state] then return 0 end
-  local before = redis.call('HMGET', key('job:' .. id), 'spec', 'earlier_specs')
+  local before = redis.call('HMGET', JOB .. id, 'spec', 'earlier_specs')
   local earlier = before[2] and cjson.decode(before[2]) or {}
   earlier[#earlier + 1] = redis.sha1hex(before[1])
-  redis.call('HSET', key('job:' .. id), 'spec', spec, 'earlier_specs', cjson.encode(earlier), 'version', version + 1)
-  redis.call('HDEL', key('job:' .. id), 'sha256')
-  if voice ~= '' then redis.call('HSET', key('job:' .. id), 'shared_voice', voice) end
+  redis.call('HSET', JOB .. id, 'spec', spec, 'earlier_specs', cjson.encode(earlier), 'version', version + 1)
+  redis.call('HDEL', JOB .. id, 'sha256')
+  if voice ~= '' then redis.call('HSET', JOB .. id, 'shared_voice', voice) end
   if is_named(voice) then redis.call('HSET', voice_key(voice), 'recording', recording) end
-  redis.call('RPUSH', key('timeline:' .. id), cjson.encode({
+  redis.call('RPUSH', TIMELINE .. id, cjson.encode({
     at = now, state = job.state, stage = job.stage, reason = reason, attempt = tonumber(job.attempt or 0) }))
   add_event(id, job.batch, job.state, job.stage, reason)
   return 1

@@ -9,8 +9,8 @@ local job = read_record(id)
 if not job.state then return nil end
 local orders, credits, submissions = count_order(job, order, now)
 if not orders then return 0 end
-redis.call('HSET', key('job:' .. id), 'orders', orders, 'credits', credits, 'submissions', submissions)
-redis.call('RPUSH', key('timeline:' .. id), cjson.encode({
+redis.call('HSET', JOB .. id, 'orders', orders, 'credits', credits, 'submissions', submissions)
+redis.call('RPUSH', TIMELINE .. id, cjson.encode({
   at = now, state = job.state, stage = order.stage, reason = reason, task_id = order.task_id, attempt = order.attempt }))
 add_event(id, job.batch, job.state, job.stage, reason)
 return 1

@@ -7,7 +7,7 @@
 local BEFORE_START = { waiting = true, queued = true, admitted = true, charging = true, unsure = true }
 local jobs = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('start_by'), '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])) do
-  local job = redis.call('HMGET', key('job:' .. id), 'version', 'state', 'stage', 'credits', 'lost_orders')
+  local job = redis.call('HMGET', JOB .. id, 'version', 'state', 'stage', 'credits', 'lost_orders')
   if not BEFORE_START[job[2]] or job[4] then
     redis.call('ZREM', key('start_by'), id)
   else

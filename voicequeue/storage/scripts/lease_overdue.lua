@@ -13,7 +13,7 @@ for _, index in ipairs({ key('in_flight'), key('late_results') }) do
   local ids = redis.call('ZRANGEBYSCORE', index, '-inf', now - overdue_s, 'WITHSCORES', 'LIMIT', 0, ARGV[3])
   for i = 1, #ids, 2 do
     local id, at = ids[i], ids[i + 1]
-    local job = redis.call('HMGET', key('job:' .. id), 'version', 'state', 'stage')
+    local job = redis.call('HMGET', JOB .. id, 'version', 'state', 'stage')
     if job[1] then
       redis.call('ZADD', index, now, id)
       exclude_idle_time(id, job[2], now - at)

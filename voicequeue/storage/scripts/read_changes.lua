@@ -21,7 +21,7 @@ local function follow(stream, known_id)
     if not seen[id] then
       seen[id] = true
       changed[#changed + 1] = id
-      changed[#changed + 1] = redis.call('HMGET', key('job:' .. id), unpack(ARGV, 5, 4 + fields))
+      changed[#changed + 1] = redis.call('HMGET', JOB .. id, unpack(ARGV, 5, 4 + fields))
     end
     if id == '' then grown[#grown + 1] = batch end
   end

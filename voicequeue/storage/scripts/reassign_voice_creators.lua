@@ -25,7 +25,7 @@ redis.call('HSET', key('flow'), 'waiting_cursor', #ids < count and 0 or from + c
 
 local reassigned = 0
 for _, id in ipairs(ids) do
-  local voice = redis.call('HGET', key('job:' .. id), 'shared_voice')
+  local voice = redis.call('HGET', JOB .. id, 'shared_voice')
   if voice and take_over_creation(voice, id, now) then
     transition(id, { to = 'queued', stage = 'voice', reason = 'creates the voice: its previous creator may not start' }, now)
     reassigned = reassigned + 1

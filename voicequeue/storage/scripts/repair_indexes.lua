@@ -5,7 +5,7 @@
 local repaired = {}
 for a = 2, #ARGV, 4 do
   local id, version, index, belongs = unpack(ARGV, a, a + 3)
-  local is_unchanged = (redis.call('HGET', key('job:' .. id), 'version') or '') == version
+  local is_unchanged = (redis.call('HGET', JOB .. id, 'version') or '') == version
   repaired[#repaired + 1] = is_unchanged and repair_index(index, id, tonumber(belongs), ARGV[1]) or 0
 end
 return repaired

@@ -6,7 +6,7 @@
 local rescheduled, has_responded = {}, false
 for a = 1, #ARGV, 6 do
   local id, due, not_ready_at, failure_report, clips = ARGV[a], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5]
-  local job_key = key('job:' .. id)
+  local job_key = JOB .. id
   local job = redis.call('HMGET', job_key, 'version', 'state')
   if job[1] == ARGV[a + 1] and due_index(job[2]) then
     set_score(due_index(job[2]), id, due)

@@ -23,7 +23,7 @@ local function skips_held_keys(is_skipped)
   local function is_held(id)
     local resting, ends_lane = is_skipped(id)
     if resting or not next(held_from) then return resting, ends_lane end
-    local job = redis.call('HMGET', key('job:' .. id), 'stage', 'next_stage', 'source')
+    local job = redis.call('HMGET', JOB .. id, 'stage', 'next_stage', 'source')
     local least = held_from[job[3]]
     if not least or cost_from_stage(job[1], job[2]) < least then return false end
     passed_over = passed_over + 1
@@ -57,10 +57,10 @@ end
 -- last, those that have given a job again (the caller appends them to `given`), and from the first to that start. Where it
 -- starts, and where it starts from the first, its second value is the place.
 local function lanes_in_turn(rank, given)
-  local start, last, offset, page, p, g = nil, nil, 0, {}, 1, 0
+  local start, last, offset, page, p, g, is_over = nil, nil, 0, {}, 1, 0, false
   local function turn_page()
     page = redis.call('ZRANGE', key('lanes:' .. rank), offset, math.min(offset + PAGE - 1, last or offset + PAGE))
-    offset, p = offset + #page, 1
+    offset, p, is_over = offset + #page, 1, not page[1]
     return page[1]
   end
   return function()
@@ -68,11 +68,13 @@ local function lanes_in_turn(rank, given)
     if not start then
       start = turn_page() and admission_starts().lanes[rank] or 0
       place = start
-      if start > 0 then offset, page = start, {} end
+      if start > 0 then offset, page, is_over = start, {}, false end
     end
-    if not page[p] and (place == 0 or not turn_page()) then
-      g = g + 1
-      if given[g] then return given[g] end
+    if not page[p] and (is_over or not turn_page()) then
+      if given[g + 1] then
+        g = g + 1
+        return given[g]
+      end
       if start > 0 and not last then
         offset, last, place = 0, start - 1, 0
         turn_page()

@@ -4,7 +4,7 @@ local ARCHIVE_INDEX = { pending = true, failed = true }
 
 -- Set the job's archive state: pending (due `at`), done, or failed (`at` that time).
 local function set_archive_state(id, state, at)
-  redis.call('HSET', key('job:' .. id), 'archive', state)
+  redis.call('HSET', JOB .. id, 'archive', state)
   for index in pairs(ARCHIVE_INDEX) do
     if index == state then
       redis.call('ZADD', key('archive:' .. index), at, id)
@@ -17,7 +17,7 @@ end
 
 -- Schedule the job's songs for archiving.
 local function schedule_archiving(id, now)
-  redis.call('HSET', key('job:' .. id), 'archive.since', now, 'archive.attempts', 0)
-  redis.call('HDEL', key('job:' .. id), 'archive.reason', 'archive.holder')
+  redis.call('HSET', JOB .. id, 'archive.since', now, 'archive.attempts', 0)
+  redis.call('HDEL', JOB .. id, 'archive.reason', 'archive.holder')
   set_archive_state(id, 'pending', now)
 end

@@ -35,7 +35,7 @@ local function write_callback(id, callback, now)
 end
 
 local function has_callback_url(id)
-  local spec = redis.call('HGET', key('job:' .. id), 'spec')
+  local spec = redis.call('HGET', JOB .. id, 'spec')
   if not (spec and spec:find('"callback_url"', 1, true)) then return false end
   local is_readable, fields = pcall(cjson.decode, spec)
   return is_readable and fields.callback_url ~= nil
@@ -44,7 +44,7 @@ end
 local function enqueue_job_callback(id, batch, to, version, now)
   if not has_callback_url(id) then return end
   local callback = id .. '-' .. version .. '-' .. math.floor(now)
-  redis.call('HSET', key('job:' .. id), 'callback', callback)
+  redis.call('HSET', JOB .. id, 'callback', callback)
   write_callback(callback, { subject = 'job:' .. id, seq = version, type = 'job.' .. to,
     snapshot = read_fields('job:' .. id, JOB_SNAPSHOT), batch = batch }, now)
 end
@@ -59,10 +59,9 @@ local function write_batch_callback(batch, type, now)
 end
 
 -- Return whether callbacks about a batch are sent; read once by each script.
-local notified = {}
 local function has_batch_callback(batch)
-  if notified[batch] == nil then notified[batch] = redis.call('HEXISTS', key('batch:' .. batch), 'callback_url') == 1 end
-  return notified[batch]
+  if memo.notified[batch] == nil then memo.notified[batch] = redis.call('HEXISTS', key('batch:' .. batch), 'callback_url') == 1 end
+  return memo.notified[batch]
 end
 
 local function enqueue_batch_callback(batch, from, now)

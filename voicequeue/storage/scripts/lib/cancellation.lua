@@ -8,7 +8,7 @@ local function request_cancellation(id, version, now)
   local job = read_record(id)
   if job.version ~= version or not IS_SUBMITTED[job.state] then return 0 end
   if not job.cancelling then
-    redis.call('HSET', key('job:' .. id), 'cancelling', now)
+    redis.call('HSET', JOB .. id, 'cancelling', now)
     local reserved = reserved_credits(job.state, job.stage, job.next_stage)
     reserve_credits(job, reserved_credits(job.state, job.stage, job.next_stage, now) - reserved)
     add_event(id, job.batch, job.state, job.stage, 'cancellation requested')

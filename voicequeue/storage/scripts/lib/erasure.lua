@@ -23,7 +23,7 @@ end
 -- Let an archive worker delete the files of a job, once no worker can be storing them.
 local function schedule_deletion(id, job, now)
   if not job.archive then return end
-  local due = redis.call('HEXISTS', key('job:' .. id), 'archive.holder') == 1
+  local due = redis.call('HEXISTS', JOB .. id, 'archive.holder') == 1
     and redis.call('ZSCORE', key('archive:pending'), id) or now
   redis.call('ZADD', key('erased_files'), due, cjson.encode({ id = id, batch = job.batch or '' }))
 end

@@ -184,26 +184,35 @@ local root = KEYS[1]
 local audit_argument = KEYS[2] and table.remove(ARGV)
 local function key(name) return root .. name end
 
+-- The record of a job is JOB .. id, its timeline TIMELINE .. id.
+local JOB, TIMELINE = key('job:'), key('timeline:')
+
+-- What this script has derived from names, or read of them: the jobs of a call have few.
+local memo = { namespaces = {}, batches = { [''] = false }, state_keys = {}, sample_rounds = {}, notified = {} }
+
 -- Return the namespace of a batch or a shared voice (nil: of a job without a batch).
-local namespaces = {}
 local function namespace_of(name)
   if not name then return '' end
-  namespaces[name] = namespaces[name] or name:match('^([^/]*)/') or ''
-  return namespaces[name]
+  local namespace = memo.namespaces[name] or name:match('^([^/]*)/') or ''
+  memo.namespaces[name] = namespace
+  return namespace
 end
 
 -- Return the name of the index that a namespace has of its own.
 local function index_of(name, namespace) return namespace == '' and name or name .. '/' .. namespace end
 
 -- Return whether the `batch` of a job is a batch, not only a namespace.
-local function is_batch(batch) return batch and batch ~= '' and batch:sub(-1) ~= '/' end
+local function is_batch(batch)
+  if not batch then return false end
+  if memo.batches[batch] == nil then memo.batches[batch] = batch:sub(-1) ~= '/' end
+  return memo.batches[batch]
+end
 
 -- Return the key of the index of the jobs of a namespace in a state.
-local state_keys = {}
 local function state_index(state, batch)
   local namespace = namespace_of(batch)
-  local keys = state_keys[namespace] or {}
-  state_keys[namespace] = keys
+  local keys = memo.state_keys[namespace] or {}
+  memo.state_keys[namespace] = keys
   keys[state] = keys[state] or key(index_of('state:' .. state, namespace))
   return keys[state]
 end
@@ -385,6 +394,6 @@ local function due_index(state) return DUE_INDEX[state] end
 local IDLE_S = 120
 local function exclude_idle_time(id, state, overdue_s)
   if state ~= 'pending' or overdue_s < IDLE_S then return nil end
-  redis.call('HSET', key('job:' .. id), 'not_ready_at', 0)
-  return redis.call('HINCRBYFLOAT', key('job:' .. id), 'submitted_at', overdue_s)
+  redis.call('HSET', JOB .. id, 'not_ready_at', 0)
+  return redis.call('HINCRBYFLOAT', JOB .. id, 'submitted_at', overdue_s)
 end

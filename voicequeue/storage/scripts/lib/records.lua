@@ -4,13 +4,13 @@
 local MESSAGE_IDS_MAX = 20
 local function add_message_id(id, message_id)
   if message_id == '' then return end
-  local ids = cjson.decode(redis.call('HGET', key('job:' .. id), 'message_ids') or '[]')
+  local ids = cjson.decode(redis.call('HGET', JOB .. id, 'message_ids') or '[]')
   for _, known in ipairs(ids) do
     if known == message_id then return end
   end
   ids[#ids + 1] = message_id
   if #ids > MESSAGE_IDS_MAX then table.remove(ids, 2) end
-  redis.call('HSET', key('job:' .. id), 'message_ids', cjson.encode(ids))
+  redis.call('HSET', JOB .. id, 'message_ids', cjson.encode(ids))
 end
 
 -- Record the message that enqueues an existing job again; return the outcome.
@@ -28,7 +28,7 @@ local function create_record(id, spec, created, rank, batch, stage, next_stage, 
   if shared_voice ~= '' then fields[#fields + 1] = 'shared_voice'; fields[#fields + 1] = shared_voice end
   if sha256 ~= '' then fields[#fields + 1] = 'sha256'; fields[#fields + 1] = sha256 end
   if source_row ~= '' then fields[#fields + 1] = 'source_row'; fields[#fields + 1] = source_row end
-  redis.call('HSET', key('job:' .. id), unpack(fields))
+  redis.call('HSET', JOB .. id, unpack(fields))
   add_message_id(id, message_id)
   local job = { batch = batch, source = source }
   list_owners(job, created)

@@ -54,7 +54,7 @@ end
 
 -- The job's order is no longer refused, or no longer to be sent: end a trial that only this job supported.
 local function clear_refusal(id)
-  redis.call('HDEL', key('job:' .. id), 'refused')
+  redis.call('HDEL', JOB .. id, 'refused')
   redis.call('ZREM', key('refused'), id)
   for _, reason in ipairs(REASONS) do
     if redis.call('SREM', key('refused:' .. reason), id) == 1 then end_trial(reason) end
@@ -94,7 +94,7 @@ local function try_early_trial(now, paused)
   for rank = 0, 2 do
     for _, batch in ipairs(redis.call('ZRANGE', key('lanes:' .. rank), 0, 99)) do
       local id = newest_of(rank, batch)
-      if id and tonumber(redis.call('HGET', key('job:' .. id), 'created')) > closed_at then
+      if id and tonumber(redis.call('HGET', JOB .. id, 'created')) > closed_at then
         for reason, hold in pairs(holds) do
           hold.ends_at = now
           write_hold(reason, hold)

@@ -2,7 +2,7 @@
 
 local function remove_job(id, job)
   local credits = tonumber(job.credits or 0)
-  redis.call('DEL', key('job:' .. id), key('timeline:' .. id))
+  redis.call('DEL', JOB .. id, TIMELINE .. id)
   set_score(state_index(job.state, job.batch), id, false)
   redis.call('ZREM', key('archive:failed'), id)
   add_to_state_count(job.state, job.stage, -1)

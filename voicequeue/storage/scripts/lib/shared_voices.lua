@@ -35,7 +35,7 @@ end
 
 -- Give the job a voice that another job has created.
 local function use_voice(id, created, now)
-  local job_key = key('job:' .. id)
+  local job_key = JOB .. id
   local next_stage = redis.call('HGET', job_key, 'next_stage')
   redis.call('HSET', job_key, 'persona_id', created.persona_id)
   if created.name then redis.call('HSET', job_key, 'voice_name', created.name) end
@@ -45,7 +45,7 @@ local function use_voice(id, created, now)
 end
 
 local function fail_with(id, failure, now)
-  redis.call('HSET', key('job:' .. id), 'failure', failure, 'settled', now)
+  redis.call('HSET', JOB .. id, 'failure', failure, 'settled', now)
   local job = transition(id, { to = 'failed', stage = 'voice', reason = cjson.decode(failure).code }, now)
   count_failure(failure, job, 1)
 end
@@ -168,7 +168,7 @@ local function voice_created(id, now)
   for _, voice in ipairs(voices) do
     local creator = write_voice(voice, id, job, audio_url, now)
     -- A queued creator of the same voice need not pay for it.
-    if creator and redis.call('HGET', key('job:' .. creator), 'state') == 'queued' then
+    if creator and redis.call('HGET', JOB .. creator, 'state') == 'queued' then
       use_voice(creator, { persona_id = job.persona_id, name = job.voice_name, job = id }, now)
     end
     if redis.call('EXISTS', key('waiting:' .. voice)) == 1 then settle_waiting(voice, now) end
@@ -184,12 +184,12 @@ local function voice_stage_changed(id, voice, t, now)
     if t.to == 'waiting' then use_if_created(id, voice, now) end
     -- Its order was charged and is polled again: no other job needs to pay.
     local is_charged = t.to == 'pending' and creator and creator ~= id
-    if is_charged and redis.call('HGET', key('job:' .. creator), 'state') == 'queued' then
+    if is_charged and redis.call('HGET', JOB .. creator, 'state') == 'queued' then
       replace_creator(voice, creator, id, now)
     end
   elseif creator == id and not (t.to == 'cancelled' and t.due) then
     redis.call('HDEL', voice_key(voice), 'creator')
-    local failure = t.to == 'failed' and cjson.decode(redis.call('HGET', key('job:' .. id), 'failure'))
+    local failure = t.to == 'failed' and cjson.decode(redis.call('HGET', JOB .. id, 'failure'))
     -- A job marked for cancellation and then given up leaves the voice to the next, too.
     -- Jobs with the same recording may have another URL of it.
     local is_own = failure and (failure.code == 'expired' or (t.was_cancelling and failure.code == 'abandoned')

@@ -29,9 +29,6 @@ local function has_cost_nothing(job, set)
   return tonumber(set.credits or job.credits or 0) == 0 and not (set.lost_orders or job.lost_orders)
 end
 
--- The present rounds of batches, as read by this script.
-local sample_rounds = {}
-
 -- Count the outcome that a transition brings. A failed job is marked with the round of the sample that counts it, and
 -- with `:free` if it cost nothing: if its order has another outcome later, that one replaces the first. A retry with a
 -- new order brings an outcome more.
@@ -41,8 +38,8 @@ local function sample_outcome(job, t)
   local is_check_needed = job.state == 'pending' or (RESTING[job.state] and not RESTING[t.to])
   if FINAL[t.to] or is_check_needed then batches_to_check[job.batch] = true end
   if not (FINAL[t.to] or job.sampled) then return end
-  sample_rounds[job.batch] = sample_rounds[job.batch] or redis.call('HGET', key('batch:' .. job.batch), 'sample.round') or '0'
-  local round = sample_rounds[job.batch]
+  memo.sample_rounds[job.batch] = memo.sample_rounds[job.batch] or redis.call('HGET', key('batch:' .. job.batch), 'sample.round') or '0'
+  local round = memo.sample_rounds[job.batch]
   local code = t.to == 'failed' and sampled_code(t.set.failure or job.failure) or nil
   local has_new_order = t.to == 'queued' or t.to == 'waiting'
   local was_free = job.sampled == round .. ':free'
@@ -110,7 +107,7 @@ local function start_sample(batch)
     if field:match('^sample%.[sf]') then redis.call('HDEL', key('batch:' .. batch), field) end
   end
   redis.call('HINCRBY', key('batch:' .. batch), 'sample.round', 1)
-  sample_rounds[batch] = nil
+  memo.sample_rounds[batch] = nil
 end
 
 -- End the stop of a batch, with a new sample. Returns whether the batch was stopped.

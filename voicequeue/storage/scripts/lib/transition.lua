@@ -11,9 +11,9 @@ end
 -- of them exists, which one command checks.
 local function stored_specs(a)
   local keys = {}
-  for i = a, #ARGV, 4 do keys[#keys + 1] = key('job:' .. ARGV[i]) end
+  for i = a, #ARGV, 4 do keys[#keys + 1] = JOB .. ARGV[i] end
   local has_any = #keys > 0 and redis.call('EXISTS', unpack(keys)) > 0
-  return function(id) return has_any and redis.call('HGET', key('job:' .. id), 'spec') end
+  return function(id) return has_any and redis.call('HGET', JOB .. id, 'spec') end
 end
 
 -- Return whether the queue derives ids from the secret with this SHA-1; '' is any.
@@ -23,7 +23,7 @@ end
 
 -- Return whether this was the content of a job before its recording was corrected.
 local function was_enqueued_as(id, spec)
-  local earlier = redis.call('HGET', key('job:' .. id), 'earlier_specs')
+  local earlier = redis.call('HGET', JOB .. id, 'earlier_specs')
   return earlier and earlier:find(redis.sha1hex(spec), 1, true) ~= nil
 end
 
@@ -105,7 +105,7 @@ local RECORD_FIELDS = { 'state', 'stage', 'version', 'batch', 'rank', 'created',
 local CLAIM_FIELDS = { unpack(RECORD_FIELDS) }
 CLAIM_FIELDS[23], CLAIM_FIELDS[24] = 'spec', 'persona_id'
 local function read_record(id, fields)
-  local v = redis.call('HMGET', key('job:' .. id), unpack(fields or RECORD_FIELDS))
+  local v = redis.call('HMGET', JOB .. id, unpack(fields or RECORD_FIELDS))
   -- A constructor: a table that grows field by field takes twice as long. Missing fields are false.
   return { state = v[1], stage = v[2], version = v[3], batch = v[4], rank = v[5], created = v[6], updated = v[7],
     attempt = v[8], next_stage = v[9], requeued_at = v[10], shared_voice = v[11], failure = v[12], credits = v[13],
@@ -134,19 +134,19 @@ local function transition(id, t, now, job)
     job[field] = value
     fields[n + 1], fields[n + 2], n = field, value, n + 2
   end
-  redis.call('HSET', key('job:' .. id), unpack(fields))
+  redis.call('HSET', JOB .. id, unpack(fields))
   for _, field in ipairs(t.unset or {}) do job[field] = nil end
-  if t.unset and t.unset[1] then redis.call('HDEL', key('job:' .. id), unpack(t.unset)) end
+  if t.unset and t.unset[1] then redis.call('HDEL', JOB .. id, unpack(t.unset)) end
   if job.refused and not (BEFORE_SUBMISSION[t.to] and t.stage == stage) then clear_refusal(id) end
   -- Once its recording was accepted, or its order is not to be sent, earlier failures of the check no longer count.
   local is_unchecked = t.stage == stage and (t.to == 'queued' or t.to == 'admitted')
-  if job.recheck and not is_unchecked then redis.call('HDEL', key('job:' .. id), 'recheck') end
+  if job.recheck and not is_unchecked then redis.call('HDEL', JOB .. id, 'recheck') end
   update_state_indexes(id, job.batch, from, t.to, now)
   local kind = from .. stage .. t.to .. t.stage .. (job.next_stage or '') .. ':' .. (was_cancelling and 1 or 0)
     .. (job.cancelling and 1 or 0) .. (job.batch or '') .. ':' .. (job.source or '')
   count_kind(kind, count_moves, job, from, stage, t.to, t.stage, was_cancelling, job.cancelling)
   update_position(id, from, job, t)
-  redis.call('RPUSH', key('timeline:' .. id), timeline_entry(now, t, t.attempt or tonumber(job.attempt or 0)))
+  redis.call('RPUSH', TIMELINE .. id, timeline_entry(now, t, t.attempt or tonumber(job.attempt or 0)))
   local seconds = math.max(0, now - (job.updated or job.created or now))
   add_event(id, job.batch, t.to, t.stage, t.reason, string.format('%.3f', seconds))
   if from ~= t.to then enqueue_callbacks(id, job.batch, from, t.to, job.version + 1, now) end
@@ -159,14 +159,14 @@ local function repair_index(index, id, belongs, now)
   local is_member = redis.call('ZSCORE', key(index), id) and 1 or 0
   if is_member == belongs then return 0 end
   local archive_state = index:match('^archive:(%a+)$') -- changes without a new version
-  if archive_state and (redis.call('HGET', key('job:' .. id), 'archive') == archive_state) ~= (belongs == 1) then
+  if archive_state and (redis.call('HGET', JOB .. id, 'archive') == archive_state) ~= (belongs == 1) then
     return 0
   end
   if belongs == 0 then
     if rank then leave_lane(rank, batch, id) else redis.call('ZREM', key(index), id) end
     return 1
   end
-  local job = redis.call('HMGET', key('job:' .. id), 'created', 'updated', 'stage', 'requeued_at')
+  local job = redis.call('HMGET', JOB .. id, 'created', 'updated', 'stage', 'requeued_at')
   local created = job[1] or now
   if rank then
     join_lane(rank, batch, job[3], tonumber(job[4] or created), id)
