@@ -12,9 +12,9 @@ from config import tracing
 #: redis-py imports this if it is installed, for metrics that we do not use; traces need it.
 _METRICS_SDK = "opentelemetry.sdk.metrics"
 
-#: What libraries import if it is installed, for what we do not use: structlog rich, colorama and greenlet, kombu yaml,
-#: and billiard cffi, with which each child would compile a parser of C.
-_UNUSED = ("cffi", "colorama", "greenlet", "rich", "yaml")
+#: What libraries import if it is installed, for what we do not use: structlog rich, colorama and greenlet, Celery
+#: pygments, kombu yaml, and billiard cffi, with which each child would compile a parser of C.
+_UNUSED = ("cffi", "colorama", "greenlet", "pygments", "rich", "yaml")
 
 
 def require_usable_redis(url: str) -> None:
