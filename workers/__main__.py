@@ -11,7 +11,6 @@ from importlib import import_module
 from typing import Any
 
 import click
-from celery.bin.base import CLIContext
 
 from workers.startup import lean_imports, require_usable_redis
 
@@ -39,6 +38,8 @@ class CeleryCommands(click.Group):
 def main() -> Any:
     """Run the command that the arguments name."""
     with lean_imports():
+        from celery.bin.base import CLIContext  # noqa: PLC0415
+
         from config.settings import settings  # noqa: PLC0415
         from workers.app import app  # noqa: PLC0415
 

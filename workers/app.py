@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import gc
 
-from celery.signals import setup_logging, worker_process_init, worker_process_shutdown, worker_ready, worker_shutdown
+from celery.signals import (
+    setup_logging,
+    worker_before_create_process,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutdown,
+)
 
 from config import logs, tracing
 from config.celeryconfig import configuration
@@ -31,6 +38,7 @@ setup_logging.connect(lambda **_: logs.configure(settings()), weak=False)
 # Objects created at startup are exempt from garbage collection: scanning them would cost time, and copy their memory
 # pages in each child.
 worker_ready.connect(lambda **_: gc.freeze(), weak=False)
+worker_before_create_process.connect(lambda **_: gc.freeze(), weak=False)
 worker_process_init.connect(lambda **_: gc.freeze(), weak=False)
 worker_process_init.connect(lambda **_: tracing.instrument_celery("worker"), weak=False)
 worker_process_init.connect(lambda **_: shorten_retry_traces(app), weak=False)

@@ -21,6 +21,7 @@ from config.settings import Settings, settings
 from tasks.celery_tasks import submit_name
 from tasks.context import TaskContext
 from tasks.musicapi import preload
+from voicequeue.storage import scripts
 from voicequeue.storage.heartbeats import DAY_S
 from voicequeue.storage.monitoring.audit_log import AuditLogRetention
 from workers.background import (
@@ -56,6 +57,10 @@ ADMIT_MAX = 500
 #: Seconds between two collections of the reference cycles that Celery leaves behind with each message. Python itself
 #: waits until they are a quarter of all objects.
 COLLECT_INTERVAL_S = 2.0
+
+
+#: The scripts that tasks run.
+TASK_SCRIPTS = ("claim_submit", "apply_transitions", "claim_poll", "reschedule_polls")
 
 
 class Dispatcher:
@@ -130,9 +135,11 @@ class DispatcherStep(BackgroundStep):
     queues = frozenset(WORKER_QUEUES)
 
     def create(self, worker: Any) -> None:  # noqa: ARG002  Celery's signature
-        """Import the MusicAPI client before any process is forked, and exempt what was imported from collections:
-        Celery collects before each fork."""
-        preload()
+        """Load what all processes use before any is forked, so that they share its memory, and exempt it from
+        collections: Celery collects before each fork."""
+        preload(settings().musicapi_base_url)
+        for script in TASK_SCRIPTS:
+            scripts.load(script)
         gc.freeze()
 
     def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:

@@ -9,8 +9,12 @@ from contextlib import contextmanager, suppress
 
 from config import tracing
 
-#: redis-py imports this if it is installed, for metrics that we do not use.
+#: redis-py imports this if it is installed, for metrics that we do not use; traces need it.
 _METRICS_SDK = "opentelemetry.sdk.metrics"
+
+#: What libraries import if it is installed, for what we do not use: structlog rich, colorama and greenlet, Celery
+#: pygments, kombu yaml, and billiard cffi, with which each child would compile a parser of C.
+_UNUSED = ("cffi", "colorama", "greenlet", "pygments", "rich", "yaml")
 
 
 def require_usable_redis(url: str) -> None:
@@ -35,17 +39,17 @@ def require_usable_redis(url: str) -> None:
 def lean_imports() -> Iterator[None]:
     """Import and build what stays until the end of the process.
 
-    Garbage collections would free nothing meanwhile, and later ones skip the results. redis-py does not import the
-    OpenTelemetry SDK, unless traces are enabled.
+    Garbage collections would free nothing meanwhile, and later ones skip the results. Libraries do not import their
+    optional dependencies that we do not use.
     """
     gc.disable()
-    is_hidden = not tracing.is_enabled() and _METRICS_SDK not in sys.modules
-    if is_hidden:
-        sys.modules[_METRICS_SDK] = None  # type: ignore[assignment]  # Python's way to make an import fail
+    names = _UNUSED if tracing.is_enabled() else (*_UNUSED, _METRICS_SDK)
+    hidden = {name: None for name in names if name not in sys.modules}
+    sys.modules.update(hidden)  # type: ignore[arg-type]  # Python's way to make an import fail
     try:
         yield
     finally:
-        if is_hidden:
-            del sys.modules[_METRICS_SDK]
+        for name in hidden:
+            del sys.modules[name]
         gc.freeze()
         gc.enable()

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -164,10 +164,14 @@ def excerpt(raw: bytes) -> str | None:
     return (line if len(line) <= EXCERPT_MAX else f"{line[: EXCERPT_MAX - 1]}…") or None
 
 
-def preload() -> None:
-    """Import the HTTP stack. A worker calls this before it forks, so that its children share the import."""
+def preload(base_url: str) -> None:
+    """Import the HTTP stack, and read its certificates. A worker calls this before it forks, so that its children share
+    them."""
     # The import is a third of a worker's start-up time; the gateway, Flower and callback workers never need it.
-    import tasks.musicapi.transport  # noqa: F401, PLC0415
+    from tasks.musicapi.transport import Endpoint  # noqa: PLC0415
+
+    with suppress(OSError, ValueError):  # raised again, and reported, when the client is built
+        Endpoint.from_environment(base_url)
 
 
 def _transport(base_url: str, *, connect_s: float, answer_s: float) -> HttpTransport:

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
@@ -64,6 +65,7 @@ class Endpoint:
         return cls(base_url.rstrip("/"), ssl_context, proxy.with_user(None), headers)
 
 
+@lru_cache(maxsize=1)
 def _ssl_context(verify: str | bool | None) -> ssl.SSLContext:
     bundle = Path(verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH)
     if bundle.is_dir():

@@ -15,12 +15,13 @@ from voicequeue.client.results import (
     item_result,
 )
 from voicequeue.domain.api_keys import KeyLimits
+from voicequeue.domain.claims import EnqueueOutcome
 from voicequeue.domain.job import Job
 from voicequeue.domain.portions import split_into_portions, weight
 from voicequeue.domain.spec import VoiceJob, parse_spec
 from voicequeue.errors import InvalidJobError, Problem, without_traceback
 from voicequeue.storage.connection.errors import translated_errors
-from voicequeue.storage.enqueue_call import EnqueueReply
+from voicequeue.storage.enqueue_call import EnqueueCall, EnqueueReply
 from voicequeue.storage.job_ids import StaleIdsError
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.preview import EnqueuePreview
@@ -53,10 +54,12 @@ class EnqueueMethods(ReadMethods):
         spec = self._parse(job)
         if isinstance(spec, InvalidJobError):
             raise spec
-        [result] = _Chunk(self._store, [spec], self._source).results(0)
+        chunk = _Chunk(self._store, [spec], self._source)
+        chunk.send()
+        [result] = chunk.results(0)
         if result.error is not None:
             raise result.error
-        return enqueued_job(self.get(result.job_id), result, spec)
+        return enqueued_job(chunk.new_job() or self.get(result.job_id), result, spec)
 
     def enqueue_many(
         self, jobs: Iterable[JobInput], *, on_result: Callable[[EnqueueItemResult], object] | None = None
@@ -142,6 +145,7 @@ class _Chunk:
     def __init__(self, store: JobStore, items: Sequence[VoiceJob | InvalidJobError], source: str) -> None:
         self._store, self._source = store, source
         self._specs = [item if isinstance(item, InvalidJobError) else item.expand() for item in items]
+        self._outcomes: list[EnqueueReply] = []
         with translated_errors():
             self._prepare()
 
@@ -174,7 +178,8 @@ class _Chunk:
         If the data in Redis were replaced, the ids are derived from the new secret.
         """
         with translated_errors():
-            outcomes = iter(self._outcomes())
+            self._outcomes = self._read_outcomes()
+        outcomes = iter(self._outcomes)
         return [
             EnqueueItemResult(index, error=item)
             if isinstance(item, InvalidJobError)
@@ -182,7 +187,14 @@ class _Chunk:
             for index, item in enumerate(self._items, start=first_index)
         ]
 
-    def _outcomes(self) -> list[EnqueueReply]:
+    def new_job(self) -> Job | None:
+        """Return the only job as it was enqueued; None if there are others, or only Redis knows it."""
+        match self._items, self._outcomes, self._call:
+            case [[(job_id, spec)]], [EnqueueOutcome.NEW], EnqueueCall() as call:
+                return self._store.new_job(job_id, spec, call.now, self._source)
+        return None
+
+    def _read_outcomes(self) -> list[EnqueueReply]:
         if self._call is None:
             return []
         try:
@@ -190,4 +202,4 @@ class _Chunk:
         except StaleIdsError:
             self._store.job_ids.forget()
             self._prepare()
-            return self._outcomes()
+            return self._read_outcomes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any
 
 from voicequeue.domain.claims import BudgetRefusal, EnqueueOutcome
@@ -160,12 +161,15 @@ class EnqueuedJob(Job):
     __hash__ = Job.__hash__
 
 
-def _record(job: Job) -> dict[str, object]:
-    return {field.name: getattr(job, field.name) for field in fields(Job)}
+_NAMES = tuple(field.name for field in fields(Job))
+_values = attrgetter(*_NAMES)
+
+
+def _record(job: Job) -> dict[str, Any]:
+    return dict(zip(_NAMES, _values(job), strict=True))
 
 
 def enqueued_job(job: Job, result: EnqueueItemResult, spec: VoiceJob) -> EnqueuedJob:
     """Return the job of an item with the result of enqueueing it."""
     price = result.credits if result.new_count else spec.credits
-    values: dict[str, Any] = _record(job)
-    return EnqueuedJob(**values, is_new=result.new_count > 0, price=price, further_job_ids=result.job_ids[1:])
+    return EnqueuedJob(**_record(job), is_new=result.new_count > 0, price=price, further_job_ids=result.job_ids[1:])

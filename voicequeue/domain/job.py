@@ -343,6 +343,33 @@ class Job:
         }
 
 
+def queued_job(
+    job_id: str, spec: VoiceJob, created_at: float, *, source: str, namespace: str = "", shared_voice: str = ""
+) -> Job:
+    """Return a job as its record is when it has just been enqueued, by no Celery message."""
+    created_at = round(created_at, 6)
+    return Job(
+        id=job_id,
+        version=1,
+        state=State.QUEUED,
+        stage=spec.stages[0],
+        spec=spec.stored_content(),
+        created_at=created_at,
+        updated_at=created_at,
+        persona_id=spec.persona_id,
+        shared_voice=shared_voice or None,
+        source=source,
+        source_row=spec.source_row,
+        message_ids=message_ids_of_key(spec.key),
+        namespace=namespace,
+    )
+
+
+def message_ids_of_key(key: str | None) -> tuple[str, ...]:
+    """Return the id of the message that is in the key of its job; () for a key of another origin."""
+    return (key.removeprefix(MESSAGE_KEY),) if key and key.startswith(MESSAGE_KEY) else ()
+
+
 @overload
 def to_iso8601(at: float) -> str: ...
 

@@ -10,7 +10,7 @@ from typing import Any
 from voicequeue.domain.balance import Balance, UncountedSpending
 from voicequeue.domain.clip import ArchivedFile, Clip, unknown_fields, with_unknown
 from voicequeue.domain.gate import Refusal
-from voicequeue.domain.job import MESSAGE_KEY, Event, Failure, FailureReport, Job, TimelineEntry, Transition
+from voicequeue.domain.job import Event, Failure, FailureReport, Job, TimelineEntry, Transition, message_ids_of_key
 from voicequeue.domain.namespaces import namespace_of, split
 from voicequeue.domain.newer_records import known_fields, stored
 from voicequeue.domain.spec import parse_stored_spec
@@ -63,7 +63,7 @@ def _message_ids(text: str | None, key: str | None) -> tuple[str, ...]:
     """Return the ids of the messages that enqueued a job; that of the first one may be in the job's key only."""
     if text:
         return tuple(json.loads(text))
-    return (key.removeprefix(MESSAGE_KEY),) if key and key.startswith(MESSAGE_KEY) else ()
+    return message_ids_of_key(key)
 
 
 def _orders(text: str | None) -> dict[int, str]:

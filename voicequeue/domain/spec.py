@@ -286,6 +286,12 @@ class VoiceJob(ValidatedInput):
         """
         return self.model_dump_json(exclude_defaults=True, exclude=_NOT_CONTENT)
 
+    def stored_content(self) -> VoiceJob:
+        """Return the job with its content only, as a record keeps it."""
+        if self.audio_sha256 is None and self.source_row is None:
+            return self
+        return self.copy_unchecked(audio_sha256=None, source_row=None)
+
     def job_id(self, secret: bytes = b"", namespace: str = "") -> str:
         """Return the job's id: 16 letters and digits, derived from the key if there is one, otherwise random.
 

@@ -27,7 +27,7 @@ class EnqueueCall:
         *,
         shows_account: bool,
     ) -> None:
-        self._call, self._now, self._after_retry = call, now, after_retry
+        self._call, self.now, self._after_retry = call, now, after_retry
         self._shows_account = shows_account
 
     def send(self) -> None:
@@ -39,7 +39,7 @@ class EnqueueCall:
         replies = self._call.result()
         if replies is None:
             raise StaleIdsError
-        outcomes = [parse_enqueue_outcome(reply, self._now, shows_account=self._shows_account) for reply in replies]
+        outcomes = [parse_enqueue_outcome(reply, self.now, shows_account=self._shows_account) for reply in replies]
         return self._after_retry(outcomes) if self._call.may_have_run_twice() else outcomes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha1
 
 from voicequeue.domain.spec import VoiceJob
@@ -63,7 +64,7 @@ class JobIds:
 
     def fingerprint(self) -> str:
         """Return the SHA-1 of the secret, by which scripts/enqueue.lua recognizes it."""
-        return sha1(self._secret.get().encode(), usedforsecurity=False).hexdigest()
+        return _sha1(self._secret.get())
 
     def forget(self) -> None:
         """Read the secret again before its next use."""
@@ -72,3 +73,8 @@ class JobIds:
     def _derive(self, spec: VoiceJob, secret: str) -> str:
         key = b"" if secret == _UNKEYED else bytes.fromhex(secret)
         return spec.job_id(key, self._scope.target)
+
+
+@lru_cache(maxsize=8)
+def _sha1(secret: str) -> str:
+    return sha1(secret.encode(), usedforsecurity=False).hexdigest()

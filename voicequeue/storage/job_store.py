@@ -24,7 +24,7 @@ from voicequeue.domain.claims import (
     SubmitDeferred,
 )
 from voicequeue.domain.gate import HoldEffect, Limits
-from voicequeue.domain.job import Job, Transition
+from voicequeue.domain.job import Job, Transition, queued_job
 from voicequeue.domain.namespaces import ALL, qualify
 from voicequeue.domain.source import Source
 from voicequeue.domain.spec import VoiceJob, qualified_batch_name
@@ -190,6 +190,12 @@ class JobStore(JobQueries):
             return outcomes_after_retry(self._space, jobs, outcomes, now)
 
         return EnqueueCall(call, now, after_retry, shows_account=self.scope.is_all)
+
+    def new_job(self, job_id: str, spec: VoiceJob, now: float, source: str) -> Job:
+        """Return the only new job of a call at that time, as its record is unless it shares a voice that exists."""
+        namespace = self.scope.target
+        shared_voice = spec.shared_voice(reuse=self._reuse, namespace=namespace)
+        return queued_job(job_id, spec, now, source=source, namespace=namespace, shared_voice=shared_voice)
 
     def _kind(self, spec: VoiceJob) -> tuple[str | int | float, ...]:
         """Return the arguments of scripts/enqueue.lua that many jobs share: all but id, content and source."""

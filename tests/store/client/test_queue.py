@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -54,6 +55,47 @@ def test_a_job_is_enqueued_and_returned(queue: VoiceQueue) -> None:
     assert (job.state, job.stage, job.spec) == (State.QUEUED, Stage.VOICE, voice_with_song(batch="b", name="Ana"))
     accuracy = 0.1  # of Redis's time, as the process carries it on
     assert before - accuracy <= job.created_at <= time.time() + accuracy
+
+
+def test_every_kind_of_job_is_returned_as_it_is_stored(valkey_url: str, prefix: str) -> None:
+    """A new job is not read, so each field that is derived from its content is compared with its record."""
+    items: dict[str, dict[str, Any]] = {
+        "a voice": {"audio_url": URL},
+        "a persona": {"persona_id": "p", "song": {"prompt": LYRICS}},
+        "all that a record does not keep": {"audio_url": URL, "audio_sha256": "a" * 64, "source_row": 7},
+        "all that it keeps": {
+            "audio_url": URL,
+            "batch": "b",
+            "name": "Ana",
+            "key": "k",
+            "priority": "high",
+            "metadata": {"b": "2", "a": "1"},
+            "max_credits": 30,
+            "start_within_s": 60,
+            "callback_url": URL,
+        },
+        "the key of a message": {"audio_url": URL, "key": "message-42"},
+        "the creator of a voice": {"audio_url": URL, "batch": "b", "voice": "v"},
+        "a job that waits for it": {"audio_url": URL, "batch": "b", "voice": "v", "song": {"prompt": LYRICS}},
+        "the creator of a reusable voice": {"audio_url": URL, "reuse": True},
+        "several songs": {"audio_url": URL, "songs": [{"prompt": LYRICS}, {"prompt": LYRICS}], "source_row": 8},
+    }
+    with VoiceQueue(valkey_url, prefix=prefix, namespace="shop", app="web") as queue:
+        enqueued = {name: queue.enqueue(item) for name, item in items.items()}
+
+        assert [name for name, job in enqueued.items() if job != queue.get(job.id)] == []
+
+
+def test_a_new_job_needs_one_command(queue: VoiceQueue, redis: Redis) -> None:
+    """Its record is not read back; that of an existing job is."""
+    queue.enqueue(voice())  # connects, and reads what does not change
+    with redis.monitor() as monitor:  # type: ignore[no-untyped-call]  # redis-py's types leave it out
+        queue.enqueue(voice_with_song(key="k"))
+        queue.enqueue(voice_with_song(key="k"))
+        own = (entry["command"] for entry in monitor.listen() if entry["client_type"] != "lua")
+        commands = [command.split()[0] for command in islice(own, 3)]
+
+    assert commands == ["EVALSHA", "EVALSHA", "HGETALL"]
 
 
 def test_a_job_may_be_given_as_its_fields(queue: VoiceQueue) -> None:

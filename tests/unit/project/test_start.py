@@ -104,6 +104,7 @@ def test_the_help_gives_the_first_line_of_each_command(command: LazyCommand) -> 
 NOT_OF_A_WORKER = {
     *("flower", "tornado", "click_repl", "prompt_toolkit", "fastapi", "uvicorn", "fsspec", "requests"),
     *("aiohttp", "uvloop"),  # imported before the fork, in workers that submit orders only
+    *("cffi", "colorama", "greenlet", "pygments", "rich", "yaml"),  # optional for libraries that we use
 }
 
 RUN_HELP = """

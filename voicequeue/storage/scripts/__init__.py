@@ -337,4 +337,7 @@ class ScriptCall:
 
 
 def _encodable(arguments: Sequence[str | float]) -> list[str | float]:
-    return [replace_unencodable(argument) if isinstance(argument, str) else argument for argument in arguments]
+    return [
+        replace_unencodable(argument) if isinstance(argument, str) and not argument.isascii() else argument
+        for argument in arguments
+    ]
