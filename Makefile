@@ -101,7 +101,7 @@ check: $(READY)  ## Run the linter, the format check and the type checker
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 --package voicequeue
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin --package voicequeue
 
-bench: $(READY)  ## Measure the enqueue rate, CPU per job and memory; PARTS="capacity polling pacing keys preflight growth flight_ours processes peers flight realistic" for the rest
+bench: $(READY)  ## Measure the enqueue rate, CPU per job and memory; PARTS="capacity polling pacing keys preflight growth finished flight_ours processes peers flight realistic" for the rest
 	@$(BIN)/python -m benchmarks $(PARTS)
 
 dist: $(READY)  ## Build wheel, sdist and bill of materials in dist/, install the wheel, and enqueue a job with it

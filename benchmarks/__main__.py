@@ -15,6 +15,7 @@ from rich.table import Table
 from benchmarks import (
     capacity,
     enqueueing,
+    finished,
     gateway,
     growth,
     in_flight,
@@ -46,6 +47,7 @@ LONG: Mapping[str, Callable[[argparse.Namespace], Iterator[Table]]] = {
     "polling": lambda _: polling.tables(),
     "pacing": lambda _: pacing.tables(),
     "growth": lambda options: growth.tables(options.up_to),
+    "finished": lambda options: finished.tables(options.up_to),
     "flight_ours": lambda options: in_flight.tables(options.up_to),
     "processes": lambda _: processes.tables(),
     "steady": lambda _: steady.tables(),
@@ -68,7 +70,7 @@ def main() -> int:
         "--up-to",
         type=int,
         default=growth.UP_TO,
-        help="maximum number of jobs in `growth` and `flight_ours`",
+        help="maximum number of jobs in `growth`, `finished` and `flight_ours`",
     )
     parser.add_argument("--rounds", type=int, default=race.ROUNDS, help="rounds of `peers`")
     parser.add_argument("--jobs", type=int, default=race.JOBS, help="jobs per contestant of `peers`")

@@ -124,7 +124,7 @@ def _drain(contestant: Contestant, jobs: int) -> Figures:
         working(contestant, ground) as crew,
         producing(contestant, ground) as producer,
     ):
-        _warm_up(contestant, ground, crew, producer, WARM_DRAIN, DRAIN)
+        warm_up(contestant, ground, crew, producer, WARM_DRAIN, DRAIN)
         crew.suspend()
         producer.enqueue("many", jobs, "drain")
         cpu, started = crew.cpu(), time.perf_counter()
@@ -148,7 +148,7 @@ def _trickle(contestant: Contestant) -> tuple[Figures, list[float]]:
         working(contestant, ground) as crew,
         producing(contestant, ground) as producer,
     ):
-        _warm_up(contestant, ground, crew, producer, WARM_TRICKLE, TRICKLE)
+        warm_up(contestant, ground, crew, producer, WARM_TRICKLE, TRICKLE)
         cpu, started = crew.cpu(), time.perf_counter()
         producer.enqueue("one", TRICKLING, "trickle", APART_S)
         wait_until_done(contestant, ground, crew, "trickle", TRICKLING)
@@ -177,7 +177,7 @@ def _floor(jobs: int) -> Figures:
     }
 
 
-def _warm_up(contestant: Contestant, ground: Ground, crew: Crew, producer: Producer, count: int, heat: Heat) -> None:
+def warm_up(contestant: Contestant, ground: Ground, crew: Crew, producer: Producer, count: int, heat: Heat) -> None:
     ground.reset((0.0, 0.0))
     time.sleep(START_S)
     producer.enqueue("many", count, "warm")

@@ -2,32 +2,30 @@
 
 Everything is ten times as fast: a voice takes six seconds and a song twelve (medians of a log-normal distribution).
 Other queues poll every two seconds, as their users would write it; voicequeue plans its polls from recent durations,
-which all contestants have had in a warm-up. One set of processes serves all rates, one after the other.
+which all contestants have had in a warm-up.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median, quantiles
 
 from redis import Redis
 
-from benchmarks.peers.contestants import CONTESTANTS, Contestant, NotInstalled, install
+from benchmarks.peers.contestants import CONTESTANTS, COROUTINES, PROCESSES, Contestant, NotInstalled, install
 from benchmarks.peers.crew import Crew, Producer
 from benchmarks.peers.ground import Ground, Heat, on_ground, producing, working
-from benchmarks.peers.race import calls, checked, wait_until_done
+from benchmarks.peers.race import WARM_TRICKLE, calls, checked, wait_until_done, warm_up
 
 #: How much faster than MusicAPI upstream is, jobs a second that arrive, and for how many seconds.
 SCALE, RATES, LASTING_S = 10.0, (2, 10, 50), 60.0
 
-#: Jobs of the warm-up: more durations than a schedule needs. Seconds for workers to start before: a worker of saq that
-#: starts treats a job that another one is about to start as lost.
-WARM, START_S = 60, 5.0
+#: Jobs of the warm-up: more durations than a schedule needs.
+WARM = 60
 
-#: Jobs that run at once at most, a rate of one: none takes longer than this many seconds.
-IN_FLIGHT_S = 40
+#: Seconds from the arrival of a job to its end, with a margin: as many jobs of each second run at once.
+IN_FLIGHT_S = 28
 
 #: Seconds between two looks at the results: each costs Redis a command.
 LOOK_S = 0.5
@@ -37,7 +35,6 @@ HEAT = Heat(
     first_s=20 / SCALE,
     again_s=20 / SCALE,
     ours_s=(15 / SCALE, 25 / SCALE),
-    coroutines=max(RATES) * IN_FLIGHT_S,
 )
 
 
@@ -64,7 +61,7 @@ class Arrivals:
 
 @dataclass(frozen=True, slots=True)
 class Realistic:
-    """The results of a contestant by rate, and why a rate or all of them have none."""
+    """The results of a contestant by rate, and the reason if a rate has none."""
 
     contestant: Contestant
     arrivals: Mapping[int, Arrivals] = field(default_factory=dict)
@@ -80,34 +77,42 @@ def run(rates: Sequence[int], only: Sequence[str], say: Callable[[str], None]) -
 
 
 def _run_one(contestant: Contestant, rates: Sequence[int]) -> Realistic:
-    arrivals: dict[int, Arrivals] = {}
     try:
         install(contestant)
-        with (
-            on_ground(contestant, HEAT) as ground,
-            working(contestant, ground) as crew,
-            producing(contestant, ground) as producer,
-        ):
-            time.sleep(START_S)
-            producer.enqueue("many", WARM, "warm")
-            wait_until_done(contestant, ground, crew, "warm", WARM, interval_s=LOOK_S)
-            for rate in rates:
-                arrivals[rate] = _arrivals(contestant, ground, crew, producer, rate)
     except NotInstalled as error:
         return Realistic(contestant, error=f"not installed: {error}")
-    except (RuntimeError, TimeoutError) as error:
-        return Realistic(contestant, arrivals, f"failed: {error}")
-    return Realistic(contestant, arrivals)
+    arrivals: dict[int, Arrivals] = {}
+    errors: list[str] = []
+    for rate in rates:
+        try:
+            arrivals[rate] = _at_rate(contestant, rate)
+        except (RuntimeError, TimeoutError) as error:
+            errors.append(f"{rate} jobs a second failed: {error}")
+    return Realistic(contestant, arrivals, "; ".join(errors))
+
+
+def _at_rate(contestant: Contestant, rate: int) -> Arrivals:
+    heat = replace(HEAT, coroutines=max(COROUTINES, rate * IN_FLIGHT_S // PROCESSES))
+    with (
+        on_ground(contestant, heat) as ground,
+        working(contestant, ground) as crew,
+        producing(contestant, ground) as producer,
+    ):
+        # First jobs that are ready at once: a worker of saq that starts treats a longer one as lost.
+        warm_up(contestant, ground, crew, producer, WARM_TRICKLE, heat)
+        producer.enqueue("many", WARM, "durations")
+        wait_until_done(contestant, ground, crew, "durations", WARM, interval_s=LOOK_S)
+        return _arrivals(contestant, ground, crew, producer, rate)
 
 
 def _arrivals(contestant: Contestant, ground: Ground, crew: Crew, producer: Producer, rate: int) -> Arrivals:
     """Enqueue jobs at this rate, and wait for the last one."""
     ground.reset(HEAT.ready)
-    batch, count = f"rate-{rate}", int(rate * LASTING_S)
+    count = int(rate * LASTING_S)
     with Redis.from_url(ground.redis) as client:
         cpu, redis_cpu = crew.cpu(), _cpu_of(client)
-        producer.enqueue("one", count, batch, 1 / rate)
-        memory = wait_until_done(contestant, ground, crew, batch, count, interval_s=LOOK_S)
+        producer.enqueue("one", count, "arriving", 1 / rate)
+        memory = wait_until_done(contestant, ground, crew, "arriving", count, interval_s=LOOK_S)
         cpu, redis_cpu = crew.cpu() - cpu, _cpu_of(client) - redis_cpu
     report = checked(ground, count)
     lateness = [late_s * SCALE for late_s in report["lateness"]]
