@@ -170,14 +170,12 @@ class Soak:
     def sample(self) -> Figures:
         """Return the figures of this moment."""
         memory = {("MB", f"memory of {name}"): crew.memory() / 1e6 for name, crew in self.crews.items()}
-        url, token = self.gateway
-        session = {"headers": {"Authorization": f"Bearer {token}"}, "timeout": 30}
         operations: dict[str, Callable[[], object]] = {
             "enqueue": lambda: self.enqueue(1),
             "status": self.queue.status,
             "list": lambda: self.queue.search(Filter(), limit=50),
             "search": lambda: self.queue.search(Filter(text="no such name")),
-            "GET /v1/jobs": lambda: requests.get(f"{url}/v1/jobs", **session).raise_for_status(),
+            "GET /v1/jobs": self.get_jobs,
         }
         return {
             **memory,
@@ -185,6 +183,12 @@ class Soak:
             **{("ms", name): _duration_ms(operation) for name, operation in operations.items()},
             ("s", "delay of the latest poll"): self.delay(),
         }
+
+    def get_jobs(self) -> None:
+        """List jobs by HTTP."""
+        url, token = self.gateway
+        headers = {"Authorization": f"Bearer {token}"}
+        requests.get(f"{url}/v1/jobs", headers=headers, timeout=30).raise_for_status()
 
     def redis_memory(self) -> int:
         """Return the bytes that Redis uses for what has no limit of its own."""
@@ -194,11 +198,11 @@ class Soak:
     def delay(self) -> float:
         """Return by how many seconds the job in flight that was due first is late."""
         due = self.redis.zrange(f"{{{DEFAULT_PREFIX}}}:in_flight", 0, 0, withscores=True)
-        return max(0.0, time.time() - due[0][1]) if due else 0.0
+        return max(0.0, time.time() - float(due[0][1])) if due else 0.0
 
     def finish(self, control: str) -> list[str]:
         """Wait until all jobs are settled, and return what is wrong."""
-        healthy = {"post_faults": {}, "get_faults": {}}
+        healthy: dict[str, object] = {"post_faults": {}, "get_faults": {}}
         requests.patch(f"{control}/dials", json=healthy, timeout=10).raise_for_status()
         deadline = time.monotonic() + SETTLE_TIMEOUT_S
         while (remaining := self.unsettled()) and time.monotonic() < deadline:

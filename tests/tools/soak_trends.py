@@ -65,9 +65,9 @@ _ALLOWED = {"MB": MEMORY, "ms": LATENCY, "s": DELAY}
 
 def trends(samples: Iterable[tuple[float, Figures]]) -> Iterator[Trend]:
     """Yield the trend of each figure of the samples (seconds, figures)."""
-    by_name: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    by_figure: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for at, figures in samples:
-        for name, figure in figures.items():
-            by_name.setdefault(name, []).append((at, figure))
-    for (unit, name), of_name in by_name.items():
-        yield trend(name, unit, of_name, _ALLOWED[unit])
+        for key, figure in figures.items():
+            by_figure.setdefault(key, []).append((at, figure))
+    for (unit, name), of_figure in by_figure.items():
+        yield trend(name, unit, of_figure, _ALLOWED[unit])
