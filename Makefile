@@ -15,7 +15,7 @@ PROMTOOL := .venv/.promtool
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up secrets test endurance test-all docs clients screenshots torture rolling release-fixture check bench dist version lock clean
+.PHONY: help setup demo up secrets test endurance test-all docs clients screenshots torture soak rolling release-fixture check bench dist version lock clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ screenshots: $(READY) $(BROWSER)  ## Retake the screenshots in docs/images
 torture: $(READY)  ## Kill processes at random, then audit jobs and charges: SECONDS=180 SEED=7 FAILOVERS=1 HOSTS=1
 	@$(BIN)/python -m tests.tools.$(if $(HOSTS),hosts,torture) --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(if $(FAILOVERS),--failovers)
 
+soak: $(READY)  ## Run a steady load, and print the slopes of memory and latency: SECONDS=3600 SEED=7
+	@$(BIN)/python -m tests.tools.soak --seconds $(or $(SECONDS),3600) $(if $(SEED),--seed $(SEED))
+
 rolling: $(READY)  ## Restart each process under load, each time with the other release: ROUNDS=10 JOBS=2000 SEED=1
 	@$(BIN)/python -m tests.tools.rolling --rounds $(or $(ROUNDS),1) --jobs $(or $(JOBS),300) $(if $(SEED),--seed $(SEED))
 
@@ -98,7 +101,7 @@ check: $(READY)  ## Run the linter, the format check and the type checker
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 --package voicequeue
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin --package voicequeue
 
-bench: $(READY)  ## Measure the enqueue rate, CPU per job and memory; PARTS="capacity polling pacing keys preflight growth flight_ours processes peers flight" for the rest
+bench: $(READY)  ## Measure the enqueue rate, CPU per job and memory; PARTS="capacity polling pacing keys preflight growth finished flight_ours processes peers flight realistic" for the rest
 	@$(BIN)/python -m benchmarks $(PARTS)
 
 dist: $(READY)  ## Build wheel, sdist and bill of materials in dist/, install the wheel, and enqueue a job with it

@@ -15,6 +15,7 @@ from rich.table import Table
 from benchmarks import (
     capacity,
     enqueueing,
+    finished,
     gateway,
     growth,
     in_flight,
@@ -30,12 +31,15 @@ from benchmarks import (
     steady,
     stop_loss,
 )
-from benchmarks.peers import contestants, flight, race, report
+from benchmarks.peers import contestants, flight, race, realistic, report
 from config.settings import Settings
 from workers.local.stack import ROOT, Stack
 from workers.local.supervisor import Supervisor
 
 PARTS = ("enqueueing", "gateway", "scraping", "paging", "pipeline", "ingesting")
+
+#: Comparisons with other queues.
+RACES = ("peers", "flight", "realistic")
 
 #: Parts that take minutes and run only if they are named; these print their own tables.
 LONG: Mapping[str, Callable[[argparse.Namespace], Iterator[Table]]] = {
@@ -43,13 +47,14 @@ LONG: Mapping[str, Callable[[argparse.Namespace], Iterator[Table]]] = {
     "polling": lambda _: polling.tables(),
     "pacing": lambda _: pacing.tables(),
     "growth": lambda options: growth.tables(options.up_to),
+    "finished": lambda options: finished.tables(options.up_to),
     "flight_ours": lambda options: in_flight.tables(options.up_to),
     "processes": lambda _: processes.tables(),
     "steady": lambda _: steady.tables(),
     "keys": lambda _: keys.tables(),
     "stop_loss": lambda _: stop_loss.tables(),
 }
-NAMED_ONLY = ("preflight", "peers", "flight")
+NAMED_ONLY = ("preflight", *RACES)
 
 
 def main() -> int:
@@ -65,7 +70,7 @@ def main() -> int:
         "--up-to",
         type=int,
         default=growth.UP_TO,
-        help="maximum number of jobs in `growth` and `flight_ours`",
+        help="maximum number of jobs in `growth`, `finished` and `flight_ours`",
     )
     parser.add_argument("--rounds", type=int, default=race.ROUNDS, help="rounds of `peers`")
     parser.add_argument("--jobs", type=int, default=race.JOBS, help="jobs per contestant of `peers`")
@@ -74,19 +79,19 @@ def main() -> int:
         action="append",
         default=[],
         choices=[contestant.name for contestant in contestants.CONTESTANTS],
-        help="run only this contestant of `peers` and `flight`; repeatable",
+        help="run only this contestant of `peers`, `flight` and `realistic`; repeatable",
     )
     parser.add_argument("--in-flight", type=int, default=flight.JOBS, help="jobs in flight in `flight`")
+    parser.add_argument(
+        "--rate", type=int, action="append", default=[], help="jobs a second in `realistic`; repeatable"
+    )
     options = parser.parse_args()
     console = Console(highlight=False)
     table = Table("figure", "value", title=f"voicequeue on {platform.machine()}, Python {platform.python_version()}")
     for part in options.parts or PARTS:
         console.print(f"measuring {part} …")
-        if part == "peers":
-            _race(console, options)
-            continue
-        if part == "flight":
-            _fly(console, options)
+        if part in RACES:
+            _RUN[part](console, options)
             continue
         if part in LONG:
             for result_table in LONG[part](options):
@@ -118,6 +123,22 @@ def _fly(console: Console, options: argparse.Namespace) -> None:
     if not options.only and options.in_flight == flight.JOBS:
         for path in report.save_flights(flights, options.in_flight):
             console.print(f"written: {path.relative_to(ROOT)}")
+
+
+def _arrive(console: Console, options: argparse.Namespace) -> None:
+    """Measure jobs that arrive with realistic durations on all queues; save the figures if all of them ran."""
+    results = list(realistic.run(options.rate or realistic.RATES, options.only, console.print))
+    console.print(report.realistic_markdown(results), markup=False, soft_wrap=True)
+    if not options.only and not options.rate:
+        for path in report.save_realistic(results):
+            console.print(f"written: {path.relative_to(ROOT)}")
+
+
+_RUN: Mapping[str, Callable[[Console, argparse.Namespace], None]] = {
+    "peers": _race,
+    "flight": _fly,
+    "realistic": _arrive,
+}
 
 
 def _measure(part: str, supervisor: Supervisor, folder: Path, rows: int) -> dict[str, float]:

@@ -41,7 +41,7 @@ from workers.local.stack import Stack
 from workers.local.supervisor import Supervisor
 
 #: The numbers of jobs, up to the requested maximum.
-SIZES = (1_000, 10_000, 100_000, 1_000_000)
+SIZES = (1_000, 10_000, 100_000, 1_000_000, 2_000_000)
 UP_TO = 100_000
 
 #: The number of batches; for the second table the numbers of batches, and the number of jobs.

@@ -32,7 +32,7 @@ def measure(redis_url: str, stack: Stack) -> dict[str, float]:
         "one job": f"/job/{last.id}",
         "a search by id": f"/?{urlencode({'q': last.id})}",
         "a search by name, a page": f"/?{urlencode({'q': 'no such name'})}",
-        "the throughput": "/throughput",
+        "the trends": "/trends",
     }
     figures: dict[str, float] = {}
     with requests.Session() as session:

@@ -6,5 +6,6 @@ upstream     the fast mock of MusicAPI that all of them call, with counters
 ground       a Valkey and an upstream for one heat
 race         one run of one contestant, then all of them in turns
 flight       memory while ten thousand jobs are in flight: `make bench PARTS=flight`
+realistic    jobs that arrive, with the durations of MusicAPI: `make bench PARTS=realistic`
 report       the tables and the plot
 """

@@ -71,7 +71,9 @@ def _run_one(contestant: Contestant, jobs: int, say: Callable[[str], None]) -> F
 
 def _measure(contestant: Contestant, jobs: int) -> Flight:
     coroutines = min(jobs + WARM, contestant.max_coroutines)
-    heat = Heat(ready=(READY_S, READY_S), first_s=POLLS_S, again_s=POLLS_S, ours_s=POLLS_S, coroutines=coroutines)
+    heat = Heat(
+        ready=(READY_S, READY_S), first_s=POLLS_S, again_s=POLLS_S, ours_s=(POLLS_S, POLLS_S), coroutines=coroutines
+    )
     with (
         ThreadPoolExecutor(1) as executor,
         on_ground(contestant, heat) as ground,

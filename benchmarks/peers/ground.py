@@ -30,10 +30,10 @@ MEMORY = Path("/dev/shm")
 class Heat:
     """The durations of orders and the intervals of polls, in seconds."""
 
-    ready: tuple[float, float]  # lowest and highest duration
+    ready: tuple[float, ...]  # how long orders take: the arguments of `upstream.durations`
     first_s: float  # from an order to its first poll
     again_s: float  # from a poll to the next
-    ours_s: float  # both for voicequeue, whose interval must be positive
+    ours_s: tuple[float, float]  # the minimum and maximum interval of voicequeue's polls, which must be positive
     coroutines: int = COROUTINES  # per process, for queues that run a whole job in one
 
 
@@ -51,10 +51,9 @@ class Ground:
         counts: dict[str, Any] = requests.get(f"{self.upstream}/report", timeout=20).json()
         return counts
 
-    def reset(self, ready: tuple[float, float]) -> None:
-        """Reset upstream's counts, and set the lowest and highest duration of orders (seconds)."""
-        low, high = ready
-        requests.get(f"{self.upstream}/reset/{low}/{high}", timeout=5)
+    def reset(self, ready: tuple[float, ...]) -> None:
+        """Reset upstream's counts, and set how long orders take."""
+        requests.get(f"{self.upstream}/reset/{'/'.join(map(str, ready))}", timeout=5)
 
     def last_log_line(self) -> str:
         """Return the last line of the contestant's log."""
@@ -97,10 +96,10 @@ def producing(contestant: Contestant, ground: Ground) -> Iterator[Producer]:
         producer.end()
 
 
-def start_upstream(stack: Stack, ready: tuple[float, float], port: int) -> None:
-    """Start the upstream whose orders take `ready` seconds (lowest and highest), and wait until it answers."""
-    low, high = ready
-    stack.start("upstream", f"exec python -m benchmarks.peers.upstream --port {port} --ready {low} {high}")
+def start_upstream(stack: Stack, ready: tuple[float, ...], port: int) -> None:
+    """Start the upstream whose orders take so long (`upstream.durations`), and wait until it answers."""
+    durations = " ".join(map(str, ready))
+    stack.start("upstream", f"exec python -m benchmarks.peers.upstream --port {port} --ready {durations}")
     deadline = time.monotonic() + 20
     while True:
         try:
@@ -128,7 +127,7 @@ def _env(contestant: Contestant, heat: Heat, redis: str, upstream: str) -> dict[
         env |= {
             "REDIS_URL": redis,
             "MUSICAPI_BASE_URL": upstream,
-            "VOICEQUEUE_POLL_MIN_INTERVAL_S": str(heat.ours_s),
-            "VOICEQUEUE_POLL_MAX_INTERVAL_S": str(heat.ours_s),
+            "VOICEQUEUE_POLL_MIN_INTERVAL_S": str(heat.ours_s[0]),
+            "VOICEQUEUE_POLL_MAX_INTERVAL_S": str(heat.ours_s[1]),
         }
     return env

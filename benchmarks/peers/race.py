@@ -35,8 +35,8 @@ WARM_DRAIN, WARM_TRICKLE = 40, 8
 #: Jobs of `trickle`, and the seconds between two of them.
 TRICKLING, APART_S = 100, 0.1
 
-DRAIN = Heat(ready=(0.0, 0.0), first_s=0.0, again_s=0.05, ours_s=0.01)
-TRICKLE = Heat(ready=(0.75, 1.25), first_s=0.5, again_s=0.5, ours_s=0.5)
+DRAIN = Heat(ready=(0.0, 0.0), first_s=0.0, again_s=0.05, ours_s=(0.01, 0.01))
+TRICKLE = Heat(ready=(0.75, 1.25), first_s=0.5, again_s=0.5, ours_s=(0.5, 0.5))
 
 #: Seconds for workers to start before there is work, so that startup is not measured. (A sweep at the start of a worker
 #: might also treat a job that another one has just started as lost; suspected, not shown.)
@@ -124,21 +124,21 @@ def _drain(contestant: Contestant, jobs: int) -> Figures:
         working(contestant, ground) as crew,
         producing(contestant, ground) as producer,
     ):
-        _warm_up(contestant, ground, crew, producer, WARM_DRAIN, DRAIN)
+        warm_up(contestant, ground, crew, producer, WARM_DRAIN, DRAIN)
         crew.suspend()
         producer.enqueue("many", jobs, "drain")
         cpu, started = crew.cpu(), time.perf_counter()
         crew.resume()
-        memory = _wait(contestant, ground, crew, "drain", jobs)
+        memory = wait_until_done(contestant, ground, crew, "drain", jobs)
         seconds, cpu = time.perf_counter() - started, crew.cpu() - cpu
-        report = _checked(ground, jobs)
+        report = checked(ground, jobs)
         if report["polls"] != 2 * jobs:
             raise RuntimeError(f"{report['polls']} polls for {jobs} jobs whose orders were ready at once")
         return {
             "drained_s": jobs / seconds,
             "drain_cpu_ms": cpu * 1000 / jobs,
             "memory_mb": memory / 1e6,
-            "drain_calls": _calls(report) / jobs,
+            "drain_calls": calls(report) / jobs,
         }
 
 
@@ -148,15 +148,15 @@ def _trickle(contestant: Contestant) -> tuple[Figures, list[float]]:
         working(contestant, ground) as crew,
         producing(contestant, ground) as producer,
     ):
-        _warm_up(contestant, ground, crew, producer, WARM_TRICKLE, TRICKLE)
+        warm_up(contestant, ground, crew, producer, WARM_TRICKLE, TRICKLE)
         cpu, started = crew.cpu(), time.perf_counter()
         producer.enqueue("one", TRICKLING, "trickle", APART_S)
-        _wait(contestant, ground, crew, "trickle", TRICKLING)
+        wait_until_done(contestant, ground, crew, "trickle", TRICKLING)
         seconds, cpu = time.perf_counter() - started, crew.cpu() - cpu
-        report = _checked(ground, TRICKLING)
+        report = checked(ground, TRICKLING)
         figures = {
             "trickle_cpu_ms": cpu * 1000 / TRICKLING,
-            "trickle_calls": _calls(report) / TRICKLING,
+            "trickle_calls": calls(report) / TRICKLING,
             "trickle_s": seconds,
         }
         return figures, report["lateness"]
@@ -177,16 +177,18 @@ def _floor(jobs: int) -> Figures:
     }
 
 
-def _warm_up(contestant: Contestant, ground: Ground, crew: Crew, producer: Producer, count: int, heat: Heat) -> None:
+def warm_up(contestant: Contestant, ground: Ground, crew: Crew, producer: Producer, count: int, heat: Heat) -> None:
     ground.reset((0.0, 0.0))
     time.sleep(START_S)
     producer.enqueue("many", count, "warm")
-    _wait(contestant, ground, crew, "warm", count)
+    wait_until_done(contestant, ground, crew, "warm", count)
     time.sleep(SETTLED_S)
     ground.reset(heat.ready)
 
 
-def _wait(contestant: Contestant, ground: Ground, crew: Crew, batch: str, count: int) -> int:
+def wait_until_done(
+    contestant: Contestant, ground: Ground, crew: Crew, batch: str, count: int, *, interval_s: float = 0.02
+) -> int:
     """Wait until every job of the batch has its result in Redis; return the peak memory (bytes)."""
     deadline, look, memory = time.monotonic() + TIMEOUT_S, 0.0, 0
     with _done(contestant, ground, batch) as done:
@@ -197,7 +199,7 @@ def _wait(contestant: Contestant, ground: Ground, crew: Crew, batch: str, count:
                 raise TimeoutError(f"{done()} of {count} jobs after {TIMEOUT_S:g} s")
             if time.monotonic() > look:
                 memory, look = max(memory, crew.memory()), time.monotonic() + 0.5
-            time.sleep(0.02)
+            time.sleep(interval_s)
     return max(memory, crew.memory())
 
 
@@ -212,7 +214,7 @@ def _done(contestant: Contestant, ground: Ground, batch: str) -> Iterator[Callab
             yield lambda: int(client.hlen(f"race:{batch}"))
 
 
-def _checked(ground: Ground, jobs: int) -> dict[str, Any]:
+def checked(ground: Ground, jobs: int) -> dict[str, Any]:
     """Return upstream's report. Raises RuntimeError if jobs did not make exactly the expected requests."""
     report = ground.report()
     if (report["voices"], report["songs"]) != (jobs, jobs):
@@ -226,5 +228,5 @@ def _describe_faults(report: dict[str, Any]) -> str:
     return ", ".join(f"{name} {report[name]}" for name in ("doubles", "unseen", "strays"))
 
 
-def _calls(report: dict[str, Any]) -> float:
+def calls(report: dict[str, Any]) -> float:
     return float(sum(report[name] for name in ("voices", "songs", "polls", "credits")))

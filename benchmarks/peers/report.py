@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.peers.contestants import OURS, Contestant, version
 from benchmarks.peers.flight import Flight
 from benchmarks.peers.race import ContestantResult, Figures
+from benchmarks.peers.realistic import Realistic
 from workers.local.stack import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -119,6 +120,53 @@ def flights_markdown(flights: Sequence[Flight]) -> str:
     lines += [f"| {' | '.join(_flight_row(flight))} |" for flight in flights]
     errors = [f"- {_named(flight.contestant)}: {flight.error}." for flight in flights if flight.error]
     return "\n".join([*lines, *([""] if errors else []), *errors]) + "\n"
+
+
+def save_realistic(results: Sequence[Realistic]) -> list[Path]:
+    """Write the tables and the figures of jobs that arrive with realistic durations; return the files."""
+    RESULTS.mkdir(exist_ok=True)
+    figures_by_name = {result.contestant.name: _realistic_figures(result) for result in results}
+    files = {
+        RESULTS / "realistic.md": realistic_markdown(results),
+        RESULTS / "realistic.json": json.dumps({**_machine(), "contestants": figures_by_name}, indent=2) + "\n",
+    }
+    for path, text in files.items():
+        path.write_text(text, encoding="utf-8")
+    return list(files)
+
+
+def realistic_markdown(results: Sequence[Realistic]) -> str:
+    """Return a table for each rate, and errors."""
+    rates = sorted({rate for result in results for rate in result.arrivals})
+    errors = [f"- {_named(result.contestant)}: {result.error}." for result in results if result.error]
+    return "\n\n".join([*(_at_rate(rate, results) for rate in rates), *(["\n".join(errors)] if errors else [])]) + "\n"
+
+
+def _at_rate(rate: int, results: Sequence[Realistic]) -> str:
+    titles = ("CPU a job, ms", "of Redis, ms", "calls a job", "memory, MB", "late p50, s", "late p95, s")
+    lines = [f"| {rate} jobs a second | {' | '.join(titles)} |", f"|---|{'---|' * len(titles)}"]
+    for result in results:
+        row = [""] * len(titles)
+        if arrivals := result.arrivals.get(rate):
+            row = [f"{arrivals.cpu_ms:.1f}", f"{arrivals.redis_cpu_ms:.2f}", f"{arrivals.calls:.2f}"]
+            row += [f"{arrivals.memory / 1e6:,.0f}", f"{arrivals.late_p50:.1f}", f"{arrivals.late_p95:.1f}"]
+        lines.append(f"| {_named(result.contestant)} | {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def _realistic_figures(result: Realistic) -> dict[str, Any]:
+    by_rate = {
+        rate: {
+            "cpu_ms": arrivals.cpu_ms,
+            "redis_cpu_ms": arrivals.redis_cpu_ms,
+            "calls": arrivals.calls,
+            "memory": arrivals.memory,
+            "late_p50_s": arrivals.late_p50,
+            "late_p95_s": arrivals.late_p95,
+        }
+        for rate, arrivals in result.arrivals.items()
+    }
+    return {"version": version(result.contestant), "jobs_a_second": by_rate, "error": result.error}
 
 
 def _flight_row(flight: Flight) -> list[str]:

@@ -2,7 +2,8 @@
 
 It answers the requests of the contract in their simplest form. An order is ready after a time between two bounds.
 `/report` returns counts of orders and polls, the lateness of the poll that saw each result first, and requests that
-were made twice or are missing; `/reset` clears them, `/reset/LOW/HIGH` also sets the bounds.
+were made twice or are missing; `/reset` clears them, `/reset/LOW/HIGH` also sets the bounds, and
+`/reset/VOICE/SONG/SIGMA` the medians of a log-normal distribution and its deviation.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Any
 
 #: Distributes durations evenly over their range, the same way in every run.
@@ -25,6 +29,21 @@ _CLIP = (
 )
 _NOT_READY = b'{"type":"not_ready","error":"The task is still in progress. Please try again later."}'
 _CREDITS = b'{"credits":1000000000,"extra_credits":0}'
+
+
+#: Returns how many seconds an order of this kind takes; the share is the part of orders that take less.
+Durations = Callable[[str, float], float]
+
+
+def durations(*parameters: float) -> Durations:
+    """Return durations between two bounds, or log-normal ones: the median of voices, that of songs, and the deviation
+    of the logarithms."""
+    if len(parameters) == 2:
+        low, high = parameters
+        return lambda _kind, share: low + (high - low) * share
+    voice, song, sigma = parameters
+    medians, logarithm = {"voice": voice, "song": song}, NormalDist(0.0, sigma)
+    return lambda kind, share: medians[kind] * math.exp(logarithm.inv_cdf(share))
 
 
 @dataclass(slots=True)
@@ -50,10 +69,10 @@ class Counts:
 
 
 class Upstream:
-    """Answers requests; an order is ready after `low` to `high` seconds."""
+    """Answers requests; the arguments are those of `durations`."""
 
-    def __init__(self, low: float, high: float) -> None:
-        self._low, self._high = low, high
+    def __init__(self, *parameters: float) -> None:
+        self._duration_of = durations(*parameters)
         self._orders = 0
         self.counts = Counts()
 
@@ -71,7 +90,7 @@ class Upstream:
         if path == b"/report":
             return 200, json.dumps(self.report()).encode()
         if path.startswith(b"/reset/"):
-            self._low, self._high = map(float, path[7:].split(b"/"))
+            self._duration_of = durations(*map(float, path[7:].split(b"/")))
             self.counts = Counts()
             return 200, b"{}"
         if path == b"/reset":
@@ -108,7 +127,7 @@ class Upstream:
         self.counts.subjects.add(subject)
         self._orders += 1
         task_id = f"{kind}-{self._orders:08}"
-        duration_s = self._low + (self._high - self._low) * (self._orders * _GOLDEN % 1)
+        duration_s = self._duration_of(kind, self._orders * _GOLDEN % 1)
         self.counts.orders[task_id] = Order(kind, time.monotonic() + duration_s)
         return 200, b'{"code":200,"message":"success","task_id":"%s"}' % task_id.encode()
 
@@ -185,7 +204,7 @@ def main() -> None:
     """Serve until killed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers.upstream", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--ready", type=float, nargs=2, default=(0.0, 0.0), metavar=("LOW", "HIGH"))
+    parser.add_argument("--ready", type=float, nargs="+", default=(0.0, 0.0), metavar="SECONDS")
     options = parser.parse_args()
     asyncio.run(_serve(options.port, Upstream(*options.ready)))
 

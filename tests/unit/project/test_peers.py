@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 from xml.etree import ElementTree
@@ -13,7 +14,8 @@ from benchmarks.peers import report
 from benchmarks.peers.contestants import APPS, CONTESTANTS, STEPS, lock, pins
 from benchmarks.peers.flight import Flight, timeout_s
 from benchmarks.peers.race import ContestantResult
-from benchmarks.peers.upstream import Upstream
+from benchmarks.peers.realistic import Arrivals, Realistic
+from benchmarks.peers.upstream import Upstream, durations
 from tasks.musicapi import MusicReady, NotReady, VoiceReady
 from tasks.musicapi.responses import accepted_task_id, task_result
 
@@ -161,3 +163,26 @@ def test_the_plot_has_a_bar_for_each_contestant_in_each_panel() -> None:
     bars = ElementTree.fromstring(report.plot(results)).findall("{http://www.w3.org/2000/svg}rect")
 
     assert len(bars) == 1 + len(report.PLOTTED) * len(CONTESTANTS)
+
+
+def test_orders_of_the_realistic_race_take_as_long_as_those_of_musicapi() -> None:
+    """The medians are those of voices and songs, and two thirds of the durations are within one deviation."""
+    duration_of = durations(60.0, 120.0, 0.2)
+
+    assert [duration_of(kind, 0.5) for kind in ("voice", "song")] == pytest.approx([60.0, 120.0])
+    assert duration_of("voice", 0.1587) == pytest.approx(60 * math.exp(-0.2), rel=0.001)
+    assert duration_of("song", 0.8413) == pytest.approx(120 * math.exp(0.2), rel=0.001)
+
+
+def test_the_realistic_race_has_a_table_for_each_rate_and_says_what_failed() -> None:
+    """A contestant that failed at the second rate keeps the figures of the first."""
+    ours, other = CONTESTANTS[0], CONTESTANTS[1]
+    arrivals = Arrivals(12.34, 1.234, 6.5, 150_000_000, [float(late_s) for late_s in range(21)])
+    results = [Realistic(ours, {2: arrivals, 10: arrivals}), Realistic(other, {2: arrivals}, "failed: too late")]
+
+    text = report.realistic_markdown(results)
+
+    assert text.count(f"| **{ours.title}** | 12.3 | 1.23 | 6.50 | 150 | 10.0 | 19.9 |") == 2
+    assert text.count(f"| {other.title} | 12.3") == 1
+    assert "| 2 jobs a second |" in text
+    assert text.endswith(f"- {other.title}: failed: too late.\n")

@@ -5,33 +5,41 @@
 -- are in a spec), whole (only whole values), fold (what letters beyond ASCII become).
 local SEARCHED_FIELDS = { 'persona_id', 'voice_name', 'orders', 'message_ids', 'spec' }
 local function text_search(search)
-  local function fold(text) return (text:lower():gsub('[\194-\244][\128-\191]*', search.fold)) end
+  local find, is_form, first_bytes, is_listed = string.find, {}, {}, {}
+  for _, form in ipairs(search.forms) do is_form[form], is_form['message-' .. form] = true, true end
+  for letter in pairs(search.fold) do
+    local byte = letter:sub(1, 1)
+    if not is_listed[byte] then first_bytes[#first_bytes + 1], is_listed[byte] = byte, true end
+  end
+
+  -- Most texts have none of these letters: to look for their first bytes is much faster than to visit each character.
+  local function fold(text)
+    text = text:lower()
+    for _, byte in ipairs(first_bytes) do
+      if find(text, byte, 1, true) then return (text:gsub('[\194-\244][\128-\191]*', search.fold)) end
+    end
+    return text
+  end
 
   local function has_part(text, parts)
     for _, part in ipairs(parts) do
-      if text and string.find(text, part, 1, true) then return true end
+      if find(text, part, 1, true) then return true end
     end
     return false
   end
 
-  local function equals(value)
-    local folded = type(value) == 'string' and fold(value)
-    for _, form in ipairs(search.forms) do
-      if folded == form or folded == 'message-' .. form then return true end
-    end
-    return false
-  end
+  local function equals(value) return type(value) == 'string' and is_form[fold(value)] end
 
   local function has_message(ids)
-    for _, id in ipairs(ids and cjson.decode(ids) or {}) do
+    for _, id in ipairs(cjson.decode(ids)) do
       if equals(id) then return true end
     end
     return false
   end
 
   local function begins_word(text, form)
-    local at = string.find(text, form, 1, true)
-    while at and at > 1 and string.find(text:sub(at - 1, at - 1), '%w') do at = string.find(text, form, at + 1, true) end
+    local at = find(text, form, 1, true)
+    while at and at > 1 and find(text:sub(at - 1, at - 1), '%w') do at = find(text, form, at + 1, true) end
     return at
   end
 
@@ -54,7 +62,7 @@ local function text_search(search)
   end
 
   return function(id, persona, name, orders, messages, spec)
-    return equals(id) or equals(persona) or is_named(name) or orders and has_part(fold(orders), search.forms)
-      or has_message(messages) or is_in_spec(spec)
+    return is_form[id] or persona and equals(persona) or name and is_named(name) or orders and has_part(fold(orders), search.forms)
+      or messages and has_message(messages) or is_in_spec(spec)
   end
 end
