@@ -7,6 +7,7 @@ from threading import Barrier
 
 import pytest
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from tests.store.life import (
     NOW,
@@ -145,6 +146,22 @@ def test_one_call_applies_many_transitions(store: JobStore, redis: Redis, prefix
     assert [n for n, is_applied in enumerate(written) if not is_applied] == [7]
     assert store.counts_by_state("b")[State.CANCELLED] == 299
     assert_consistent(redis, prefix)
+
+
+def test_a_record_that_is_damaged_leaves_those_before_it_consistent(store: JobStore, redis: Redis, prefix: str) -> None:
+    """The call fails. The indexes and counters of the jobs that it has written are written with them."""
+    ids = enqueue_jobs(store, voice(key="good"), voice(key="damaged"))
+    store.admit(NOW, at_most=10)
+    jobs = [get_job(store, claim_admitted(store, job_id).job_id) for job_id in ids]
+    redis.hset(f"{{{prefix}}}:job:{ids[1]}", "submissions", "no JSON")
+
+    with pytest.raises(ResponseError):
+        store.apply_transitions([transition_of(job, State.PENDING, credits=4) for job in jobs], NOW)
+
+    assert [get_job(store, job_id).state for job_id in ids] == [State.PENDING, State.CHARGING]
+    assert {s: n for s, n in store.counts_by_state().items() if n} == {State.PENDING: 1, State.CHARGING: 1}
+    assert list(store.list_ids(state=State.PENDING)) == ids[:1]
+    assert store.credits_spent() == 4
 
 
 def test_no_transitions_are_no_call(store: JobStore, redis: Redis, prefix: str) -> None:
