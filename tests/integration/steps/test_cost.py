@@ -65,7 +65,7 @@ COMMANDS: Mapping[str, int] = {
 INSIDE: Mapping[str, int] = {
     "enqueue": 116,
     "admit": 436,
-    "claim_submit": 954,
+    "claim_submit": 1_154,
     "apply_transitions": 2_670,
     "claim_poll": 206,
 }

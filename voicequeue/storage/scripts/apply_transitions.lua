@@ -12,7 +12,7 @@ local results, accepted, has_responded = {}, {}, false
 local is_mixed = is_any_accepted(transitions)
 
 for i, t in ipairs(transitions) do
-  local job = read_record(t.id)
+  local job = read_record(t.id, fields_needed(t))
   local state, failure, shared_voice = job.state, job.failure, t.stage == 'voice' and job.shared_voice
   results[i] = 0
   if is_unchanged(job, t) and not is_resubmission_blocked(job, t) then

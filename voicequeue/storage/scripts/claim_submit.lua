@@ -10,19 +10,21 @@
 local now, stage, holder = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local limits, gate = limits_from(5), gate_state(now, stage)
 
-local function claim_of(job, version) return { version, tostring(job.attempt), job.spec, job.persona_id or false } end
+local function claim_of(id, job, version)
+  return { version, tostring(job.attempt), unpack(redis.call('HMGET', JOB .. id, 'spec', 'persona_id')) }
+end
 
 local seen = {}
 local function claim(id)
   -- A repeated id is no lost reply: one claim is one POST.
   if seen[id] then return false end
   seen[id] = true
-  local job = read_record(id, CLAIM_FIELDS)
+  local job = read_record(id, FIELDS_WITH_SUBMISSIONS)
   if job.stage ~= stage then return false end
   if job.state == 'charging' or job.state == 'unsure' then
     -- A retry by the same holder: its first reply was lost.
     if job.holder ~= holder then return false end
-    return job.state == 'charging' and claim_of(job, job.version) or { job.version, 'unsure' }
+    return job.state == 'charging' and claim_of(id, job, job.version) or { job.version, 'unsure' }
   end
   if job.state ~= 'admitted' then return false end
   -- Another job has created the voice since the admission: it is not paid for twice.
@@ -30,7 +32,7 @@ local function claim(id)
   local is_closed = gate == 'closed' or (gate == 'trial' and count_in_state('charging') > 0)
   local reason = is_closed and 'gate closed' or submit_limit_reason(job, limits.floor, now)
   if reason then
-    transition(id, { to = 'queued', stage = stage, reason = reason }, ARGV[1], job)
+    transition(id, { to = 'queued', stage = stage, reason = reason }, ARGV[1])
     return false
   end
   local wait = take_rate_token(now, limits.rate)
@@ -41,7 +43,7 @@ local function claim(id)
   local attempt = (job.attempt or 0) + 1
   local set = { attempt = attempt, holder = holder, submissions = with_submission(job, attempt, PRICE[stage], now) }
   transition(id, { to = 'charging', stage = stage, due = ARGV[4], set = set }, ARGV[1], job)
-  return claim_of(job, tostring(job.version + 1))
+  return claim_of(id, job, tostring(job.version + 1))
 end
 
 local replies = {}

@@ -96,21 +96,28 @@ local function count_failure(failure, job, amount)
   add_to_owners(job, field, amount)
 end
 
--- The fields of a record that a transition depends on.
-local RECORD_FIELDS = { 'state', 'stage', 'version', 'batch', 'rank', 'created', 'updated', 'attempt', 'next_stage',
-  'requeued_at', 'shared_voice', 'failure', 'credits', 'orders', 'lost_orders', 'refused', 'cancelling', 'sampled',
-  'recheck', 'source', 'submissions', 'holder' }
+-- The fields of a record that a transition depends on: first those of any, then those of its orders, then those of its place
+-- in a lane. Each costs time, even if it is missing.
+local RECORD_FIELDS = { 'state', 'stage', 'version', 'batch', 'updated', 'attempt', 'next_stage', 'shared_voice', 'source',
+  'refused', 'cancelling', 'recheck', 'sampled', 'holder', 'failure', 'submissions', 'credits', 'orders', 'lost_orders',
+  'rank', 'created', 'requeued_at' }
+local FIELDS_OF_ANY, FIELDS_WITH_SUBMISSIONS, FIELDS_WITH_ORDERS = 15, 16, 19
 
--- Those, and what a claim returns.
-local CLAIM_FIELDS = { unpack(RECORD_FIELDS) }
-CLAIM_FIELDS[23], CLAIM_FIELDS[24] = 'spec', 'persona_id'
-local function read_record(id, fields)
-  local v = redis.call('HMGET', JOB .. id, unpack(fields or RECORD_FIELDS))
-  -- A constructor: a table that grows field by field takes twice as long. Missing fields are false.
-  return { state = v[1], stage = v[2], version = v[3], batch = v[4], rank = v[5], created = v[6], updated = v[7],
-    attempt = v[8], next_stage = v[9], requeued_at = v[10], shared_voice = v[11], failure = v[12], credits = v[13],
-    orders = v[14], lost_orders = v[15], refused = v[16], cancelling = v[17], sampled = v[18], recheck = v[19],
-    source = v[20], submissions = v[21], holder = v[22], spec = v[23], persona_id = v[24] }
+-- Return the first fields of a record; all of them without a number. Missing fields are false.
+local function read_record(id, count)
+  local v = redis.call('HMGET', JOB .. id, unpack(RECORD_FIELDS, 1, count or #RECORD_FIELDS))
+  -- A constructor: a table that grows field by field takes twice as long.
+  return { state = v[1], stage = v[2], version = v[3], batch = v[4], updated = v[5], attempt = v[6], next_stage = v[7],
+    shared_voice = v[8], source = v[9], refused = v[10], cancelling = v[11], recheck = v[12], sampled = v[13],
+    holder = v[14], failure = v[15], submissions = v[16], credits = v[17], orders = v[18], lost_orders = v[19],
+    rank = v[20], created = v[21], requeued_at = v[22] }
+end
+
+-- Return the number of fields that a transition in flight needs; nil for all.
+local function fields_needed(t)
+  if t.from[1] == 'charging' and t.to == 'pending' then return FIELDS_WITH_ORDERS end
+  local is_result = t.from[1] == 'pending' and (t.to == 'admitted' or t.to == 'succeeded')
+  return is_result and t.credits == 0 and FIELDS_OF_ANY or nil
 end
 
 -- Whether a job is still as it was when this transition was decided. The version alone does not say it: a failover
