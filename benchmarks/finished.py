@@ -1,6 +1,6 @@
 """Growth with the number of finished jobs: the time of `status`, of lists and of the job page.
 
-The jobs are cancelled instead of being ordered, which also ends them, and takes a few seconds for a hundred thousand.
+The jobs are cancelled instead of being ordered, which also ends them. A million takes several minutes.
 """
 
 from __future__ import annotations
