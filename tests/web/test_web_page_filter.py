@@ -54,6 +54,7 @@ def content_of(answer: requests.Response) -> tuple[int, str]:
     )
 
 
+@pytest.mark.endurance
 def test_an_operator_sees_a_namespace_as_its_users_do_and_stays_in_it(
     build_gateway: Build, redis: Redis, prefix: str, queue: VoiceQueue, shop_key: str
 ) -> None:

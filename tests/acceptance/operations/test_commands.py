@@ -43,7 +43,6 @@ def test_the_demo_turns_a_dozen_voices_into_songs(tmp_path: Path) -> None:
     assert demo_run.stdout.count("/media/") == 24
 
 
-@pytest.mark.essential
 def test_up_serves_until_ctrl_c(tmp_path: Path) -> None:
     """`make up` prints its addresses, serves, and stops all its processes. Another shell gets the same settings from
     the file it names, except for secrets set by the user."""
