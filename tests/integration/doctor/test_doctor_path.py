@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[3]
 COMMAND = Path(sys.executable).with_name("voicequeue")
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize(
     "module",
     [

@@ -93,7 +93,8 @@ def enqueue_at_once(valkey_url: str, prefix: str, now: float) -> None:
         list(enqueuers.map(enqueue, range(ENQUEUERS)))
 
 
-@pytest.mark.parametrize("owner", ["namespace/shop", pytest.param("key/app", marks=pytest.mark.endurance)])
+@pytest.mark.endurance
+@pytest.mark.parametrize("owner", ["namespace/shop", "key/app"])
 def test_upstream_never_charges_more_than_the_budget_of_a_day(
     bench: Bench, simulator: Simulator, redis: Redis, valkey_url: str, prefix: str, owner: str
 ) -> None:

@@ -50,6 +50,7 @@ def beat(bench: Bench, seconds: float = 1.0) -> list[str]:
     return job_ids
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_one_job_that_upstream_refuses_does_not_hold_the_others_up(build: Build, refusal: str) -> None:
     """Twenty others are submitted within six seconds.

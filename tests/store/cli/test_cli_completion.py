@@ -62,6 +62,7 @@ def test_names_of_batches_are_completed_from_redis(working_folder: Path, queue: 
     assert completed("voicequeue jobs --namespace shop --batch sp").split() == []
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "nonsense", "redis://192.0.2.1:6379/0"])
 def test_a_redis_that_does_not_answer_completes_nothing(working_folder: Path, url: str) -> None:
     """Silently; an error would be written into the command line that is being typed."""

@@ -33,6 +33,7 @@ def kill_ingest(file: Path, *options: str, after: int) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.endurance
 def test_an_interrupted_run_says_how_to_resume(working_folder: Path) -> None:
     """Ctrl-C ends it at once."""
     file = write(working_folder / "voices.csv", "audio_url", *(f"https://a.example/{n}.wav" for n in range(8_000)))

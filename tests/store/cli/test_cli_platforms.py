@@ -68,6 +68,7 @@ def test_a_file_is_ingested_without_what_only_posix_systems_have(working_folder:
 # ── encodings ─────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize("arguments", [("jobs",), ("export", "--json")], ids=" ".join)
 def test_output_to_a_file_is_utf8_in_every_locale(
     working_folder: Path, queue: VoiceQueue, arguments: tuple[str, ...]

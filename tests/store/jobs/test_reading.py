@@ -70,6 +70,7 @@ def test_a_list_of_many_pages_has_each_job_once(store: JobStore, at_once: bool) 
     assert list(store.list_ids(state=State.ADMITTED, batch="b")) == job_ids
 
 
+@pytest.mark.endurance
 def test_a_list_may_change_while_it_is_read(store: JobStore) -> None:
     """A job cancelled during the read does not cause another to be skipped."""
     job_ids = enqueue_jobs(store, *numbered_voices(1_200))

@@ -117,6 +117,7 @@ except SystemExit:
 """
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize(
     ("program", "forbidden"),
     [
