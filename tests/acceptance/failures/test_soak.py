@@ -13,8 +13,10 @@ LATENCY = re.compile(r" grows by .* m?s an hour$")
 
 
 def test_nothing_grows_or_is_lost_under_a_steady_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Jobs of all kinds, failures, callbacks, the archive and the purge; `make soak` runs for an hour. Here latencies are
-    measured and not judged: they depend on what else runs."""
+    """Jobs of all kinds, failures, callbacks, the archive and the purge; `make soak` runs for an hour.
+
+    Here latencies are measured and not judged: they depend on what else runs.
+    """
     faults = soak(seconds=20, seed=7, home=tmp_path, say=print)
 
     assert [fault for fault in faults if not LATENCY.search(fault)] == []
