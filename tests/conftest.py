@@ -79,7 +79,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
 
 
 def rank(item: pytest.Item) -> int:
-    """Return which folder's turn a test has: the shortest come last, so that all processes end together."""
+    """Return the place of a test's folder in the run: the shortest come last, so that all processes end together."""
     folder = item.nodeid.split("/")[1] if item.nodeid.startswith("tests/") else ""
     return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
 

@@ -83,7 +83,7 @@ def test_every_key_and_channel_of_celery_has_the_prefix_of_its_queue(app: Celery
                 receiver.capture(limit=1, timeout=0.1, wakeup=False)
         app.control.purge()
 
-    # What a test before this one left running may still write its metrics.
+    # A thread of an earlier test may still write metrics.
     names = {
         name for name in names_in(redis, commands) if name.startswith(f"{{{prefix}}}") or not OF_A_TEST.match(name)
     }

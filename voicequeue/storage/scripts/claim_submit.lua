@@ -37,7 +37,7 @@ local function claim(id)
   end
   local wait = take_rate_token(now, limits.rate)
   if wait > 0 then
-    set_score(key('in_flight'), id, now + wait)
+    set_score(FLIGHT, id, now + wait)
     return { tostring(wait) }
   end
   local attempt = (job.attempt or 0) + 1

@@ -271,7 +271,8 @@ local function add_to_total(batch, field)
 end
 
 -- What jobs of one kind change alike is collected by kind, with their number, and becomes increments when they are
--- written: `count(number, ...)` is called with the values of the first.
+-- written: `count(number, ...)` is called with the values of the first. The name of a kind must say all that they depend
+-- on; names of batches have no colon.
 local kinds = {}
 local function count_kind(kind, count, ...)
   local counted = kinds[kind]
@@ -295,8 +296,8 @@ local function flush_counters()
   increments = {}
 end
 
--- Scores of members of sorted sets, collected and written when the script ends or reads the set, because the jobs of a
--- call change the same few sets. false = the member is removed.
+-- Scores of members of sorted sets, collected and written together when the script ends, because the jobs of a call change
+-- the same few sets. false = the member is removed. A script that reads such a set later calls `flush_scores` before.
 local scores = {}
 local function set_score(index, member, score)
   local members = scores[index]

@@ -14,7 +14,7 @@ local function count_spent(number, job, stage, credits, day)
 end
 
 local function spend(job, stage, credits, day)
-  local kind = stage .. credits .. ':' .. day .. (job.batch or '') .. ':' .. (job.source or '')
+  local kind = stage .. credits .. ':' .. day .. ':' .. (job.batch or '') .. ':' .. (job.source or '')
   count_kind(kind, count_spent, job, stage, credits, day)
 end
 
