@@ -56,7 +56,8 @@ def on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     connect = socket.socket.connect
 
     def guarded(end: socket.socket, address: Any) -> None:
-        assert ip_address(address[0]).is_loopback, f"a connection to {address}"
+        if end.family in (socket.AF_INET, socket.AF_INET6):
+            assert ip_address(address[0]).is_loopback, f"a connection to {address}"
         connect(end, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
@@ -218,10 +219,16 @@ def test_any_text_is_a_url_or_rejected(text: str, start: str) -> None:
 
 
 def resolve_to(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[str]:
-    """Make the resolver return these addresses, one after the other; return the hosts that it was asked for."""
-    hosts, remaining = [], list(answers)
+    """Make the resolver return these addresses, one after the other; return the hosts that it was asked for.
 
-    def resolve(host: str, port: int, **_: Any) -> list[Any]:
+    Whoever resolves an address instead of a name, such as a Redis client in another thread, gets the real answer.
+    """
+    hosts, remaining = [], list(answers)
+    really = socket.getaddrinfo
+
+    def resolve(host: str, port: int, *more: Any, **named: Any) -> list[Any]:
+        if host[-1].isdigit():
+            return really(host, port, *more, **named)
         hosts.append(host)
         address = remaining.pop(0) if len(remaining) > 1 else remaining[0]
         family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
