@@ -21,14 +21,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from tasks.musicapi.response_body import (
-    MESSAGE_MAX,
-    is_unsuccessful,
-    message_in,
-    normalized,
-    state_word,
-    status_code_in,
-)
+from tasks.musicapi.response_body import MESSAGE_MAX, Fields, message_in, status_code_in
 from voicequeue.domain.clip import Phase, phase_of
 from voicequeue.net.retry_after import parse_http_date, parse_retry_after
 
@@ -195,10 +188,11 @@ def error_status_in(body: Any) -> int | None:
     """Return the error status that the body of a 2xx response names or implies; None unless it certainly fails."""
     if not isinstance(body, Mapping):
         return None
-    code, fields, text = status_code_in(body), normalized(body), (message_in(body) or "").lower()
+    fields = Fields.of(body)
+    code, text = fields.status_code, (fields.message or "").lower()
     if code is not None and 400 <= code < 600:
         return code
-    if is_unsuccessful(fields) or phase_of(state_word(fields)) is Phase.FAILED:
+    if fields.is_unsuccessful or phase_of(fields.state_word) is Phase.FAILED:
         return 500 if _INTERNAL_ERROR.search(text) else 400
     is_success = code is None or code in (0, 1) or 200 <= code < 300
     return None if is_success or type(_error_from_text(400, text, None)) is InvalidRequest else 400

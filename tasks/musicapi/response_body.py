@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeGuard
 
 from voicequeue.domain.clip import Phase, normalize, phase_of
 from voicequeue.texts import parse_float, replace_unencodable
-
-#: The fields of a JSON object, by normalized name.
-Fields = Mapping[str, Any]
 
 #: Maximum length of a message that is kept, in characters.
 MESSAGE_MAX = 500
@@ -27,11 +25,15 @@ _WRAPPERS = (
     "task", "tasks", "music", "voice", "persona",
 )  # fmt: skip
 
+_NESTED = (*_SONGS, *_WRAPPERS)
+
 _STATES = tuple(f"{prefix}{name}" for prefix in ("", "task", "job", "voice", "persona") for name in ("state", "status"))
 #: Fields that are false in an object that is not ready.
 _READY = ("ready", "isready", "finished", "isfinished", "iscompleted", "isdone")
 _MESSAGES = ("error", "message", "msg", "detail", "errors", "errormessage", "errormsg", "reason", "failreason")
 _ERRORS = ("error", "errors", "errormessage", "errormsg", "failreason")
+_SUCCESS = ("success", "succeeded", "ok")
+_NO_ERROR = ("none", "null", "noerror")
 _CODES = ("code", "statuscode", "errorcode", "httpcode", "status")
 
 #: Maximum nesting of wrappers.
@@ -39,6 +41,83 @@ _DEPTH = 8
 
 #: Of several state words in one object, the one with the lowest index counts.
 _PHASE_ORDER = (Phase.FAILED, Phase.WORKING, Phase.DONE, Phase.UNKNOWN)
+
+
+class Fields(dict[str, Any]):
+    """The fields of a JSON object, by normalized name; of two equal names the first with a value counts.
+
+    What they say is derived once, as one body is examined from several sides.
+    """
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> Fields:
+        """Return the fields of an object."""
+        if isinstance(body, Fields):
+            return body
+        fields = cls()
+        for name, value in body.items():
+            key = normalize(name)
+            if fields.get(key) in (None, ""):
+                fields[key] = value
+        return fields
+
+    def nested(self, name: str) -> Any:
+        """Return the value of a field; an object as its fields, which are kept."""
+        value = self.get(name)
+        if isinstance(value, dict) and not isinstance(value, Fields):
+            value = self[name] = Fields.of(value)
+        return value
+
+    def with_objects_in(self, name: str) -> list[Fields]:
+        """Return these fields, and those of the object in a field."""
+        inner = self.nested(name)
+        return [self, inner] if isinstance(inner, Fields) else [self]
+
+    @cached_property
+    def state_words(self) -> list[str]:
+        """The state words in lower case; numbers in their place are left out."""
+        texts = [text for name in _STATES if name in self and (text := to_text(self[name]))]
+        words = [text.lower() for text in texts if to_number(text) is None]
+        if self._is_false(_READY) or ("type" in self and normalize(to_text(self["type"]) or "") == "notready"):
+            words.append("not_ready")
+        return words
+
+    @cached_property
+    def state_word(self) -> str:
+        """The least advanced state word; may be empty."""
+        return least_advanced(self.state_words)
+
+    @cached_property
+    def message(self) -> str | None:
+        """The message: `error`, `message` and similar, at the top or in `data`, nested or in a list."""
+        places = self.with_objects_in("data")
+        texts = [text for fields in places for text in fields._message_texts(_MESSAGES)]
+        texts.sort(key=lambda text: phase_of(text) is Phase.DONE)  # the "success" of an envelope comes last
+        return texts[0][:MESSAGE_MAX] if texts else None
+
+    @cached_property
+    def error_text(self) -> str | None:
+        """The error text, even if the object does not report a failure."""
+        texts = (text for text in self._message_texts(_ERRORS) if normalize(text) not in _NO_ERROR)
+        return next((text for text in texts if phase_of(text) is not Phase.DONE), None)
+
+    @cached_property
+    def status_code(self) -> int | None:
+        """The status code, a number or a numeric text, at the top or in `error`."""
+        places = self.with_objects_in("error")
+        numbers = (to_number(fields[name]) for fields in places for name in _CODES if name in fields)
+        return next((int(number) for number in numbers if number is not None), None)
+
+    @cached_property
+    def is_unsuccessful(self) -> bool:
+        """Whether the object explicitly says that it is not a success."""
+        return self._is_false(_SUCCESS)
+
+    def _is_false(self, names: Iterable[str]) -> bool:
+        return any(name in self and normalize(str(self[name])) == "false" for name in names)
+
+    def _message_texts(self, names: Iterable[str]) -> Iterator[str]:
+        return (text for name in names if name in self and (text := _message_text(self[name])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +134,7 @@ class JsonObject:
     @property
     def state(self) -> str:
         """The state word of the object or, failing that, of the object around it; may be empty."""
-        return state_word(self.fields) or self.outer_state
+        return self.fields.state_word or self.outer_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,27 +154,27 @@ class UnwrappedBody:
 def unwrap(body: Any) -> UnwrappedBody:
     """Return the envelopes and items of a body."""
     unwrapped = UnwrappedBody()
-    _unwrap_into(unwrapped, body, JsonObject({}, ""), is_song=False, depth=_DEPTH)
+    _unwrap_into(unwrapped, body, ("", ""), is_song=False, depth=_DEPTH)
     if not unwrapped.items:
         unwrapped.items.extend(envelope for envelope in unwrapped.envelopes if has_song_fields(envelope))
     return unwrapped
 
 
-def _unwrap_into(unwrapped: UnwrappedBody, value: Any, place: JsonObject, *, is_song: bool, depth: int) -> None:
-    """Add the objects in `value`; `place` is their object without fields."""
+def _unwrap_into(unwrapped: UnwrappedBody, value: Any, place: tuple[str, str], *, is_song: bool, depth: int) -> None:
+    """Add the objects in `value`; `place` is the state word around them and the field that contains them."""
     if isinstance(value, list) and any(isinstance(element, dict | list) for element in value) and depth:
         for element in value:
             _unwrap_into(unwrapped, element, place, is_song=True, depth=depth - 1)
     elif isinstance(value, dict) and depth:
-        item = replace(place, fields=normalized(value))
-        nested = [name for name in (*_SONGS, *_WRAPPERS) if isinstance(item.fields.get(name), dict | list)]
+        item = JsonObject(Fields.of(value), *place)
+        nested = [name for name in _NESTED if name in item.fields and isinstance(item.fields[name], dict | list)]
         if is_song and (not nested or has_song_fields(item)):
             unwrapped.items.append(item)
             return
         unwrapped.envelopes.append(item)
         for name in nested:
-            inner = JsonObject({}, item.state, name)
-            _unwrap_into(unwrapped, item.fields[name], inner, is_song=name in _SONGS, depth=depth - 1)
+            inner = item.fields.nested(name)
+            _unwrap_into(unwrapped, inner, (item.state, name), is_song=name in _SONGS, depth=depth - 1)
     elif is_song and not isinstance(value, list):
         unwrapped.items.append(None)
 
@@ -110,33 +189,9 @@ def is_song(item: JsonObject) -> bool:
     return item.name in _SONGS or has_song_fields(item)
 
 
-def normalized(body: Mapping[str, Any]) -> Fields:
-    """Return the fields by normalized name; of two equal names the first with a value counts."""
-    fields: dict[str, Any] = {}
-    for name, value in body.items():
-        if fields.get(normalize(name)) in (None, ""):
-            fields[normalize(name)] = value
-    return fields
-
-
 def first_text(fields: Fields, names: Iterable[str]) -> str | None:
     """Return the first text in these fields."""
-    return next((text for name in names if (text := to_text(fields.get(name)))), None)
-
-
-def state_words(fields: Fields) -> list[str]:
-    """Return the state words of an object in lower case; numbers in their place are left out."""
-    texts = (to_text(fields.get(name)) for name in _STATES)
-    words = [text.lower() for text in texts if text and to_number(text) is None]
-    is_typed = normalize(to_text(fields.get("type")) or "") == "notready"
-    if is_typed or any(normalize(str(fields.get(name))) == "false" for name in _READY):
-        words.append("not_ready")
-    return words
-
-
-def state_word(fields: Fields) -> str:
-    """Return the least advanced state word of an object; may be empty."""
-    return least_advanced(state_words(fields))
+    return next((text for name in names if name in fields and (text := to_text(fields[name]))), None)
 
 
 def least_advanced(words: Iterable[str]) -> str:
@@ -144,47 +199,22 @@ def least_advanced(words: Iterable[str]) -> str:
     return min(words, key=lambda word: _PHASE_ORDER.index(phase_of(word)), default="")
 
 
-def error_text(fields: Fields) -> str | None:
-    """Return the error text of an object, even if the object does not report a failure."""
-    texts = (_message_text(fields.get(name)) for name in _ERRORS)
-    none = ("none", "null", "noerror")
-    return next(
-        (text for text in texts if text and normalize(text) not in none and phase_of(text) is not Phase.DONE), None
-    )
-
-
-def is_unsuccessful(fields: Fields) -> bool:
-    """Return whether an object explicitly says that it is not a success."""
-    return any(normalize(str(fields.get(name))) == "false" for name in ("success", "succeeded", "ok"))
-
-
 def message_in(body: Any) -> str | None:
-    """Return the message of a body: `error`, `message` and similar, at the top or in `data`, nested or in a list."""
-    if not isinstance(body, Mapping):
-        return None
-    data = body.get("data")
-    places = [normalized(place) for place in (body, data) if isinstance(place, Mapping)]
-    texts = [text for fields in places for name in _MESSAGES if (text := _message_text(fields.get(name)))]
-    texts.sort(key=lambda text: phase_of(text) is Phase.DONE)  # the "success" of an envelope comes last
-    return texts[0][:MESSAGE_MAX] if texts else None
+    """Return the message of a body."""
+    return Fields.of(body).message if isinstance(body, Mapping) else None
 
 
 def _message_text(value: Any) -> str | None:
     if isinstance(value, list):
         value = next((element for element in value if element), None)
     if isinstance(value, dict):
-        return first_text(normalized(value), _MESSAGES)
+        return first_text(Fields.of(value), _MESSAGES)
     return to_text(value)
 
 
 def status_code_in(body: Any) -> int | None:
-    """Return the status code of a body, a number or a numeric text, at the top or in `error`."""
-    if not isinstance(body, Mapping):
-        return None
-    inner = body.get("error")
-    places = [normalized(place) for place in (body, inner) if isinstance(place, Mapping)]
-    numbers = (to_number(fields.get(name)) for fields in places for name in _CODES)
-    return next((int(number) for number in numbers if number is not None), None)
+    """Return the status code of a body."""
+    return Fields.of(body).status_code if isinstance(body, Mapping) else None
 
 
 def to_number(value: Any) -> float | None:

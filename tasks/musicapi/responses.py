@@ -12,11 +12,8 @@ from tasks.musicapi.response_body import (
     Fields,
     JsonObject,
     UnwrappedBody,
-    error_text,
     first_text,
     is_number,
-    state_words,
-    status_code_in,
     to_number,
     to_text,
     unwrap,
@@ -59,6 +56,7 @@ def account_credits(body: Any) -> int | None:
 
 def task_result(body: Any, stage: Stage | None = None) -> TaskResult | None:
     """Return the result in the response to a poll; `stage` is what the task was ordered for (None: unknown)."""
+    body = Fields.of(body) if isinstance(body, dict) else body
     unwrapped = unwrap(body)
     songs = _songs(unwrapped)
     has_links = isinstance(songs, MusicReady | NotReady) and any(clip.audio_url for clip in songs.clips)
@@ -84,15 +82,15 @@ def _voice(voice: VoiceReady, unwrapped: UnwrappedBody, body: Any) -> TaskResult
     objects = list(unwrapped.innermost_first)
     if state := task_state(unwrapped, objects, body):
         return state
-    phases = [phase_of(word) for item in objects for word in state_words(item.fields)]
-    if any(map(_is_error, objects)) or (not phases and any(error_text(item.fields) for item in objects)):
+    phases = [phase_of(word) for item in objects for word in item.fields.state_words]
+    if any(map(_is_error, objects)) or (not phases and any(item.fields.error_text for item in objects)):
         return None
     return voice if all(phase is Phase.DONE for phase in phases) else NotReady()
 
 
 def _is_error(item: JsonObject) -> bool:
     """Return whether an object reports a failure or has a code that is not a success."""
-    code = status_code_in(item.fields)
+    code = item.fields.status_code
     is_error_code = code is not None and code not in (0, 1) and not 200 <= code < 300
     return is_error_code or errors.error_status_in(item.fields) is not None
 

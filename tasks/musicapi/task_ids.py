@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tasks.musicapi import errors
-from tasks.musicapi.response_body import UnwrappedBody, is_number, is_song, normalized, unwrap
+from tasks.musicapi.response_body import Fields, UnwrappedBody, is_number, is_song, unwrap
 from voicequeue.domain.clip import normalize
 from voicequeue.texts import replace_unencodable
 
@@ -38,7 +38,7 @@ def unnamed_task_ids(body: Any) -> Iterator[Any]:
     inner = [*unwrapped.envelopes[1:], *(item for item in unwrapped.items if item)]
     yield from (item.fields.get("id") for item in inner if item.name != "persona" and not is_song(item))
     if errors.error_status_in(body) is None:
-        yield normalized(body).get("id")
+        yield Fields.of(body).get("id")
         values = _values(UnwrappedBody(unwrapped.envelopes), "data", "result", "task")
         firsts = (value[0] if isinstance(value, list) and value else value for value in values)
         yield from (value for value in firsts if _is_bare_id(value) or is_number(value))
@@ -70,7 +70,7 @@ def _id_text(value: Any) -> str | None:
     if isinstance(value, list):
         value = value[0] if value else None
     if isinstance(value, dict):
-        fields = normalized(value)
+        fields = Fields.of(value)
         value = next((fields[name] for name in ("taskid", "id") if fields.get(name)), None)
     if isinstance(value, float) and value.is_integer() and value <= _EXACT_INTEGER_MAX:
         value = int(value)

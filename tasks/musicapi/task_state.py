@@ -10,10 +10,8 @@ from tasks.musicapi import errors
 from tasks.musicapi.response_body import (
     JsonObject,
     UnwrappedBody,
-    is_unsuccessful,
     least_advanced,
     message_in,
-    state_word,
     status_code_in,
 )
 from tasks.musicapi.results import NotReady, TaskFailed
@@ -53,7 +51,7 @@ def task_state(unwrapped: UnwrappedBody, objects: Sequence[JsonObject], body: An
 
     Of several state words the least advanced counts.
     """
-    word = least_advanced(state_word(item.fields) for item in objects)
+    word = least_advanced(item.fields.state_word for item in objects)
     phase = phase_of(word)
     if phase is Phase.FAILED and normalize(word) != "error":
         return TaskFailed(failure_reason(unwrapped, word))
@@ -80,7 +78,7 @@ def _text(unwrapped: UnwrappedBody, body: Any) -> str:
 
 def _innermost_text(unwrapped: UnwrappedBody) -> str | None:
     """Return the innermost message of a body that is not just "success"."""
-    texts = (message_in(item.fields) for item in unwrapped.innermost_first)
+    texts = (item.fields.message for item in unwrapped.innermost_first)
     return next((text for text in texts if text and phase_of(text) is not Phase.DONE), None)
 
 
@@ -89,7 +87,7 @@ def _has_failed(objects: Sequence[JsonObject], word: str, text: str) -> bool:
     codes = (errors.error_status_in(item.fields) for item in objects)
     code = next((code for code in codes if code is not None), None)
     is_failed_word = phase_of(word) is Phase.FAILED
-    is_explicit = is_failed_word or any(is_unsuccessful(item.fields) for item in objects)
+    is_explicit = is_failed_word or any(item.fields.is_unsuccessful for item in objects)
     if not is_explicit and code is None:
         return False
     if not text:

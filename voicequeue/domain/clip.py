@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import Enum
-from typing import Any
+from functools import lru_cache, wraps
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+#: The number of words of which the results are kept, and their maximum length.
+_KEPT_WORDS = 1_000
+_KEPT_LENGTH = 100
 
 
 class Phase(Enum):
@@ -43,11 +50,24 @@ _ENDINGS = {"failed": Phase.FAILED, "failure": Phase.FAILED, "error": Phase.FAIL
 _PUNCTUATION = re.compile(r"[\W_]+")
 
 
+def _kept_for_short(function: Callable[[str], T]) -> Callable[[str], T]:
+    """Keep the results for short words: upstream uses the same ones again and again."""
+    kept = lru_cache(_KEPT_WORDS)(function)
+
+    @wraps(function)
+    def result(word: str) -> T:
+        return kept(word) if len(word) <= _KEPT_LENGTH else function(word)
+
+    return result
+
+
+@_kept_for_short
 def normalize(word: str) -> str:
     """Return a word without case and punctuation: `In Progress`, `in_progress` and `inProgress` are equal."""
     return _PUNCTUATION.sub("", word).lower()
 
 
+@_kept_for_short
 def phase_of(word: str) -> Phase:
     """Return the meaning of a state word."""
     bare = normalize(word)
@@ -150,7 +170,8 @@ def merge_clips(earlier: Iterable[Clip], later: Iterable[Clip]) -> tuple[Clip, .
     """Return the clips of two results of one task; no value of the earlier one is lost."""
     clips = {clip.clip_id: clip for clip in earlier}
     for clip in later:
-        clips[clip.clip_id] = _filled(clips.get(clip.clip_id, clip), clip)
+        before = clips.get(clip.clip_id)
+        clips[clip.clip_id] = _filled(before, clip) if before else clip
     return tuple(clips.values())
 
 
