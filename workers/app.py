@@ -21,7 +21,8 @@ from tasks.celery_tasks import register
 from workers import lifeline
 from workers.archive import ArchiveStep
 from workers.callbacks import CallbackStep
-from workers.clock import CeleryApp, event_loop_time
+from workers.celery_app import CeleryApp
+from workers.clock import event_loop_time
 from workers.dependencies import archive_services, callback_services, close_upstream, flush_metrics, services
 from workers.dispatcher import DispatcherStep
 from workers.lifeline import LifelineStep

@@ -13,7 +13,7 @@ import time
 from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
 
-from celery import Celery
+from redis import Redis
 
 from config.settings import settings
 from voicequeue.storage.connection.client import connect
@@ -31,22 +31,24 @@ def queue_time() -> float:
 
 
 @lru_cache(maxsize=1)
-def _clock_of(pid: int) -> RedisClock:  # noqa: ARG001  the key of the cache
-    return RedisClock(connect(settings().redis_url, wait_s=REDIS_RETRY_S))
+def _clock_of(pid: int) -> RedisClock:
+    return RedisClock(_redis_of(pid))
+
+
+def queue_redis() -> Redis:
+    """Return this process's client of the queue's Redis for what Celery does: its clock and its messages."""
+    return _redis_of(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _redis_of(pid: int) -> Redis:  # noqa: ARG001  the key of the cache
+    return connect(settings().redis_url, wait_s=REDIS_RETRY_S)
 
 
 def event_loop_time() -> float:
     """Return the queue's time, in a worker's event loop. Raises redis.ConnectionError, on which Celery reconnects."""
     with retry_until(time.monotonic() + EVENT_LOOP_WAIT_S):
         return queue_time()
-
-
-class CeleryApp(Celery):
-    """A Celery app whose countdowns use the queue's time."""
-
-    def now(self) -> datetime:
-        """Return the queue's time, from which Celery computes countdowns."""
-        return datetime.fromtimestamp(queue_time(), UTC)
 
 
 def to_monotonic(eta: datetime, timezone: tzinfo = UTC) -> float:

@@ -110,7 +110,7 @@ class Fields(dict[str, Any]):
 
     @cached_property
     def is_unsuccessful(self) -> bool:
-        """Whether the object explicitly says that it is not a success."""
+        """True if the object explicitly says that it is not a success."""
         return self._is_false(_SUCCESS)
 
     def _is_false(self, names: Iterable[str]) -> bool:
