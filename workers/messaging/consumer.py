@@ -27,6 +27,7 @@ from voicequeue.errors import REDACTED_MAX, InvalidJobError, Problem
 from voicequeue.storage.celery_queues import INTAKE, POLL, QUEUE_NAMES
 from voicequeue.storage.connection.retry import retry_until
 from voicequeue.storage.rejected_messages import RejectedMessage
+from workers.background import Interval
 from workers.clock import EVENT_LOOP_WAIT_S, event_loop_time, to_monotonic
 from workers.dependencies import services
 from workers.lifeline import lifeline
@@ -46,6 +47,9 @@ RETRY_DELAY_S = 2.0
 
 #: Seconds for which task events are collected before they are sent together.
 EVENTS_DELAY_S = 0.5
+
+#: Seconds between two records of turns of the loop, of which there are several for each message.
+TURN_RECORD_S = 0.1
 
 
 class Consumer(CeleryConsumer):
@@ -67,6 +71,7 @@ class Consumer(CeleryConsumer):
         # Gossip would run tasks that a broadcast names, and Mingle would revoke messages that other workers list.
         super().__init__(*args, **{**kwargs, "without_gossip": True, "without_mingle": True})
         self._delayed = DelayedMessages()
+        self._turn_record = Interval(TURN_RECORD_S)
         if isinstance(self.pool, solo.TaskPool):
             self.on_task_request = partial(_run_here, self.on_task_request)
         if self.hub:
@@ -112,7 +117,8 @@ class Consumer(CeleryConsumer):
         hub.on_tick.add(self._record_turn)
 
     def _record_turn(self) -> None:
-        if self.task_consumer is None or lifeline.is_cut():  # a worker that stops cancels its consumers itself
+        # A worker that stops cancels its consumers itself.
+        if not self._turn_record.is_due() or self.task_consumer is None or lifeline.is_cut():
             return
         channel = self.task_consumer.channel
         consumption.turn(channel.active_queues, is_full=not channel.qos.can_consume())

@@ -237,6 +237,22 @@ class Channel(kombu_redis.Channel):
         super().close()
 
 
+class StableReaders:
+    """An event loop to which kombu adds the same connections at each turn: only the first time, they are added."""
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def add_reader(self, descriptor: int, callback: Callable[..., object], *args: Any) -> None:
+        """Call `callback` when the connection is readable. The poller knows it: a connection is registered there when
+        it is opened, and forgotten by both when it is closed."""
+        if self._loop.readers.get(descriptor) != (callback, args):
+            self._loop.add_reader(descriptor, callback, *args)
+
+
 class Transport(kombu_redis.Transport):
     """The transport that `install` registers for redis:// URLs."""
 
@@ -247,6 +263,10 @@ class Transport(kombu_redis.Transport):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = Poller()
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Connect to the event loop."""
+        super().register_with_event_loop(connection, StableReaders(loop))
 
     def _deliver(self, message: Any, queue: str | None) -> None:
         """Decode a message, given as bytes or as the envelope of a broadcast, and deliver it."""

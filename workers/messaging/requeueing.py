@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
+from kombu.utils.json import dumps
 from redis.exceptions import RedisError
 
 from voicequeue.storage.connection.refusals import RedisRefusalError
 from voicequeue.storage.connection.retry import UNREACHABLE
+from workers.messaging.transactions import Command, execute
 
 log = logging.getLogger("voicequeue.broker")
 
@@ -31,6 +33,8 @@ class QoS(kombu_redis.QoS):
     _delivered: OrderedDict[str, Any]
     _remove_from_indices: Any
     channel: Any
+    unacked_key: str
+    unacked_index_key: str
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -41,15 +45,38 @@ class QoS(kombu_redis.QoS):
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Hold a message; if Redis cannot record it, in this process only."""
+        source = message.delivery_info
+        record = dumps([message._raw, source["exchange"], source["routing_key"]])
         try:
-            super().append(message, delivery_tag)
+            self._execute(
+                ("ZADD", self._index_key, kombu_redis.time(), delivery_tag),  # type: ignore[attr-defined]
+                ("HSET", self._key, delivery_tag, record),
+            )
         except (*UNREACHABLE, OSError):
             self._unwritten.add(delivery_tag)
-            virtual.QoS.append(self, message, delivery_tag)
+        virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge a message; while Redis refuses that, it counts as held."""
-        self._settle(partial(super().ack, delivery_tag), delivery_tag)
+        self._settle(partial(self._ack, delivery_tag), delivery_tag)
+
+    def _ack(self, delivery_tag: str) -> None:
+        self._execute(("ZREM", self._index_key, delivery_tag), ("HDEL", self._key, delivery_tag))
+        virtual.QoS.ack(self, delivery_tag)
+
+    def _execute(self, *commands: Command) -> None:
+        with self.channel.conn_or_acquire() as client:
+            execute(client, *commands)
+
+    @cached_property
+    def _key(self) -> str:
+        """The complete key of the messages that are held, by tag."""
+        return f"{self.channel.global_keyprefix}{self.unacked_key}"
+
+    @cached_property
+    def _index_key(self) -> str:
+        """The complete key of the times since when they are held."""
+        return f"{self.channel.global_keyprefix}{self.unacked_index_key}"
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Drop or requeue a message; while Redis refuses that, it counts as held."""
