@@ -27,7 +27,7 @@ from workers.dependencies import archive_services, callback_services, close_upst
 from workers.dispatcher import DispatcherStep
 from workers.lifeline import LifelineStep
 from workers.messaging import redis_transport
-from workers.messaging.retries import shorten_retry_traces
+from workers.messaging.retries import report_retries_cheaply
 
 redis_transport.install(event_loop_time, settings().redis_url, may_stop=not is_read_only())
 app = CeleryApp("voicequeue", amqp=redis_transport.Amqp, set_as_current=True)
@@ -42,7 +42,7 @@ worker_ready.connect(lambda **_: gc.freeze(), weak=False)
 worker_before_create_process.connect(lambda **_: gc.freeze(), weak=False)
 worker_process_init.connect(lambda **_: gc.freeze(), weak=False)
 worker_process_init.connect(lambda **_: tracing.instrument_celery("worker"), weak=False)
-worker_process_init.connect(lambda **_: shorten_retry_traces(app), weak=False)
+worker_process_init.connect(lambda **_: report_retries_cheaply(app), weak=False)
 for signal in (worker_process_shutdown, worker_shutdown):
     signal.connect(flush_metrics)
 worker_shutdown.connect(close_upstream)
