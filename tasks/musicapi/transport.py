@@ -12,12 +12,15 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
+from http import HTTPStatus
 from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
 
 import aiohttp
 import uvloop
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDict
 from requests import Session
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from urllib3.util import make_headers
@@ -95,15 +98,16 @@ class HttpTransport:
         self._endpoint = endpoint
         # Over a TLS tunnel the proxy login goes into CONNECT only.
         self._proxy_headers = endpoint.proxy_headers if endpoint.ssl_context is None else {}
-        self._timeout = aiohttp.ClientTimeout(total=connect_s + answer_s, connect=connect_s, sock_read=answer_s)
+        self._connect_timeout = aiohttp.ClientTimeout(connect=connect_s)
+        self._answer_s, self._total_s = answer_s, connect_s + answer_s
         self._loop = uvloop.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="upstream", daemon=True)
         self._thread.start()
-        self._session = self.run(self._open_session()).result()
+        self._connector, self._base = self.run(self._open_connector()).result()
 
     def close(self) -> None:
         """Close the connections and stop the thread; requests in flight fail."""
-        self.run(self._close_session()).result()
+        self.run(self._close_connector()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -122,45 +126,79 @@ class HttpTransport:
         Raises ConnectionFailed only where the request cannot have been sent, and AmbiguousFailure otherwise: it may
         have been charged.
         """
+        data = self._request(method, path, headers, body)
         try:
-            async with self._session.request(
-                method,
-                URL(self._endpoint.base_url + path, encoded=True),
-                data=body,
-                headers={**headers, **self._proxy_headers},
-                allow_redirects=False,
-                proxy=self._endpoint.proxy,
-                proxy_headers=self._endpoint.proxy_headers,
-            ) as response:
-                return HttpResponse(response.status, response.headers, await _read_body(response))
+            async with asyncio.timeout(self._total_s):
+                try:
+                    return await self._exchange(data)
+                except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+                    if method != "GET":
+                        raise
+                    return await self._exchange(data)  # a kept connection was closed meanwhile
         except _ConnectError as error:
             raise ConnectionFailed(error.reason) from None
         except TimeoutError:
             raise AmbiguousFailure("no answer in time") from None
-        except (aiohttp.ClientError, OSError, ValueError):
+        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError):
             raise AmbiguousFailure("the connection was lost") from None
 
-    async def _close_session(self) -> None:
-        """Close the session, and give the requests in flight the time to report that their connection is closed."""
-        await self._session.close()
+    def _request(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
+        """Return the bytes of a request."""
+        url = URL(self._endpoint.base_url + path, encoded=True)
+        target = url.raw_path_qs if self._base.proxy is None or self._base.is_ssl() else str(url)
+        own = {name: self._base.headers[name] for name in ("Host", "Accept-Encoding")}
+        length = {} if body is None else {"Content-Length": str(len(body))}
+        fields = {**own, **headers, **self._proxy_headers, **length}
+        lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+        return "\r\n".join(lines).encode() + (body or b"")
+
+    async def _exchange(self, request: bytes) -> HttpResponse:
+        """Send a request over a kept or a new connection, and read its response.
+
+        aiohttp keeps the connections and parses responses; its sessions and request objects, which no request here
+        needs, would take twice the processor time.
+        """
+        connection = await self._connector.connect(self._base, [], self._connect_timeout)
+        try:
+            protocol = connection.protocol
+            if protocol is None or protocol.transport is None:
+                raise aiohttp.ServerDisconnectedError
+            protocol.set_response_params(read_until_eof=True, read_timeout=self._answer_s)
+            protocol.transport.write(request)
+            protocol.start_timeout()
+            message, payload = await protocol.read()
+            while 100 <= message.code < 200 and message.code != HTTPStatus.SWITCHING_PROTOCOLS:
+                message, payload = await protocol.read()
+            body = await _read_body(payload)
+        except BaseException:
+            connection.close()
+            raise
+        connection.release()
+        return HttpResponse(message.code, message.headers, body)
+
+    async def _close_connector(self) -> None:
+        """Close the connections, and give the requests in flight the time to report that."""
+        await self._connector.close()
         if requests := asyncio.all_tasks() - {asyncio.current_task()}:
             _, unfinished = await asyncio.wait(requests, timeout=CLOSE_S)
             for request in unfinished:
                 request.cancel()
 
-    async def _open_session(self) -> aiohttp.ClientSession:
-        # The session has no default headers: it would send them to a proxy too, and they contain the key.
-        return aiohttp.ClientSession(
-            connector=_Connector(limit=0, ssl=self._endpoint.ssl_context or True),
-            timeout=self._timeout,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+    async def _open_connector(self) -> tuple[_Connector, aiohttp.ClientRequest]:
+        """Return the connector, and the request that says to it where connections lead."""
+        url, endpoint = URL(self._endpoint.base_url, encoded=True), self._endpoint
+        tls = endpoint.ssl_context or True
+        base = aiohttp.ClientRequest("GET", url, loop=self._loop, ssl=tls)
+        # aiohttp adds the host, and finds kept connections by these headers.
+        to_proxy = CIMultiDict({**endpoint.proxy_headers, "Host": base.headers["Host"]})
+        base.update_proxy(endpoint.proxy, None, to_proxy)
+        return _Connector(limit=0, ssl=tls), base
 
 
-async def _read_body(response: aiohttp.ClientResponse) -> bytes:
+async def _read_body(payload: aiohttp.StreamReader) -> bytes:
     """Return the complete body, at most BODY_MAX bytes. A truncated body raises an error."""
     body = bytearray()
-    async for chunk in response.content.iter_any():
+    async for chunk in payload.iter_any():
         body += chunk
         if len(body) > BODY_MAX:
             raise AmbiguousFailure("the answer is too large")
