@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -57,9 +57,8 @@ class MusicApi:
         self._key = key.encode()
         self._on_request = on_request or _ignore
         self.connections = connections
-        common = {"Authorization": f"Bearer {key}", "Accept": "application/json", "User-Agent": USER_AGENT}
-        self._headers = {"GET": common, "POST": {**common, "Content-Type": "application/json"}}
-        self._transport: HttpTransport = _transport(base_url, connect_s=connect_s, answer_s=answer_s)
+        headers = {"Authorization": f"Bearer {key}", "Accept": "application/json", "User-Agent": USER_AGENT}
+        self._transport: HttpTransport = _transport(base_url, headers, connect_s=connect_s, answer_s=answer_s)
         self._senders: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
@@ -135,7 +134,7 @@ class MusicApi:
 
     async def _send(self, request: ApiRequest[T]) -> T:
         body = None if request.body is None else json.dumps(request.body, ensure_ascii=False).encode()
-        response = await self._transport.send(request.method, request.path, self._headers[request.method], body)
+        response = await self._transport.send(request.method, request.path, body)
         if 200 <= response.status < 300 and (parsed := request.parse(_parse_json(response.body))) is not None:
             return parsed
         masked = self._masked(response.body, request.secrets)
@@ -174,10 +173,10 @@ def preload(base_url: str) -> None:
         Endpoint.from_environment(base_url)
 
 
-def _transport(base_url: str, *, connect_s: float, answer_s: float) -> HttpTransport:
+def _transport(base_url: str, headers: Mapping[str, str], *, connect_s: float, answer_s: float) -> HttpTransport:
     from tasks.musicapi.transport import Endpoint, HttpTransport  # noqa: PLC0415  see `preload`
 
-    return HttpTransport(Endpoint.from_environment(base_url), connect_s=connect_s, answer_s=answer_s)
+    return HttpTransport(Endpoint.from_environment(base_url), headers, connect_s=connect_s, answer_s=answer_s)
 
 
 def _ignore(operation: str, outcome: str, seconds: float) -> None:

@@ -90,20 +90,19 @@ class HttpResponse:
 class HttpTransport:
     """Sends each request once, over pooled connections.
 
-    `connect_s` limits opening a connection, `answer_s` each wait for data, and their sum the whole request. Times are
-    in seconds.
+    Each request has the `headers`. `connect_s` limits opening a connection, `answer_s` each wait for data, and their
+    sum the whole request. Times are in seconds.
     """
 
-    def __init__(self, endpoint: Endpoint, *, connect_s: float, answer_s: float) -> None:
+    def __init__(self, endpoint: Endpoint, headers: Mapping[str, str], *, connect_s: float, answer_s: float) -> None:
         self._endpoint = endpoint
-        # Over a TLS tunnel the proxy login goes into CONNECT only.
-        self._proxy_headers = endpoint.proxy_headers if endpoint.ssl_context is None else {}
         self._connect_timeout = aiohttp.ClientTimeout(connect=connect_s)
         self._answer_s, self._total_s = answer_s, connect_s + answer_s
         self._loop = uvloop.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="upstream", daemon=True)
         self._thread.start()
         self._connector, self._base = self.run(self._open_connector()).result()
+        self._prefix, self._head = self._prepare(headers)
 
     def close(self) -> None:
         """Close the connections and stop the thread; requests in flight fail."""
@@ -120,13 +119,13 @@ class HttpTransport:
         """Call a function on the transport's thread; its result is discarded."""
         self._loop.call_soon_threadsafe(callback, *args)
 
-    async def send(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> HttpResponse:
-        """Send one request and return its response. Must run on the transport's thread.
+    async def send(self, method: str, path: str, body: bytes | None) -> HttpResponse:
+        """Send one request, with JSON as its body, and return its response. Must run on the transport's thread.
 
         Raises ConnectionFailed only where the request cannot have been sent, and AmbiguousFailure otherwise: it may
         have been charged.
         """
-        data = self._request(method, path, headers, body)
+        data = self._request(method, path, body)
         try:
             async with asyncio.timeout(self._total_s):
                 try:
@@ -142,15 +141,23 @@ class HttpTransport:
         except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError):
             raise AmbiguousFailure("the connection was lost") from None
 
-    def _request(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
-        """Return the bytes of a request."""
-        url = URL(self._endpoint.base_url + path, encoded=True)
-        target = url.raw_path_qs if self._base.proxy is None or self._base.is_ssl() else str(url)
+    def _prepare(self, headers: Mapping[str, str]) -> tuple[str, str]:
+        """Return what comes before the path of each request and what comes after it."""
+        is_forwarded = self._base.proxy is not None and not self._base.is_ssl()
+        # Over a TLS tunnel the proxy login goes into CONNECT only.
+        login = self._endpoint.proxy_headers if is_forwarded else {}
         own = {name: self._base.headers[name] for name in ("Host", "Accept-Encoding")}
-        length = {} if body is None else {"Content-Length": str(len(body))}
-        fields = {**own, **headers, **self._proxy_headers, **length}
-        lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
-        return "\r\n".join(lines).encode() + (body or b"")
+        fields = "".join(f"{name}: {value}\r\n" for name, value in {**own, **headers, **login}.items())
+        url = self._base.url.with_user(None)
+        prefix = str(url) if is_forwarded else url.raw_path_qs
+        return prefix.removesuffix("/"), f" HTTP/1.1\r\n{fields}"
+
+    def _request(self, method: str, path: str, body: bytes | None) -> bytes:
+        """Return the bytes of a request."""
+        head = f"{method} {self._prefix}{path}{self._head}"
+        if body is None:
+            return f"{head}\r\n".encode()
+        return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
     async def _exchange(self, request: bytes) -> HttpResponse:
         """Send a request over a kept or a new connection, and read its response.

@@ -19,7 +19,7 @@ from voicequeue.domain.stage import Stage
 
 
 class RetryReport(ExceptionInfo):
-    """What a child reports of a task that it retries."""
+    """The report of a child about a task that it retries."""
 
     def __init__(self, reason: Retry) -> None:
         self.type = type(reason)  # type: ignore[misc]  # an attribute, not a property
