@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 #: The number of words of which the results are kept, and their maximum length.
 _KEPT_WORDS = 1_000
-_KEPT_LENGTH = 100
+_KEPT_LENGTH = 60
 
 
 class Phase(Enum):

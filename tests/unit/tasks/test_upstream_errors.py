@@ -157,6 +157,7 @@ def test_a_proxys_page_does_not_concern_a_single_job(status: int, expected: type
         ({"detail": [{"loc": ["body"], "msg": "no"}]}, "no"),
         ({"code": 400, "data": {"error": "no"}}, "no"),
         ({"message": "success", "data": {"error": "no"}}, "no"),
+        ({"Message": "success", "Data": {"Error": "no"}}, "no"),
         ({"error": "half a \ud83d character"}, "half a \ufffd character"),
         ({"error": 7}, None),
         ({}, None),
