@@ -179,8 +179,8 @@ def test_a_job_is_claimed_when_it_is_due_and_not_before(store: JobStore) -> None
     """The claim contains the task to poll and its submission time."""
     [job_id] = pending(store)
 
-    assert store.claim_poll([job_id], Stage.VOICE, DUE - 1, lease_s=90) == []
-    assert store.claim_poll([job_id], Stage.VOICE, DUE, lease_s=90) == [
+    assert store.claim_poll([job_id], DUE - 1, lease_s=90) == []
+    assert store.claim_poll([job_id], DUE, lease_s=90) == [
         PollClaim(job_id, get_job(store, job_id).version, State.PENDING, Stage.VOICE, f"task-voice-{job_id}", NOW, None)
     ]
 
@@ -189,7 +189,7 @@ def test_a_claim_says_which_stage_is_next(store: JobStore) -> None:
     """The next stage is the song, if the job has one."""
     job = job_in_state(store, State.PENDING, voice_with_song())
 
-    [claim] = store.claim_poll([job.id], Stage.VOICE, NOW, lease_s=90)
+    [claim] = store.claim_poll([job.id], NOW, lease_s=90)
 
     assert claim.next_stage is Stage.MUSIC
 
@@ -198,17 +198,17 @@ def test_a_clock_may_be_a_little_early(store: JobStore) -> None:
     """A claim may be early by less than the clocks of two hosts differ."""
     [job_id] = pending(store)
 
-    assert store.claim_poll([job_id], Stage.VOICE, DUE - CLOCK_TOLERANCE_S * 1.5, lease_s=90) == []
-    assert len(store.claim_poll([job_id], Stage.VOICE, DUE - CLOCK_TOLERANCE_S / 2, lease_s=90)) == 1
+    assert store.claim_poll([job_id], DUE - CLOCK_TOLERANCE_S * 1.5, lease_s=90) == []
+    assert len(store.claim_poll([job_id], DUE - CLOCK_TOLERANCE_S / 2, lease_s=90)) == 1
 
 
 def test_a_claimed_job_is_leased(store: JobStore) -> None:
     """A poll message delivered twice polls once; after a crash the job is claimed again."""
     [job_id] = pending(store)
-    store.claim_poll([job_id], Stage.VOICE, DUE, lease_s=90)
+    store.claim_poll([job_id], DUE, lease_s=90)
 
-    assert store.claim_poll([job_id], Stage.VOICE, DUE + 89, lease_s=90) == []
-    assert len(store.claim_poll([job_id], Stage.VOICE, DUE + 90, lease_s=90)) == 1
+    assert store.claim_poll([job_id], DUE + 89, lease_s=90) == []
+    assert len(store.claim_poll([job_id], DUE + 90, lease_s=90)) == 1
 
 
 def test_only_jobs_pending_at_that_stage_are_claimed(store: JobStore, redis: Redis, prefix: str) -> None:
@@ -219,9 +219,9 @@ def test_only_jobs_pending_at_that_stage_are_claimed(store: JobStore, redis: Red
     apply_transition(store, get_job(store, moved_on), State.CANCELLED)
     chunk = [moved_on, due, "nosuchjob", cancelled, elsewhere]
 
-    assert [claim.job_id for claim in store.claim_poll(chunk, Stage.VOICE, DUE, lease_s=90)] == [due]
+    assert [claim.job_id for claim in store.claim_poll(chunk, DUE, lease_s=90)] == [due]
     before = dump_keys(redis, prefix)
-    assert store.claim_poll(chunk, Stage.VOICE, DUE, lease_s=90) == []
+    assert store.claim_poll(chunk, DUE, lease_s=90) == []
     assert dump_keys(redis, prefix) == before
 
 
@@ -238,36 +238,36 @@ def test_other_jobs_due_soon_are_claimed_too(store: JobStore) -> None:
     apply_transition(store, get_job(store, elsewhere), State.ADMITTED, to_stage=Stage.MUSIC, due=DUE)
 
     def claimed(*, most: int) -> list[str]:
-        return ids(store.claim_poll([mine], Stage.VOICE, DUE, lease_s=90, coalesce_window_s=5, at_most=most))
+        return ids(store.claim_poll([mine], DUE, lease_s=90, coalesce_window_s=5, at_most=most))
 
     assert claimed(most=3) == [mine, now, soon]
     assert claimed(most=9) == []
-    assert ids(store.claim_poll([now, late], Stage.VOICE, DUE + 90, lease_s=90)) == [now, late]
+    assert ids(store.claim_poll([now, late], DUE + 90, lease_s=90)) == [now, late]
 
 
 def test_no_more_jobs_are_claimed_than_fill_a_message(store: JobStore) -> None:
     """The others have messages of their own."""
     job_ids = pending(store, 5)
 
-    full = ids(store.claim_poll(job_ids[:1], Stage.VOICE, DUE, lease_s=90, coalesce_window_s=5, at_most=3))
+    full = ids(store.claim_poll(job_ids[:1], DUE, lease_s=90, coalesce_window_s=5, at_most=3))
     others = [job_id for job_id in job_ids if job_id not in full]
 
     assert len(full) == 3
-    assert ids(store.claim_poll(others[:1], Stage.VOICE, DUE, lease_s=90, coalesce_window_s=5, at_most=1)) == others[:1]
-    assert ids(store.claim_poll(others, Stage.VOICE, DUE, lease_s=90, coalesce_window_s=5, at_most=1)) == others[1:]
+    assert ids(store.claim_poll(others[:1], DUE, lease_s=90, coalesce_window_s=5, at_most=1)) == others[:1]
+    assert ids(store.claim_poll(others, DUE, lease_s=90, coalesce_window_s=5, at_most=1)) == others[1:]
 
 
 def test_a_message_without_a_due_job_claims_no_others(store: JobStore) -> None:
     """It ends, and the others are left to their own messages."""
     mine, _ = pending(store, 2)
-    store.claim_poll([mine], Stage.VOICE, DUE, lease_s=90)
+    store.claim_poll([mine], DUE, lease_s=90)
 
-    assert store.claim_poll([mine], Stage.VOICE, DUE, lease_s=90, coalesce_window_s=5, at_most=9) == []
+    assert store.claim_poll([mine], DUE, lease_s=90, coalesce_window_s=5, at_most=9) == []
 
 
 def test_no_ids_are_no_claims(store: JobStore) -> None:
     """An empty chunk is allowed."""
-    assert store.claim_poll([], Stage.VOICE, NOW, lease_s=90) == []
+    assert store.claim_poll([], NOW, lease_s=90) == []
     assert store.reschedule_polls([]) == []
 
 
@@ -278,9 +278,7 @@ def test_of_two_concurrent_polls_each_job_goes_to_one(store: JobStore, valkey_ur
     def claim(own: JobStore, number: int) -> list[str]:
         chunks = [job_ids[at : at + 5] for at in range(0, 100, 5)]
         return [
-            c.job_id
-            for chunk in (chunks if number else chunks[::-1])
-            for c in own.claim_poll(chunk, Stage.VOICE, DUE, lease_s=90)
+            c.job_id for chunk in (chunks if number else chunks[::-1]) for c in own.claim_poll(chunk, DUE, lease_s=90)
         ]
 
     one_got, other_got = both(valkey_url, prefix, claim)
@@ -294,17 +292,17 @@ def test_of_two_concurrent_polls_each_job_goes_to_one(store: JobStore, valkey_ur
 def test_a_job_that_is_not_ready_is_due_when_it_was_rescheduled(store: JobStore) -> None:
     """It is due neither at once nor only after the lease."""
     job_ids = pending(store, 2)
-    claims = store.claim_poll(job_ids, Stage.VOICE, DUE, lease_s=90)
+    claims = store.claim_poll(job_ids, DUE, lease_s=90)
 
     assert store.reschedule_polls(PollReschedule(claim.job_id, claim.version, DUE + 20) for claim in claims) == job_ids
-    assert store.claim_poll(job_ids, Stage.VOICE, DUE + 19, lease_s=90) == []
-    assert len(store.claim_poll(job_ids, Stage.VOICE, DUE + 20, lease_s=90)) == 2
+    assert store.claim_poll(job_ids, DUE + 19, lease_s=90) == []
+    assert len(store.claim_poll(job_ids, DUE + 20, lease_s=90)) == 2
 
 
 def test_a_job_that_has_changed_is_not_rescheduled(store: JobStore, redis: Redis, prefix: str) -> None:
     """It no longer has a slot."""
     moved_on, waits = pending(store, 2)
-    claims = store.claim_poll([moved_on, waits], Stage.VOICE, DUE, lease_s=90)
+    claims = store.claim_poll([moved_on, waits], DUE, lease_s=90)
     apply_transition(store, get_job(store, moved_on), State.SUCCEEDED)
 
     assert store.reschedule_polls(PollReschedule(claim.job_id, claim.version, DUE + 20) for claim in claims) == [waits]
@@ -358,7 +356,7 @@ def test_an_overdue_poll_can_be_claimed_at_once(store: JobStore) -> None:
     [job_id] = pending(store)
     store.lease_overdue(DUE + 10, overdue_s=10)
 
-    assert len(store.claim_poll([job_id], Stage.VOICE, DUE + 10, lease_s=90)) == 1
+    assert len(store.claim_poll([job_id], DUE + 10, lease_s=90)) == 1
 
 
 def test_of_two_maintenance_runs_each_overdue_job_goes_to_one(store: JobStore, valkey_url: str, prefix: str) -> None:

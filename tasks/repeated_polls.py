@@ -1,0 +1,112 @@
+"""Polls that one process of each worker repeats in its task, where orders may be ready within seconds.
+
+A Celery message costs several times as much as the poll that it requests. Where polls are seconds apart, one process
+of a worker stays in its poll task and polls whatever is due; polls that are due soon need no message meanwhile. Where
+orders take minutes, polls are further apart than a task may stay, and each group of them has its message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tasks.context import TaskContext
+from tasks.poll import PollResult, PollRound, poll_orders
+from voicequeue.domain.stage import Stage
+
+#: Seconds for which a task stays: other tasks of its worker may wait for its process.
+STAY_S = 2.0
+
+#: The longest interval of polls (seconds) with which a task stays.
+INTERVAL_MAX_S = STAY_S / 4
+
+#: Seconds after which an answer counts as slow: until then, polls of other jobs may wait for it.
+SLOW_AFTER_S = 1.0
+
+#: Polls that are due within so many seconds need no message while a process of the worker stays: before it leaves, it
+#: sends a message for those that are still to be made.
+RELIED_ON_S = 30.0
+
+
+def needs_message(services: TaskContext, delay_s: float) -> bool:
+    """Return whether a poll in `delay_s` seconds needs a message, because no process of this worker will make it."""
+    return delay_s > RELIED_ON_S or not services.repeating.is_held_elsewhere()
+
+
+def poll_repeatedly(
+    services: TaskContext,
+    job_ids: Sequence[str],
+    submit: Callable[[list[str]], object],
+    send: Callable[[PollRound], object],
+) -> list[PollRound]:
+    """Poll these jobs, and stay while polls are due soon, if this worker has no process that does; return the polls
+    that a message must request.
+
+    Jobs whose song is to be submitted are given to `submit`, and polls meanwhile that need a message to `send`.
+    """
+    if services.poll_plan.coalesce_interval_s > INTERVAL_MAX_S or not services.repeating.is_open:
+        turn = poll_orders(services, job_ids)
+        submit(turn.to_music)
+        return turn.rounds
+    turn = poll_orders(services, job_ids, overdue_s=STAY_S)
+    submit(turn.to_music)
+    if services.repeating.try_acquire():
+        return _Stay(services, submit, send).run(turn)
+    return [poll_round for poll_round in turn.rounds if needs_message(services, poll_round.delay_s)]
+
+
+class _Stay:
+    """The stay of a task, which holds the lock of its worker."""
+
+    def __init__(
+        self, services: TaskContext, submit: Callable[[list[str]], object], send: Callable[[PollRound], object]
+    ) -> None:
+        self._services = services
+        self._submit = submit
+        self._send = send
+        self._last_due = 0.0
+        self._has_left = False
+
+    def run(self, turn: PollResult) -> list[PollRound]:
+        """Poll whatever is due until the stay is over or no poll is due; return the next polls."""
+        services = self._services
+        ends_at, interval_s = services.clock() + STAY_S, services.poll_plan.coalesce_interval_s
+        try:
+            self._plan(turn.rounds)
+            while services.clock() + interval_s < min(ends_at, self._last_due + interval_s) and not self._has_left:
+                services.sleep(interval_s)
+                if services.is_stopping():
+                    break
+                turn = poll_orders(services, (), overdue_s=STAY_S, slow_after_s=SLOW_AFTER_S, on_slow=self._leave)
+                self._submit(turn.to_music)
+                self._plan(turn.rounds)
+        finally:
+            services.repeating.release()
+        return turn.rounds if self._has_left else self._remaining()
+
+    def _plan(self, rounds: Sequence[PollRound]) -> None:
+        """Send messages for the polls that are far off, and note when the others are due."""
+        now = self._services.clock()
+        for poll_round in rounds if not self._has_left else ():
+            if poll_round.delay_s > RELIED_ON_S:
+                self._send(poll_round)
+            else:
+                self._last_due = max(self._last_due, now + poll_round.delay_s)
+
+    def _leave(self) -> None:
+        """Leave the polls of other jobs to messages while this process waits for a slow answer."""
+        self._has_left = True
+        self._services.repeating.release()
+        for poll_round in self._remaining():
+            self._send(poll_round)
+
+    def _remaining(self) -> list[PollRound]:
+        """Return the polls that need no message during the stay. Call it without the lock: polls that are planned
+        afterwards have messages."""
+        services, now = self._services, self._services.clock()
+        polls = services.store.coordination.due_polls(now - STAY_S, now + RELIED_ON_S, at_most=services.chunk_size)
+        by_stage = {stage: [poll for poll in polls if poll.stage is stage] for stage in Stage}
+        return [
+            PollRound([poll.job_id for poll in group], max(0.0, group[0].due - now), stage)
+            for stage, group in by_stage.items()
+            if group
+        ]
