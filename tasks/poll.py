@@ -66,7 +66,7 @@ def poll_orders(
     on_slow: Callable[[], object] = lambda: None,
 ) -> PollResult:
     """Poll each job that is due, and others that are due about now or have been for `overdue_s` seconds; write the
-    results. Without jobs, poll whatever is due.
+    results. Without jobs, poll all that is due.
 
     `on_slow` is called once if an answer takes longer than `slow_after_s` seconds.
     """

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import tempfile
-from typing import IO
 
 
 class ProcessLock:
@@ -14,39 +14,38 @@ class ProcessLock:
     """
 
     def __init__(self) -> None:
-        self._file: IO[bytes] | None = None
+        self._descriptor = -1
 
     def open(self) -> None:
-        """Create the lock, in the process that forks the others."""
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the process
+        """Create the lock, in the process that forks the others. It is open as long as they run."""
+        self._descriptor, path = tempfile.mkstemp(prefix="voicequeue-lock-")
+        os.unlink(path)  # noqa: PTH108  the processes have its descriptor
 
     @property
     def is_open(self) -> bool:
         """True if `open` was called, here or in the process that forked this one."""
-        return self._file is not None
+        return self._descriptor >= 0
 
     def try_acquire(self) -> bool:
         """Acquire the lock; False if another process holds it or is looking at it."""
-        return self._file is not None and self._try(self._file, fcntl.LOCK_EX)
+        return self.is_open and self._try(fcntl.LOCK_EX)
 
     def release(self) -> None:
         """Release the lock, if this process holds it."""
-        if self._file is not None:
-            fcntl.lockf(self._file, fcntl.LOCK_UN)
+        if self.is_open:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
 
     def is_held_elsewhere(self) -> bool:
         """Return whether another process holds the lock. The holder must not ask: it would lose the lock."""
-        if self._file is None:
+        if not self.is_open:
             return False
-        is_free = self._try(self._file, fcntl.LOCK_SH)
-        if is_free:
-            self.release()
+        is_free = self._try(fcntl.LOCK_SH)
+        self.release()
         return not is_free
 
-    @staticmethod
-    def _try(file: IO[bytes], kind: int) -> bool:
+    def _try(self, kind: int) -> bool:
         try:
-            fcntl.lockf(file, kind | fcntl.LOCK_NB)
+            fcntl.lockf(self._descriptor, kind | fcntl.LOCK_NB)
         except OSError:
             return False
         return True

@@ -1,7 +1,7 @@
 """Polls that one process of each worker repeats in its task, where orders may be ready within seconds.
 
 A Celery message costs several times as much as the poll that it requests. Where polls are seconds apart, one process
-of a worker stays in its poll task and polls whatever is due; polls that are due soon need no message meanwhile. Where
+of a worker stays in its poll task and polls all that is due; polls that are due soon need no message meanwhile. Where
 orders take minutes, polls are further apart than a task may stay, and each group of them has its message.
 """
 
@@ -22,8 +22,8 @@ INTERVAL_MAX_S = STAY_S / 4
 #: Seconds after which an answer counts as slow: until then, polls of other jobs may wait for it.
 SLOW_AFTER_S = 1.0
 
-#: Polls that are due within so many seconds need no message while a process of the worker stays: before it leaves, it
-#: sends a message for those that are still to be made.
+#: Seconds within which due polls need no message while a process of the worker stays: before it leaves, it sends a
+#: message for those that are still to be made.
 RELIED_ON_S = 30.0
 
 
@@ -67,7 +67,7 @@ class _Stay:
         self._has_left = False
 
     def run(self, turn: PollResult) -> list[PollRound]:
-        """Poll whatever is due until the stay is over or no poll is due; return the next polls."""
+        """Poll all that is due until the stay is over or no poll is due; return the next polls."""
         services = self._services
         ends_at, interval_s = services.clock() + STAY_S, services.poll_plan.coalesce_interval_s
         try:
