@@ -36,10 +36,14 @@ class PollRound:
 
 @dataclass(frozen=True, slots=True)
 class PollResult:
-    """Outcome of a chunk: the next polls, soonest first, and the jobs whose song is to be submitted."""
+    """Outcome of a chunk: the next polls, soonest first, and the jobs whose song is to be submitted.
+
+    `is_full` is True if the chunk has as many jobs as one may have, so that more may be due.
+    """
 
     rounds: list[PollRound] = field(default_factory=list)
     to_music: list[str] = field(default_factory=list)
+    is_full: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,8 @@ def poll_orders(
     next_polls += [(claim, PollReschedule(claim.job_id, claim.version, now)) for claim in unpolled]
     applied = _apply(services, claims, transitions, now)
     to_music = [transition.job_id for transition in applied if transition.to_state is State.ADMITTED]
-    return PollResult(rounds=_reschedule(services, next_polls, now), to_music=to_music)
+    rounds = _reschedule(services, next_polls, now)
+    return PollResult(rounds, to_music, is_full=len(claims) >= services.chunk_size)
 
 
 def _reschedule(

@@ -16,8 +16,8 @@ from voicequeue.domain.stage import Stage
 #: Seconds for which a task stays: other tasks of its worker may wait for its process.
 STAY_S = 2.0
 
-#: The longest interval of polls (seconds) with which a task stays.
-INTERVAL_MAX_S = STAY_S / 4
+#: The intervals of polls (seconds) with which a task stays.
+INTERVAL_MIN_S, INTERVAL_MAX_S = 0.02, STAY_S / 4
 
 #: Seconds after which an answer counts as slow: until then, polls of other jobs may wait for it.
 SLOW_AFTER_S = 1.0
@@ -43,14 +43,14 @@ def poll_repeatedly(
 
     Jobs whose song is to be submitted are given to `submit`, and polls meanwhile that need a message to `send`.
     """
-    if services.poll_plan.coalesce_interval_s > INTERVAL_MAX_S or not services.repeating.is_open:
-        turn = poll_orders(services, job_ids)
-        submit(turn.to_music)
-        return turn.rounds
-    turn = poll_orders(services, job_ids, overdue_s=STAY_S)
+    may_stay = INTERVAL_MIN_S <= services.poll_plan.coalesce_interval_s <= INTERVAL_MAX_S
+    may_stay = may_stay and services.repeating.is_open
+    turn = poll_orders(services, job_ids, overdue_s=STAY_S if may_stay else 0.0)
     submit(turn.to_music)
-    if services.repeating.try_acquire():
+    if may_stay and services.repeating.try_acquire():
         return _Stay(services, submit, send).run(turn)
+    if not may_stay or turn.is_full:  # it is more than another process should poll
+        return turn.rounds
     return [poll_round for poll_round in turn.rounds if needs_message(services, poll_round.delay_s)]
 
 
@@ -71,40 +71,46 @@ class _Stay:
         services = self._services
         ends_at, interval_s = services.clock() + STAY_S, services.poll_plan.coalesce_interval_s
         try:
-            self._plan(turn.rounds)
+            self._plan(turn)
             while services.clock() + interval_s < min(ends_at, self._last_due + interval_s) and not self._has_left:
                 services.sleep(interval_s)
                 if services.is_stopping():
                     break
                 turn = poll_orders(services, (), overdue_s=STAY_S, slow_after_s=SLOW_AFTER_S, on_slow=self._leave)
                 self._submit(turn.to_music)
-                self._plan(turn.rounds)
+                self._plan(turn)
         finally:
             services.repeating.release()
         return turn.rounds if self._has_left else self._remaining()
 
-    def _plan(self, rounds: Sequence[PollRound]) -> None:
+    def _plan(self, turn: PollResult) -> None:
         """Send messages for the polls that are far off, and note when the others are due."""
+        if turn.is_full:
+            self._leave([job_id for poll_round in turn.rounds for job_id in poll_round.job_ids])
         now = self._services.clock()
-        for poll_round in rounds if not self._has_left else ():
+        for poll_round in turn.rounds if not self._has_left else ():
             if poll_round.delay_s > RELIED_ON_S:
                 self._send(poll_round)
             else:
                 self._last_due = max(self._last_due, now + poll_round.delay_s)
 
-    def _leave(self) -> None:
-        """Leave the polls of other jobs to messages while this process waits for a slow answer."""
+    def _leave(self, own_ids: Sequence[str] = ()) -> None:
+        """Leave the polls of jobs other than these to messages: answers are slow, or more polls are due than one
+        process should make."""
+        if self._has_left:
+            return
         self._has_left = True
         self._services.repeating.release()
-        for poll_round in self._remaining():
+        for poll_round in self._remaining(own_ids):
             self._send(poll_round)
 
-    def _remaining(self) -> list[PollRound]:
+    def _remaining(self, own_ids: Sequence[str] = ()) -> list[PollRound]:
         """Return the polls that need no message during the stay. Call it without the lock: polls that are planned
         afterwards have messages."""
         services, now = self._services, self._services.clock()
         polls = services.store.coordination.due_polls(now - STAY_S, now + RELIED_ON_S, at_most=services.chunk_size)
-        by_stage = {stage: [poll for poll in polls if poll.stage is stage] for stage in Stage}
+        others = [poll for poll in polls if poll.job_id not in own_ids]
+        by_stage = {stage: [poll for poll in others if poll.stage is stage] for stage in Stage}
         return [
             PollRound([poll.job_id for poll in group], max(0.0, group[0].due - now), stage)
             for stage, group in by_stage.items()

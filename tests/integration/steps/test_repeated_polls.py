@@ -13,7 +13,7 @@ from tasks.poll import PollRound
 from tasks.process_lock import ProcessLock
 from tasks.repeated_polls import RELIED_ON_S, STAY_S, needs_message, poll_repeatedly
 from tests.conftest import eventually
-from tests.integration.conftest import NOT_READY, SONGS, VOICE, Bench, Build, voice, voices
+from tests.integration.conftest import CHUNK, NOT_READY, SONGS, VOICE, Bench, Build, voice, voices
 from tests.support.forked import forked
 from tests.support.scripted import Request, ScriptedServer, answer
 from voicequeue import Stage, State
@@ -186,6 +186,20 @@ def test_a_slow_answer_delays_no_other_poll(bench: Bench, upstream: tuple[Upstre
 
     assert [poll_round.job_ids for poll_round in sent.polls] == [later]
     assert [poll_round.job_ids for poll_round in own] == [slow]
+
+
+def test_more_polls_than_one_process_should_make_have_messages(bench: Bench) -> None:
+    """Other processes make them meanwhile."""
+    job_ids, sent = bench.submitted(*voices(CHUNK + 3)), Messages()
+    bench = with_sleep(bench, lambda _: pytest.fail("it stays"))
+
+    [own] = run(bench, job_ids[:CHUNK], sent)
+
+    assert own.job_ids == job_ids[:CHUNK]
+    assert [sorted(polls.job_ids) for polls in sent.polls] == [sorted(job_ids[CHUNK:])]
+    with forked(bench.services.repeating.try_acquire):
+        bench.clock.now += APART_S
+        assert [polls.job_ids for polls in run(bench, job_ids[:CHUNK], sent)] == [job_ids[:CHUNK]]
 
 
 def test_a_stopping_process_requests_its_polls(bench: Bench) -> None:
