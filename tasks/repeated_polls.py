@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from tasks.context import TaskContext
 from tasks.poll import PollResult, PollRound, poll_orders
 from voicequeue.domain.stage import Stage
+from voicequeue.storage.coordination import DuePoll
 
 #: Seconds for which a task stays: other tasks of its worker may wait for its process.
 STAY_S = 2.0
@@ -25,6 +26,29 @@ SLOW_AFTER_S = 1.0
 #: Seconds within which due polls need no message while a process of the worker stays: before it leaves, it sends a
 #: message for those that are still to be made.
 RELIED_ON_S = 30.0
+
+#: Polls that are late for longer are left to maintenance, and how often one worker hands out late ones (seconds).
+ABANDONED_MAX_S, ABANDONED_EVERY_S = 60.0, 3.0
+
+#: The number of such polls that a message names: the others are found due by the process that receives it.
+NAMED_MAX = 20
+
+
+def has_short_intervals(services: TaskContext) -> bool:
+    """Return whether processes of this worker stay in their poll tasks."""
+    is_short = INTERVAL_MIN_S <= services.poll_plan.coalesce_interval_s <= INTERVAL_MAX_S
+    return is_short and services.repeating.is_open
+
+
+def abandoned_polls(services: TaskContext) -> list[DuePoll]:
+    """Return polls that are late, where no process of this worker stays: the one that relied on making them was killed,
+    or its message was lost."""
+    if not has_short_intervals(services) or services.repeating.is_held_elsewhere():
+        return []
+    now = services.clock()
+    late = services.store.coordination.due_polls(now - ABANDONED_MAX_S, now - SLOW_AFTER_S, at_most=NAMED_MAX)
+    is_first = bool(late) and services.store.coordination.try_acquire("abandoned_polls", ttl_s=ABANDONED_EVERY_S)
+    return late if is_first else []
 
 
 def needs_message(services: TaskContext, delay_s: float) -> bool:
@@ -43,8 +67,7 @@ def poll_repeatedly(
 
     Jobs whose song is to be submitted are given to `submit`, and polls meanwhile that need a message to `send`.
     """
-    may_stay = INTERVAL_MIN_S <= services.poll_plan.coalesce_interval_s <= INTERVAL_MAX_S
-    may_stay = may_stay and services.repeating.is_open
+    may_stay = has_short_intervals(services)
     turn = poll_orders(services, job_ids, overdue_s=STAY_S if may_stay else 0.0)
     submit(turn.to_music)
     if may_stay and services.repeating.try_acquire():
@@ -108,7 +131,7 @@ class _Stay:
         """Return the polls that need no message during the stay. Call it without the lock: polls that are planned
         afterwards have messages."""
         services, now = self._services, self._services.clock()
-        polls = services.store.coordination.due_polls(now - STAY_S, now + RELIED_ON_S, at_most=services.chunk_size)
+        polls = services.store.coordination.due_polls(now - STAY_S, now + RELIED_ON_S, at_most=NAMED_MAX)
         others = [poll for poll in polls if poll.job_id not in own_ids]
         by_stage = {stage: [poll for poll in others if poll.stage is stage] for stage in Stage}
         return [

@@ -149,7 +149,7 @@ class DispatcherStep(BackgroundStep):
         """Build the dispatcher and the maintenance, and return their loop."""
         config = settings()
         require_usable_store(config)
-        services = replace(build_services(config), is_stopping=lifeline.is_cut)
+        services = replace(build_services(config), is_stopping=lifeline.is_cut, repeating=repeating)
         figures = {PROCESSES: submit_processes(processes), CONCURRENCY: processes}
         facts = {**process_facts(config, "worker"), **figures}
         dispatcher = Dispatcher(
@@ -180,6 +180,7 @@ class DispatcherStep(BackgroundStep):
                 run_safely(maintenance.refresh_balance)
                 run_safely(maintenance.take_sample)
                 run_safely(maintenance.plan_polls)
+                run_safely(maintenance.resume_polls)
                 run_safely(maintenance.log_events)
                 run_safely(maintenance.publish_policy)
             if upkeep.is_due():

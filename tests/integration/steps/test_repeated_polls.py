@@ -11,7 +11,14 @@ import pytest
 
 from tasks.poll import PollRound
 from tasks.process_lock import ProcessLock
-from tasks.repeated_polls import RELIED_ON_S, STAY_S, needs_message, poll_repeatedly
+from tasks.repeated_polls import (
+    RELIED_ON_S,
+    SLOW_AFTER_S,
+    STAY_S,
+    abandoned_polls,
+    needs_message,
+    poll_repeatedly,
+)
 from tests.conftest import eventually
 from tests.integration.conftest import CHUNK, NOT_READY, SONGS, VOICE, Bench, Build, voice, voices
 from tests.support.forked import forked
@@ -226,3 +233,15 @@ def test_polls_that_are_far_apart_have_messages(bench: Bench, *, is_open: bool) 
 
     assert poll_round.job_ids == job_ids
     assert poll_round.delay_s == pytest.approx(plan.min_s)
+
+
+def test_late_polls_that_no_process_makes_are_handed_out_once(bench: Bench) -> None:
+    """The process that they were left to was killed."""
+    first, second = bench.submitted(*voices(2))
+    assert abandoned_polls(bench.services) == []
+    bench.clock.now += APART_S + SLOW_AFTER_S + 0.1
+
+    with forked(bench.services.repeating.try_acquire):
+        assert abandoned_polls(bench.services) == []
+    assert {poll.job_id for poll in abandoned_polls(bench.services)} == {first, second}
+    assert abandoned_polls(bench.services) == []
