@@ -220,7 +220,7 @@ def _time_chunk(bench: Bench, new_jobs: Iterator[VoiceJob], durations: dict[str,
     timed("apply 25: accepted", lambda: store.apply_transitions(accepted, now))
     reschedules = [PollReschedule(claim.job_id, claim.version + 1, due=now, last_not_ready_at=now) for claim in claims]
     timed("plan 25", partial(store.reschedule_polls, reschedules))
-    poll_claims = timed("claim 25", lambda: store.claim_poll(admitted, Stage.VOICE, now, lease_s=90))
+    poll_claims = timed("claim 25", lambda: store.claim_poll(admitted, now, lease_s=90))
     transitions = [
         move
         for claim in poll_claims

@@ -18,7 +18,8 @@ from tasks.archive.task import ArchiveServices, archive_jobs
 from tasks.callbacks.delivery import CallbackServices, deliver
 from tasks.context import TaskContext
 from tasks.enqueue import ENQUEUE_TASK, HiddenArguments, MessageRejected, enqueue_or_reject, safe_reason
-from tasks.poll import poll_orders
+from tasks.poll import PollRound
+from tasks.repeated_polls import needs_message, poll_repeatedly
 from tasks.submit import fill_up, submit_orders
 from voicequeue.domain.stage import Stage
 from voicequeue.errors import (
@@ -81,22 +82,29 @@ def _register_submit(app: Celery, services: Callable[[], TaskContext], stage: St
         result = submit_orders(
             context, stage, job_ids, poll=lambda due_ids: app.send_task(poll_name(stage), args=(due_ids,))
         )
-        if result.pending:
+        if result.pending and needs_message(context, result.poll_in_s):
             app.send_task(poll_name(stage), args=(result.pending,), countdown=result.poll_in_s)
         if result.deferred:
             self.apply_async(args=(result.deferred,), countdown=result.retry_in_s)
 
 
 def _register_poll(app: Celery, services: Callable[[], TaskContext], stage: Stage) -> None:
+    def submit_songs(job_ids: list[str]) -> None:
+        if job_ids:
+            app.send_task(submit_name(Stage.MUSIC), args=(job_ids,))
+
+    def send(poll_round: PollRound) -> None:
+        app.send_task(poll_name(poll_round.stage), args=(poll_round.job_ids,), countdown=poll_round.delay_s)
+
     @app.task(bind=True, shared=False, name=poll_name(stage), **POLL)
     def poll(self: Task[..., None], job_ids: list[str]) -> None:
-        result = poll_orders(services(), stage, job_ids)
-        if result.to_music:
-            app.send_task(submit_name(Stage.MUSIC), args=(result.to_music,))
-        for poll_round in result.rounds[1:]:
-            self.apply_async(args=(poll_round.job_ids,), countdown=poll_round.delay_s)
-        if result.rounds:
-            raise self.retry(args=(result.rounds[0].job_ids,), countdown=result.rounds[0].delay_s)
+        rounds = poll_repeatedly(services(), job_ids, submit_songs, send)
+        own = next((poll_round for poll_round in rounds if poll_round.stage is stage), None)
+        for poll_round in rounds:
+            if poll_round is not own:
+                send(poll_round)
+        if own:
+            raise self.retry(args=(own.job_ids,), countdown=own.delay_s)
 
 
 def _register_intake(app: Celery, services: Callable[[], TaskContext]) -> None:

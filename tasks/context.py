@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from redis.exceptions import RedisError
 
 from tasks.musicapi import MusicApi
 from tasks.poll_scheduler import PollScheduler
+from tasks.process_lock import ProcessLock
 from tasks.recordings import RecordingChecks
 from tasks.sources import RecordingSources
 from tasks.upstream_health import UpstreamHealth
@@ -47,6 +49,9 @@ class TaskContext:
     recordings: RecordingChecks | None = None
     #: Whether the process is stopping: it finishes requests in flight and sends no new ones.
     is_stopping: Callable[[], bool] = lambda: False
+    #: Held by the process of this worker that repeats polls in its task (tasks/repeated_polls.py).
+    repeating: ProcessLock = field(default_factory=ProcessLock)
+    sleep: Callable[[float], object] = time.sleep
     #: Context of one request, a trace span where tracing is enabled.
     span: Callable[..., AbstractContextManager[None]] = lambda *_, **__: nullcontext()
 
@@ -61,17 +66,21 @@ class TaskContext:
         return PollScheduler(self.store.poll_history, self.poll_plan, self.store.metrics)
 
 
-class HasJobId(Protocol):
+class JobWork(Protocol):
     """A claim or an order."""
 
     @property
     def job_id(self) -> str:
         """The id of the job."""
 
+    @property
+    def stage(self) -> Stage:
+        """The stage of the job."""
 
-def job_span(services: TaskContext, stage: Stage, name: str, work: HasJobId) -> AbstractContextManager[None]:
+
+def job_span(services: TaskContext, name: str, work: JobWork) -> AbstractContextManager[None]:
     """Return the trace span of one request for a job."""
-    return services.span(name, job=work.job_id, stage=str(stage))
+    return services.span(name, job=work.job_id, stage=str(work.stage))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -27,18 +27,23 @@ log = logging.getLogger("voicequeue")
 
 @dataclass(frozen=True, slots=True)
 class PollRound:
-    """Jobs to poll together, in `delay_s` seconds."""
+    """Jobs of a stage to poll together, in `delay_s` seconds."""
 
     job_ids: list[str]
     delay_s: float
+    stage: Stage
 
 
 @dataclass(frozen=True, slots=True)
 class PollResult:
-    """Outcome of a chunk: the next polls, soonest first, and the jobs whose song is to be submitted."""
+    """Outcome of a chunk: the next polls, soonest first, and the jobs whose song is to be submitted.
+
+    `is_full` is True if the chunk has as many jobs as one may have, so that more may be due.
+    """
 
     rounds: list[PollRound] = field(default_factory=list)
     to_music: list[str] = field(default_factory=list)
+    is_full: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +61,31 @@ class PollAnswer:
     clips: tuple[Clip, ...] = ()
 
 
-def poll_orders(services: TaskContext, stage: Stage, job_ids: Sequence[str]) -> PollResult:
-    """Poll each job that is due, and others of the stage that are due about now; write the results."""
+def poll_orders(
+    services: TaskContext,
+    job_ids: Sequence[str],
+    *,
+    overdue_s: float = 0.0,
+    slow_after_s: float | None = None,
+    on_slow: Callable[[], object] = lambda: None,
+) -> PollResult:
+    """Poll each job that is due, and others that are due about now or have been for `overdue_s` seconds; write the
+    results. Without jobs, poll all that is due.
+
+    `on_slow` is called once if an answer takes longer than `slow_after_s` seconds.
+    """
     coalesce_s, lease = services.poll_plan.coalesce_window_s, services.timeouts.poll_lease_s
     claims = services.store.claim_poll(
-        job_ids, stage, services.clock(), lease_s=lease, coalesce_window_s=coalesce_s, at_most=services.chunk_size
+        job_ids,
+        services.clock(),
+        lease_s=lease,
+        coalesce_window_s=coalesce_s,
+        overdue_s=overdue_s,
+        at_most=services.chunk_size,
     )
-    answers, unpolled = _poll_claims(services, stage, claims)
+    if not claims:
+        return PollResult()
+    answers, unpolled = _poll_claims(services, claims, slow_after_s, on_slow)
     now, jitter = services.clock(), services.polls.jitter()
     transitions: list[Transition] = []
     next_polls: list[tuple[PollClaim, PollReschedule]] = []
@@ -74,16 +97,29 @@ def poll_orders(services: TaskContext, stage: Stage, job_ids: Sequence[str]) -> 
             next_polls.append((claim, _next_poll(services, claim, answer, now, jitter)))
     next_polls += [(claim, PollReschedule(claim.job_id, claim.version, now)) for claim in unpolled]
     applied = _apply(services, claims, transitions, now)
-    pending = [poll for claim, poll in next_polls if claim.state is State.PENDING]
-    # Maintenance dispatches the polls of settled jobs.
-    settled = [poll for claim, poll in next_polls if claim.state is not State.PENDING]
-    groups = _coalesced(pending, coalesce_s)
-    planned_ids = set(services.store.reschedule_polls(chain(settled, *groups)))
-    rounds = [
-        PollRound([poll.job_id for poll in group if poll.job_id in planned_ids], group[0].due - now) for group in groups
-    ]
     to_music = [transition.job_id for transition in applied if transition.to_state is State.ADMITTED]
-    return PollResult(rounds=[poll_round for poll_round in rounds if poll_round.job_ids], to_music=to_music)
+    rounds = _reschedule(services, next_polls, now)
+    return PollResult(rounds, to_music, is_full=len(claims) >= services.chunk_size)
+
+
+def _reschedule(
+    services: TaskContext, next_polls: Sequence[tuple[PollClaim, PollReschedule]], now: float
+) -> list[PollRound]:
+    """Write the next polls; return those of pending jobs by stage and time, the soonest first.
+
+    Maintenance dispatches the polls of settled jobs.
+    """
+    settled = [poll for claim, poll in next_polls if claim.state is not State.PENDING]
+    groups: list[tuple[Stage, list[PollReschedule]]] = []
+    for stage in Stage:
+        pending = [poll for claim, poll in next_polls if claim.state is State.PENDING and claim.stage is stage]
+        groups += [(stage, group) for group in _coalesced(pending, services.poll_plan.coalesce_window_s)]
+    planned_ids = set(services.store.reschedule_polls(chain(settled, *(group for _, group in groups))))
+    rounds = [
+        PollRound([poll.job_id for poll in group if poll.job_id in planned_ids], group[0].due - now, stage)
+        for stage, group in groups
+    ]
+    return sorted((poll_round for poll_round in rounds if poll_round.job_ids), key=attrgetter("delay_s"))
 
 
 def _apply(
@@ -145,21 +181,25 @@ def _next_poll(
 
 
 def _poll_claims(
-    services: TaskContext, stage: Stage, claims: Sequence[PollClaim]
+    services: TaskContext, claims: Sequence[PollClaim], slow_after_s: float | None, on_slow: Callable[[], object]
 ) -> tuple[dict[str, PollAnswer], list[PollClaim]]:
     """Poll claimed jobs.
 
     Return the answers by job, without the jobs whose poll failed unexpectedly, and the claims at the end that a
     stopping process did not poll.
     """
-    polls = RequestPool[PollClaim, TaskResult](services.upstream, partial(job_span, services, stage, "poll"))
+    polls = RequestPool[PollClaim, TaskResult](services.upstream, partial(job_span, services, "poll"))
     remaining, answers = deque(claims), dict[str, PollAnswer]()
     results: dict[PollClaim, TaskResult | UpstreamError] = {}
     while polls.is_open or (remaining and not services.is_stopping()):
         free_slots = 0 if services.is_stopping() else min(polls.free_slots, len(remaining))
         batch = [remaining.popleft() for _ in range(free_slots)]
-        polls.send([(claim, requests.get_task(claim.task_id, stage)) for claim in batch])
-        for completed in polls.collect():
+        polls.send([(claim, requests.get_task(claim.task_id, claim.stage)) for claim in batch])
+        completed_polls = polls.collect(slow_after_s)
+        if not completed_polls and slow_after_s is not None:
+            slow_after_s = None
+            on_slow()
+        for completed in completed_polls:
             with defer_to_reconciler([completed.key.job_id]):
                 results[completed.key] = completed.result
                 answers[completed.key.job_id] = _answer(services, completed.key, completed.result)

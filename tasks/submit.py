@@ -76,6 +76,11 @@ class Order:
         """The id of the job."""
         return self.claim.job_id
 
+    @property
+    def stage(self) -> Stage:
+        """The stage that it orders."""
+        return self.claim.stage
+
 
 @dataclass(frozen=True, slots=True)
 class AcceptedJob:
@@ -122,7 +127,7 @@ def submit_orders(
     """
     job_ids, jitter = list(dict.fromkeys(job_ids)), services.polls.jitter()
     claim_deadline = services.clock() + services.timeouts.submit_s
-    orders = RequestPool[Order, str](services.upstream, partial(job_span, services, stage, "order"))
+    orders = RequestPool[Order, str](services.upstream, partial(job_span, services, "order"))
     recordings, retry_in_s, accepted = RecordingGate(services, stage), dict[str, float](), dict[str, AcceptedJob]()
     waiting = deque(recordings.enter(job_ids))
     while waiting or recordings.is_open or orders.is_open:

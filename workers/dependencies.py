@@ -18,6 +18,7 @@ from tasks.callbacks.sender import Sender
 from tasks.callbacks.signing import CallbackSigner
 from tasks.context import TaskContext
 from tasks.musicapi import MusicApi
+from tasks.process_lock import ProcessLock
 from tasks.recordings import RecordingChecks
 from tasks.sources import RecordingSources
 from tasks.webhooks import Webhooks
@@ -40,6 +41,9 @@ from workers.lifeline import lifeline
 #: Threads outlive the time limit of their task; only further work waits.
 REDIS_RETRY_S = 600.0
 
+#: Held by the process of this worker that repeats polls; opened before the processes are forked.
+repeating = ProcessLock()
+
 #: The longest time for the check of one recording, in seconds.
 CHECK_TOTAL_S = 30.0
 
@@ -54,7 +58,7 @@ def services() -> TaskContext:
 
 @lru_cache(maxsize=1)
 def _services_of(pid: int) -> TaskContext:  # noqa: ARG001  the key of the cache
-    return replace(build_services(settings()), is_stopping=lifeline.is_cut)
+    return replace(build_services(settings()), is_stopping=lifeline.is_cut, repeating=repeating)
 
 
 def callback_services() -> CallbackServices:

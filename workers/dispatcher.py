@@ -15,6 +15,7 @@ from math import ceil
 from typing import Any
 
 from celery import Celery
+from celery.concurrency import prefork
 
 from config.celeryconfig import WORKER_QUEUES
 from config.settings import Settings, settings
@@ -35,7 +36,7 @@ from workers.background import (
     publish,
     run_safely,
 )
-from workers.dependencies import build_services
+from workers.dependencies import build_services, repeating
 from workers.lifeline import lifeline
 from workers.maintenance import Maintenance
 from workers.messaging.submit_slots import submit_processes
@@ -134,19 +135,21 @@ class DispatcherStep(BackgroundStep):
 
     queues = frozenset(WORKER_QUEUES)
 
-    def create(self, worker: Any) -> None:  # noqa: ARG002  Celery's signature
+    def create(self, worker: Any) -> None:
         """Load what all processes use before any is forked, so that they share its memory, and exempt it from
         collections: Celery collects before each fork."""
         preload(settings().musicapi_base_url)
         for script in TASK_SCRIPTS:
             scripts.load(script)
+        if worker.concurrency > 1 and not worker.autoscale and issubclass(worker.pool_cls, prefork.TaskPool):
+            repeating.open()
         gc.freeze()
 
     def prepare(self, app: Celery, worker: str, processes: int) -> Callable[[], None]:
         """Build the dispatcher and the maintenance, and return their loop."""
         config = settings()
         require_usable_store(config)
-        services = replace(build_services(config), is_stopping=lifeline.is_cut)
+        services = replace(build_services(config), is_stopping=lifeline.is_cut, repeating=repeating)
         figures = {PROCESSES: submit_processes(processes), CONCURRENCY: processes}
         facts = {**process_facts(config, "worker"), **figures}
         dispatcher = Dispatcher(
@@ -177,6 +180,7 @@ class DispatcherStep(BackgroundStep):
                 run_safely(maintenance.refresh_balance)
                 run_safely(maintenance.take_sample)
                 run_safely(maintenance.plan_polls)
+                run_safely(maintenance.resume_polls)
                 run_safely(maintenance.log_events)
                 run_safely(maintenance.publish_policy)
             if upkeep.is_due():

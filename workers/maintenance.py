@@ -16,6 +16,7 @@ from tasks.celery_tasks import poll_name, submit_name
 from tasks.context import TaskContext
 from tasks.musicapi import UpstreamError
 from tasks.poll_scheduler import COUNTDOWN_MAX_S
+from tasks.repeated_polls import abandoned_polls
 from voicequeue.domain import transitions
 from voicequeue.domain.balance import uncounted_spending
 from voicequeue.domain.claims import StalledJob
@@ -146,6 +147,12 @@ class Maintenance:
             for kind in store.poll_history.kinds():
                 if ages := plan.schedule(store.poll_history.durations(kind)):
                     store.poll_history.set_schedule(kind, ages)
+
+    def resume_polls(self) -> None:
+        """Hand out the polls that were left to a process which was killed."""
+        polls = abandoned_polls(self._services)
+        for stage in Stage:
+            self._hand_out(poll_name(stage), [poll.job_id for poll in polls if poll.stage is stage])
 
     # ── jobs ───────────────────────────────────────────────────────────────────────────────────
 

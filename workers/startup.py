@@ -13,8 +13,8 @@ from config import tracing
 _METRICS_SDK = "opentelemetry.sdk.metrics"
 
 #: What libraries import if it is installed, for what we do not use: structlog rich, colorama and greenlet, Celery
-#: pygments, kombu yaml, and billiard cffi, with which each child would compile a parser of C.
-_UNUSED = ("cffi", "colorama", "greenlet", "pygments", "rich", "yaml")
+#: pygments, kombu yaml, requests chardet, and billiard cffi, with which each child would compile a parser of C.
+_UNUSED = ("cffi", "chardet", "colorama", "greenlet", "pygments", "rich", "yaml")
 
 
 def require_usable_redis(url: str) -> None:

@@ -7,6 +7,7 @@ is. Errors state reliably whether a request can have been sent.
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
@@ -16,19 +17,21 @@ from http import HTTPStatus
 from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
+from urllib.request import getproxies
 
 import aiohttp
+import certifi
 import uvloop
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
-from requests import Session
-from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
-from urllib3.util import make_headers
 from yarl import URL
 
 from tasks.musicapi.errors import AmbiguousFailure, ConnectionFailed
 
 T = TypeVar("T")
+
+#: The environment variables that name a CA bundle, by precedence.
+CA_BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 #: Seconds that requests in flight may take to fail when the transport is closed.
 CLOSE_S = 1.0
@@ -55,9 +58,16 @@ class Endpoint:
 
         Raises OSError for a missing CA bundle, ValueError for an unsupported proxy scheme.
         """
+        ssl_context = _ssl_context(_ca_bundle()) if base_url.lower().startswith("https:") else None
+        if not getproxies():
+            return cls(base_url.rstrip("/"), ssl_context, None, {})
+        # 13 MB that most workers do not need.
+        from requests import Session  # noqa: PLC0415
+        from requests.utils import select_proxy  # noqa: PLC0415
+        from urllib3.util import make_headers  # noqa: PLC0415
+
         with Session() as session:
             environment = session.merge_environment_settings(base_url, {}, None, None, None)
-        ssl_context = _ssl_context(environment["verify"]) if base_url.lower().startswith("https:") else None
         proxy_url = select_proxy(base_url, environment["proxies"])
         if not proxy_url:
             return cls(base_url.rstrip("/"), ssl_context, None, {})
@@ -68,9 +78,13 @@ class Endpoint:
         return cls(base_url.rstrip("/"), ssl_context, proxy.with_user(None), headers)
 
 
+def _ca_bundle() -> Path:
+    """Return the path of the CA certificates, as `requests` reads it from the environment."""
+    return Path(next(filter(None, map(os.environ.get, CA_BUNDLE_VARIABLES)), certifi.where()))
+
+
 @lru_cache(maxsize=1)
-def _ssl_context(verify: str | bool | None) -> ssl.SSLContext:
-    bundle = Path(verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH)
+def _ssl_context(bundle: Path) -> ssl.SSLContext:
     if bundle.is_dir():
         return ssl.create_default_context(capath=bundle)
     if not bundle.exists():

@@ -69,21 +69,21 @@ class Bench:
         """Run the task `<stage>.submit`."""
         return submit_orders(self.services, stage, job_ids)
 
-    def poll(self, stage: Stage, job_ids: Sequence[str]) -> PollResult:
-        """Run the task `<stage>.poll`."""
-        return poll_orders(self.services, stage, job_ids)
+    def poll(self, job_ids: Sequence[str]) -> PollResult:
+        """Poll once, as the tasks `voice.poll` and `music.poll` do."""
+        return poll_orders(self.services, job_ids)
 
-    def poll_when_due(self, stage: Stage, job_ids: Sequence[str]) -> PollResult:
+    def poll_when_due(self, job_ids: Sequence[str]) -> PollResult:
         """Advance the clock to the next poll and run it."""
         self.clock.now += POLL_S
-        return self.poll(stage, job_ids)
+        return self.poll(job_ids)
 
-    def poll_for(self, stage: Stage, job_ids: Sequence[str], seconds: float) -> PollResult:
+    def poll_for(self, job_ids: Sequence[str], seconds: float) -> PollResult:
         """Poll regularly for that many seconds and return the result of the last poll."""
         polled, times = PollResult(), ceil(seconds / (10 * POLL_S))
         for _ in range(times):
             self.clock.now += seconds / times
-            polled = self.poll(stage, job_ids)
+            polled = self.poll(job_ids)
         return polled
 
     def submitted(self, *specs: VoiceJob) -> list[str]:

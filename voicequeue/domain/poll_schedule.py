@@ -143,6 +143,11 @@ class PollSchedulePolicy:
         return self.min_gap_s / 4
 
     @property
+    def coalesce_interval_s(self) -> float:
+        """Seconds between two rounds of polls, each of which is made up to `coalesce_window_s` early or late."""
+        return 2 * self.coalesce_window_s
+
+    @property
     def recheck_s(self) -> float:
         """Seconds after the first report of a failure at which a second report makes it final."""
         return 2 * self.min_gap_s

@@ -3,6 +3,7 @@ for a process."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 from voicequeue.domain.stage import Stage
@@ -14,6 +15,15 @@ _ADMITTED_MAX_S = 60.0
 
 #: The longest wait of one call (seconds): it must end before the connection times out.
 _WAIT_MAX_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class DuePoll:
+    """A poll that is due at `due` (Unix seconds)."""
+
+    job_id: str
+    due: float
+    stage: Stage
 
 
 class Coordination:
@@ -36,14 +46,22 @@ class Coordination:
     def waiting_for_order(self, stage: Stage, now: float, *, waited_s: float, at_most: int) -> list[str]:
         """Return jobs that were admitted to the stage more than `waited_s` seconds ago, and whose orders no process
         sends yet; the oldest first."""
+        waits = (str(State.ADMITTED), str(stage))
+        jobs = self._in_flight(now - _ADMITTED_MAX_S, now - waited_s, at_most=4 * at_most)
+        return [job_id for job_id, _, *record in jobs if tuple(record) == waits][:at_most]
+
+    def due_polls(self, since: float, until: float, *, at_most: int) -> list[DuePoll]:
+        """Return the polls of pending jobs that are due between these times, the soonest first."""
+        jobs = self._in_flight(since, until, at_most=at_most)
+        return [DuePoll(job_id, due, Stage(stage)) for job_id, due, state, stage in jobs if state == State.PENDING]
+
+    def _in_flight(self, since: float, until: float, *, at_most: int) -> list[tuple[str, float, str, str]]:
+        """Return the id, due time, state and stage of the jobs in flight that are due between these times."""
         index = self._space.key("in_flight")
-        in_flight = self._redis.zrange(
-            index, now - _ADMITTED_MAX_S, now - waited_s, byscore=True, offset=0, num=4 * at_most
-        )
-        ids = cast(list[str], in_flight)
+        scores = self._redis.zrange(index, since, until, byscore=True, offset=0, num=at_most, withscores=True)
+        due_times = cast(list[tuple[str, float]], scores)
         with self._redis.pipeline(transaction=False) as pipe:
-            for job_id in ids:
+            for job_id, _ in due_times:
                 pipe.hmget(self._space.key(f"job:{job_id}"), "state", "stage")
             records = pipe.execute()
-        waits = [str(State.ADMITTED), str(stage)]
-        return [job_id for job_id, record in zip(ids, records, strict=True) if record == waits][:at_most]
+        return [(job_id, due, *record) for (job_id, due), record in zip(due_times, records, strict=True)]

@@ -242,29 +242,29 @@ class JobStore(JobQueries):
     def claim_poll(
         self,
         job_ids: Sequence[str],
-        stage: Stage,
         now: float,
         *,
         lease_s: float,
         coalesce_window_s: float = 0.0,
+        overdue_s: float = 0.0,
         at_most: int = 0,
     ) -> list[PollClaim]:
         """Claim those of the jobs that are due for a poll, for `lease_s` seconds.
 
-        Also claims other jobs of the stage that are due within `coalesce_window_s` seconds, up to `at_most` jobs in
-        total.
+        Also claims other jobs that are due within `coalesce_window_s` seconds, or have been for as long or for
+        `overdue_s`, up to `at_most` jobs in total: if any of the jobs is due, or there are none.
         """
-        others = max(0, at_most - len(job_ids))
+        now += CLOCK_TOLERANCE_S
         flat = self._space.run_script(
             "claim_poll",
-            now + CLOCK_TOLERANCE_S,
-            stage,
-            now + lease_s,
-            now + CLOCK_TOLERANCE_S + coalesce_window_s,
-            others,
+            now,
+            now - CLOCK_TOLERANCE_S + lease_s,
+            now - max(coalesce_window_s, overdue_s),
+            now + coalesce_window_s,
+            max(0, at_most - len(job_ids)),
             *job_ids,
         )
-        return [script_replies.parse_poll_claim(stage, reply) for reply in rows(flat, 11)]
+        return [script_replies.parse_poll_claim(reply) for reply in rows(flat, 12)]
 
     def reschedule_polls(self, reschedules: Iterable[PollReschedule]) -> list[str]:
         """Reschedule polls; return the ids of the jobs that were still at the given version."""

@@ -45,14 +45,15 @@ def parse_stalled_job(job_id: str, version: str, state: str, stage: str, lost_or
     return StalledJob(job_id, int(version), stored(State, state), stored(Stage, stage), may_be_charged=may_be_charged)
 
 
-def parse_poll_claim(stage: Stage, reply: Sequence[str]) -> PollClaim:
+def parse_poll_claim(reply: Sequence[str]) -> PollClaim:
     """Return one claim from the reply of scripts/claim_poll.lua."""
-    job_id, version, state, task_id, submitted_at, not_ready_at, next_stage, model, clips, report, resubmits = reply
+    job_id, version, state, stage, task_id, submitted_at, not_ready_at, *more = reply
+    next_stage, model, clips, report, resubmits = more
     return PollClaim(
         job_id,
         int(version),
         stored(State, state),
-        stage,
+        Stage(stage),
         task_id,
         submitted_at=float(submitted_at),
         last_not_ready_at=float(not_ready_at) if not_ready_at else None,

@@ -94,7 +94,7 @@ class FakeWorker:
         for stage in Stage:
             ids = [job.id for job in jobs.values() if job.stage is stage and not self._stays_pending(job)]
             now = self._store.clock()
-            for claim in self._store.claim_poll(ids, stage, now, lease_s=_LEASE_S) if ids else []:
+            for claim in self._store.claim_poll(ids, now, lease_s=_LEASE_S) if ids else []:
                 job = jobs[claim.job_id]
                 moves.append(steps.finished(job, claim, self._outcome(job), now))
         return self._apply(moves)

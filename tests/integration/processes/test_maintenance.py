@@ -78,7 +78,7 @@ def test_a_lost_poll_message_is_sent_again_and_can_be_claimed(bench: WorkerBench
     bench.maintenance.reconcile()
 
     assert bench.messages == [("voice.poll", [job_id])]
-    assert bench.store.claim_poll([job_id], Stage.VOICE, bench.clock.now, lease_s=5)
+    assert bench.store.claim_poll([job_id], bench.clock.now, lease_s=5)
 
 
 def test_a_pending_job_is_polled_within_minutes_after_redis_clock_was_set_back(
@@ -94,7 +94,7 @@ def test_a_pending_job_is_polled_within_minutes_after_redis_clock_was_set_back(
     bench.maintenance.reconcile()
 
     assert bench.messages == [("voice.poll", [job_id])]
-    assert bench.store.claim_poll([job_id], Stage.VOICE, bench.clock.now, lease_s=5)
+    assert bench.store.claim_poll([job_id], bench.clock.now, lease_s=5)
 
 
 def test_a_stalled_charge_becomes_unsure_and_is_not_handed_out(bench: WorkerBench, queue: VoiceQueue) -> None:

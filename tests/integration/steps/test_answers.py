@@ -50,14 +50,14 @@ def clip(name: str, state: str = "succeeded", *, link: str | None = None, **more
 
 def poll_past_the_deadline(bench: Bench, job_id: str) -> None:
     """Poll a job until its deadline has passed."""
-    bench.poll_for(Stage.MUSIC, [job_id], DEADLINE_S + 1)
+    bench.poll_for([job_id], DEADLINE_S + 1)
 
 
 def poll_late(bench: Bench, job_id: str) -> None:
     """Poll a job for its late result when it is due, as maintenance does."""
     bench.clock.now += late_poll_delay(DEADLINE_S + 1) + 1
     assert [job.job_id for job in bench.store.lease_overdue(bench.clock.now, overdue_s=0)] == [job_id]
-    bench.poll(Stage.MUSIC, [job_id])
+    bench.poll([job_id])
 
 
 @pytest.mark.parametrize("link", ["", None])
@@ -69,11 +69,11 @@ def test_a_song_is_ready_when_every_clip_that_succeeded_has_its_link(
     bare = {**clip("b"), "audio_url": link}
     for named in ([{**clip("a"), "audio_url": link}, bare], [clip("a"), bare]):
         upstream.task = {"code": 200, "data": named}
-        assert bench.poll_when_due(Stage.MUSIC, [job_id]).rounds != []
+        assert bench.poll_when_due([job_id]).rounds != []
         assert bench.job(job_id).state is State.PENDING
 
     upstream.task = {"code": 200, "data": [clip("a"), clip("b")]}
-    bench.poll_when_due(Stage.MUSIC, [job_id])
+    bench.poll_when_due([job_id])
 
     job = bench.job(job_id)
     assert (job.state, job.is_incomplete) == (State.SUCCEEDED, False)
@@ -98,7 +98,7 @@ def test_at_the_deadline_a_song_that_is_there_is_the_result_and_its_twin_is_kept
     upstream.task = {"data": [clip("a"), clip("b")]}
     assert queue.retry(job_id).state is State.SUCCEEDED
     bench.clock.now = bench.job(job_id).updated_at + 1
-    bench.poll(Stage.MUSIC, [job_id])
+    bench.poll([job_id])
 
     whole = bench.job(job_id)
     assert (whole.state, whole.is_incomplete, whole.credits) == (State.SUCCEEDED, False, 15)
@@ -112,7 +112,7 @@ def test_a_twin_that_ended_in_any_words_keeps_no_song_back(bench: Bench, upstrea
     [job_id] = bench.submitted(SUNG)
     upstream.task = {"data": [clip("a"), clip("b", twin, link="")]}
 
-    bench.poll_when_due(Stage.MUSIC, [job_id])
+    bench.poll_when_due([job_id])
 
     assert bench.job(job_id).state is State.SUCCEEDED
 
@@ -136,7 +136,7 @@ def test_a_song_that_was_delivered_once_is_the_result_whatever_follows(
     """Its link is kept when it arrives, so that the job succeeds with it and nothing is submitted again."""
     [job_id] = bench.submitted(SUNG)
     upstream.task = {"code": 200, "data": [clip("a"), clip("b", "running", link="")]}
-    bench.poll_when_due(Stage.MUSIC, [job_id])
+    bench.poll_when_due([job_id])
     assert bench.job(job_id).state is State.PENDING
 
     upstream.task = LATER_RESPONSES[response]
@@ -151,9 +151,9 @@ def test_links_that_come_one_after_the_other_make_a_whole_song(bench: Bench, ups
     """No single response needs to contain both links."""
     [job_id] = bench.submitted(SUNG)
     upstream.task = {"code": 200, "data": [clip("a"), clip("b", link="")]}
-    bench.poll_when_due(Stage.MUSIC, [job_id])
+    bench.poll_when_due([job_id])
     upstream.task = {"code": 200, "data": [clip("a", link=""), clip("b")]}
-    bench.poll_when_due(Stage.MUSIC, [job_id])
+    bench.poll_when_due([job_id])
 
     job = bench.job(job_id)
     assert (job.state, job.is_incomplete) == (State.SUCCEEDED, False)
@@ -184,7 +184,7 @@ def test_a_persona_of_a_voice_that_is_not_made_is_not_sung_with(bench: Bench, up
     [job_id] = bench.submitted(VoiceJob(audio_url="https://recordings.example/anna.mp3", song=SONG))
     upstream.task = {"code": 200, "data": {"persona_id": "p1", "state": state, "error": "no clear speaker"}}
 
-    assert bench.poll_when_due(Stage.VOICE, [job_id]).to_music == []
+    assert bench.poll_when_due([job_id]).to_music == []
 
     assert bench.job(job_id).persona_id is None
 
@@ -196,7 +196,7 @@ def test_every_field_of_a_song_is_kept(bench: Bench, upstream: Upstream) -> None
     [job_id] = bench.submitted(SUNG)
     upstream.task = {"data": [clip("a", duration=61.5, **more)]}
 
-    bench.poll_when_due(Stage.MUSIC, [job_id])
+    bench.poll_when_due([job_id])
 
     [song] = bench.job(job_id).as_dict()["clips"]
     assert {name: value for name, value in song.items() if name in more} == more

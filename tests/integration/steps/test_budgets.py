@@ -51,8 +51,8 @@ class Run:
             for stage in Stage:
                 list(workers.map(self.bench.submit, [stage] * WORKERS, [self.ids(State.ADMITTED)] * WORKERS))
             self.bench.clock.now += POLL_S
-            for stage in Stage:
-                list(workers.map(self.bench.poll, [stage] * WORKERS, [self.ids(State.PENDING)] * WORKERS))
+            for _ in Stage:
+                list(workers.map(self.bench.poll, [self.ids(State.PENDING)] * WORKERS))
 
     def ids(self, state: State) -> list[str]:
         """Return the jobs in this state."""

@@ -119,7 +119,7 @@ def test_jobs_whose_tasks_cannot_be_polled_hold_no_order_up(build: Build) -> Non
         bench = build(upstream.url)
         [poison] = bench.submitted(voice("poison"))
         while bench.job(poison).state is State.PENDING:
-            bench.poll_when_due(Stage.VOICE, [poison])
+            bench.poll_when_due([poison])
             assert bench.store.flow_control.gate(bench.clock.now).is_open
 
     failure = bench.job(poison).failure

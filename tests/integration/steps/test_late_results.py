@@ -36,7 +36,7 @@ def test_the_late_result_of_a_cancelled_job_is_kept(bench: Bench, simulator: Sim
     [job_id] = bench.submitted(voice())
     cancel(bench, job_id)
 
-    assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()
+    assert bench.poll_when_due([job_id]) == PollResult()
 
     job = bench.job(job_id)
     assert (job.state, job.stage, job.credits) == (State.CANCELLED, Stage.VOICE, 4)
@@ -56,7 +56,7 @@ def test_a_job_that_is_cancelled_while_its_order_was_lost_orders_no_song(bench: 
     [charge] = simulator.ledger()["charges"]
 
     assert webhooks.process_webhook(bench.store, job_id, Stage.VOICE, 1, charge["task_id"]) is WebhookEffect.POLL
-    assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()
+    assert bench.poll_when_due([job_id]) == PollResult()
 
     job = bench.job(job_id)
     assert (job.state, job.credits, bool(job.persona_id)) == (State.CANCELLED, 4, True)
@@ -79,7 +79,7 @@ def test_the_answer_to_a_job_that_is_cancelled_meanwhile_is_written(
     monkeypatch.setattr(bench.store, "apply_transitions", cancel_before)
     bench.submit(Stage.VOICE, [job_id])
     assert bench.job(job_id).state is State.CANCELLED
-    assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()
+    assert bench.poll_when_due([job_id]) == PollResult()
 
     assert bench.job(job_id).persona_id
     assert bench.admit() == {}
@@ -97,7 +97,7 @@ def test_a_cancelled_job_is_polled_at_growing_intervals(bench: Bench, simulator:
         bench.clock.now += POLL_S
         late = bench.store.lease_overdue(bench.clock.now, overdue_s=0)
         assert [job.state for job in late] in ([], [State.CANCELLED])
-        assert bench.poll(Stage.VOICE, [job.job_id for job in late]).rounds == []
+        assert bench.poll([job.job_id for job in late]).rounds == []
 
     assert 5 <= polls_sent(simulator) <= 15
     assert bench.store.lease_overdue(bench.clock.now + 1e6, overdue_s=0) == []
@@ -108,7 +108,7 @@ def past_its_deadline(bench: Bench, simulator: Simulator) -> str:
     """Return a job whose voice exceeded its deadline; the simulator finishes it right afterwards."""
     simulator.set_dials(voice_s=600)
     [job_id] = bench.submitted(voice())
-    bench.poll_for(Stage.VOICE, [job_id], DEADLINE_S + 1)
+    bench.poll_for([job_id], DEADLINE_S + 1)
     failure = bench.job(job_id).failure
     assert failure is not None
     assert failure.code is FailureCode.DEADLINE
@@ -122,7 +122,7 @@ def poll_when_late(bench: Bench, job_id: str) -> None:
     assert bench.store.lease_overdue(bench.clock.now, overdue_s=0) == []
     bench.clock.now += DEADLINE_S
     assert [job.job_id for job in bench.store.lease_overdue(bench.clock.now, overdue_s=0)] == [job_id]
-    assert bench.poll(Stage.VOICE, [job_id]) == PollResult()
+    assert bench.poll([job_id]) == PollResult()
 
 
 def test_a_voice_that_comes_after_its_deadline_is_kept_and_a_retry_pays_for_its_song_alone(
@@ -139,7 +139,7 @@ def test_a_voice_that_comes_after_its_deadline_is_kept_and_a_retry_pays_for_its_
     bench.admit()
     simulator.set_dials(music_s=0)
     bench.submit(Stage.MUSIC, [job_id])
-    bench.poll_when_due(Stage.MUSIC, [job_id])
+    bench.poll_when_due([job_id])
 
     assert bench.job(job_id).state is State.SUCCEEDED
     assert polls_sent(simulator) == polls_before + 1
@@ -153,7 +153,7 @@ def test_a_webhook_after_the_deadline_triggers_a_poll_at_once(bench: Bench, simu
     bench = replace(bench, services=replace(bench.services, clock=FarFuture()))
 
     assert webhooks.process_webhook(bench.store, job_id, Stage.VOICE, 1, None) is WebhookEffect.POLL
-    bench.poll(Stage.VOICE, [job_id])
+    bench.poll([job_id])
 
     assert bench.job(job_id).persona_id
     assert webhooks.process_webhook(bench.store, job_id, Stage.VOICE, 1, None) is WebhookEffect.NOTHING
@@ -167,7 +167,7 @@ def failed_upstream(build: Build, *then: object) -> Iterator[tuple[Bench, str, P
         bench = build(upstream.url)
         [job_id] = bench.submitted(voice())
         for _ in range(2):
-            bench.poll_when_due(Stage.VOICE, [job_id])
+            bench.poll_when_due([job_id])
         failure = bench.job(job_id).failure
         assert failure is not None
         assert failure.code is FailureCode.UPSTREAM_FAILED
@@ -199,7 +199,7 @@ def test_a_webhook_triggers_a_poll_of_a_failed_task(build: Build) -> None:
     """The voice is ready after all, and does not wait for the next scheduled poll."""
     with failed_upstream(build, VOICE) as (bench, job_id, _):
         assert webhooks.process_webhook(bench.store, job_id, Stage.VOICE, 1, "task 1") is WebhookEffect.POLL
-        replace(bench, services=replace(bench.services, clock=FarFuture())).poll(Stage.VOICE, [job_id])
+        replace(bench, services=replace(bench.services, clock=FarFuture())).poll([job_id])
 
     assert (bench.job(job_id).persona_id, bench.job(job_id).credits) == ("p1", 4)
 
@@ -208,7 +208,7 @@ def test_a_retry_of_a_failed_task_polls_before_it_submits(build: Build, queue: V
     """It is ready by now: the job continues with its song, and the voice is not paid again."""
     with failed_upstream(build, VOICE) as (bench, job_id, script):
         assert queue.retry(job_id).state is State.PENDING
-        assert bench.poll_when_due(Stage.VOICE, [job_id]).to_music == [job_id]
+        assert bench.poll_when_due([job_id]).to_music == [job_id]
 
     assert (script.orders, bench.job(job_id).credits) == (1, 4)
 
@@ -217,13 +217,13 @@ def test_a_retry_submits_again_when_upstream_repeats_the_failure(build: Build, q
     """One repeated report is enough. The new order takes two reports, as always."""
     with failed_upstream(build, FAILED) as (bench, job_id, _):
         queue.retry(job_id)
-        bench.poll_when_due(Stage.VOICE, [job_id])
+        bench.poll_when_due([job_id])
 
         again = bench.job(job_id)
         assert (again.state, again.task_ids, again.charged_task_ids) == (State.QUEUED, {}, {1: "task 1"})
         bench.admit()
         bench.submit(Stage.VOICE, [job_id])
-        bench.poll_when_due(Stage.VOICE, [job_id])
+        bench.poll_when_due([job_id])
 
     assert bench.job(job_id).state is State.PENDING
     assert (bench.job(job_id).credits, bench.store.credits_spent()) == (8, 8)
@@ -235,9 +235,9 @@ def test_polls_of_a_cancelled_job_end_when_its_failure_is_final(bench: Bench, si
     [job_id] = bench.submitted(voice())
     cancel(bench, job_id)
 
-    bench.poll_when_due(Stage.VOICE, [job_id])
+    bench.poll_when_due([job_id])
     assert bench.store.timeline(job_id)[-1].reason.startswith("cancelled")
-    bench.poll_when_due(Stage.VOICE, [job_id])
+    bench.poll_when_due([job_id])
 
     assert "upstream reported a failure" in bench.store.timeline(job_id)[-1].reason
     assert bench.store.lease_overdue(bench.clock.now + 1e6, overdue_s=0) == []
@@ -266,7 +266,7 @@ def test_an_order_that_was_given_up_is_counted_by_its_webhook(
     assert hint is WebhookEffect.POLL
     assert charges_match(bench, simulator)
     bench = replace(bench, services=replace(bench.services, clock=FarFuture()))
-    bench.poll(Stage.VOICE, [job_id])
+    bench.poll([job_id])
     job = bench.job(job_id)
     assert (job.state, job.persona_id is None, transitions.retry_cost(job)) == (State.FAILED, False, 15)
     assert webhooks.process_webhook(bench.store, job_id, Stage.VOICE, 1, charge["task_id"]) is WebhookEffect.NOTHING
@@ -293,7 +293,7 @@ def test_a_late_result_changes_no_count(bench: Bench, simulator: Simulator) -> N
     cancel(bench, job_id)
     before = bench.store.counts_by_state()
 
-    bench.poll_when_due(Stage.VOICE, [job_id])
+    bench.poll_when_due([job_id])
 
     assert bench.store.counts_by_state() == before
     job = bench.job(job_id)

@@ -54,11 +54,11 @@ def test_a_task_in_progress_is_rescheduled_and_a_second_message_finds_nothing_du
     job_ids = bench.submitted(*voices(3))
     bench.clock.now += POLL_S
 
-    assert bench.poll(Stage.VOICE, job_ids) == PollResult(rounds=[PollRound(job_ids, POLL_S)])
-    assert bench.poll(Stage.VOICE, job_ids) == PollResult()
+    assert bench.poll(job_ids) == PollResult(rounds=[PollRound(job_ids, POLL_S, Stage.VOICE)])
+    assert bench.poll(job_ids) == PollResult()
     assert polls_sent(simulator) == 3
 
-    assert scheduled_ids(bench.poll_when_due(Stage.VOICE, job_ids)) == job_ids
+    assert scheduled_ids(bench.poll_when_due(job_ids)) == job_ids
     assert polls_sent(simulator) == 6
     assert bench.states(job_ids) == [State.PENDING] * 3
 
@@ -69,8 +69,8 @@ def test_jobs_due_at_about_the_same_time_share_a_message_from_then_on(bench: Ben
     first, second = bench.submitted(voice("a")), bench.submitted(voice("b"))
     bench.clock.now += POLL_S
 
-    assert bench.poll(Stage.VOICE, first) == PollResult(rounds=[PollRound([*first, *second], POLL_S)])
-    assert bench.poll(Stage.VOICE, second) == PollResult()
+    assert bench.poll(first) == PollResult(rounds=[PollRound([*first, *second], POLL_S, Stage.VOICE)])
+    assert bench.poll(second) == PollResult()
     assert polls_sent(simulator) == 2
 
 
@@ -85,21 +85,20 @@ def test_jobs_due_at_different_times_get_separate_messages(build: Build, simulat
     young = bench.submitted(voice("c"))
     bench.clock.now += 42
 
-    rounds = bench.poll(Stage.VOICE, [*young, *old]).rounds
+    rounds = bench.poll([*young, *old]).rounds
 
     assert [poll_round.job_ids for poll_round in rounds] == [young, old]
     assert [poll_round.delay_s for poll_round in rounds] == [pytest.approx(18, abs=1), pytest.approx(28, abs=1)]
-    assert [bench.poll(Stage.VOICE, poll_round.job_ids) for poll_round in rounds] == [PollResult(), PollResult()]
+    assert [bench.poll(poll_round.job_ids) for poll_round in rounds] == [PollResult(), PollResult()]
     bench.clock.now += rounds[0].delay_s
-    assert scheduled_ids(bench.poll(Stage.VOICE, young)) == young
+    assert scheduled_ids(bench.poll(young)) == young
 
 
 def test_a_poll_before_its_time_sends_nothing(bench: Bench, simulator: Simulator) -> None:
-    """Neither does a poll of the other stage, or of an unknown job."""
+    """Neither does a poll of an unknown job."""
     job_ids = bench.submitted(*voices(2))
 
-    assert bench.poll(Stage.VOICE, job_ids) == PollResult()
-    assert bench.poll_when_due(Stage.MUSIC, [*job_ids, "unknown"]) == PollResult()
+    assert bench.poll([*job_ids, "unknown"]) == PollResult()
     assert polls_sent(simulator) == 0
 
 
@@ -112,7 +111,7 @@ def test_two_workers_with_the_same_chunk_poll_each_job_once(bench: Bench, simula
 
     def work() -> PollResult:
         both_ready.wait()
-        return bench.poll(Stage.VOICE, job_ids)
+        return bench.poll(job_ids)
 
     with ThreadPoolExecutor(2) as workers:
         outcomes = [future.result() for future in [workers.submit(work), workers.submit(work)]]
@@ -125,13 +124,13 @@ def test_a_poll_whose_worker_died_is_made_by_another_one(bench: Bench) -> None:
     """The job is due again when the lease of the dead worker's claim has expired."""
     job_ids = bench.submitted(voice(song=None))
     bench.clock.now += POLL_S
-    assert bench.store.claim_poll(job_ids, Stage.VOICE, bench.clock.now, lease_s=90)
+    assert bench.store.claim_poll(job_ids, bench.clock.now, lease_s=90)
 
     bench.clock.now += 80
-    bench.poll(Stage.VOICE, job_ids)
+    bench.poll(job_ids)
     assert bench.states(job_ids) == [State.PENDING]
     bench.clock.now += 10
-    bench.poll(Stage.VOICE, job_ids)
+    bench.poll(job_ids)
     assert bench.states(job_ids) == [State.SUCCEEDED]
 
 
@@ -142,14 +141,14 @@ def test_a_poll_without_an_answer_is_made_again(bench: Bench, simulator: Simulat
     simulator.set_dials(get_faults={fault: 1})
     before = bench.store.flow_control.in_flight_limit()
 
-    assert bench.poll_when_due(Stage.VOICE, job_ids) == PollResult(rounds=[PollRound(job_ids, POLL_S)])
+    assert bench.poll_when_due(job_ids) == PollResult(rounds=[PollRound(job_ids, POLL_S, Stage.VOICE)])
 
     slow = [("cooldown", bench.clock.now + TIMEOUTS.cooldown_s)] if fault == "rate_limited" else []
     holds = bench.store.flow_control.gate(bench.clock.now).holds
     assert [(hold.reason, hold.until) for hold in holds if not hold.is_on_trial] == slow
     assert bench.store.flow_control.in_flight_limit() == before
     simulator.set_dials(get_faults={})
-    assert bench.poll_when_due(Stage.VOICE, job_ids).to_music == job_ids
+    assert bench.poll_when_due(job_ids).to_music == job_ids
     assert bench.store.flow_control.gate(bench.clock.now).is_open
 
 
@@ -160,7 +159,7 @@ def test_a_voice_without_a_song_has_succeeded_with_its_persona(bench: Bench, sim
     """Nothing else is submitted, and its slot is free."""
     [job_id] = bench.submitted(voice(song=None))
 
-    assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()
+    assert bench.poll_when_due([job_id]) == PollResult()
 
     job = bench.job(job_id)
     assert (job.state, job.credits, job.voice_name) == (State.SUCCEEDED, 4, "Anna")
@@ -178,9 +177,9 @@ def test_a_task_that_failed_upstream_fails_its_job_with_upstreams_words(
     simulator.set_dials(voice_failure=1, failure_shape=shape)
     [job_id] = bench.submitted(voice())
 
-    assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult(rounds=[PollRound([job_id], POLL_S)])
+    assert bench.poll_when_due([job_id]) == PollResult(rounds=[PollRound([job_id], POLL_S, Stage.VOICE)])
     assert bench.job(job_id).state is State.PENDING
-    assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()
+    assert bench.poll_when_due([job_id]) == PollResult()
 
     job = bench.job(job_id)
     assert (job.state, failure_of(job)) == (State.FAILED, (FailureCode.UPSTREAM_FAILED, Stage.VOICE))
@@ -195,10 +194,10 @@ def test_each_job_of_a_chunk_has_its_own_answer(bench: Bench, simulator: Simulat
     simulator.set_dials(fail_match="bad", stall_match="slow")
     good, bad, slow = job_ids = bench.submitted(voice("good"), voice("bad"), voice("slow"))
 
-    done = bench.poll_when_due(Stage.VOICE, job_ids)
+    done = bench.poll_when_due(job_ids)
 
-    assert done == PollResult(rounds=[PollRound([bad, slow], POLL_S)], to_music=[good])
-    assert bench.poll_when_due(Stage.VOICE, [bad, slow]) == PollResult(rounds=[PollRound([slow], POLL_S)])
+    assert done == PollResult(rounds=[PollRound([bad, slow], POLL_S, Stage.VOICE)], to_music=[good])
+    assert bench.poll_when_due([bad, slow]) == PollResult(rounds=[PollRound([slow], POLL_S, Stage.VOICE)])
     assert bench.states([good, bad, slow]) == [State.ADMITTED, State.FAILED, State.PENDING]
 
 
@@ -213,7 +212,7 @@ def test_an_answer_for_a_job_that_was_cancelled_meanwhile_is_dropped(build: Buil
     with ScriptedServer(cancelling) as upstream:
         bench = build(upstream.url)
         [job_id] = bench.submitted(voice())
-        assert bench.poll_when_due(Stage.VOICE, [job_id]) == PollResult()
+        assert bench.poll_when_due([job_id]) == PollResult()
 
     assert bench.job(job_id).state is State.CANCELLED
     assert bench.submit(Stage.MUSIC, [job_id]).pending == []

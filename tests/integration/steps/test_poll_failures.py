@@ -50,7 +50,7 @@ def failure_of(job: Job) -> tuple[FailureCode, Stage] | None:
 def fail_twice(bench: Bench, stage: Stage, job_id: str) -> None:
     """Poll twice while upstream reports a failure, so that the job fails."""
     for state in (State.PENDING, State.FAILED):
-        bench.poll_when_due(stage, [job_id])
+        bench.poll_when_due([job_id])
         assert bench.job(job_id).state is state
     assert failure_of(bench.job(job_id)) == (FailureCode.UPSTREAM_FAILED, stage)
 
@@ -62,10 +62,10 @@ def test_a_failure_that_upstream_revokes_does_not_count(build: Build, stage: Sta
         bench = build(upstream.url)
         [job_id] = bench.submitted(voice(song=None) if stage is Stage.VOICE else VoiceJob(persona_id="p1", song=SONG))
 
-        assert scheduled_ids(bench.poll_when_due(stage, [job_id])) == [job_id]
+        assert scheduled_ids(bench.poll_when_due([job_id])) == [job_id]
 
         assert bench.job(job_id).state is State.PENDING
-        assert bench.poll_when_due(stage, [job_id]) == PollResult()
+        assert bench.poll_when_due([job_id]) == PollResult()
         assert bench.job(job_id).state is State.SUCCEEDED
 
 
@@ -76,10 +76,10 @@ def test_reports_of_a_failure_must_follow_each_other(build: Build) -> None:
         bench = build(upstream.url)
         [job_id] = bench.submitted(voice())
         for _ in range(6):
-            bench.poll_when_due(Stage.VOICE, [job_id])
+            bench.poll_when_due([job_id])
             assert bench.job(job_id).state is State.PENDING
 
-        bench.poll_when_due(Stage.VOICE, [job_id])
+        bench.poll_when_due([job_id])
 
         assert failure_of(bench.job(job_id)) == (FailureCode.UPSTREAM_FAILED, Stage.VOICE)
 
@@ -91,7 +91,7 @@ def test_webhooks_do_not_confirm_a_failure_by_polling_at_once(bench: Bench, simu
     for _ in range(4):
         bench.clock.now += 1
         bench.store.reschedule_polls([PollReschedule(job_id, bench.job(job_id).version, due=bench.clock.now)])
-        bench.poll(Stage.VOICE, [job_id])
+        bench.poll([job_id])
 
     assert polls_sent(simulator) == 4
     assert bench.job(job_id).state is State.PENDING
@@ -104,7 +104,7 @@ def test_a_failure_that_is_reported_at_the_deadline_is_part_of_its_message(build
         bench = replace(plain, services=replace(plain.services, deadlines=dict.fromkeys(Stage, 1.5 * POLL_S)))
         [job_id] = bench.submitted(voice())
         for _ in range(2):
-            bench.poll_when_due(Stage.VOICE, [job_id])
+            bench.poll_when_due([job_id])
 
     job = bench.job(job_id)
     assert failure_of(job) == (FailureCode.DEADLINE, Stage.VOICE)
@@ -123,15 +123,15 @@ def test_a_retry_of_a_job_past_its_deadline_polls_and_pays_nothing(
     simulator.set_dials(music_s=60)
     [job_id] = bench.submitted(VoiceJob(persona_id="p1", song=SONG))
     hasty = replace(bench, services=replace(bench.services, deadlines=dict.fromkeys(Stage, POLL_S)))
-    assert scheduled_ids(hasty.poll_when_due(Stage.MUSIC, [job_id])) == [job_id]
-    assert hasty.poll_when_due(Stage.MUSIC, [job_id]).rounds == []
+    assert scheduled_ids(hasty.poll_when_due([job_id])) == [job_id]
+    assert hasty.poll_when_due([job_id]).rounds == []
     assert failure_of(bench.job(job_id)) == (FailureCode.DEADLINE, Stage.MUSIC)
     assert bench.store.count_in_flight() == 0
 
     retried = queue.retry(job_id)
     [charge] = simulator.ledger()["charges"]
     simulator.complete_task(charge["task_id"])
-    bench.poll(Stage.MUSIC, [job_id])
+    bench.poll([job_id])
 
     job = bench.job(job_id)
     assert (retried.state, retried.failure) == (State.PENDING, None)
@@ -145,7 +145,7 @@ def test_a_result_after_the_deadline_is_accepted(bench: Bench) -> None:
     [job_id] = bench.submitted(voice(song=None))
     bench.clock.now += 10 * DEADLINE_S
 
-    bench.poll(Stage.VOICE, [job_id])
+    bench.poll([job_id])
 
     assert bench.job(job_id).state is State.SUCCEEDED
     assert bench.store.poll_history.durations(Stage.VOICE) == []
@@ -156,9 +156,9 @@ def test_an_upstream_that_does_not_answer_until_the_deadline_fails_the_job(bench
     [job_id] = bench.submitted(voice())
     simulator.set_dials(get_faults={"error": 1})
     for _ in range(3):
-        assert scheduled_ids(bench.poll_when_due(Stage.VOICE, [job_id])) == [job_id]
+        assert scheduled_ids(bench.poll_when_due([job_id])) == [job_id]
 
-    assert bench.poll_for(Stage.VOICE, [job_id], DEADLINE_S).rounds == []
+    assert bench.poll_for([job_id], DEADLINE_S).rounds == []
 
     assert failure_of(bench.job(job_id)) == (FailureCode.DEADLINE, Stage.VOICE)
 
@@ -172,16 +172,16 @@ def test_when_redis_clock_is_set_an_hour_ahead_a_paid_order_still_has_all_its_ti
     simulator.set_dials(voice_s=600)
     [job_id] = bench.submitted(voice(song=None))
     for _ in range(polls_before):
-        bench.poll_when_due(Stage.VOICE, [job_id])
+        bench.poll_when_due([job_id])
     bench.clock.now += 3_600
     if is_dispatched:
         assert [job.job_id for job in bench.store.lease_overdue(bench.clock.now, overdue_s=10)] == [job_id]
     left_s = DEADLINE_S - (polls_before + 2) * POLL_S
 
-    assert scheduled_ids(bench.poll(Stage.VOICE, [job_id])) == [job_id]
-    assert scheduled_ids(bench.poll_for(Stage.VOICE, [job_id], left_s)) == [job_id]
+    assert scheduled_ids(bench.poll([job_id])) == [job_id]
+    assert scheduled_ids(bench.poll_for([job_id], left_s)) == [job_id]
     simulator.complete_task(simulator.ledger()["charges"][0]["task_id"])
-    bench.poll_when_due(Stage.VOICE, [job_id])
+    bench.poll_when_due([job_id])
 
     assert bench.job(job_id).state is State.SUCCEEDED
     [span] = bench.store.poll_history.durations(Stage.VOICE)
@@ -193,9 +193,9 @@ def test_after_redis_clock_was_set_ahead_the_deadline_still_ends_an_order(bench:
     simulator.set_dials(voice_s=6_000)
     [job_id] = bench.submitted(voice(song=None))
     bench.clock.now += 3_600
-    bench.poll(Stage.VOICE, [job_id])
+    bench.poll([job_id])
 
-    bench.poll_for(Stage.VOICE, [job_id], DEADLINE_S)
+    bench.poll_for([job_id], DEADLINE_S)
 
     assert failure_of(bench.job(job_id)) == (FailureCode.DEADLINE, Stage.VOICE)
 
@@ -206,18 +206,18 @@ def test_a_retry_after_a_song_failed_pays_for_the_song_and_not_for_the_voice(
     """It resumes at the first stage without a result."""
     simulator.set_dials(music_failure=1)
     [job_id] = bench.submitted(voice())
-    bench.poll_when_due(Stage.VOICE, [job_id])
+    bench.poll_when_due([job_id])
     bench.submit(Stage.MUSIC, [job_id])
     fail_twice(bench, Stage.MUSIC, job_id)
     failed = bench.job(job_id)
 
     simulator.set_dials(music_failure=0)
     queue.retry(job_id)
-    assert bench.poll_when_due(Stage.MUSIC, [job_id]) == PollResult()
+    assert bench.poll_when_due([job_id]) == PollResult()
     assert bench.job(job_id).task_ids.keys() == {Stage.VOICE}
     assert bench.admit() == {Stage.MUSIC: [job_id]}
     bench.submit(Stage.MUSIC, [job_id])
-    bench.poll_when_due(Stage.MUSIC, [job_id])
+    bench.poll_when_due([job_id])
 
     job = bench.job(job_id)
     assert (job.state, job.persona_id, job.credits) == (State.SUCCEEDED, failed.persona_id, 4 + 15 + 15)

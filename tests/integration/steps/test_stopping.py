@@ -94,7 +94,7 @@ def test_jobs_that_were_not_polled_are_due_at_once_and_miss_no_deadline(build: B
         upstream.requests.clear()
         slow.release.clear()
         bench.clock.now += POLL_S
-        polling = worker.submit(bench.poll, Stage.VOICE, job_ids)
+        polling = worker.submit(bench.poll, job_ids)
         eventually(lambda: len(upstream.requests) == THREADS)
         stop.set()
         slow.release.set()
@@ -104,4 +104,5 @@ def test_jobs_that_were_not_polled_are_due_at_once_and_miss_no_deadline(build: B
     assert polls == THREADS
     assert bench.states(job_ids).count(State.FAILED) == THREADS
     [next_round] = done.rounds
-    assert next_round == PollRound([job_id for job_id in job_ids if bench.job(job_id).state is State.PENDING], 0.0)
+    pending = [job_id for job_id in job_ids if bench.job(job_id).state is State.PENDING]
+    assert next_round == PollRound(pending, 0.0, Stage.VOICE)

@@ -84,9 +84,9 @@ def test_a_job_goes_all_the_way_from_recording_to_songs(bench: Bench, simulator:
     job_id = voice().job_id()
 
     assert bench.submitted(voice()) == [job_id]
-    assert bench.poll_when_due(Stage.VOICE, [job_id]).to_music == [job_id]
+    assert bench.poll_when_due([job_id]).to_music == [job_id]
     assert bench.submit(Stage.MUSIC, [job_id]) == SubmitResult([job_id], poll_in_s=POLL_S)
-    done = bench.poll_when_due(Stage.MUSIC, [job_id])
+    done = bench.poll_when_due([job_id])
 
     job = bench.job(job_id)
     assert (done.rounds, done.to_music) == ([], [])
@@ -112,7 +112,7 @@ def test_a_job_with_a_persona_goes_to_its_song_at_once(bench: Bench, simulator: 
     spec = VoiceJob(persona_id="p1", song=SONG)
     [job_id] = bench.submitted(spec)
 
-    bench.poll_when_due(Stage.MUSIC, [job_id])
+    bench.poll_when_due([job_id])
 
     assert bench.job(job_id).state is State.SUCCEEDED
     assert charges(simulator) == [("music", "p1")]
@@ -125,8 +125,8 @@ def test_an_accepted_order_is_due_when_its_poll_is(bench: Bench) -> None:
 
     assert bench.submit(Stage.VOICE, [job_id]) == SubmitResult([job_id], poll_in_s=POLL_S)
 
-    assert bench.store.claim_poll([job_id], Stage.VOICE, bench.clock.now + POLL_S - 1, lease_s=1) == []
-    assert bench.store.claim_poll([job_id], Stage.VOICE, bench.clock.now + POLL_S, lease_s=1) != []
+    assert bench.store.claim_poll([job_id], bench.clock.now + POLL_S - 1, lease_s=1) == []
+    assert bench.store.claim_poll([job_id], bench.clock.now + POLL_S, lease_s=1) != []
 
 
 def test_orders_that_are_polled_together_share_one_delay(bench: Bench) -> None:

@@ -227,7 +227,7 @@ def test_a_limit_that_is_reached_within_a_chunk_holds_back_the_rest(bench: Bench
         simulator.complete_task(charge["task_id"])
     for _ in range(8):
         bench.clock.now += POLL_S
-        bench.poll(Stage.VOICE, job_ids)
+        bench.poll(job_ids)
         bench.submit(Stage.VOICE, bench.admit().get(Stage.VOICE, []))
     assert bench.states(job_ids) == [State.SUCCEEDED] * 8
     assert len(charges(simulator)) == 8

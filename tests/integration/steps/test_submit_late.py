@@ -59,7 +59,7 @@ def test_an_answer_after_its_claim_expired_is_accepted(build: Build) -> None:
     assert (job.state, job.task_ids, job.credits) == (State.PENDING, {Stage.VOICE: "late task"}, 4)
     assert bench.store.timeline(job_id)[-1].reason == "late answer"
     assert (bench.store.credits_spent(), bench.store.count_in_flight()) == (4, 1)
-    assert len(bench.store.claim_poll([job_id], Stage.VOICE, bench.clock.now + POLL_S, lease_s=1)) == 1
+    assert len(bench.store.claim_poll([job_id], bench.clock.now + POLL_S, lease_s=1)) == 1
 
 
 def test_an_answer_after_a_resubmission_is_counted(build: Build) -> None:

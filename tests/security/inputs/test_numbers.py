@@ -168,7 +168,7 @@ def test_an_answer_with_an_overlong_number_is_unreadable_and_ends_nothing(build_
         bench = build_bench(upstream.url)
         anna, bea = bench.admitted(voice("anna"), voice("bea"))
         bench.submit(bench.job(anna).stage, [anna, bea])
-        bench.poll_when_due(bench.job(bea).stage, [bea])
+        bench.poll_when_due([bea])
 
     assert (bench.job(anna).state, bench.job(bea).state) == (State.UNSURE, State.PENDING)
     assert (bench.job(anna).unreadable_response or "").startswith('{"code": 200, "task_id": "t1"')

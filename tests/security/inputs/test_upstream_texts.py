@@ -49,9 +49,9 @@ def test_paid_results_with_half_a_character_in_each_text_are_kept(
     with ScriptedServer(lambda _: [mp3]) as cdn, ScriptedServer(_upstream(cdn.url)) as upstream:
         bench = build_bench(upstream.url)
         [job_id] = bench.submitted(spec)
-        assert bench.poll_when_due(Stage.VOICE, [job_id]).to_music == [job_id]
+        assert bench.poll_when_due([job_id]).to_music == [job_id]
         bench.submit(Stage.MUSIC, [job_id])
-        bench.poll_when_due(Stage.MUSIC, [job_id])
+        bench.poll_when_due([job_id])
         _archive(store, job_id, bench.clock.now, tmp_path)
 
     job = bench.job(job_id)

@@ -221,7 +221,7 @@ def test_any_text_is_a_url_or_rejected(text: str, start: str) -> None:
 def resolve_to(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[str]:
     """Make the resolver return these addresses, one after the other; return the hosts that it was asked for.
 
-    Whoever resolves an address instead of a name, such as a Redis client in another thread, gets the real answer.
+    A caller that resolves an address instead of a name, such as a Redis client in another thread, gets the real answer.
     """
     hosts, remaining = [], list(answers)
     really = socket.getaddrinfo

@@ -131,7 +131,7 @@ def test_a_retry_polls_a_failed_order_first_unless_it_resubmits(queue: VoiceQueu
     )
 
     assert (queue.retry(polled.id).state, queue.timeline(polled.id)[-1].task_id) == (State.PENDING, None)
-    [claim] = store.claim_poll([polled.id], Stage.VOICE, time.time(), lease_s=90)
+    [claim] = store.claim_poll([polled.id], time.time(), lease_s=90)
     assert (claim.resubmits, claim.failure_report) == (True, FailureReport(0.0, "no"))
     again = queue.retry(resubmitted.id, resubmit=True)
     assert (again.state, again.task_ids) == (State.QUEUED, {})
@@ -185,7 +185,7 @@ def test_a_paid_order_past_its_deadline_is_polled_again_for_free(queue: VoiceQue
     again = queue.retry(job.id)
 
     assert (again.state, again.credits, again.failure) == (State.PENDING, job.credits, None)
-    [claim] = store.claim_poll([job.id], Stage.VOICE, time.time(), lease_s=90)
+    [claim] = store.claim_poll([job.id], time.time(), lease_s=90)
     assert claim.task_id == f"task-voice-{job.id}"
     assert claim.submitted_at >= before
 

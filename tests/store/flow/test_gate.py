@@ -382,7 +382,7 @@ def test_polls_continue_while_the_gate_is_closed(store: JobStore) -> None:
     job = job_in_state(store, State.PENDING, voice_with_song())
     store.flow_control.pause(NOW)
 
-    [claim] = store.claim_poll([job.id], Stage.VOICE, NOW + 30, lease_s=9)
+    [claim] = store.claim_poll([job.id], NOW + 30, lease_s=9)
 
     assert claim.job_id == job.id
     assert store.admit(NOW + 30) == Admitted({})

@@ -230,10 +230,10 @@ class JobWalk(RuleBasedStateMachine):
 
     # ── polls and maintenance ─────────────────────────────────────────────────────────────
 
-    @rule(stage=st.sampled_from(Stage), named=st.integers(0, 9), near=st.sampled_from([0.0, 5.0]))
-    def claim(self, stage: Stage, named: int, near: float) -> None:
+    @rule(named=st.integers(0, 9), near=st.sampled_from([0.0, 5.0]))
+    def claim(self, named: int, near: float) -> None:
         self.claims += self.store.claim_poll(
-            list(self.specs)[:named], stage, self.now, lease_s=20, coalesce_window_s=near, at_most=9
+            list(self.specs)[:named], self.now, lease_s=20, coalesce_window_s=near, at_most=9
         )
 
     @rule()

@@ -61,7 +61,7 @@ def test_a_marked_job_is_cancelled_when_upstream_accepted_its_order(store: JobSt
     assert (cancelled.state, cancelled.credits, cancelled.task_ids) == (State.CANCELLED, 4, {Stage.VOICE: "t-1"})
     assert (cancelled.settled_at, cancelled.is_cancelling, cancelled.may_have_late_result) == (NOW, False, True)
     assert "upstream accepted the order" in store.timeline(job.id)[-1].reason
-    assert [claim.state for claim in store.claim_poll([job.id], Stage.VOICE, NOW, lease_s=9)] == [State.CANCELLED]
+    assert [claim.state for claim in store.claim_poll([job.id], NOW, lease_s=9)] == [State.CANCELLED]
     kept = transition_of(cancelled, State.CANCELLED, fields={"persona_id": "p-late"})
     assert store.apply_transitions([kept], NOW) == [True]
     assert get_job(store, job.id).persona_id == "p-late"

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
-
 import pytest
 from redis import Redis
 
+from tests.store.jobs.pending import DUE, both, pending
 from tests.store.life import (
     NOW,
     REACHABLE,
-    accept_order,
     apply_transition,
     assert_consistent,
     claim_admitted,
@@ -24,39 +20,10 @@ from tests.store.life import (
 )
 from tests.support.jobs import SONG, numbered_voices, voice_with_song
 from voicequeue import Stage, State, VoiceJob
-from voicequeue.domain.claims import PollClaim, PollReschedule, StalledJob, SubmitClaim
+from voicequeue.domain.claims import PollReschedule, StalledJob, SubmitClaim
 from voicequeue.domain.spec import parse_stored_spec
 from voicequeue.domain.states import IN_FLIGHT
-from voicequeue.storage.connection.client import connect
-from voicequeue.storage.job_store import CLOCK_TOLERANCE_S, JobStore
-
-DUE = NOW + 20
-
-
-def pending(store: JobStore, count: int = 1, **fields: object) -> list[str]:
-    """Return jobs whose voices upstream works on, due in 20 s."""
-    job_ids = enqueue_jobs(store, *numbered_voices(count, **fields))
-    store.admit(NOW, at_most=count)
-    for job_id in job_ids:
-        claim_admitted(store, job_id)
-        accept_order(store, job_id, due=DUE)
-    return job_ids
-
-
-def both(url: str, prefix: str, work: Callable[[JobStore, int], list[str]]) -> list[list[str]]:
-    """Return the results of two clients that call at the same moment."""
-    together = Barrier(2)
-
-    def alone(number: int) -> list[str]:
-        client = connect(url)
-        together.wait()
-        result = work(JobStore(client, prefix), number)
-        client.close()
-        return result
-
-    with ThreadPoolExecutor(2) as threads:
-        return list(threads.map(alone, range(2)))
-
+from voicequeue.storage.job_store import JobStore
 
 # ── submission claims ─────────────────────────────────────────────────────────────────────────────
 
@@ -172,139 +139,23 @@ def test_of_two_concurrent_claims_exactly_one_succeeds(store: JobStore, valkey_u
     assert {job.attempt for job in store.get(job_ids) if job} == {1}
 
 
-# ── poll claims ───────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_job_is_claimed_when_it_is_due_and_not_before(store: JobStore) -> None:
-    """The claim contains the task to poll and its submission time."""
-    [job_id] = pending(store)
-
-    assert store.claim_poll([job_id], Stage.VOICE, DUE - 1, lease_s=90) == []
-    assert store.claim_poll([job_id], Stage.VOICE, DUE, lease_s=90) == [
-        PollClaim(job_id, get_job(store, job_id).version, State.PENDING, Stage.VOICE, f"task-voice-{job_id}", NOW, None)
-    ]
-
-
-def test_a_claim_says_which_stage_is_next(store: JobStore) -> None:
-    """The next stage is the song, if the job has one."""
-    job = job_in_state(store, State.PENDING, voice_with_song())
-
-    [claim] = store.claim_poll([job.id], Stage.VOICE, NOW, lease_s=90)
-
-    assert claim.next_stage is Stage.MUSIC
-
-
-def test_a_clock_may_be_a_little_early(store: JobStore) -> None:
-    """A claim may be early by less than the clocks of two hosts differ."""
-    [job_id] = pending(store)
-
-    assert store.claim_poll([job_id], Stage.VOICE, DUE - CLOCK_TOLERANCE_S * 1.5, lease_s=90) == []
-    assert len(store.claim_poll([job_id], Stage.VOICE, DUE - CLOCK_TOLERANCE_S / 2, lease_s=90)) == 1
-
-
-def test_a_claimed_job_is_leased(store: JobStore) -> None:
-    """A poll message delivered twice polls once; after a crash the job is claimed again."""
-    [job_id] = pending(store)
-    store.claim_poll([job_id], Stage.VOICE, DUE, lease_s=90)
-
-    assert store.claim_poll([job_id], Stage.VOICE, DUE + 89, lease_s=90) == []
-    assert len(store.claim_poll([job_id], Stage.VOICE, DUE + 90, lease_s=90)) == 1
-
-
-def test_only_jobs_pending_at_that_stage_are_claimed(store: JobStore, redis: Redis, prefix: str) -> None:
-    """The jobs of a chunk may be in different states; the others stay unchanged."""
-    due, cancelled, elsewhere, moved_on = pending(store, 4)
-    apply_transition(store, get_job(store, cancelled), State.SUCCEEDED)
-    apply_transition(store, get_job(store, elsewhere), State.ADMITTED, to_stage=Stage.MUSIC)
-    apply_transition(store, get_job(store, moved_on), State.CANCELLED)
-    chunk = [moved_on, due, "nosuchjob", cancelled, elsewhere]
-
-    assert [claim.job_id for claim in store.claim_poll(chunk, Stage.VOICE, DUE, lease_s=90)] == [due]
-    before = dump_keys(redis, prefix)
-    assert store.claim_poll(chunk, Stage.VOICE, DUE, lease_s=90) == []
-    assert dump_keys(redis, prefix) == before
-
-
-def ids(claims: list[PollClaim]) -> list[str]:
-    """Return the job ids of claims."""
-    return [claim.job_id for claim in claims]
-
-
-def test_other_jobs_due_soon_are_claimed_too(store: JobStore) -> None:
-    """The earliest come first, up to a full message; jobs of the other stage are excluded."""
-    mine, soon, now, late, overdue, elsewhere = pending(store, 6)
-    dues = {soon: DUE + 4, now: DUE, late: DUE + 6, overdue: DUE - 6}
-    store.reschedule_polls(PollReschedule(job_id, get_job(store, job_id).version, due) for job_id, due in dues.items())
-    apply_transition(store, get_job(store, elsewhere), State.ADMITTED, to_stage=Stage.MUSIC, due=DUE)
-
-    def claimed(*, most: int) -> list[str]:
-        return ids(store.claim_poll([mine], Stage.VOICE, DUE, lease_s=90, coalesce_window_s=5, at_most=most))
-
-    assert claimed(most=3) == [mine, now, soon]
-    assert claimed(most=9) == []
-    assert ids(store.claim_poll([now, late], Stage.VOICE, DUE + 90, lease_s=90)) == [now, late]
-
-
-def test_no_more_jobs_are_claimed_than_fill_a_message(store: JobStore) -> None:
-    """The others have messages of their own."""
-    job_ids = pending(store, 5)
-
-    full = ids(store.claim_poll(job_ids[:1], Stage.VOICE, DUE, lease_s=90, coalesce_window_s=5, at_most=3))
-    others = [job_id for job_id in job_ids if job_id not in full]
-
-    assert len(full) == 3
-    assert ids(store.claim_poll(others[:1], Stage.VOICE, DUE, lease_s=90, coalesce_window_s=5, at_most=1)) == others[:1]
-    assert ids(store.claim_poll(others, Stage.VOICE, DUE, lease_s=90, coalesce_window_s=5, at_most=1)) == others[1:]
-
-
-def test_a_message_without_a_due_job_claims_no_others(store: JobStore) -> None:
-    """It ends, and the others are left to their own messages."""
-    mine, _ = pending(store, 2)
-    store.claim_poll([mine], Stage.VOICE, DUE, lease_s=90)
-
-    assert store.claim_poll([mine], Stage.VOICE, DUE, lease_s=90, coalesce_window_s=5, at_most=9) == []
-
-
-def test_no_ids_are_no_claims(store: JobStore) -> None:
-    """An empty chunk is allowed."""
-    assert store.claim_poll([], Stage.VOICE, NOW, lease_s=90) == []
-    assert store.reschedule_polls([]) == []
-
-
-def test_of_two_concurrent_polls_each_job_goes_to_one(store: JobStore, valkey_url: str, prefix: str) -> None:
-    """Upstream is polled once for each job."""
-    job_ids = pending(store, 100)
-
-    def claim(own: JobStore, number: int) -> list[str]:
-        chunks = [job_ids[at : at + 5] for at in range(0, 100, 5)]
-        return [
-            c.job_id
-            for chunk in (chunks if number else chunks[::-1])
-            for c in own.claim_poll(chunk, Stage.VOICE, DUE, lease_s=90)
-        ]
-
-    one_got, other_got = both(valkey_url, prefix, claim)
-
-    assert sorted(one_got + other_got) == sorted(job_ids)
-
-
 # ── rescheduling ──────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_job_that_is_not_ready_is_due_when_it_was_rescheduled(store: JobStore) -> None:
     """It is due neither at once nor only after the lease."""
     job_ids = pending(store, 2)
-    claims = store.claim_poll(job_ids, Stage.VOICE, DUE, lease_s=90)
+    claims = store.claim_poll(job_ids, DUE, lease_s=90)
 
     assert store.reschedule_polls(PollReschedule(claim.job_id, claim.version, DUE + 20) for claim in claims) == job_ids
-    assert store.claim_poll(job_ids, Stage.VOICE, DUE + 19, lease_s=90) == []
-    assert len(store.claim_poll(job_ids, Stage.VOICE, DUE + 20, lease_s=90)) == 2
+    assert store.claim_poll(job_ids, DUE + 19, lease_s=90) == []
+    assert len(store.claim_poll(job_ids, DUE + 20, lease_s=90)) == 2
 
 
 def test_a_job_that_has_changed_is_not_rescheduled(store: JobStore, redis: Redis, prefix: str) -> None:
     """It no longer has a slot."""
     moved_on, waits = pending(store, 2)
-    claims = store.claim_poll([moved_on, waits], Stage.VOICE, DUE, lease_s=90)
+    claims = store.claim_poll([moved_on, waits], DUE, lease_s=90)
     apply_transition(store, get_job(store, moved_on), State.SUCCEEDED)
 
     assert store.reschedule_polls(PollReschedule(claim.job_id, claim.version, DUE + 20) for claim in claims) == [waits]
@@ -358,7 +209,7 @@ def test_an_overdue_poll_can_be_claimed_at_once(store: JobStore) -> None:
     [job_id] = pending(store)
     store.lease_overdue(DUE + 10, overdue_s=10)
 
-    assert len(store.claim_poll([job_id], Stage.VOICE, DUE + 10, lease_s=90)) == 1
+    assert len(store.claim_poll([job_id], DUE + 10, lease_s=90)) == 1
 
 
 def test_of_two_maintenance_runs_each_overdue_job_goes_to_one(store: JobStore, valkey_url: str, prefix: str) -> None:

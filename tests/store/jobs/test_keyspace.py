@@ -44,7 +44,7 @@ def whole_life(store: JobStore, batch: str = "b") -> Job:
         claim_admitted(store, job_id)
         accept_order(store, job_id)
         store.lease_overdue(NOW + 10, overdue_s=10)
-        claims = store.claim_poll([job_id], stage, NOW + 10, lease_s=90)
+        claims = store.claim_poll([job_id], NOW + 10, lease_s=90)
         store.reschedule_polls(PollReschedule(claim.job_id, claim.version, NOW) for claim in claims)
         if stage is Stage.VOICE:
             apply_transition(

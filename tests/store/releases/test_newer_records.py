@@ -265,7 +265,7 @@ def test_a_worker_leaves_a_job_in_a_newer_state_alone(store: JobStore, newer: Ne
         store._redis.zadd(store._space.key(index), {job_id: NOW - 1_000})
 
     assert store.claim_submit([job_id], Stage.MUSIC, "h", NOW, lease_s=60) == [None]
-    assert store.claim_poll([job_id], Stage.MUSIC, NOW, lease_s=60) == []
+    assert store.claim_poll([job_id], NOW, lease_s=60) == []
     assert [stalled.state for stalled in store.lease_overdue(NOW, overdue_s=1)] in ([], ["paused"])
     assert store.lease_expired(NOW) == []
     assert audit(store._redis, store._space.prefix) is not None

@@ -13,7 +13,7 @@ from voicequeue.storage.connection.keyspace import Keyspace
 LOCK_TTL_S = 30.0
 
 #: The number of events read at once.
-PAGE = 1_000
+PAGE = 200
 
 
 class EventLog:

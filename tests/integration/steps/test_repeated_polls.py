@@ -1,0 +1,247 @@
+"""Polls that one process of a worker repeats in its task, where they are seconds apart."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from tasks.poll import PollRound
+from tasks.process_lock import ProcessLock
+from tasks.repeated_polls import (
+    RELIED_ON_S,
+    SLOW_AFTER_S,
+    STAY_S,
+    abandoned_polls,
+    needs_message,
+    poll_repeatedly,
+)
+from tests.conftest import eventually
+from tests.integration.conftest import CHUNK, NOT_READY, SONGS, VOICE, Bench, Build, voice, voices
+from tests.support.forked import forked
+from tests.support.scripted import Request, ScriptedServer, answer
+from voicequeue import Stage, State
+from voicequeue.domain.poll_schedule import PollSchedulePolicy
+
+#: Seconds between two polls, and between two rounds of polls.
+APART_S, INTERVAL_S = 0.6, 0.1
+
+
+@dataclass
+class Upstream:
+    """Upstream whose tasks are ready at the poll with the number `polls`, from 1; each answer waits for `answers`."""
+
+    polls: int = 3
+    answers: threading.Event = field(default_factory=threading.Event)
+    polled: dict[str, int] = field(default_factory=dict)
+    orders: int = 0
+
+    def __post_init__(self) -> None:
+        self.answers.set()
+
+    def __call__(self, request: Request) -> Iterator[bytes]:
+        """Accept an order, or answer a poll."""
+        if request.method == "POST":
+            self.orders += 1
+            kind = "song" if "persona_id" in request.json() else "voice"
+            yield answer({"task_id": f"{kind}-{self.orders}"})
+            return
+        self.answers.wait(20)
+        task = request.path.rpartition("/")[2]
+        self.polled[task] = self.polled.get(task, 0) + 1
+        ready = SONGS if task.startswith("song") else VOICE
+        yield answer(ready if self.polled[task] >= self.polls else NOT_READY)
+
+
+@dataclass
+class Messages:
+    """The messages that a poll task sends: songs to submit, and polls."""
+
+    songs: list[str] = field(default_factory=list)
+    polls: list[PollRound] = field(default_factory=list)
+
+
+@pytest.fixture
+def upstream() -> Iterator[tuple[Upstream, str]]:
+    """Yield an upstream and its URL."""
+    script = Upstream()
+    with ScriptedServer(script) as server:
+        yield script, server.url
+
+
+@pytest.fixture
+def bench(build: Build, upstream: tuple[Upstream, str]) -> Bench:
+    """Return a worker with short intervals, whose sleep advances the clock."""
+    plain = build(upstream[1])
+    lock = ProcessLock()
+    lock.open()
+    return with_sleep(plain, lambda _: None, repeating=lock, poll_plan=PollSchedulePolicy(APART_S, APART_S))
+
+
+def with_sleep(bench: Bench, after: Callable[[int], object], **changes: object) -> Bench:
+    """Return the bench with a sleep that advances the clock, and calls `after` with the number of its calls."""
+    calls = 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal calls
+        calls += 1
+        bench.clock.now += seconds
+        after(calls)
+
+    return replace(bench, services=replace(bench.services, sleep=sleep, **changes))  # type: ignore[arg-type]
+
+
+def run(bench: Bench, job_ids: list[str], sent: Messages) -> list[PollRound]:
+    """Run a poll task when the jobs are due; return the polls that it requests at its end."""
+    bench.clock.now += APART_S
+    return poll_repeatedly(bench.services, job_ids, sent.songs.extend, sent.polls.append)
+
+
+def test_a_task_polls_until_the_result_is_there(bench: Bench) -> None:
+    """No message is needed for the second and the third poll."""
+    job_ids, sent = bench.submitted(*voices(2)), Messages()
+
+    assert run(bench, job_ids, sent) == []
+    assert bench.states(job_ids) == [State.ADMITTED] * 2
+    assert (sorted(sent.songs), sent.polls) == (sorted(job_ids), [])
+
+
+def test_a_task_polls_all_that_is_due_meanwhile(bench: Bench) -> None:
+    """Orders that another process sends, and those of the other stage."""
+    [job_id], sent, later = bench.submitted(voice("first")), Messages(), list[str]()
+
+    def submit_more(calls: int) -> None:
+        if calls == 2:
+            later.extend(bench.submitted(voice("second")))
+        if calls == 14:
+            bench.submit(Stage.MUSIC, sent.songs)
+
+    staying = with_sleep(bench, submit_more)
+    [remaining] = run(staying, [job_id], sent)
+
+    assert bench.states([job_id, *later]) == [State.PENDING, State.ADMITTED]
+    assert bench.job(job_id).stage is Stage.MUSIC
+    assert (remaining.job_ids, remaining.stage) == ([job_id], Stage.MUSIC)
+    assert 0 < remaining.delay_s <= APART_S
+
+
+def test_a_task_stays_for_two_seconds_and_requests_the_rest(bench: Bench, upstream: tuple[Upstream, str]) -> None:
+    """The polls that were planned meanwhile are requested by a message for each stage, when the first is due."""
+    upstream[0].polls = 100
+    job_ids, sent = bench.submitted(*voices(3)), Messages()
+    started = bench.clock.now + APART_S
+
+    [remaining] = run(bench, job_ids, sent)
+
+    assert STAY_S - 2 * INTERVAL_S <= bench.clock.now - started <= STAY_S
+    assert (sorted(remaining.job_ids), remaining.stage) == (sorted(job_ids), Stage.VOICE)
+    assert 0 < remaining.delay_s <= APART_S
+    assert bench.services.repeating.try_acquire()
+
+
+def test_the_polls_of_another_process_are_requested_at_the_end_too(bench: Bench) -> None:
+    """It sent no message, because this process stays."""
+    [job_id], sent, later = bench.submitted(voice("first")), Messages(), list[str]()
+
+    def submit_more(calls: int) -> None:
+        if calls == 12:
+            later.extend(bench.submitted(voice("second")))
+
+    [remaining] = run(with_sleep(bench, submit_more), [job_id], sent)
+
+    assert bench.states([job_id, *later]) == [State.ADMITTED, State.PENDING]
+    assert remaining.job_ids == later
+
+
+def test_while_a_process_of_the_worker_stays_the_others_request_no_polls(bench: Bench) -> None:
+    """It makes them; only polls that are far off need a message."""
+    job_ids, sent = bench.submitted(*voices(2)), Messages()
+    lock = bench.services.repeating
+    with forked(lock.try_acquire):
+        assert not needs_message(bench.services, APART_S)
+        assert needs_message(bench.services, RELIED_ON_S + 1)
+        assert run(bench, job_ids, sent) == []
+
+    assert needs_message(bench.services, APART_S)
+    assert bench.states(job_ids) == [State.PENDING] * 2
+    assert run(bench, job_ids[:1], sent) == []
+    assert bench.states(job_ids) == [State.ADMITTED] * 2
+
+
+def test_a_slow_answer_delays_no_other_poll(bench: Bench, upstream: tuple[Upstream, str]) -> None:
+    """The process leaves the other polls to messages, and requests its own when the answer has arrived."""
+    script, _ = upstream
+    slow, sent, later = bench.submitted(voice("slow")), Messages(), list[str]()
+
+    def stall(calls: int) -> None:
+        if calls == 1:
+            later.extend(bench.submitted(voice("other")))
+        if calls == 2:
+            script.answers.clear()
+
+    with ThreadPoolExecutor(1) as worker:
+        staying = worker.submit(run, with_sleep(bench, stall), slow, sent)
+        eventually(lambda: sent.polls)
+        assert not staying.done()
+        with forked(bench.services.repeating.try_acquire):
+            pass  # this process no longer holds the lock
+        script.answers.set()
+        own = staying.result()
+
+    assert [poll_round.job_ids for poll_round in sent.polls] == [later]
+    assert [poll_round.job_ids for poll_round in own] == [slow]
+
+
+def test_more_polls_than_one_process_should_make_have_messages(bench: Bench) -> None:
+    """Other processes make them meanwhile."""
+    job_ids, sent = bench.submitted(*voices(CHUNK + 3)), Messages()
+    bench = with_sleep(bench, lambda _: pytest.fail("it stays"))
+
+    [own] = run(bench, job_ids[:CHUNK], sent)
+
+    assert own.job_ids == job_ids[:CHUNK]
+    assert [sorted(polls.job_ids) for polls in sent.polls] == [sorted(job_ids[CHUNK:])]
+    with forked(bench.services.repeating.try_acquire):
+        bench.clock.now += APART_S
+        assert [polls.job_ids for polls in run(bench, job_ids[:CHUNK], sent)] == [job_ids[:CHUNK]]
+
+
+def test_a_stopping_process_requests_its_polls(bench: Bench) -> None:
+    """Another worker makes them."""
+    job_ids, sent, stopping = bench.submitted(*voices(2)), Messages(), threading.Event()
+    stopped = replace(bench, services=replace(bench.services, is_stopping=stopping.is_set))
+
+    [remaining] = run(with_sleep(stopped, lambda _: stopping.set()), job_ids, sent)
+
+    assert sorted(remaining.job_ids) == sorted(job_ids)
+    assert bench.services.repeating.try_acquire()
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_polls_that_are_far_apart_have_messages(bench: Bench, *, is_open: bool) -> None:
+    """As those of a worker that has one process only."""
+    plan = PollSchedulePolicy(15, 15) if is_open else bench.services.poll_plan
+    lock = bench.services.repeating if is_open else ProcessLock()
+    bench = with_sleep(bench, lambda _: pytest.fail("it stays"), poll_plan=plan, repeating=lock)
+    job_ids, sent = bench.submitted(*voices(2)), Messages()
+    bench.clock.now += 15
+
+    [poll_round] = poll_repeatedly(bench.services, job_ids, sent.songs.extend, sent.polls.append)
+
+    assert poll_round.job_ids == job_ids
+    assert poll_round.delay_s == pytest.approx(plan.min_s)
+
+
+def test_late_polls_that_no_process_makes_are_handed_out_once(bench: Bench) -> None:
+    """The process that they were left to was killed."""
+    first, second = bench.submitted(*voices(2))
+    assert abandoned_polls(bench.services) == []
+    bench.clock.now += APART_S + SLOW_AFTER_S + 0.1
+
+    with forked(bench.services.repeating.try_acquire):
+        assert abandoned_polls(bench.services) == []
+    assert {poll.job_id for poll in abandoned_polls(bench.services)} == {first, second}
+    assert abandoned_polls(bench.services) == []
