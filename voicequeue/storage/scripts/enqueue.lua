@@ -17,7 +17,7 @@ local outcomes, count, by_batch, by_lane, sharing = {}, 0, {}, {}, {}
 local first = KINDS + FIELDS * tonumber(ARGV[3])
 if ARGV[first] then counted_from() end
 local stored_spec, written, is_erased = stored_specs(first), {}, erased_jobs()
-local lacks_consent, take_from_budgets = consent_policy(), budget_check(now)
+local lacks_consent, has_budgets = consent_policy(), redis.call('EXISTS', key('budgets')) == 1
 
 for a = first, #ARGV, 4 do
   local id, spec, kind, source_row = ARGV[a], ARGV[a + 1], KINDS + FIELDS * tonumber(ARGV[a + 2]), ARGV[a + 3]
@@ -26,7 +26,7 @@ for a = first, #ARGV, 4 do
   local is_same = existing and (existing == spec or was_enqueued_as(id, spec))
   local outcome = is_same and repeated(id, message_id) or not existing and is_erased(id, spec, batch, sha256) and -3
     or lacks_consent(spec) and -4 or is_other_recording(voice, url) and -2 or existing and -1
-    or take_from_budgets(kind, batch, source, stage, next_stage, voice, url) or 1
+    or has_budgets and take_from_hard_budgets(kind, batch, source, stage, next_stage, voice, url, now) or 1
   outcomes[#outcomes + 1] = outcome
   if outcome == 1 then
     written[id] = spec

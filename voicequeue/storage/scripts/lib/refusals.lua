@@ -26,6 +26,12 @@ local function skips_refused(now, refused_too)
   end
 end
 
+local function end_trials(now)
+  if gate_state(now) ~= 'trial' then return end
+  redis.call('HDEL', key('gate'), 'out_of_credits', 'unauthorized', 'upstream_down')
+  wake_dispatcher()
+end
+
 -- Upstream has accepted orders (`accepted`: how many by stage): earlier refusals did not concern all jobs, and trials
 -- end.
 local function upstream_accepted(limits, now, accepted)
@@ -35,10 +41,7 @@ local function upstream_accepted(limits, now, accepted)
     redis.call('HINCRBY', key('flow'), 'accepted.' .. stage, orders)
     count = count + orders
   end
-  if redis.call('EXISTS', key('gate')) == 1 and gate_state(now) == 'trial' then
-    redis.call('HDEL', key('gate'), 'out_of_credits', 'unauthorized', 'upstream_down')
-    wake_dispatcher()
-  end
+  if redis.call('EXISTS', key('gate')) == 1 then end_trials(now) end
   redis.call('HDEL', key('flow'), 'failures')
   local keys = { key('unanswered:upstream_down') }
   for _, reason in ipairs(REASONS) do keys[#keys + 1] = key('refused:' .. reason) end

@@ -88,18 +88,20 @@ end
 
 -- Stop a batch that has reached its limit, unless all its jobs are settled: nothing more is submitted until it is
 -- resumed.
-local function stop_if_failing(batch, now)
-  local limit = redis.call('HMGET', key('batch:' .. batch), 'stop_after', 'stop_min', 'stopped')
-  if not limit[1] or limit[3] then return end
+local function stop_at_limit(batch, now, stop_after, stop_min)
   local sample = read_sample(batch)
-  if sample.unsettled == 0 then return end
-  if not has_reached_limit(sample, tonumber(limit[1]), tonumber(limit[2] or STOP_MIN)) then return end
+  if sample.unsettled == 0 or not has_reached_limit(sample, tonumber(stop_after), tonumber(stop_min or STOP_MIN)) then return end
   redis.call('HSET', key('batch:' .. batch), 'stopped', cjson.encode({ at = now, settled = sample.settled,
-    in_flight = sample.in_flight, failed_by_code = sampled_failures(batch), stop_after = limit[1] }))
+    in_flight = sample.in_flight, failed_by_code = sampled_failures(batch), stop_after = stop_after }))
   redis.call('ZADD', key('batches:stopped'), now, batch)
   redis.call('SADD', key('batches:stopped:unlogged'), batch)
   batch_settings[batch] = nil
   enqueue_stopped_callback(batch, now)
+end
+
+local function stop_if_failing(batch, now)
+  local limit = redis.call('HMGET', key('batch:' .. batch), 'stop_after', 'stop_min', 'stopped')
+  if limit[1] and not limit[3] then stop_at_limit(batch, now, limit[1], limit[2]) end
 end
 
 local function start_sample(batch)
