@@ -1,4 +1,4 @@
-"""Scripts are assembled from shared definitions; what is rarely needed is created when it is."""
+"""Scripts are assembled from shared definitions; what is needed by some calls only is created when it is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ local function often() return 'often' end
 local created = redis.call('INCR', KEYS[1])
 local function inner() return created end
 
-local function rare(text)
+local function lazy(text)
   return text .. inner() .. often()
 end
 
@@ -25,16 +25,16 @@ local function unused() return 1 end
 def assemble(monkeypatch: pytest.MonkeyPatch, shared: str, action: str) -> str:
     """Assemble a script whose only shared part is this text."""
     monkeypatch.setattr(assembly, "PARTS", ("part",))
-    monkeypatch.setattr(assembly, "RARE", frozenset({"rare"}))
+    monkeypatch.setattr(assembly, "LAZY", frozenset({"lazy"}))
     monkeypatch.setattr(assembly, "text_of", {"lib/part": shared}.__getitem__)
     return assembly.assemble("local FIRST = 1", f"local function action() {action} end return action()")
 
 
-def test_what_a_rare_function_needs_is_created_with_its_first_call(
+def test_what_a_lazy_function_needs_is_created_with_its_first_call(
     redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not created in a call that does not enter the function, and once in one that does so twice."""
-    script = assemble(monkeypatch, SHARED, "return ARGV[1] == '' and often() or rare(ARGV[1]) .. rare('and ')")
+    script = assemble(monkeypatch, SHARED, "return ARGV[1] == '' and often() or lazy(ARGV[1]) .. lazy('and ')")
 
     assert redis.eval(script, 1, prefix, "") == "often"
     assert redis.exists(prefix) == 0
@@ -44,17 +44,17 @@ def test_what_a_rare_function_needs_is_created_with_its_first_call(
 
 def test_a_script_has_only_what_its_code_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Comments, texts and fields with the name of a definition do not name it."""
-    script = assemble(monkeypatch, SHARED, "return often('rare', t.inner) -- unused")
+    script = assemble(monkeypatch, SHARED, "return often('lazy', t.inner) -- unused")
 
     assert assembly.names_of(script) == ["FIRST", "often", "action"]
 
 
-def test_what_several_rare_functions_need_is_shared(redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_several_lazy_functions_need_is_shared(redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is created once."""
     shared = SHARED.replace(
-        "local function unused", "local function also_rare() return inner() end\nlocal function unused"
+        "local function unused", "local function also_lazy() return inner() end\nlocal function unused"
     )
-    script = assemble(monkeypatch, shared, "return rare('') .. also_rare()")
+    script = assemble(monkeypatch, shared, "return lazy('') .. also_lazy()")
 
     assert redis.eval(script, 1, prefix) == "1often1"
 

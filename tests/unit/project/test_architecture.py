@@ -328,11 +328,11 @@ def test_a_script_has_every_shared_name_that_it_uses() -> None:
         assert len(assembly.names_of(source.partition("local function action()")[0])) <= 170, script.name
 
 
-def test_a_rare_function_is_only_called() -> None:
+def test_a_lazy_function_is_only_called() -> None:
     """Its name denotes another function from its first call on, so it is not passed on as a value."""
     code = "\n".join(line.partition("--")[0] for part in SHARED + LUA for line in part.read_text("utf-8").splitlines())
 
-    for name in assembly.RARE:
+    for name in assembly.LAZY:
         assert code.count(f"local function {name}(") == 1, name
         assert not re.findall(rf"\b{name}\b[^(]", code), name
 

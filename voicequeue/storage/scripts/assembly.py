@@ -1,6 +1,6 @@
 """The text of a script: its action, preceded by those definitions of the shared parts that it needs.
 
-Lua creates every function that it meets again in each call of a script. What only a rare function needs is therefore
+Lua creates every function that it meets again in each call of a script. What only a lazy function needs is therefore
 created with its first call.
 """
 
@@ -42,34 +42,40 @@ PARTS = (
     "search",
 )
 
-#: Functions that most calls do not enter, although their scripts need them.
-RARE = frozenset(
-    (
+#: Functions that many calls do not enter: they are created when they are called first, with what only they need.
+LAZY = frozenset(
+    {
         "add_holds_of_batch",
         "add_holds_of_limits",
+        "add_message_id",
         "add_unsettled",
         "append_audit_entry",
         "clear_refusal",
+        "count_order",
+        "count_outcome",
         "end_trial",
         "end_trials",
+        "enqueue_callbacks",
         "enqueue_settled_callback",
-        "has_tombstone",
+        "is_other_recording",
         "join_lane",
+        "needed_checks",
         "record_refusal",
         "schedule_archiving",
         "settle_waiting",
         "share_voice",
         "stop_at_limit",
-        "take_from_hard_budgets",
         "try_early_trial",
+        "upstream_accepted",
         "usage_of",
         "use_if_created",
         "use_voice",
+        "voice_created",
         "voice_stage_changed",
         "write_batch_callback",
         "write_callback",
         "write_job_callback",
-    )
+    }
 )
 
 #: Definitions of one level. To capture a variable, Lua searches those of the same level that were captured before; one
@@ -100,9 +106,9 @@ class Definition:
     words: frozenset[str]
 
     @property
-    def is_rare(self) -> bool:
+    def is_lazy(self) -> bool:
         """Return whether most calls do not enter this function."""
-        return not self.names.isdisjoint(RARE)
+        return not self.names.isdisjoint(LAZY)
 
 
 def assemble(start: str, action: str) -> str:
@@ -112,36 +118,36 @@ def assemble(start: str, action: str) -> str:
 
 
 def _needed(words: frozenset[str], definitions: Sequence[Definition]) -> list[Definition]:
-    """Return those definitions that a text with these words needs. What only a rare one needs is inside it."""
+    """Return those definitions that a text with these words needs. What only a lazy one needs is inside it."""
     needed = _reached(words, definitions)
     others = [definition for definition in definitions if definition not in needed]
-    behind = {rare: _reached(rare.words, others, with_rare=True) for rare in needed if rare.is_rare}
+    behind = {lazy: _reached(lazy.words, others, with_lazy=True) for lazy in needed if lazy.is_lazy}
     times = Counter(definition for reached in behind.values() for definition in reached)
     if shared := [definition for definition in others if times[definition] > 1]:
-        # The rare ones first: what only they need is inside them.
-        common = [definition for definition in shared if definition.is_rare] or shared
+        # The lazy ones first: what only they need is inside them.
+        common = [definition for definition in shared if definition.is_lazy] or shared
         return _needed(words.union(*(definition.names for definition in common)), definitions)
     return [_on_first_call(needs, behind[needs]) if behind.get(needs) else needs for needs in needed]
 
 
-def _reached(words: frozenset[str], definitions: Sequence[Definition], *, with_rare: bool = False) -> list[Definition]:
-    """Return the definitions that a text with these words reaches: past rare ones only if `with_rare`."""
+def _reached(words: frozenset[str], definitions: Sequence[Definition], *, with_lazy: bool = False) -> list[Definition]:
+    """Return the definitions that a text with these words reaches: past lazy ones only if `with_lazy`."""
     reached = []
     for definition in reversed(definitions):
         if not words.isdisjoint(definition.names):
             reached.append(definition)
-            if with_rare or not definition.is_rare:
+            if with_lazy or not definition.is_lazy:
                 words |= definition.words
     return reached[::-1]
 
 
-def _on_first_call(rare: Definition, behind: Sequence[Definition]) -> Definition:
+def _on_first_call(lazy: Definition, behind: Sequence[Definition]) -> Definition:
     """Return the definition of a function that is created, with what only it needs, when it is called first."""
-    [name] = rare.names
-    inner = _needed(rare.words, behind)
-    function = rare.text.replace(f"local function {name}(", f"function {name}(", 1)
+    [name] = lazy.names
+    inner = _needed(lazy.words, behind)
+    function = lazy.text.replace(f"local function {name}(", f"function {name}(", 1)
     text = f"local {name}\nfunction {name}(...)\n{_text(inner)}{function}return {name}(...) end\n"
-    return Definition(text, rare.names, rare.words.union(*(definition.words for definition in inner)))
+    return Definition(text, lazy.names, lazy.words.union(*(definition.words for definition in inner)))
 
 
 def _in_levels(start: str, definitions: Sequence[Definition], action: str) -> str:

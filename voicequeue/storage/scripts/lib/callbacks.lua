@@ -78,9 +78,9 @@ local function enqueue_stopped_callback(batch, now)
   if has_batch_callback(batch) then write_batch_callback(batch, 'batch.stopped', now) end
 end
 
--- Enqueue the callbacks that a job's transition causes. `version` is the job's version after it.
+-- Enqueue the callbacks that a job's transition to a state of rest causes. `version` is the job's version after it.
 local function enqueue_callbacks(id, batch, from, to, version, now)
   if REPORTED[to] and has_callback_url(id) then write_job_callback(id, batch, to, version, now) end
-  local may_have_settled = is_batch(batch) and RESTING[to] and (from == 'unsure' or not RESTING[from])
+  local may_have_settled = is_batch(batch) and (from == 'unsure' or not RESTING[from])
   if may_have_settled and has_batch_callback(batch) then enqueue_settled_callback(batch, from, now) end
 end

@@ -58,3 +58,21 @@ local function take_from_hard_budgets(kind, batch, source, stage, next_stage, vo
   budgets_by_kind[kind] = budgets
   return budgets[1] and take_from(budgets, stage, next_stage, voice, url) or nil
 end
+
+-- Return the checks of the jobs in every fourth ARGV from `a` on: functions that return the stored spec of a job, and whether
+-- it is erased, lacks a consent, or is over a hard budget.
+local function needed_checks()
+  local has_budgets = redis.call('EXISTS', key('budgets')) == 1
+  local function stored_spec(id) return redis.call('HGET', JOB .. id, 'spec') end
+  local function over_budget(...) return has_budgets and take_from_hard_budgets(...) end
+  return stored_spec, erased_jobs(), consent_policy(), over_budget
+end
+
+-- Usually no job exists, and none is refused: one command shows that.
+local function none() end
+local function checks_of_new_jobs(a)
+  local keys = { key('tombstones'), key('consent_required'), key('budgets') }
+  for i = a, #ARGV, 4 do keys[#keys + 1] = JOB .. ARGV[i] end
+  if redis.call('EXISTS', unpack(keys)) > 0 then return needed_checks() end
+  return none, none, none, none
+end
