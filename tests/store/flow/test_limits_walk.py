@@ -10,6 +10,7 @@ from tests.store.life import assert_consistent
 from voicequeue.domain.gate import Limits
 from voicequeue.storage import scripts
 from voicequeue.storage.job_store import JobStore
+from voicequeue.storage.scripts import assembly
 
 #: Two walks, and five in `make endurance`.
 SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.endurance) for seed in range(2, 5))]
@@ -41,8 +42,8 @@ MISTAKES = {
         "account",
     ),
     "API keys are not limited": (
-        "local name = api_key_of(source)\n    return name",
-        "local name = nil\n    return name",
+        "local name = api_key_of(source)\n  return name",
+        "local name = nil\n  return name",
         "key/app",
     ),
     "jobs in flight are not counted": ("add_to_counter(counters, 'in_flight', slots * number)", "", "namespace/shop"),
@@ -78,10 +79,10 @@ def test_spending_never_exceeds_its_limits(redis: Redis, prefix: str, seed: int)
 def test_the_walk_notices_a_mistake(redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
     """A limit that one part of the scripts forgets is exceeded within a few walks."""
     right, wrong, owner = MISTAKES[mistake]
-    assert sum(right in scripts.text_of(f"lib/{part}") for part in scripts.PARTS) == 1
-    text_of = scripts.text_of.__wrapped__
+    assert sum(right in assembly.text_of(f"lib/{part}") for part in assembly.PARTS) == 1
+    text_of = assembly.text_of.__wrapped__
     with monkeypatch.context() as patch:
-        patch.setattr(scripts, "text_of", lambda name: text_of(name).replace(right, wrong))
+        patch.setattr(assembly, "text_of", lambda name: text_of(name).replace(right, wrong))
         scripts.load.cache_clear()
         walks = (walk(redis, f"{prefix}-{seed}", seed, limited=(owner,)) for seed in range(12))
         with pytest.raises(AssertionError):

@@ -17,6 +17,7 @@ import pytest
 
 import voicequeue
 from voicequeue.storage import scripts
+from voicequeue.storage.scripts import assembly
 from voicequeue.version import VERSION
 
 ROOT = Path(__file__).parents[3]
@@ -302,28 +303,38 @@ def test_a_shared_script_consists_of_definitions_that_are_used() -> None:
     """Each part of `lib/` starts with a comment, is read completely, and only the key map uses KEYS."""
     for part in SHARED:
         text = part.read_text(encoding="utf-8")
-        rest = scripts.DEFINITION.sub("", text).splitlines()
+        rest = assembly.DEFINITION.sub("", text).splitlines()
         sources = [scripts.load(script.stem).source for script in LUA]
+        definitions = assembly.definitions_of(text)
 
         assert text.startswith("-- "), part.name
         assert ("KEYS[" in text) is (part.name == "keys.lua"), part.name
         assert not [line for line in rest if line and not line.startswith("--")], part.name
-        assert all(
-            any(definition in source for source in sources) for definition in scripts.DEFINITION.findall(text)
-        ), part.name
+        for definition in definitions:
+            inside_another = definition.text.replace("local function", "function", 1)
+            assert any(definition.text in source or inside_another in source for source in sources), definition.names
 
 
 def test_a_script_has_every_shared_name_that_it_uses() -> None:
     """A script consists of the definitions that it needs, far fewer local variables than the 200 that Lua allows."""
     for script in LUA:
         source = scripts.load(script.stem).source
-        defined = set(scripts.names_of(source))
+        defined = set(re.findall(r"^function (\w+)", source, re.MULTILINE)).union(assembly.names_of(source))
         code = "\n".join(line.partition("--")[0] for line in source.splitlines())
-        shared = {name for part in SHARED for name in scripts.names_of(part.read_text(encoding="utf-8"))}
+        shared = {name for part in SHARED for name in assembly.names_of(part.read_text(encoding="utf-8"))}
         called = set(re.findall(r"(?<![.:\w])(\w+)\(", code))
 
         assert (called & shared) <= defined, script.name
-        assert len(scripts.names_of(source.partition("local function action()")[0])) <= 170, script.name
+        assert len(assembly.names_of(source.partition("local function action()")[0])) <= 170, script.name
+
+
+def test_a_lazy_function_is_only_called() -> None:
+    """Its name denotes another function from its first call on, so it is not passed on as a value."""
+    code = "\n".join(line.partition("--")[0] for part in SHARED + LUA for line in part.read_text("utf-8").splitlines())
+
+    for name in assembly.LAZY:
+        assert code.count(f"local function {name}(") == 1, name
+        assert not re.findall(rf"\b{name}\b[^(]", code), name
 
 
 # ── committed files ───────────────────────────────────────────────────────────────────────────────

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError, RedisError, ResponseError
@@ -26,6 +25,7 @@ from voicequeue.storage.connection.retry import (
     retry_time_s,
     retry_until,
 )
+from voicequeue.storage.scripts import assembly
 from voicequeue.texts import replace_unencodable
 
 log = logging.getLogger("voicequeue")
@@ -34,43 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from redis import Redis
-
-#: The shared parts; a definition depends only on those before it.
-PARTS = (
-    "keys",
-    "format",
-    "audit_log",
-    "tombstones",
-    "backlog",
-    "budgets",
-    "flow_control",
-    "refusals",
-    "orders",
-    "outbox",
-    "callbacks",
-    "archive",
-    "transition",
-    "records",
-    "cancellation",
-    "shared_voices",
-    "hard_budgets",
-    "admission",
-    "stop_loss",
-    "batches",
-    "removal",
-    "erasure",
-    "paging",
-    "filters",
-    "search",
-)
-
-#: One definition of a part, with its comment and what follows it up to the next one.
-DEFINITION = re.compile(r"(?:^--.*\n)*^local .*\n(?:(?!--|local ).*\n)*", re.MULTILINE)
-
-#: The names that a definition defines.
-_LOCALS = re.compile(r"^local (?:function )?([\w, ]+?) *(?:=|\(|$)", re.MULTILINE)
-
-_WORD = re.compile(r"\w+")
 
 #: How long replicas may take to record what a script wrote (milliseconds).
 WAIT_MS = 1_000
@@ -83,7 +46,8 @@ _END = (
     "local refusal = format_refusal() if refusal then return refusal end "
     # What was collected belongs to records that are written: also if the script fails for a later job.
     "local is_done, outcome = pcall(action) flush_scores() flush_counters() "
-    "if not is_done then error(outcome, 0) end append_audit_entry(outcome) return outcome"
+    "if not is_done then error(outcome, 0) end "
+    "if audit_argument then append_audit_entry(outcome) end return outcome"
 )
 
 #: The start of every script: the format of this release.
@@ -112,33 +76,10 @@ class Script:
 
 @cache
 def load(name: str) -> Script:
-    """Return the script with this name: its action, preceded by the definitions that it needs.
-
-    Lua allows 200 local variables, and creates each of them again in every call.
-    """
-    texts = ["\n".join(("local function action()", text_of(name), "end", _END))]
-    words = set(_WORD.findall(texts[0]))
-    for definition in reversed(_definitions()):
-        if not words.isdisjoint(names_of(definition)):
-            texts.append(definition)
-            words.update(_WORD.findall(definition))
-    source = "\n".join((_START, *reversed(texts)))
+    """Return the script with this name: its action, preceded by the definitions that it needs."""
+    action = "\n".join(("local function action()", assembly.text_of(name), "end", _END))
+    source = assembly.assemble(_START, action)
     return Script(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
-
-
-def _definitions() -> list[str]:
-    return [text for part in PARTS for text in DEFINITION.findall(text_of(f"lib/{part}"))]
-
-
-@cache
-def text_of(name: str) -> str:
-    """Return the text of a script, or of a shared part, such as `lib/keys`."""
-    return (files(__name__) / f"{name}.lua").read_text(encoding="utf-8")
-
-
-def names_of(text: str) -> list[str]:
-    """Return the names that a text of Lua defines for what follows it."""
-    return [name.strip() for names in _LOCALS.findall(text) for name in names.split(",")]
 
 
 def run(redis: Redis, name: str, root: str, *arguments: str | float) -> Any:

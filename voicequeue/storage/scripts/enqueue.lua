@@ -14,10 +14,8 @@ local FIELDS, KINDS, now = 10, 4, tonumber(ARGV[1])
 if not has_id_secret(ARGV[2]) then return nil end
 local outcomes, count, by_batch, by_lane, sharing = {}, 0, {}, {}, {}
 
-local first = KINDS + FIELDS * tonumber(ARGV[3])
-if ARGV[first] then counted_from() end
-local stored_spec, written, is_erased = stored_specs(first), {}, erased_jobs()
-local lacks_consent, take_from_budgets = consent_policy(), budget_check(now)
+local first, written = KINDS + FIELDS * tonumber(ARGV[3]), {}
+local stored_spec, is_erased, lacks_consent, over_budget = checks_of_new_jobs(first)
 
 for a = first, #ARGV, 4 do
   local id, spec, kind, source_row = ARGV[a], ARGV[a + 1], KINDS + FIELDS * tonumber(ARGV[a + 2]), ARGV[a + 3]
@@ -25,8 +23,8 @@ for a = first, #ARGV, 4 do
   local existing = written[id] or stored_spec(id)
   local is_same = existing and (existing == spec or was_enqueued_as(id, spec))
   local outcome = is_same and repeated(id, message_id) or not existing and is_erased(id, spec, batch, sha256) and -3
-    or lacks_consent(spec) and -4 or is_other_recording(voice, url) and -2 or existing and -1
-    or take_from_budgets(kind, batch, source, stage, next_stage, voice, url) or 1
+    or lacks_consent(spec) and -4 or voice ~= '' and is_other_recording(voice, url) and -2 or existing and -1
+    or over_budget(kind, batch, source, stage, next_stage, voice, url, now) or 1
   outcomes[#outcomes + 1] = outcome
   if outcome == 1 then
     written[id] = spec
@@ -43,7 +41,7 @@ end
 
 for _, lane in ipairs(by_lane) do
   redis.call('ZADD', key('lane:' .. lane), unpack(by_lane[lane]))
-  move_to_back(lane:sub(1, 1), lane:sub(3), 'NX')
+  give_turn(lane:sub(1, 1), lane:sub(3))
 end
 for _, batch in ipairs(by_batch) do
   add_to_batch(batch, by_batch[batch], now)
@@ -52,5 +50,5 @@ end
 for _, job in ipairs(sharing) do outcomes[job.position] = share_voice(job, ARGV[1]) end
 -- Jobs that failed may have brought a batch to its limit when it had nothing left to stop.
 for _, batch in ipairs(by_batch) do if is_batch(batch) then stop_if_failing(batch, ARGV[1]) end end
-if count > 0 then wake_dispatcher() end
+if count > 0 then wake_dispatcher(count > #sharing) end
 return outcomes

@@ -8,7 +8,7 @@ for a = 1, #ARGV, 2 do
   local has_lane = redis.call('EXISTS', lane_key(rank, batch)) == 1
   local has_turn = redis.call('ZSCORE', key('lanes:' .. rank), batch) and true or false
   repaired[#repaired + 1] = has_lane ~= has_turn and 1 or 0
-  if has_lane and not has_turn then move_to_back(rank, batch, 'NX') end
+  if has_lane and not has_turn then give_turn(rank, batch) end
   if has_turn and not has_lane then redis.call('ZREM', key('lanes:' .. rank), batch) end
 end
 wake_dispatcher()

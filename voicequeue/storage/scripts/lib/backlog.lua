@@ -18,9 +18,9 @@ local function append_to(lists, name, ...)
   for _, value in ipairs({ ... }) do table.insert(lists[name], value) end
 end
 
--- Wake one waiting dispatcher if there are queued jobs.
-local function wake_dispatcher()
-  local has_queued = redis.call('EXISTS', key('lanes:0'), key('lanes:1'), key('lanes:2')) > 0
+-- Wake one waiting dispatcher if there are queued jobs; the caller may know that (`is_any_queued`).
+local function wake_dispatcher(is_any_queued)
+  local has_queued = is_any_queued or redis.call('EXISTS', key('lanes:0'), key('lanes:1'), key('lanes:2')) > 0
   if has_queued and redis.call('EXISTS', key('wake')) == 0 then redis.call('RPUSH', key('wake'), 1) end
 end
 
@@ -44,14 +44,17 @@ local function has_high_priority()
   return is_high_queued
 end
 
--- Give a lane the last turn; `mode` is a flag of ZADD.
-local function move_to_back(rank, batch, mode)
-  redis.call('ZADD', key('lanes:' .. rank), mode, redis.call('HINCRBY', key('counters'), 'lane_turn', 1), batch or '')
+-- Give a lane the last turn unless it has one. Days are counted from the first turn of a queue on.
+local function give_turn(rank, batch)
+  if redis.call('ZSCORE', key('lanes:' .. rank), batch or '') then return end
+  local turn = redis.call('HINCRBY', key('counters'), 'lane_turn', 1)
+  redis.call('ZADD', key('lanes:' .. rank), turn, batch or '')
+  if turn == 1 then redis.call('HSETNX', key('counters'), 'days_from', 0) end
 end
 
 local function join_lane(rank, batch, stage, created, id)
   set_score(lane_key(rank, batch), id, lane_score(stage, created))
-  move_to_back(rank, batch, 'NX')
+  give_turn(rank, batch)
   wake_dispatcher()
 end
 

@@ -30,112 +30,116 @@ local function add_to_periods(job, credits, day)
   end
 end
 
-local batch_settings = {} -- by batch
-local usage_of, budget_of, owner_holds, lane_holds, key_holds, limit_holds
-do
-  -- Return what the jobs of an owner use, read again after it has changed: slots; credits that upstream may still charge, of
-  -- jobs in flight, of unsure and of lost orders; credits spent in all (not of the account), today and this month, with what
-  -- lost orders of removed jobs may have spent then.
-  local USED = { 'admitted', 'charging', 'pending', 'in_flight', 'reserved', 'unsettled', 'purged.unsettled', 'credits',
-    'lost.credits' }
-  function usage_of(owner, now)
-    local counters = owner == 'account' and 'counters' or owner:gsub('/', ':', 1)
-    if usages[counters] then return usages[counters] end
-    flush_counters()
-    local day, month = spent_fields(day_of(now))
-    local used = redis.call('HMGET', key(counters), day, month, 'lost.' .. day, 'lost.' .. month, unpack(USED))
-    local function n(i) return tonumber(used[i] or 0) end
-    usages[counters] = { day = n(1) + n(3), month = n(2) + n(4), in_flight = n(5) + n(6) + n(7) + n(8),
-      reserved = n(9) + n(10) - n(11), credits = n(12) + n(13) }
-    return usages[counters]
+-- Return what the jobs of an owner use, read again after it has changed: slots; credits that upstream may still charge, of
+-- jobs in flight, of unsure and of lost orders; credits spent in all (not of the account), today and this month, with what
+-- lost orders of removed jobs may have spent then.
+local USED = { 'admitted', 'charging', 'pending', 'in_flight', 'reserved', 'unsettled', 'purged.unsettled', 'credits',
+  'lost.credits' }
+local function usage_of(owner, now)
+  local counters = owner == 'account' and 'counters' or owner:gsub('/', ':', 1)
+  if usages[counters] then return usages[counters] end
+  flush_counters()
+  local day, month = spent_fields(day_of(now))
+  local used = redis.call('HMGET', key(counters), day, month, 'lost.' .. day, 'lost.' .. month, unpack(USED))
+  local function n(i) return tonumber(used[i] or 0) end
+  usages[counters] = { day = n(1) + n(3), month = n(2) + n(4), in_flight = n(5) + n(6) + n(7) + n(8),
+    reserved = n(9) + n(10) - n(11), credits = n(12) + n(13) }
+  return usages[counters]
+end
+
+-- The limits of credits: their name and how they are reported.
+local CREDIT_LIMITS = {
+  { 'credits', 'batch_credits', 'the credit limit of %s is reached' },
+  { 'day', 'budget_day', "today's budget of %s is reached" },
+  { 'month', 'budget_month', "this month's budget of %s is reached" },
+}
+local OWNERS = { account = 'the account', batch = 'the batch', namespace = 'the namespace', key = 'the API key' }
+
+-- Append the limits (in_flight, credits, day, month) of an owner that do not allow this many more slots and credits to a
+-- list of holds. `resets` is true if the next period allows the cost, unless these credits stay reserved.
+local function add_holds_of_limits(holds, owner, limits, slots, cost, now)
+  local usage, kind = usage_of(owner, now), owner:match('^[^/]*')
+  local function add(reason, text, resets)
+    holds[#holds + 1] = { reason = reason, owner = owner, resets = resets or false, text = text:format(OWNERS[kind]) }
   end
-
-  -- The limits of credits: their name and how they are reported.
-  local CREDIT_LIMITS = {
-    { 'credits', 'batch_credits', 'the credit limit of %s is reached' },
-    { 'day', 'budget_day', "today's budget of %s is reached" },
-    { 'month', 'budget_month', "this month's budget of %s is reached" },
-  }
-  local OWNERS = { account = 'the account', batch = 'the batch', namespace = 'the namespace', key = 'the API key' }
-
-  -- Append the limits (in_flight, credits, day, month) of an owner that do not allow this many more slots and credits to a
-  -- list of holds. `resets` is true if the next period allows the cost, unless these credits stay reserved.
-  local function add_holds(holds, owner, limits, slots, cost, now)
-    if not next(limits) then return end
-    local usage, kind = usage_of(owner, now), owner:match('^[^/]*')
-    local function add(reason, text, resets)
-      holds[#holds + 1] = { reason = reason, owner = owner, resets = resets or false, text = text:format(OWNERS[kind]) }
-    end
-    if limits.in_flight and usage.in_flight + slots > limits.in_flight then
-      add(kind == 'batch' and 'batch_in_flight' or 'budget_in_flight', '%s has no free slot')
-    end
-    for _, limit in ipairs(CREDIT_LIMITS) do
-      local field, reason, text = unpack(limit)
-      local claimed = usage.reserved + cost
-      if limits[field] and usage[field] + claimed > limits[field] then
-        add(reason, text, field ~= 'credits' and claimed <= limits[field])
-      end
+  if limits.in_flight and usage.in_flight + slots > limits.in_flight then
+    add(kind == 'batch' and 'batch_in_flight' or 'budget_in_flight', '%s has no free slot')
+  end
+  for _, limit in ipairs(CREDIT_LIMITS) do
+    local field, reason, text = unpack(limit)
+    local claimed = usage.reserved + cost
+    if limits[field] and usage[field] + claimed > limits[field] then
+      add(reason, text, field ~= 'credits' and claimed <= limits[field])
     end
   end
+end
 
-  -- Return the settings of a batch, read once by each script.
-  local function settings_of(batch)
-    batch_settings[batch] = batch_settings[batch]
-      or redis.call('HMGET', key('batch:' .. batch), 'paused', 'max_in_flight', 'max_credits', 'stopped')
-    return batch_settings[batch]
-  end
+local function add_holds(holds, owner, limits, slots, cost, now)
+  if next(limits) then add_holds_of_limits(holds, owner, limits, slots, cost, now) end
+end
 
-  local function add_batch_holds(holds, batch, slots, cost, now)
-    local set, owner = is_batch(batch) and settings_of(batch) or {}, 'batch/' .. (batch or '')
-    if not (set[1] or set[2] or set[3] or set[4]) then return end
-    local function add(reason, text)
-      holds[#holds + 1] = { reason = reason, owner = owner, resets = false, text = text }
-    end
-    if tonumber(set[1] or 0) ~= 0 then add('batch_paused', 'the batch is paused') end
-    if set[4] then add('batch_stopped', 'the batch is stopped, because too many of its jobs failed') end
-    add_holds(holds, owner, { in_flight = tonumber(set[2] or nil), credits = tonumber(set[3] or nil) }, slots, cost, now)
-  end
+-- Return the settings of a batch, read once by each script.
+local batch_settings = {}
+local function settings_of(batch)
+  batch_settings[batch] = batch_settings[batch]
+    or redis.call('HMGET', key('batch:' .. batch), 'paused', 'max_in_flight', 'max_credits', 'stopped')
+  return batch_settings[batch]
+end
 
-  -- Return the budget of an owner, read once by each script.
-  local budgets = {}
-  function budget_of(owner)
-    if not budgets[owner] then
-      local set = redis.call('HMGET', key('budget:' .. owner), 'day', 'month', 'max_in_flight', 'hard')
-      budgets[owner] = { day = tonumber(set[1] or nil), month = tonumber(set[2] or nil), in_flight = tonumber(set[3] or nil),
-        is_hard = set[4] == '1' or nil }
-    end
-    return budgets[owner]
+local function add_holds_of_batch(holds, set, batch, slots, cost, now)
+  local owner = 'batch/' .. batch
+  local function add(reason, text)
+    holds[#holds + 1] = { reason = reason, owner = owner, resets = false, text = text }
   end
+  if tonumber(set[1] or 0) ~= 0 then add('batch_paused', 'the batch is paused') end
+  if set[4] then add('batch_stopped', 'the batch is stopped, because too many of its jobs failed') end
+  add_holds(holds, owner, { in_flight = tonumber(set[2] or nil), credits = tonumber(set[3] or nil) }, slots, cost, now)
+end
 
-  -- Return the limits of an owner that do not allow this many more slots and credits.
-  function owner_holds(owner, slots, cost, now)
-    local holds = {}
-    add_holds(holds, owner, budget_of(owner), slots, cost, now)
-    return holds
-  end
+local function add_batch_holds(holds, batch, slots, cost, now)
+  local set = is_batch(batch) and settings_of(batch) or {}
+  if set[1] or set[2] or set[3] or set[4] then add_holds_of_batch(holds, set, batch, slots, cost, now) end
+end
 
-  -- Return those of a lane: of its batch, of the account and of its namespace.
-  function lane_holds(batch, slots, cost, now)
-    local holds = {}
-    add_batch_holds(holds, batch, slots, cost, now)
-    local namespace = 'namespace/' .. namespace_of(batch)
-    add_holds(holds, 'account', budget_of('account'), slots, cost, now)
-    add_holds(holds, namespace, budget_of(namespace), slots, cost, now)
-    return holds
+-- Return the budget of an owner, read once by each script.
+local budgets = {}
+local function budget_of(owner)
+  if not budgets[owner] then
+    local set = redis.call('HMGET', key('budget:' .. owner), 'day', 'month', 'max_in_flight', 'hard')
+    budgets[owner] = { day = tonumber(set[1] or nil), month = tonumber(set[2] or nil), in_flight = tonumber(set[3] or nil),
+      is_hard = set[4] == '1' or nil }
   end
+  return budgets[owner]
+end
 
-  -- Return those of the API key that enqueued a job.
-  function key_holds(source, slots, cost, now)
-    local name = api_key_of(source)
-    return name and owner_holds('key/' .. name, slots, cost, now) or {}
-  end
+-- Return the limits of an owner that do not allow this many more slots and credits.
+local function owner_holds(owner, slots, cost, now)
+  local holds = {}
+  add_holds(holds, owner, budget_of(owner), slots, cost, now)
+  return holds
+end
 
-  -- Return those of all owners of a job.
-  function limit_holds(job, slots, cost, now)
-    local holds = lane_holds(job.batch, slots, cost, now)
-    for _, hold in ipairs(key_holds(job.source, slots, cost, now)) do holds[#holds + 1] = hold end
-    return holds
-  end
+-- Return those of a lane: of its batch, of the account and of its namespace.
+local function lane_holds(batch, slots, cost, now)
+  local holds = {}
+  add_batch_holds(holds, batch, slots, cost, now)
+  local namespace = 'namespace/' .. namespace_of(batch)
+  add_holds(holds, 'account', budget_of('account'), slots, cost, now)
+  add_holds(holds, namespace, budget_of(namespace), slots, cost, now)
+  return holds
+end
+
+-- Return those of the API key that enqueued a job.
+local function key_holds(source, slots, cost, now)
+  local name = api_key_of(source)
+  return name and owner_holds('key/' .. name, slots, cost, now) or {}
+end
+
+-- Return those of all owners of a job.
+local function limit_holds(job, slots, cost, now)
+  local holds = lane_holds(job.batch, slots, cost, now)
+  for _, hold in ipairs(key_holds(job.source, slots, cost, now)) do holds[#holds + 1] = hold end
+  return holds
 end
 
 -- Return the first day of which the counters of all owners are complete: in a new queue from its first job on (0), in one

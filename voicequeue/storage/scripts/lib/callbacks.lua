@@ -41,8 +41,7 @@ local function has_callback_url(id)
   return is_readable and fields.callback_url ~= nil
 end
 
-local function enqueue_job_callback(id, batch, to, version, now)
-  if not has_callback_url(id) then return end
+local function write_job_callback(id, batch, to, version, now)
   local callback = id .. '-' .. version .. '-' .. math.floor(now)
   redis.call('HSET', JOB .. id, 'callback', callback)
   write_callback(callback, { subject = 'job:' .. id, seq = version, type = 'job.' .. to,
@@ -64,8 +63,8 @@ local function has_batch_callback(batch)
   return memo.notified[batch]
 end
 
-local function enqueue_batch_callback(batch, from, now)
-  if not has_batch_callback(batch) then return end
+-- Report that a batch has settled, if it has.
+local function enqueue_settled_callback(batch, from, now)
   flush_counters()
   local counts = redis.call('HMGET', key('batch:' .. batch), 'unsure', unpack(UNSETTLED))
   -- A callback already reported that the batch settled; report it again only when no job is unsure.
@@ -79,8 +78,9 @@ local function enqueue_stopped_callback(batch, now)
   if has_batch_callback(batch) then write_batch_callback(batch, 'batch.stopped', now) end
 end
 
--- Enqueue the callbacks that a job's transition causes. `version` is the job's version after it.
+-- Enqueue the callbacks that a job's transition to a state of rest causes. `version` is the job's version after it.
 local function enqueue_callbacks(id, batch, from, to, version, now)
-  if REPORTED[to] then enqueue_job_callback(id, batch, to, version, now) end
-  if is_batch(batch) and RESTING[to] and (from == 'unsure' or not RESTING[from]) then enqueue_batch_callback(batch, from, now) end
+  if REPORTED[to] and has_callback_url(id) then write_job_callback(id, batch, to, version, now) end
+  local may_have_settled = is_batch(batch) and (from == 'unsure' or not RESTING[from])
+  if may_have_settled and has_batch_callback(batch) then enqueue_settled_callback(batch, from, now) end
 end

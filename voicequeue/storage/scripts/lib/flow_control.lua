@@ -23,10 +23,8 @@ local function gate_state(now, stage)
 end
 
 local function paused_stages()
-  return {
-    voice = redis.call('HEXISTS', key('gate'), 'paused.voice') == 1,
-    music = redis.call('HEXISTS', key('gate'), 'paused.music') == 1,
-  }
+  local holds = redis.call('HMGET', key('gate'), 'paused.voice', 'paused.music')
+  return { voice = holds[1] ~= false, music = holds[2] ~= false }
 end
 
 local function write_hold(reason, hold) redis.call('HSET', key('gate'), reason, cjson.encode(hold)) end
@@ -111,11 +109,11 @@ local function current_limit(limits)
   return math.min(limits.max, tonumber(redis.call('HGET', key('flow'), 'limit') or limits.initial))
 end
 
-local function increase_limit(limits, now, orders)
-  local flow = redis.call('HMGET', key('flow'), 'limit', 'ceiling', 'streak', 'probe_after', 'decreased_at')
-  local limit, ceiling = tonumber(flow[1] or limits.initial), tonumber(flow[2] or limits.max)
-  local streak, probe_after = tonumber(flow[3] or 0), tonumber(flow[4] or PROBE_AFTER)
-  if flow[5] and now - tonumber(flow[5]) >= CALM_S then probe_after = math.min(probe_after, limit) end
+-- Increase the limit for this many accepted orders: set the fields of `flow` that change in `changed`.
+local function increase_limit(limits, now, orders, flow, changed)
+  local limit, ceiling = tonumber(flow.limit or limits.initial), tonumber(flow.ceiling or limits.max)
+  local streak, probe_after = tonumber(flow.streak or 0), tonumber(flow.probe_after or PROBE_AFTER)
+  if flow.decreased_at and now - tonumber(flow.decreased_at) >= CALM_S then probe_after = math.min(probe_after, limit) end
   flush_scores()
   local used, pending = redis.call('ZCARD', key('in_flight')), count_in_state('pending')
   local before = { limit = limit, ceiling = ceiling, streak = streak }
@@ -129,11 +127,11 @@ local function increase_limit(limits, now, orders)
       streak = streak + 1
     else
       limit, ceiling, streak, probe_after = limit + 1, limit + 1, 0, math.max(1, math.floor(probe_after / 2))
-      redis.call('HSET', key('flow'), 'probe_after', probe_after)
+      changed.probe_after = probe_after
     end
   end
   for field, value in pairs({ limit = limit, ceiling = ceiling, streak = streak }) do
-    if value ~= before[field] then redis.call('HSET', key('flow'), field, value) end
+    if value ~= before[field] then changed[field] = value end
   end
 end
 
@@ -176,14 +174,20 @@ local function cost_of_state(state)
   return counts.voice * PRICE.voice + counts.music * PRICE.music
 end
 
--- Return the credits above the minimum balance that are reserved for no job; nil before upstream's first report. The
--- balance is read once: no script that calls this spends credits.
-local account_credits
+-- Return upstream's report of the credits on the account (false before the first one), and the shortage (JSON, or false).
+-- Both are read once: no script that calls this spends credits.
+local account
+local function account_fields()
+  account = account or redis.call('HMGET', key('account'), 'credits', 'shortage')
+  return account[1], account[2]
+end
+
+-- Return the credits above the minimum balance that are reserved for no job; nil before upstream's first report.
 local function available_credits(floor)
-  if account_credits == nil then account_credits = redis.call('HGET', key('account'), 'credits') end
-  if not account_credits then return nil end
+  local credits = account_fields()
+  if not credits then return nil end
   flush_counters()
-  return tonumber(account_credits) - tonumber(redis.call('HGET', key('counters'), 'reserved') or 0) - floor
+  return tonumber(credits) - tonumber(redis.call('HGET', key('counters'), 'reserved') or 0) - floor
 end
 
 -- Return why an admitted job may not be submitted, although it has a slot and its credits are reserved; nil if it
@@ -200,9 +204,9 @@ end
 -- credits, which is certain only if slots are left (`free`). Returns 'short' or 'enough' if that has changed, else
 -- ''.
 local function record_shortage(now, cost, free)
-  local was_short = redis.call('HEXISTS', key('account'), 'shortage') == 1
+  local _, was_short = account_fields()
   if cost then
-    local shortage = was_short and cjson.decode(redis.call('HGET', key('account'), 'shortage')) or { since = now }
+    local shortage = was_short and cjson.decode(was_short) or { since = now }
     shortage.cost = cost
     redis.call('HSET', key('account'), 'shortage', cjson.encode(shortage))
     return was_short and '' or 'short'

@@ -1,9 +1,8 @@
 -- Records of new jobs, and the Celery messages that they came from.
 
--- Record that a job came from a Celery message; '' = from none. Of the messages that sent it again, the latest are kept.
+-- Record that a job came from a Celery message. Of the messages that sent it again, the latest are kept.
 local MESSAGE_IDS_MAX = 20
 local function add_message_id(id, message_id)
-  if message_id == '' then return end
   local ids = cjson.decode(redis.call('HGET', JOB .. id, 'message_ids') or '[]')
   for _, known in ipairs(ids) do
     if known == message_id then return end
@@ -15,7 +14,7 @@ end
 
 -- Record the message that enqueues an existing job again; return the outcome.
 local function repeated(id, message_id)
-  add_message_id(id, message_id)
+  if message_id ~= '' then add_message_id(id, message_id) end
   return 0
 end
 
@@ -29,7 +28,7 @@ local function create_record(id, spec, created, rank, batch, stage, next_stage, 
   if sha256 ~= '' then fields[#fields + 1] = 'sha256'; fields[#fields + 1] = sha256 end
   if source_row ~= '' then fields[#fields + 1] = 'source_row'; fields[#fields + 1] = source_row end
   redis.call('HSET', JOB .. id, unpack(fields))
-  add_message_id(id, message_id)
+  if message_id ~= '' then add_message_id(id, message_id) end
   local job = { batch = batch, source = source }
   list_owners(job, created)
   add_queued_credits(job, cost_from_stage(stage, next_stage ~= '' and next_stage))

@@ -26,24 +26,34 @@ local function skips_refused(now, refused_too)
   end
 end
 
--- Upstream has accepted orders (`accepted`: how many by stage): earlier refusals did not concern all jobs, and trials
--- end.
+local function end_trials(now)
+  if gate_state(now) ~= 'trial' then return end
+  redis.call('HDEL', key('gate'), 'out_of_credits', 'unauthorized', 'upstream_down')
+  wake_dispatcher()
+end
+
+-- Upstream has accepted orders (`accepted`: how many by stage): earlier refusals did not concern all jobs, trials end, and
+-- the limit may increase.
+local FLOW = { 'limit', 'ceiling', 'streak', 'probe_after', 'decreased_at', 'failures', 'accepted.voice', 'accepted.music' }
 local function upstream_accepted(limits, now, accepted)
-  local count = 0
-  redis.call('HSET', key('flow'), 'accepted_at', now)
+  local keys = { key('gate'), key('unanswered:upstream_down') }
+  for _, reason in ipairs(REASONS) do keys[#keys + 1] = key('refused:' .. reason) end
+  if redis.call('EXISTS', unpack(keys)) > 0 then
+    end_trials(now)
+    redis.call('DEL', unpack(keys, 2))
+  end
+  local flow, changed, count, fields = read_fields('flow', FLOW), { accepted_at = now }, 0, {}
   for stage, orders in pairs(accepted) do
-    redis.call('HINCRBY', key('flow'), 'accepted.' .. stage, orders)
+    changed['accepted.' .. stage] = (flow['accepted.' .. stage] or 0) + orders
     count = count + orders
   end
-  if redis.call('EXISTS', key('gate')) == 1 and gate_state(now) == 'trial' then
-    redis.call('HDEL', key('gate'), 'out_of_credits', 'unauthorized', 'upstream_down')
-    wake_dispatcher()
+  if flow.failures then redis.call('HDEL', key('flow'), 'failures') end
+  increase_limit(limits, now, count, flow, changed)
+  for field, value in pairs(changed) do
+    fields[#fields + 1] = field
+    fields[#fields + 1] = value
   end
-  redis.call('HDEL', key('flow'), 'failures')
-  local keys = { key('unanswered:upstream_down') }
-  for _, reason in ipairs(REASONS) do keys[#keys + 1] = key('refused:' .. reason) end
-  redis.call('DEL', unpack(keys))
-  increase_limit(limits, now, count)
+  redis.call('HSET', key('flow'), unpack(fields))
 end
 
 -- Return whether upstream accepted any of the orders in these transitions.

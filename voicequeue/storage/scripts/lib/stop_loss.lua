@@ -32,12 +32,7 @@ end
 -- Count the outcome that a transition brings. A failed job is marked with the round of the sample that counts it, and
 -- with `:free` if it cost nothing: if its order has another outcome later, that one replaces the first. A retry with a
 -- new order brings an outcome more.
-local function sample_outcome(job, t)
-  if not is_batch(job.batch) then return end
-  -- Fewer orders in flight, or something left to stop.
-  local is_check_needed = job.state == 'pending' or (RESTING[job.state] and not RESTING[t.to])
-  if FINAL[t.to] or is_check_needed then batches_to_check[job.batch] = true end
-  if not (FINAL[t.to] or job.sampled) then return end
+local function count_outcome(job, t)
   memo.sample_rounds[job.batch] = memo.sample_rounds[job.batch] or redis.call('HGET', key('batch:' .. job.batch), 'sample.round') or '0'
   local round = memo.sample_rounds[job.batch]
   local code = t.to == 'failed' and sampled_code(t.set.failure or job.failure) or nil
@@ -53,6 +48,15 @@ local function sample_outcome(job, t)
   elseif job.sampled then
     table.insert(t.unset, 'sampled')
   end
+end
+
+-- Count the outcome, if the transition brings one, and remember the batch if it may have reached its limit.
+local function sample_outcome(job, t)
+  if not is_batch(job.batch) then return end
+  -- Fewer orders in flight, or something left to stop.
+  local is_check_needed = job.state == 'pending' or (RESTING[job.state] and not RESTING[t.to])
+  if FINAL[t.to] or is_check_needed then batches_to_check[job.batch] = true end
+  if FINAL[t.to] or job.sampled then count_outcome(job, t) end
 end
 
 -- Return how many jobs of the sample failed, by code.
@@ -88,18 +92,20 @@ end
 
 -- Stop a batch that has reached its limit, unless all its jobs are settled: nothing more is submitted until it is
 -- resumed.
-local function stop_if_failing(batch, now)
-  local limit = redis.call('HMGET', key('batch:' .. batch), 'stop_after', 'stop_min', 'stopped')
-  if not limit[1] or limit[3] then return end
+local function stop_at_limit(batch, now, stop_after, stop_min)
   local sample = read_sample(batch)
-  if sample.unsettled == 0 then return end
-  if not has_reached_limit(sample, tonumber(limit[1]), tonumber(limit[2] or STOP_MIN)) then return end
+  if sample.unsettled == 0 or not has_reached_limit(sample, tonumber(stop_after), tonumber(stop_min or STOP_MIN)) then return end
   redis.call('HSET', key('batch:' .. batch), 'stopped', cjson.encode({ at = now, settled = sample.settled,
-    in_flight = sample.in_flight, failed_by_code = sampled_failures(batch), stop_after = limit[1] }))
+    in_flight = sample.in_flight, failed_by_code = sampled_failures(batch), stop_after = stop_after }))
   redis.call('ZADD', key('batches:stopped'), now, batch)
   redis.call('SADD', key('batches:stopped:unlogged'), batch)
   batch_settings[batch] = nil
   enqueue_stopped_callback(batch, now)
+end
+
+local function stop_if_failing(batch, now)
+  local limit = redis.call('HMGET', key('batch:' .. batch), 'stop_after', 'stop_min', 'stopped')
+  if limit[1] and not limit[3] then stop_at_limit(batch, now, limit[1], limit[2]) end
 end
 
 local function start_sample(batch)

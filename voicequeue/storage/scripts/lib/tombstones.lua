@@ -12,17 +12,19 @@ local function recordings_of(batch, audio_url, sha256)
   return names
 end
 
+-- Return whether a job has the id or the recording of an erased one.
+local function has_tombstone(secret, id, spec, batch, sha256)
+  local names = recordings_of(batch, cjson.decode(spec).audio_url, sha256)
+  names[#names + 1] = id
+  for i, name in ipairs(names) do names[i] = tombstone(secret, name) end
+  for _, at in ipairs(redis.call('HMGET', key('tombstones'), unpack(names))) do if at then return true end end
+  return false
+end
+
 -- Return a function that returns whether a new job has the id or the recording of an erased one.
 local function erased_jobs()
   local secret = redis.call('HGET', key('tombstones'), 'secret')
-  return function(id, spec, batch, sha256)
-    if not secret then return false end
-    local names = recordings_of(batch, cjson.decode(spec).audio_url, sha256)
-    names[#names + 1] = id
-    for i, name in ipairs(names) do names[i] = tombstone(secret, name) end
-    for _, at in ipairs(redis.call('HMGET', key('tombstones'), unpack(names))) do if at then return true end end
-    return false
-  end
+  return function(...) return secret and has_tombstone(secret, ...) end
 end
 
 -- Return a function that returns whether a job lacks the consent that the queue requires.

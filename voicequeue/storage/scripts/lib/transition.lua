@@ -7,15 +7,6 @@ local function add_event(id, batch, state, stage, reason, took)
     'id', id, 'batch', batch or '', 'state', state, 'stage', stage, 'reason', reason or '', 'took', took or '')
 end
 
--- Return a function that returns the stored spec of a job, for the ids in every third ARGV from `a` on. Usually none
--- of them exists, which one command checks.
-local function stored_specs(a)
-  local keys = {}
-  for i = a, #ARGV, 4 do keys[#keys + 1] = JOB .. ARGV[i] end
-  local has_any = #keys > 0 and redis.call('EXISTS', unpack(keys)) > 0
-  return function(id) return has_any and redis.call('HGET', JOB .. id, 'spec') end
-end
-
 -- Return whether the queue derives ids from the secret with this SHA-1; '' is any.
 local function has_id_secret(sha1)
   return sha1 == '' or redis.sha1hex(redis.call('GET', key('id_secret')) or '') == sha1
@@ -156,7 +147,7 @@ local function transition(id, t, now, job)
   redis.call('RPUSH', TIMELINE .. id, timeline_entry(now, t, t.attempt or tonumber(job.attempt or 0)))
   local seconds = math.max(0, now - (job.updated or job.created or now))
   add_event(id, job.batch, t.to, t.stage, t.reason, string.format('%.3f', seconds))
-  if from ~= t.to then enqueue_callbacks(id, job.batch, from, t.to, job.version + 1, now) end
+  if from ~= t.to and RESTING[t.to] then enqueue_callbacks(id, job.batch, from, t.to, job.version + 1, now) end
   return job
 end
 
