@@ -56,10 +56,11 @@ class EnqueueMethods(ReadMethods):
             raise spec
         chunk = _Chunk(self._store, [spec], self._source)
         chunk.send()
+        expected_job = chunk.expected_job()  # while Redis writes it
         [result] = chunk.results(0)
         if result.error is not None:
             raise result.error
-        return enqueued_job(chunk.new_job() or self.get(result.job_id), result, spec)
+        return enqueued_job(chunk.as_expected(expected_job) or self.get(result.job_id), result, spec)
 
     def enqueue_many(
         self, jobs: Iterable[JobInput], *, on_result: Callable[[EnqueueItemResult], object] | None = None
@@ -187,11 +188,18 @@ class _Chunk:
             for index, item in enumerate(self._items, start=first_index)
         ]
 
-    def new_job(self) -> Job | None:
-        """Return the only job as it was enqueued; None if there are others, or only Redis knows it."""
-        match self._items, self._outcomes, self._call:
-            case [[(job_id, spec)]], [EnqueueOutcome.NEW], EnqueueCall() as call:
+    def expected_job(self) -> Job | None:
+        """Return the only job as it is if the call enqueues it; None if there are others."""
+        match self._items, self._call:
+            case [[(job_id, spec)]], EnqueueCall() as call:
                 return self._store.new_job(job_id, spec, call.now, self._source)
+        return None
+
+    def as_expected(self, job: Job | None) -> Job | None:
+        """Return the expected job if the call has enqueued it; None if only Redis knows what it is now."""
+        match self._items, self._outcomes:
+            case [[(job_id, _)]], [EnqueueOutcome.NEW] if job is not None and job.id == job_id:
+                return job
         return None
 
     def _read_outcomes(self) -> list[EnqueueReply]:

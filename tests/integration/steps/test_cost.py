@@ -63,10 +63,10 @@ COMMANDS: Mapping[str, int] = {
 }
 #: Commands that these scripts execute. Each call reads the format of the queue first.
 INSIDE: Mapping[str, int] = {
-    "enqueue": 116,
-    "admit": 436,
+    "enqueue": 112,
+    "admit": 434,
     "claim_submit": 1_154,
-    "apply_transitions": 2_670,
+    "apply_transitions": 2_628,
     "claim_poll": 206,
 }
 #: Celery messages: one for each chunk and step.
@@ -107,7 +107,7 @@ IDLE_COMMANDS: Mapping[str, int] = {
     "DEL": 1,
 }
 IDLE_INSIDE: Mapping[str, int] = {
-    "admit": 15,
+    "admit": 13,
     "lease_overdue": 4,
     "lease_expired": 2,
     "release_waiting": 2,

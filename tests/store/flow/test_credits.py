@@ -235,6 +235,20 @@ def accept_order_of(store: JobStore, job_id: str) -> Job:
     return accept_order(store, job_id)
 
 
+def test_a_claim_sees_what_others_of_its_call_have_released(store: JobStore, redis: Redis, prefix: str) -> None:
+    """If the balance has fallen, only as many orders are given up as cannot be paid."""
+    job_ids = enqueue_jobs(store, *songs(4))
+    record_balance(store, 4 * 19)
+    assert count(store.admit(NOW)) == 4
+    record_balance(store, 2 * 19 + 5, now=NOW + 1)
+
+    claims = store.claim_submit(job_ids, Stage.VOICE, "holder", NOW + 2, lease_s=90.0)
+
+    assert [claim is not None for claim in claims] == [False, False, True, True]
+    assert store.flow_control.account().reserved == 2 * 19
+    assert_consistent(redis, prefix)
+
+
 def test_released_credits_are_available_to_others(store: JobStore) -> None:
     """A job that fails or is queued again releases its reserved credits."""
     enqueue_jobs(store, *songs(3))

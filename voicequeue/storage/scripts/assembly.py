@@ -1,7 +1,7 @@
 """The text of a script: its action, preceded by those definitions of the shared parts that it needs.
 
-Lua creates every function that it meets again in each call of a script. What only a lazy function needs is therefore
-created with its first call.
+Lua creates each function of a script again in each call. Functions that many calls do not enter are therefore lazy:
+they are created when they are called first, with what only they need.
 """
 
 from __future__ import annotations
@@ -127,7 +127,10 @@ def _needed(words: frozenset[str], definitions: Sequence[Definition]) -> list[De
         # The lazy ones first: what only they need is inside them.
         common = [definition for definition in shared if definition.is_lazy] or shared
         return _needed(words.union(*(definition.names for definition in common)), definitions)
-    return [_on_first_call(needs, behind[needs]) if behind.get(needs) else needs for needs in needed]
+    return [
+        _on_first_call(definition, behind[definition]) if behind.get(definition) else definition
+        for definition in needed
+    ]
 
 
 def _reached(words: frozenset[str], definitions: Sequence[Definition], *, with_lazy: bool = False) -> list[Definition]:

@@ -182,12 +182,16 @@ local function account_fields()
   return account[1], account[2]
 end
 
--- Return the credits above the minimum balance that are reserved for no job; nil before upstream's first report.
+-- Return the credits above the minimum balance that are reserved for no job; nil before upstream's first report. What is
+-- reserved is read again only after a transition that may change it: a claim for submission does not.
 local function available_credits(floor)
   local credits = account_fields()
   if not credits then return nil end
-  flush_counters()
-  return tonumber(credits) - tonumber(redis.call('HGET', key('counters'), 'reserved') or 0) - floor
+  if not memo.reserved then
+    flush_counters()
+    memo.reserved = tonumber(redis.call('HGET', key('counters'), 'reserved') or 0)
+  end
+  return tonumber(credits) - memo.reserved - floor
 end
 
 -- Return why an admitted job may not be submitted, although it has a slot and its credits are reserved; nil if it

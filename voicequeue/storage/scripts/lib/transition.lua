@@ -140,6 +140,7 @@ local function transition(id, t, now, job)
   local is_unchecked = t.stage == stage and (t.to == 'queued' or t.to == 'admitted')
   if job.recheck and not is_unchecked then redis.call('HDEL', JOB .. id, 'recheck') end
   update_state_indexes(id, job.batch, from, t.to, now)
+  if t.to ~= 'charging' then memo.reserved = nil end -- what is reserved may change
   local kind = from .. stage .. t.to .. t.stage .. (job.next_stage or '') .. ':' .. (was_cancelling and 1 or 0)
     .. (job.cancelling and 1 or 0) .. (job.batch or '') .. ':' .. (job.source or '')
   count_kind(kind, count_moves, job, from, stage, t.to, t.stage, was_cancelling, job.cancelling)
