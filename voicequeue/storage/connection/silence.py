@@ -42,10 +42,20 @@ class Suspicious(_Base):
         finally:
             self._answered_at = time.monotonic()
 
+    @property
+    def is_suspect(self) -> bool:
+        """True if another connection has been lost since the last reply."""
+        return self._answered_at < _Loss.at
+
     def close_if_suspect(self) -> None:
-        """Close the connection if another one has been lost since its last reply."""
-        if self._answered_at < _Loss.at:
+        """Close the connection if it is suspect."""
+        if self.is_suspect:
             self.disconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here
+
+    def connect(self) -> None:
+        """Open the connection, if it is not open or suspect. redis-py would prepare retries first, for each command."""
+        if self._sock is None or self.is_suspect:
+            super().connect()  # type: ignore[no-untyped-call]  # as above
 
     def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
         """Open the connection, if it is not open or suspect."""
