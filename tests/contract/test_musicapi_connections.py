@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from tasks.musicapi import AmbiguousFailure, ConnectionFailed
-from tests.contract.conftest import Connect, upstream_error
+from tests.contract.conftest import KEY, Connect, upstream_error
 from tests.support.scripted import HANG_UP, Request, ScriptedServer, always, answer
+from tests.support.tls import Authority
+from tests.support.tunnel import TunnelProxy
 
 AUDIO_URL = "https://recordings.example/anna.mp3"
 ACCEPTED = answer({"task_id": "t1"})
@@ -103,6 +105,33 @@ def test_a_proxy_that_opens_no_tunnel_cost_nothing(connect: Connect, through_pro
     assert [request.method for request in proxy.requests] == ["CONNECT"]
 
     unavailable(lambda: connect("https://musicapi.example").create_voice(AUDIO_URL))
+
+
+def test_a_tunnel_hides_the_requests_from_the_proxy(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The proxy sees the host and its own login; upstream sees the request, over one connection."""
+    authority = Authority(tmp_path)
+    certificate = authority.certificate("musicapi.example")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate.certificate, certificate.key)
+    with (
+        ScriptedServer(always(ACCEPTED), tls=tls) as upstream,
+        TunnelProxy(int(upstream.url.rpartition(":")[2])) as proxy,
+    ):
+        monkeypatch.setenv("https_proxy", proxy.url.replace("://", "://anna:s%40cret@"))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.file))
+        client = connect("https://musicapi.example")
+        assert [client.create_voice(AUDIO_URL) for _ in range(2)] == ["t1", "t1"]
+
+    [head] = proxy.heads
+    assert head.startswith("CONNECT musicapi.example:443 HTTP/1.1\r\n")
+    assert "proxy-authorization: Basic YW5uYTpzQGNyZXQ=" in head
+    assert KEY not in head
+    assert [(request.path, request.headers["host"]) for request in upstream.requests] == [
+        ("/api/v1/sonic/create-voice", "musicapi.example")
+    ] * 2
+    assert all("proxy-authorization" not in request.headers for request in upstream.requests)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
