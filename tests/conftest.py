@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import signal
 import time
 from collections import Counter
@@ -23,6 +24,7 @@ from tests.support.browser import started
 from voicequeue import Limits, VoiceQueue
 from voicequeue.storage.connection.client import connect
 from voicequeue.storage.job_store import JobStore
+from workers.local import ports
 from workers.local.ports import free_port
 
 _numbers = itertools.count()
@@ -103,6 +105,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if duplicates := [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]:
         raise pytest.UsageError(f"several tests have the id {', '.join(duplicates)}")
     items.sort(key=rank)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_ports() -> None:
+    """Choose free ports that no other test process chooses: some are bound only seconds later."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports.PORTS = ports.PORTS[number % 16 :: 16]
 
 
 @pytest.fixture(scope="session")
