@@ -27,8 +27,9 @@ SLOW_AFTER_S = 1.0
 #: message for those that are still to be made.
 RELIED_ON_S = 30.0
 
-#: Polls that are late for longer are left to maintenance, and how often one worker hands out late ones (seconds).
-ABANDONED_MAX_S, ABANDONED_EVERY_S = 60.0, 3.0
+#: Polls that are late for longer are left to maintenance; how often one worker hands out late ones (seconds), and how
+#: many at once.
+ABANDONED_MAX_S, ABANDONED_EVERY_S, ABANDONED_AT_ONCE = 60.0, 3.0, 500
 
 #: The number of such polls that a message names: the others are found due by the process that receives it.
 NAMED_MAX = 20
@@ -41,14 +42,12 @@ def has_short_intervals(services: TaskContext) -> bool:
 
 
 def abandoned_polls(services: TaskContext) -> list[DuePoll]:
-    """Return polls that are late, where no process of this worker stays: the one that relied on making them was killed,
-    or its message was lost."""
-    if not has_short_intervals(services) or services.repeating.is_held_elsewhere():
+    """Return polls that are so late that no process which stays makes them: the one that they were left to was killed,
+    its message was lost, or Redis did not answer for seconds."""
+    coordination, now = services.store.coordination, services.clock()
+    if not has_short_intervals(services) or not coordination.try_acquire("abandoned_polls", ttl_s=ABANDONED_EVERY_S):
         return []
-    now = services.clock()
-    late = services.store.coordination.due_polls(now - ABANDONED_MAX_S, now - SLOW_AFTER_S, at_most=NAMED_MAX)
-    is_first = bool(late) and services.store.coordination.try_acquire("abandoned_polls", ttl_s=ABANDONED_EVERY_S)
-    return late if is_first else []
+    return coordination.due_polls(now - ABANDONED_MAX_S, now - STAY_S, at_most=ABANDONED_AT_ONCE)
 
 
 def needs_message(services: TaskContext, delay_s: float) -> bool:

@@ -4,6 +4,7 @@ for a process."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 from typing import cast
 
 from voicequeue.domain.stage import Stage
@@ -12,6 +13,9 @@ from voicequeue.storage.connection.keyspace import Keyspace
 
 #: Admitted jobs that wait for longer than this (seconds) are left to maintenance, which hands them out again.
 _ADMITTED_MAX_S = 60.0
+
+#: The number of jobs in flight that are read at once.
+_PAGE = 100
 
 #: The longest wait of one call (seconds): it must end before the connection times out.
 _WAIT_MAX_S = 5.0
@@ -52,13 +56,22 @@ class Coordination:
 
     def due_polls(self, since: float, until: float, *, at_most: int) -> list[DuePoll]:
         """Return the polls of pending jobs that are due between these times, the soonest first."""
-        jobs = self._in_flight(since, until, at_most=at_most)
-        return [DuePoll(job_id, due, Stage(stage)) for job_id, due, state, stage in jobs if state == State.PENDING]
+        polls: list[DuePoll] = []
+        for start in count(step=_PAGE):  # jobs that wait for a process have earlier times
+            jobs = self._in_flight(since, until, start=start, at_most=_PAGE)
+            polls += [
+                DuePoll(job_id, due, Stage(stage)) for job_id, due, state, stage in jobs if state == State.PENDING
+            ]
+            if len(jobs) < _PAGE or len(polls) >= at_most:
+                break
+        return polls[:at_most]
 
-    def _in_flight(self, since: float, until: float, *, at_most: int) -> list[tuple[str, float, str, str]]:
+    def _in_flight(
+        self, since: float, until: float, *, at_most: int, start: int = 0
+    ) -> list[tuple[str, float, str, str]]:
         """Return the id, due time, state and stage of the jobs in flight that are due between these times."""
         index = self._space.key("in_flight")
-        scores = self._redis.zrange(index, since, until, byscore=True, offset=0, num=at_most, withscores=True)
+        scores = self._redis.zrange(index, since, until, byscore=True, offset=start, num=at_most, withscores=True)
         due_times = cast(list[tuple[str, float]], scores)
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id, _ in due_times:

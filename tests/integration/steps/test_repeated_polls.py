@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import pytest
+from redis import Redis
 
-from tasks.poll import PollRound
+from tasks.poll import PollRound, poll_orders
 from tasks.process_lock import ProcessLock
 from tasks.repeated_polls import (
     RELIED_ON_S,
-    SLOW_AFTER_S,
     STAY_S,
     abandoned_polls,
     needs_message,
@@ -235,13 +235,27 @@ def test_polls_that_are_far_apart_have_messages(bench: Bench, *, is_open: bool) 
     assert poll_round.delay_s == pytest.approx(plan.min_s)
 
 
-def test_late_polls_that_no_process_makes_are_handed_out_once(bench: Bench) -> None:
-    """The process that they were left to was killed."""
-    first, second = bench.submitted(*voices(2))
-    assert abandoned_polls(bench.services) == []
-    bench.clock.now += APART_S + SLOW_AFTER_S + 0.1
-
+def test_late_polls_that_no_process_makes_are_handed_out_once(bench: Bench, redis: Redis, prefix: str) -> None:
+    """Also behind jobs that wait for a process, and while a process stays: it takes no polls that are as late."""
+    late = bench.submitted(*voices(2))
+    bench.clock.now += APART_S + STAY_S - 0.1
+    bench.admitted(*(voice(f"waiting-{number}") for number in range(120)))
     with forked(bench.services.repeating.try_acquire):
         assert abandoned_polls(bench.services) == []
-    assert {poll.job_id for poll in abandoned_polls(bench.services)} == {first, second}
-    assert abandoned_polls(bench.services) == []
+        assert redis.delete(f"{{{prefix}}}:lock:abandoned_polls")
+        bench.clock.now += 0.2
+
+        assert sorted(poll.job_id for poll in abandoned_polls(bench.services)) == sorted(late)
+        assert abandoned_polls(bench.services) == []
+
+
+def test_a_round_finds_due_polls_behind_jobs_that_wait_for_a_process(bench: Bench) -> None:
+    """Those have earlier times."""
+    pending = bench.submitted(*voices(2))
+    bench.admitted(*(voice(f"waiting-{number}") for number in range(5 * CHUNK)))
+    bench.clock.now += APART_S
+
+    [polls] = poll_orders(bench.services, (), overdue_s=STAY_S).rounds
+    assert sorted(polls.job_ids) == sorted(pending)
+    due_polls = bench.store.coordination.due_polls(0, bench.clock.now + 9, at_most=9)
+    assert sorted(poll.job_id for poll in due_polls) == sorted(pending)

@@ -37,9 +37,13 @@ end
 if max > 0 and (#claims > 0 or not ARGV[6]) then
   local full = #claims + max * FIELDS
   flush_scores()
-  local others = redis.call('ZRANGEBYSCORE', FLIGHT, since, soon, 'WITHSCORES', 'LIMIT', 0, 4 * max)
-  for n = 1, #others, 2 do
-    if #claims < full then claim(others[n], soon, others[n + 1]) end
-  end
+  local page, start, others = 4 * max, 0, nil
+  repeat -- jobs that wait for a process have earlier times
+    others = redis.call('ZRANGEBYSCORE', FLIGHT, since, soon, 'WITHSCORES', 'LIMIT', start, page)
+    for n = 1, #others, 2 do
+      if #claims < full then claim(others[n], soon, others[n + 1]) end
+    end
+    start = start + page
+  until #claims >= full or #others < 2 * page
 end
 return claims
