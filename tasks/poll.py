@@ -6,6 +6,7 @@ A poll may run twice, late or after a crash: a job that was polled meanwhile is 
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -72,7 +73,7 @@ def poll_orders(
     """Poll each job that is due, and others that are due about now or have been for `overdue_s` seconds; write the
     results. Without jobs, poll all that is due.
 
-    `on_slow` is called once if an answer takes longer than `slow_after_s` seconds.
+    `on_slow` is called once if the answers take longer than `slow_after_s` seconds.
     """
     coalesce_s, lease = services.poll_plan.coalesce_window_s, services.timeouts.poll_lease_s
     claims = services.store.claim_poll(
@@ -190,14 +191,15 @@ def _poll_claims(
     """
     polls = RequestPool[PollClaim, TaskResult](services.upstream, partial(job_span, services, "poll"))
     remaining, answers = deque(claims), dict[str, PollAnswer]()
+    slow_at = None if slow_after_s is None else time.monotonic() + slow_after_s
     results: dict[PollClaim, TaskResult | UpstreamError] = {}
     while polls.is_open or (remaining and not services.is_stopping()):
         free_slots = 0 if services.is_stopping() else min(polls.free_slots, len(remaining))
         batch = [remaining.popleft() for _ in range(free_slots)]
         polls.send([(claim, requests.get_task(claim.task_id, claim.stage)) for claim in batch])
-        completed_polls = polls.collect(slow_after_s)
-        if not completed_polls and slow_after_s is not None:
-            slow_after_s = None
+        completed_polls = polls.collect(max(0.0, slow_at - time.monotonic()) if slow_at else None)
+        if slow_at and time.monotonic() >= slow_at:
+            slow_at = None
             on_slow()
         for completed in completed_polls:
             with defer_to_reconciler([completed.key.job_id]):

@@ -20,7 +20,7 @@ STAY_S = 2.0
 #: The intervals of polls (seconds) with which a task stays.
 INTERVAL_MIN_S, INTERVAL_MAX_S = 0.02, STAY_S / 4
 
-#: Seconds after which an answer counts as slow: until then, polls of other jobs may wait for it.
+#: Seconds after which the answers to a round count as slow: until then, polls of other jobs may wait for them.
 SLOW_AFTER_S = 1.0
 
 #: Seconds within which due polls need no message while a process of the worker stays: before it leaves, it sends a

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -32,9 +33,11 @@ APART_S, INTERVAL_S = 0.6, 0.1
 
 @dataclass
 class Upstream:
-    """Upstream whose tasks are ready at the poll with the number `polls`, from 1; each answer waits for `answers`."""
+    """Upstream whose tasks are ready at the poll with the number `polls`, from 1; each answer waits for `answers`, and
+    takes `takes_s` seconds."""
 
     polls: int = 3
+    takes_s: float = 0.0
     answers: threading.Event = field(default_factory=threading.Event)
     polled: dict[str, int] = field(default_factory=dict)
     orders: int = 0
@@ -50,6 +53,7 @@ class Upstream:
             yield answer({"task_id": f"{kind}-{self.orders}"})
             return
         self.answers.wait(20)
+        time.sleep(self.takes_s)
         task = request.path.rpartition("/")[2]
         self.polled[task] = self.polled.get(task, 0) + 1
         ready = SONGS if task.startswith("song") else VOICE
@@ -193,6 +197,17 @@ def test_a_slow_answer_delays_no_other_poll(bench: Bench, upstream: tuple[Upstre
 
     assert [poll_round.job_ids for poll_round in sent.polls] == [later]
     assert [poll_round.job_ids for poll_round in own] == [slow]
+
+
+def test_many_answers_are_slow_together(bench: Bench, upstream: tuple[Upstream, str]) -> None:
+    """Each of them arrives soon after the one before."""
+    bench.submitted(*voices(CHUNK - 1))
+    bench.clock.now += APART_S
+    upstream[0].takes_s, slow = 0.05, list[bool]()
+
+    poll_orders(bench.services, (), slow_after_s=0.1, on_slow=lambda: slow.append(True))
+
+    assert slow == [True]
 
 
 def test_more_polls_than_one_process_should_make_have_messages(bench: Bench) -> None:
