@@ -66,5 +66,4 @@ class PollScheduler:
                 spans_by_kind.setdefault(duration_kind(claim.stage, claim.model), []).append(span)
                 self._metrics.observe("stage", claim.stage, now - claim.submitted_at)
                 self._metrics.observe("result_detection_delay", claim.stage, now - claim.submitted_at - lower_s)
-        for kind, spans in spans_by_kind.items():
-            self._history.add_durations(kind, spans)
+        self._history.add_durations(spans_by_kind)
