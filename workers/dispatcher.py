@@ -182,8 +182,8 @@ class DispatcherStep(BackgroundStep):
                 run_safely(maintenance.plan_polls)
                 run_safely(maintenance.resume_polls)
                 run_safely(maintenance.log_events)
-                run_safely(maintenance.publish_policy)
             if upkeep.is_due():
+                run_safely(maintenance.publish_policy)
                 run_safely(maintenance.reconcile)
                 run_safely(maintenance.report_budgets)
                 run_safely(maintenance.purge)

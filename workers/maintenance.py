@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
 
@@ -33,7 +33,7 @@ log = logging.getLogger("voicequeue.dispatcher")
 transition_log = logging.getLogger("voicequeue.transition")
 
 #: Transitions that an operator may have to look at.
-_LOG_LEVELS = {State.UNSURE: logging.WARNING, State.FAILED: logging.WARNING}
+_LOG_LEVELS: Mapping[str, int] = {State.UNSURE: logging.WARNING, State.FAILED: logging.WARNING}
 
 #: Time limit (seconds) of one run of the purge, which other maintenance waits for.
 PURGE_MAX_S = 0.2
@@ -78,7 +78,7 @@ class Maintenance:
 
     def log_events(self) -> None:
         """Log every transition, and every batch that stopped itself, that is not logged yet, of any process."""
-        if not self._services.store.event_log.log_new(log_transition):
+        if not self._services.store.event_log.log_new(log_transition, is_logged):
             return  # a batch stops with a transition
         for batch in self._services.store.newly_stopped_batches():
             reason = batch.stop.reason if batch.stop else ""
@@ -143,7 +143,7 @@ class Maintenance:
         A schedule uses the last 200 orders, so it changes slowly; computing one costs as much as fifty polls.
         """
         store, plan = self._services.store, self._services.poll_plan
-        if store.coordination.try_acquire("schedules", ttl_s=PLAN_INTERVALS * plan.max_s):
+        if not plan.is_fixed and store.coordination.try_acquire("schedules", ttl_s=PLAN_INTERVALS * plan.max_s):
             for kind in store.poll_history.kinds():
                 if ages := plan.schedule(store.poll_history.durations(kind)):
                     store.poll_history.set_schedule(kind, ages)
@@ -236,6 +236,15 @@ def _ids(overdue: Iterable[StalledJob], states: Set[State], stage: Stage) -> lis
     return [job.job_id for job in overdue if job.state in states and job.stage is stage]
 
 
+def is_logged(state: str) -> bool:
+    """Return whether transitions to this state are logged at the level of this process."""
+    return transition_log.isEnabledFor(_level_of(state))
+
+
+def _level_of(state: str) -> int:
+    return _LOG_LEVELS.get(state, logging.INFO)
+
+
 def log_transition(event: Event) -> None:
     """Log one transition, at its own time."""
     fields = {
@@ -248,5 +257,4 @@ def log_transition(event: Event) -> None:
     extra: dict[str, object] = {name: str(value) for name, value in fields.items() if value}
     if event.previous_state_s is not None:
         extra["duration"] = event.previous_state_s
-    level = _LOG_LEVELS.get(event.state, logging.INFO)
-    transition_log.log(level, event.state, extra={**extra, "at": event.sort_key})
+    transition_log.log(_level_of(event.state), event.state, extra={**extra, "at": event.sort_key})

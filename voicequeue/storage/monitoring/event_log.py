@@ -25,26 +25,32 @@ class EventLog:
         self._cursor = keyspace.key("event_cursor")
         self._lock = keyspace.key("lock:event_log")
 
-    def log_new(self, write: Callable[[Event], None]) -> int:
-        """Pass all new events to `write` and return their number; 0 while another process does the same.
+    def log_new(self, write: Callable[[Event], None], is_logged: Callable[[str], bool] = lambda _: True) -> int:
+        """Pass all new events whose state is logged to `write`; return the number of new events, 0 while another
+        process does the same.
 
         An event may be passed again if the process crashes meanwhile.
         """
         if not self._redis.set(self._lock, "held", nx=True, px=round(LOCK_TTL_S * 1000)):
             return 0
         try:
-            return self._log_new(write)
+            return self._log_new(write, is_logged)
         finally:
             self._redis.delete(self._lock)
 
-    def _log_new(self, say: Callable[[Event], None]) -> int:
+    def _log_new(self, write: Callable[[Event], None], is_logged: Callable[[str], bool]) -> int:
         count, cursor = 0, cast(str | None, self._redis.get(self._cursor)) or "-"
-        while page := self._page_after(cursor):
+        while True:
+            page = self._page_after(cursor)
             for event_id, fields in page:
-                say(serialization.parse_event(event_id, fields))
-            cursor, count = page[-1][0], count + len(page)
-            self._redis.set(self._cursor, cursor)
-        return count
+                if is_logged(fields["state"]):
+                    write(serialization.parse_event(event_id, fields))
+            count += len(page)
+            if page:
+                cursor = page[-1][0]
+                self._redis.set(self._cursor, cursor)
+            if len(page) < PAGE:
+                return count
 
     def _page_after(self, cursor: str) -> list[tuple[str, dict[str, str]]]:
         first = cursor if cursor == "-" else f"({cursor}"
