@@ -192,7 +192,7 @@ class PaceSettings(SettingGroup):
         16,
         ge=1,
         le=128,
-        description="Concurrent requests to MusicAPI per worker process.",
+        description="Concurrent requests to MusicAPI per worker process, for orders and for polls.",
     )
 
 

@@ -19,7 +19,7 @@ from tasks.callbacks.delivery import CallbackServices, deliver
 from tasks.context import TaskContext
 from tasks.enqueue import ENQUEUE_TASK, HiddenArguments, MessageRejected, enqueue_or_reject, safe_reason
 from tasks.poll import PollRound
-from tasks.repeated_polls import needs_message, poll_repeatedly
+from tasks.repeated_polls import Messages, needs_message, poll_repeatedly
 from tasks.submit import fill_up, submit_orders
 from voicequeue.domain.stage import Stage
 from voicequeue.errors import (
@@ -89,16 +89,15 @@ def _register_submit(app: Celery, services: Callable[[], TaskContext], stage: St
 
 
 def _register_poll(app: Celery, services: Callable[[], TaskContext], stage: Stage) -> None:
-    def submit_songs(job_ids: list[str]) -> None:
-        if job_ids:
-            app.send_task(submit_name(Stage.MUSIC), args=(job_ids,))
+    def submit_songs(job_ids: list[str], delay_s: float) -> None:
+        app.send_task(submit_name(Stage.MUSIC), args=(job_ids,), countdown=delay_s or None)
 
     def send(poll_round: PollRound) -> None:
         app.send_task(poll_name(poll_round.stage), args=(poll_round.job_ids,), countdown=poll_round.delay_s)
 
     @app.task(bind=True, shared=False, name=poll_name(stage), **POLL)
     def poll(self: Task[..., None], job_ids: list[str]) -> None:
-        rounds = poll_repeatedly(services(), job_ids, submit_songs, send)
+        rounds = poll_repeatedly(services(), job_ids, Messages(submit_songs, send))
         own = next((poll_round for poll_round in rounds if poll_round.stage is stage), None)
         for poll_round in rounds:
             if poll_round is not own:

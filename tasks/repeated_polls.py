@@ -1,16 +1,21 @@
 """Polls that one process of each worker repeats in its task, where orders may be ready within seconds.
 
 A Celery message costs several times as much as the poll that it requests. Where polls are seconds apart, one process
-of a worker stays in its poll task and polls all that is due; polls that are due soon need no message meanwhile. Where
-orders take minutes, polls are further apart than a task may stay, and each group of them has its message.
+of a worker stays in its poll task and polls all that is due; polls that are due soon need no message meanwhile, and
+songs are ordered as soon as their voices are ready. Where orders take minutes, polls are further apart than a task may
+stay, and each group of them, and each portion of songs, has its message.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 
+from tasks.background_orders import BackgroundOrders
 from tasks.context import TaskContext
 from tasks.poll import PollResult, PollRound, poll_orders
+from tasks.submit import SubmitResult
 from voicequeue.domain.stage import Stage
 from voicequeue.storage.coordination import DuePoll
 
@@ -55,22 +60,23 @@ def needs_message(services: TaskContext, delay_s: float) -> bool:
     return delay_s > RELIED_ON_S or not services.repeating.is_held_elsewhere()
 
 
-def poll_repeatedly(
-    services: TaskContext,
-    job_ids: Sequence[str],
-    submit: Callable[[list[str]], object],
-    send: Callable[[PollRound], object],
-) -> list[PollRound]:
-    """Poll these jobs, and stay while polls are due soon, if this worker has no process that does; return the polls
-    that a message must request.
+@dataclass(frozen=True, slots=True)
+class Messages:
+    """Functions that send the messages of a poll task: for songs to order after a delay in seconds, and for polls."""
 
-    Jobs whose song is to be submitted are given to `submit`, and polls meanwhile that need a message to `send`.
-    """
+    submit: Callable[[list[str], float], object]
+    poll: Callable[[PollRound], object]
+
+
+def poll_repeatedly(services: TaskContext, job_ids: Sequence[str], messages: Messages) -> list[PollRound]:
+    """Poll these jobs, and stay while polls are due soon, if this worker has no process that does; return the polls
+    that a message must request."""
     may_stay = has_short_intervals(services)
     turn = poll_orders(services, job_ids, overdue_s=STAY_S if may_stay else 0.0)
-    submit(turn.to_music)
     if may_stay and services.repeating.try_acquire():
-        return _Stay(services, submit, send).run(turn)
+        return _Stay(services, messages).run(turn)
+    if turn.to_music:
+        messages.submit(turn.to_music, 0.0)
     if not may_stay or turn.is_full:  # it is more than another process should poll
         return turn.rounds
     return [poll_round for poll_round in turn.rounds if needs_message(services, poll_round.delay_s)]
@@ -79,42 +85,73 @@ def poll_repeatedly(
 class _Stay:
     """The stay of a task, which holds the lock of its worker."""
 
-    def __init__(
-        self, services: TaskContext, submit: Callable[[list[str]], object], send: Callable[[PollRound], object]
-    ) -> None:
+    def __init__(self, services: TaskContext, messages: Messages) -> None:
         self._services = services
-        self._submit = submit
-        self._send = send
+        self._messages = messages
+        self._orders = BackgroundOrders(services)
+        self._ends_at = services.clock() + STAY_S
         self._last_due = 0.0
         self._has_left = False
 
     def run(self, turn: PollResult) -> list[PollRound]:
         """Poll all that is due until the stay is over or no poll is due; return the next polls."""
-        services = self._services
-        ends_at, interval_s = services.clock() + STAY_S, services.poll_plan.coalesce_interval_s
-        try:
+        with closing(self._orders):
+            try:
+                turn = self._repeat(turn)
+            finally:
+                self._services.repeating.release()
+            rounds = turn.rounds if self._has_left else self._remaining()
+            if not self._orders.is_open:
+                return rounds
+            for poll_round in rounds:  # the answers to orders may take longer
+                self._messages.poll(poll_round)
+            return self._polls_of(self._orders.close())
+
+    def _repeat(self, turn: PollResult) -> PollResult:
+        services, interval_s = self._services, self._services.poll_plan.coalesce_interval_s
+        self._plan(turn)
+        while self._continues(interval_s):
+            services.sleep(interval_s)
+            if services.is_stopping():
+                break
+            for poll_round in self._polls_of(self._orders.collect()):
+                self._rely_on(poll_round)
+            turn = poll_orders(services, (), overdue_s=STAY_S, slow_after_s=SLOW_AFTER_S, on_slow=self._leave)
             self._plan(turn)
-            while services.clock() + interval_s < min(ends_at, self._last_due + interval_s) and not self._has_left:
-                services.sleep(interval_s)
-                if services.is_stopping():
-                    break
-                turn = poll_orders(services, (), overdue_s=STAY_S, slow_after_s=SLOW_AFTER_S, on_slow=self._leave)
-                self._submit(turn.to_music)
-                self._plan(turn)
-        finally:
-            services.repeating.release()
-        return turn.rounds if self._has_left else self._remaining()
+        return turn
+
+    def _continues(self, interval_s: float) -> bool:
+        """Return whether there is another round: during the stay while polls are due, and until all orders are
+        answered, because the process waits for these anyway."""
+        has_polls = self._services.clock() + interval_s < min(self._ends_at, self._last_due + interval_s)
+        return not self._has_left and (has_polls or self._orders.is_open)
 
     def _plan(self, turn: PollResult) -> None:
-        """Send messages for the polls that are far off, and note when the others are due."""
+        """Order the songs, send messages for the polls that are far off, and note when the others are due."""
         if turn.is_full:
             self._leave([job_id for poll_round in turn.rounds for job_id in poll_round.job_ids])
-        now = self._services.clock()
+        self._order(turn.to_music)
         for poll_round in turn.rounds if not self._has_left else ():
-            if poll_round.delay_s > RELIED_ON_S:
-                self._send(poll_round)
-            else:
-                self._last_due = max(self._last_due, now + poll_round.delay_s)
+            self._rely_on(poll_round)
+
+    def _order(self, job_ids: list[str]) -> None:
+        """Order songs, or have them ordered by a message: while others are, and once the stay is over."""
+        services = self._services
+        is_over = self._has_left or services.is_stopping() or services.clock() >= self._ends_at
+        if job_ids and (is_over or not self._orders.start(job_ids)):
+            self._messages.submit(job_ids, 0.0)
+
+    def _polls_of(self, orders: SubmitResult) -> list[PollRound]:
+        """Return the polls of songs that were ordered; send a message for those that must wait."""
+        if orders.deferred:
+            self._messages.submit(orders.deferred, orders.retry_in_s)
+        return [PollRound(orders.pending, orders.poll_in_s, Stage.MUSIC)] if orders.pending else []
+
+    def _rely_on(self, poll_round: PollRound) -> None:
+        if poll_round.delay_s > RELIED_ON_S:
+            self._messages.poll(poll_round)
+        else:
+            self._last_due = max(self._last_due, self._services.clock() + poll_round.delay_s)
 
     def _leave(self, own_ids: Sequence[str] = ()) -> None:
         """Leave the polls of jobs other than these to messages: answers are slow, or more polls are due than one
@@ -124,7 +161,7 @@ class _Stay:
         self._has_left = True
         self._services.repeating.release()
         for poll_round in self._remaining(own_ids):
-            self._send(poll_round)
+            self._messages.poll(poll_round)
 
     def _remaining(self, own_ids: Sequence[str] = ()) -> list[PollRound]:
         """Return the polls that need no message during the stay. Call it without the lock: polls that are planned

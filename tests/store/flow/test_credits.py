@@ -127,6 +127,38 @@ def test_a_shortage_and_its_end_are_reported_once(store: JobStore) -> None:
     assert store.admit(NOW + 7).balance_change == "short"
 
 
+def test_a_report_during_orders_causes_no_false_shortage(store: JobStore) -> None:
+    """It may include their cost already, which is subtracted all the same until the next report."""
+    enqueue_jobs(store, *songs(4))
+    store.flow_control.set_limits(in_flight=2)
+    record_balance(store, 4 * 19)
+    for job_id in store.admit(NOW).by_stage[Stage.VOICE]:
+        claim_admitted(store, job_id)
+    record_balance(store, 4 * 19 - 2 * 4)  # upstream has charged both voices
+    for job_id in list(store.list_ids(state=State.CHARGING)):
+        accept_order(store, job_id)
+    store.flow_control.set_limits(in_flight=9)
+
+    admitted = [store.admit(NOW) for _ in range(2)]
+    assert [(count(batch), batch.balance_change) for batch in admitted] == [(1, ""), (0, "")]
+
+    record_balance(store, 4 * 19 - 2 * 4)
+    assert count(store.admit(NOW)) == 1
+
+
+def test_an_uncertain_report_does_not_hide_a_shortage(store: JobStore) -> None:
+    """With all credits that may have been subtracted twice, the next job could not be paid either."""
+    enqueue_jobs(store, *songs(5))
+    store.flow_control.set_limits(in_flight=2)
+    record_balance(store, 4 * 19)
+    for job_id in store.admit(NOW).by_stage[Stage.VOICE]:
+        claim_admitted(store, job_id)
+    record_balance(store, 2 * 19)
+    store.flow_control.set_limits(in_flight=9)
+
+    assert store.admit(NOW).balance_change == "short"
+
+
 def test_a_full_queue_keeps_the_shortage(store: JobStore) -> None:
     """The shortage stays while the next job cannot be examined."""
     enqueue_jobs(store, *songs(4))

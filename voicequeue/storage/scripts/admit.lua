@@ -51,5 +51,5 @@ end
 if gate ~= 'open' then admit_all(true, from_end) end
 admit_all(false)
 keep_stops(stops)
-admitted[1] = record_shortage(now, shortage, free)
+admitted[1] = record_shortage(now, shortage, credits, free)
 return admitted

@@ -6,15 +6,16 @@
 local BALANCES_KEPT = 3000 -- two days, one a minute
 local now, requested_at, credits, spent_before = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local spent = credits_spent()
-local is_quiet = spent == spent_before and count_in_state('charging') == 0
+-- What these orders cost may be subtracted twice: by upstream, and by us.
+local uncertain = math.abs(spent - spent_before) + cost_of_state('charging')
 local orders = redis.call('HMGET', key('counters'), 'voice.charges', 'music.charges', 'unsettled')
 redis.call('RPUSH', key('balances'), cjson.encode({
-  requested_at = requested_at, at = now, credits = credits, spent = spent, quiet = is_quiet,
+  requested_at = requested_at, at = now, credits = credits, spent = spent, quiet = uncertain == 0,
   charging = cost_of_state('charging'), unsure = cost_of_state('unsure'), unsettled = tonumber(orders[3] or 0), voices = tonumber(orders[1] or 0),
   songs = tonumber(orders[2] or 0) }))
 redis.call('LTRIM', key('balances'), -BALANCES_KEPT, -1)
 local left = credits - (spent - spent_before)
-redis.call('HSET', key('account'), 'credits', left, 'at', now)
+redis.call('HSET', key('account'), 'credits', left, 'at', now, 'uncertain', uncertain)
 
 -- An account that can pay again is tried with one job, and so is an API key that upstream accepts.
 upstream_responded()

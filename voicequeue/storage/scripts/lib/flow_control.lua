@@ -174,12 +174,12 @@ local function cost_of_state(state)
   return counts.voice * PRICE.voice + counts.music * PRICE.music
 end
 
--- Return upstream's report of the credits on the account (false before the first one), and the shortage (JSON, or false).
--- Both are read once: no script that calls this spends credits.
+-- Return upstream's report of the credits on the account (false before the first one), the shortage (JSON, or false), and
+-- how many more credits there may be. All are read once: no script that calls this spends credits.
 local account
 local function account_fields()
-  account = account or redis.call('HMGET', key('account'), 'credits', 'shortage')
-  return account[1], account[2]
+  account = account or redis.call('HMGET', key('account'), 'credits', 'shortage', 'uncertain')
+  return account[1], account[2], tonumber(account[3] or 0)
 end
 
 -- Return the credits above the minimum balance that are reserved for no job; nil before upstream's first report. What is
@@ -204,11 +204,12 @@ local function submit_limit_reason(job, floor, now)
   if credits and credits < 0 then return 'the credits of the account are reserved' end
 end
 
--- Record whether the next job, at this cost, cannot be paid; cost is nil if no job was passed over for lack of
--- credits, which is certain only if slots are left (`free`). Returns 'short' or 'enough' if that has changed, else
--- ''.
-local function record_shortage(now, cost, free)
-  local _, was_short = account_fields()
+-- Record whether the next job, at this cost, cannot be paid with the available credits; cost is nil if no job was passed
+-- over for lack of credits, which is certain only if slots are left (`free`). A shortage that the next report may end is
+-- none yet. Returns 'short' or 'enough' if that has changed, else ''.
+local function record_shortage(now, cost, credits, free)
+  local _, was_short, uncertain = account_fields()
+  if cost and not was_short and credits + uncertain >= cost then return '' end
   if cost then
     local shortage = was_short and cjson.decode(was_short) or { since = now }
     shortage.cost = cost

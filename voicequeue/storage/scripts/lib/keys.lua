@@ -121,8 +121,9 @@
 --                          archive.files, archive.jobs: how many were archived; purged.<state>: number of purged jobs;
 --                          purged.credits: what they had spent; purged.unsettled: the part of
 --                          unsettled that they had
---   account        hash    credits by our count, at (time of upstream's last report), shortage (JSON, while the next
---                          job cannot be paid), drift (JSON, while more credits are gone than were counted)
+--   account        hash    credits by our count, at (time of upstream's last report), uncertain (how many more there may be:
+--                          orders were being sent at that time), shortage (JSON, while the next job cannot be paid), drift
+--                          (JSON, while more credits are gone than were counted)
 --   balances       list    JSON: balances reported by upstream, with our spending and orders at that time
 --
 -- Callbacks
