@@ -52,7 +52,7 @@ class PollScheduler:
     def delay_for_age(self, age: float, kind: str, jitter: float) -> float:
         """Return the delay until the next poll of an order of that age, in seconds."""
         if time.monotonic() >= self._refresh_at and not self._policy.is_fixed:
-            self._refresh_at = time.monotonic() + self._policy.min_gap_s
+            self._refresh_at = time.monotonic() + self._policy.max_s
             self._schedules = self._history.schedules()
         return min(COUNTDOWN_MAX_S, self._policy.delay_from_schedule(age, self._schedules.get(kind, ()), jitter))
 

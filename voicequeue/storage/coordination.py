@@ -65,12 +65,13 @@ class Coordination:
     def due_polls(self, since: float, until: float, *, at_most: int) -> list[DuePoll]:
         """Return the polls of pending jobs that are due between these times, the soonest first."""
         polls: list[DuePoll] = []
-        for start in count(step=_PAGE):  # jobs that wait for a process have earlier times
-            jobs = self._in_flight(since, until, start=start, at_most=_PAGE)
+        page = min(_PAGE, at_most)
+        for start in count(step=page):  # jobs that wait for a process have earlier times
+            jobs = self._in_flight(since, until, start=start, at_most=page)
             polls += [
                 DuePoll(job_id, due, Stage(stage)) for job_id, due, state, stage in jobs if state == State.PENDING
             ]
-            if len(jobs) < _PAGE or len(polls) >= at_most:
+            if len(jobs) < page or len(polls) >= at_most:
                 break
         return polls[:at_most]
 
