@@ -52,7 +52,7 @@ class PollScheduler:
     def delay_for_age(self, age: float, kind: str, jitter: float) -> float:
         """Return the delay until the next poll of an order of that age, in seconds."""
         if time.monotonic() >= self._refresh_at and not self._policy.is_fixed:
-            self._refresh_at = time.monotonic() + self._policy.min_gap_s
+            self._refresh_at = time.monotonic() + self._policy.max_s
             self._schedules = self._history.schedules()
         return min(COUNTDOWN_MAX_S, self._policy.delay_from_schedule(age, self._schedules.get(kind, ()), jitter))
 
@@ -66,5 +66,4 @@ class PollScheduler:
                 spans_by_kind.setdefault(duration_kind(claim.stage, claim.model), []).append(span)
                 self._metrics.observe("stage", claim.stage, now - claim.submitted_at)
                 self._metrics.observe("result_detection_delay", claim.stage, now - claim.submitted_at - lower_s)
-        for kind, spans in spans_by_kind.items():
-            self._history.add_durations(kind, spans)
+        self._history.add_durations(spans_by_kind)

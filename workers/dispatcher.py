@@ -22,6 +22,7 @@ from config.settings import Settings, settings
 from tasks.celery_tasks import submit_name
 from tasks.context import TaskContext
 from tasks.musicapi import preload
+from tasks.repeated_polls import ABANDONED_EVERY_S
 from voicequeue.storage import scripts
 from voicequeue.storage.heartbeats import DAY_S
 from voicequeue.storage.monitoring.audit_log import AuditLogRetention
@@ -97,12 +98,14 @@ class Dispatcher:
             pause(within_s * PAUSE_AFTER_WAKE_UP)
 
     def send_heartbeat(self) -> None:
-        """Record that this worker is alive, and count the processes of all workers."""
-        store = self._services.store
-        store.flow_control.publish_settings()
-        heartbeats, now = store.heartbeats["worker"], self._services.clock()
-        heartbeats.record(self._worker, now, self._facts(now))
-        workers = heartbeats.alive(now)
+        """Record that this worker is alive."""
+        now = self._services.clock()
+        self._services.store.heartbeats["worker"].record(self._worker, now, self._facts(now))
+
+    def count_processes(self) -> None:
+        """Publish the limits in this worker's settings, and count the processes of all workers."""
+        self._services.store.flow_control.publish_settings()
+        workers = self._services.store.heartbeats["worker"].alive(self._services.clock())
         self._processes = sum(worker.facts.get(PROCESSES, 1) for worker in workers)
 
     def remove_heartbeat(self) -> None:
@@ -173,17 +176,19 @@ class DispatcherStep(BackgroundStep):
 
     def _loop(self, dispatcher: Dispatcher, maintenance: Maintenance, config: Settings) -> None:
         heartbeat, upkeep = Interval(config.dispatch_interval_s), Interval(config.maintenance_interval_s)
-        collection = Interval(COLLECT_INTERVAL_S)
+        collection, late_polls = Interval(COLLECT_INTERVAL_S), Interval(ABANDONED_EVERY_S)
         while not (self.stopping.is_set() or lifeline.is_cut()):
             if heartbeat.is_due():
                 run_safely(dispatcher.send_heartbeat)
                 run_safely(maintenance.refresh_balance)
                 run_safely(maintenance.take_sample)
                 run_safely(maintenance.plan_polls)
-                run_safely(maintenance.resume_polls)
                 run_safely(maintenance.log_events)
-                run_safely(maintenance.publish_policy)
+            if late_polls.is_due():
+                run_safely(maintenance.resume_polls)
             if upkeep.is_due():
+                run_safely(dispatcher.count_processes)
+                run_safely(maintenance.publish_policy)
                 run_safely(maintenance.reconcile)
                 run_safely(maintenance.report_budgets)
                 run_safely(maintenance.purge)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
 
@@ -33,10 +33,13 @@ log = logging.getLogger("voicequeue.dispatcher")
 transition_log = logging.getLogger("voicequeue.transition")
 
 #: Transitions that an operator may have to look at.
-_LOG_LEVELS = {State.UNSURE: logging.WARNING, State.FAILED: logging.WARNING}
+_LOG_LEVELS: Mapping[str, int] = {State.UNSURE: logging.WARNING, State.FAILED: logging.WARNING}
 
 #: Time limit (seconds) of one run of the purge, which other maintenance waits for.
 PURGE_MAX_S = 0.2
+
+#: The time after which a worker asks again whether it is its turn, as a fraction of the interval.
+ASK_AGAIN = 1 / 10
 
 #: The interval of planning polls, in multiples of the longest time between two polls.
 PLAN_INTERVALS = 4
@@ -70,15 +73,26 @@ class Maintenance:
         self._audit_log = audit_log
         self._requires_consent = requires_consent
         self._purge: Iterator[int] = iter(())
+        self._turns: dict[str, float] = {}
         self._balance_thread = ThreadPoolExecutor(1, thread_name_prefix="balance")
 
     def close(self) -> None:
         """Close the connections to upstream; a read of the balance fails."""
         self._services.upstream.close()
 
+    def _is_turn(self, name: str, every_s: float) -> bool:
+        """Return whether this worker is the first to do this within the interval. Redis is asked when the interval is
+        over, or now and then if another worker was the first."""
+        now = time.monotonic()
+        if now < self._turns.get(name, now):
+            return False
+        is_first = self._services.store.coordination.try_acquire(name, ttl_s=every_s)
+        self._turns[name] = now + (every_s if is_first else every_s * ASK_AGAIN)
+        return is_first
+
     def log_events(self) -> None:
         """Log every transition, and every batch that stopped itself, that is not logged yet, of any process."""
-        if not self._services.store.event_log.log_new(log_transition):
+        if not self._services.store.event_log.log_new(log_transition, is_logged):
             return  # a batch stops with a transition
         for batch in self._services.store.newly_stopped_batches():
             reason = batch.stop.reason if batch.stop else ""
@@ -96,7 +110,7 @@ class Maintenance:
 
     def refresh_balance(self) -> None:
         """Read the balance in the background if no worker has read it within the interval."""
-        if self._services.store.coordination.try_acquire("balance", ttl_s=self._balance_interval_s):
+        if self._is_turn("balance", self._balance_interval_s):
             self._balance_thread.submit(run_safely, self._read_balance)
 
     def _read_balance(self) -> None:
@@ -120,10 +134,9 @@ class Maintenance:
 
     def take_sample(self) -> None:
         """Sample the queue for the charts of the job page, if no worker has done so within the interval."""
-        store = self._services.store
-        if not store.coordination.try_acquire(LOCK, ttl_s=SAMPLE_INTERVAL_S):
+        if not self._is_turn(LOCK, SAMPLE_INTERVAL_S):
             return
-        now = self._services.clock()
+        store, now = self._services.store, self._services.clock()
         states = store.counts_by_state()
         sample = Sample(
             at=now,
@@ -143,7 +156,7 @@ class Maintenance:
         A schedule uses the last 200 orders, so it changes slowly; computing one costs as much as fifty polls.
         """
         store, plan = self._services.store, self._services.poll_plan
-        if store.coordination.try_acquire("schedules", ttl_s=PLAN_INTERVALS * plan.max_s):
+        if not plan.is_fixed and self._is_turn("schedules", PLAN_INTERVALS * plan.max_s):
             for kind in store.poll_history.kinds():
                 if ages := plan.schedule(store.poll_history.durations(kind)):
                     store.poll_history.set_schedule(kind, ages)
@@ -236,6 +249,15 @@ def _ids(overdue: Iterable[StalledJob], states: Set[State], stage: Stage) -> lis
     return [job.job_id for job in overdue if job.state in states and job.stage is stage]
 
 
+def is_logged(state: str) -> bool:
+    """Return whether transitions to this state are logged at the level of this process."""
+    return transition_log.isEnabledFor(_level_of(state))
+
+
+def _level_of(state: str) -> int:
+    return _LOG_LEVELS.get(state, logging.INFO)
+
+
 def log_transition(event: Event) -> None:
     """Log one transition, at its own time."""
     fields = {
@@ -248,5 +270,4 @@ def log_transition(event: Event) -> None:
     extra: dict[str, object] = {name: str(value) for name, value in fields.items() if value}
     if event.previous_state_s is not None:
         extra["duration"] = event.previous_state_s
-    level = _LOG_LEVELS.get(event.state, logging.INFO)
-    transition_log.log(level, event.state, extra={**extra, "at": event.sort_key})
+    transition_log.log(_level_of(event.state), event.state, extra={**extra, "at": event.sort_key})

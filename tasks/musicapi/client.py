@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -28,6 +29,9 @@ RequestObserver = Callable[[str, str, float], None]
 
 #: Shorter secrets are used in tests only. They are not masked: they may be part of any word.
 SECRET_MIN_LENGTH = 8
+
+#: The longest body (bytes) whose meaning is remembered.
+SHORT_MAX = 200
 
 #: The number of characters kept of a response that cannot be read.
 EXCERPT_MAX = 500
@@ -135,7 +139,7 @@ class MusicApi:
     async def _send(self, request: ApiRequest[T]) -> T:
         body = None if request.body is None else json.dumps(request.body, ensure_ascii=False).encode()
         response = await self._transport.send(request.method, request.path, body)
-        if 200 <= response.status < 300 and (parsed := request.parse(_parse_json(response.body))) is not None:
+        if 200 <= response.status < 300 and (parsed := _read(request.parse, response.body)) is not None:
             return parsed
         masked = self._masked(response.body, request.secrets)
         now = response_time(response.headers, time.time())
@@ -181,6 +185,17 @@ def _transport(base_url: str, headers: Mapping[str, str], *, connect_s: float, a
 
 def _ignore(operation: str, outcome: str, seconds: float) -> None:
     """Observe no requests."""
+
+
+def _read(parse: Callable[[Any], T | None], raw: bytes) -> T | None:
+    """Return what a response body says; None if it cannot be read."""
+    return _read_short(parse, raw) if len(raw) <= SHORT_MAX else parse(_parse_json(raw))
+
+
+@lru_cache(maxsize=64)
+def _read_short(parse: Callable[[Any], T | None], raw: bytes) -> T | None:
+    """Return what a short body says; upstream repeats the one of a task that is not ready."""
+    return parse(_parse_json(raw))
 
 
 def _parse_json(raw: bytes) -> Any:

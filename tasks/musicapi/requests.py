@@ -17,6 +17,10 @@ from voicequeue.domain.stage import Stage
 T = TypeVar("T")
 
 
+#: The parsers of a task's result, by what it was ordered for.
+_TASK_PARSERS = {stage: partial(responses.task_result, stage=stage) for stage in (None, *Stage)}
+
+
 @dataclass(frozen=True, slots=True)
 class ApiRequest(Generic[T]):
     """One request and the parser of its response body.
@@ -62,8 +66,7 @@ def create_music(persona_id: str, song: Song, webhook: Webhook | None = None) ->
 
 def get_task(task_id: str, stage: Stage | None = None) -> ApiRequest[TaskResult]:
     """Return the request for the result of a task (free); `stage` is what the task was ordered for."""
-    parse = partial(responses.task_result, stage=stage)
-    return ApiRequest("poll", "GET", f"/api/v1/sonic/task/{quote(task_id, safe='')}", parse)
+    return ApiRequest("poll", "GET", f"/api/v1/sonic/task/{quote(task_id, safe='')}", _TASK_PARSERS[stage])
 
 
 def get_credits() -> ApiRequest[int]:

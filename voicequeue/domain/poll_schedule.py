@@ -144,8 +144,9 @@ class PollSchedulePolicy:
 
     @property
     def coalesce_interval_s(self) -> float:
-        """Seconds between two rounds of polls, each of which is made up to `coalesce_window_s` early or late."""
-        return 2 * self.coalesce_window_s
+        """Seconds between two rounds of polls, each of which is made up to `coalesce_window_s` early, or up to twice as
+        much late."""
+        return 3 * self.coalesce_window_s
 
     @property
     def recheck_s(self) -> float:

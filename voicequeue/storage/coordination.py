@@ -3,6 +3,7 @@ for a process."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import count
 from typing import cast
@@ -36,6 +37,8 @@ class Coordination:
     def __init__(self, keyspace: Keyspace) -> None:
         self._space = keyspace
         self._redis = keyspace.redis
+        #: When all jobs that waited for the order of a stage were returned, by stage.
+        self._emptied_at: dict[Stage, float] = {}
 
     def try_acquire(self, name: str, *, ttl_s: float) -> bool:
         """Acquire the lock `name`, which is released by expiring after `ttl_s` seconds; False if it is held."""
@@ -49,20 +52,26 @@ class Coordination:
 
     def waiting_for_order(self, stage: Stage, now: float, *, waited_s: float, at_most: int) -> list[str]:
         """Return jobs that were admitted to the stage more than `waited_s` seconds ago, and whose orders no process
-        sends yet; the oldest first."""
+        sends yet; the oldest first. After it has returned all of them, it returns none for as long."""
+        if 0 <= now - self._emptied_at.get(stage, -math.inf) < waited_s:
+            return []
         waits = (str(State.ADMITTED), str(stage))
         jobs = self._in_flight(now - _ADMITTED_MAX_S, now - waited_s, at_most=4 * at_most)
-        return [job_id for job_id, _, *record in jobs if tuple(record) == waits][:at_most]
+        waiting = [job_id for job_id, _, *record in jobs if tuple(record) == waits][:at_most]
+        if len(waiting) < at_most:
+            self._emptied_at[stage] = now
+        return waiting
 
     def due_polls(self, since: float, until: float, *, at_most: int) -> list[DuePoll]:
         """Return the polls of pending jobs that are due between these times, the soonest first."""
         polls: list[DuePoll] = []
-        for start in count(step=_PAGE):  # jobs that wait for a process have earlier times
-            jobs = self._in_flight(since, until, start=start, at_most=_PAGE)
+        page = min(_PAGE, at_most)
+        for start in count(step=page):  # jobs that wait for a process have earlier times
+            jobs = self._in_flight(since, until, start=start, at_most=page)
             polls += [
                 DuePoll(job_id, due, Stage(stage)) for job_id, due, state, stage in jobs if state == State.PENDING
             ]
-            if len(jobs) < _PAGE or len(polls) >= at_most:
+            if len(jobs) < page or len(polls) >= at_most:
                 break
         return polls[:at_most]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from voicequeue.domain.poll_schedule import MAX_DURATIONS, DurationInterval
@@ -17,13 +17,16 @@ class PollHistory:
         self._space = keyspace
         self._redis = keyspace.redis
 
-    def add_durations(self, kind: str, durations: Sequence[DurationInterval]) -> None:
-        """Record how long orders of this kind took."""
+    def add_durations(self, durations: Mapping[str, Sequence[DurationInterval]]) -> None:
+        """Record how long orders took, by kind."""
+        if not durations:
+            return
         with self._redis.pipeline(transaction=False) as pipe:
-            key = self._space.key(f"poll_durations:{kind}")
-            pipe.lpush(key, *[f"{duration.lower_s:.3f} {duration.upper_s:.3f}" for duration in durations])
-            pipe.ltrim(key, 0, MAX_DURATIONS - 1)
-            pipe.sadd(self._space.key("poll_kinds"), kind)
+            for kind, spans in durations.items():
+                key = self._space.key(f"poll_durations:{kind}")
+                pipe.lpush(key, *[f"{span.lower_s:.3f} {span.upper_s:.3f}" for span in spans])
+                pipe.ltrim(key, 0, MAX_DURATIONS - 1)
+            pipe.sadd(self._space.key("poll_kinds"), *durations)
             pipe.execute()
 
     def durations(self, kind: str) -> list[DurationInterval]:

@@ -53,6 +53,7 @@ from voicequeue.storage.connection.refusals import (
 )
 from workers.messaging import remote_control
 from workers.messaging.consumption import consumption
+from workers.messaging.event_loop import EventLoop
 from workers.messaging.message_decoding import InvalidMessageError, decode_message
 from workers.messaging.poller import Poller
 from workers.messaging.requeueing import DEAD, QoS
@@ -237,22 +238,6 @@ class Channel(kombu_redis.Channel):
         super().close()
 
 
-class StableReaders:
-    """An event loop to which kombu adds the same connections at each turn: only the first time, they are added."""
-
-    def __init__(self, loop: Any) -> None:
-        self._loop = loop
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loop, name)
-
-    def add_reader(self, descriptor: int, callback: Callable[..., object], *args: Any) -> None:
-        """Call `callback` when the connection is readable. The poller knows it: a connection is registered there when
-        it is opened, and forgotten by both when it is closed."""
-        if self._loop.readers.get(descriptor) != (callback, args):
-            self._loop.add_reader(descriptor, callback, *args)
-
-
 class Transport(kombu_redis.Transport):
     """The transport that `install` registers for redis:// URLs."""
 
@@ -263,10 +248,6 @@ class Transport(kombu_redis.Transport):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = Poller()
-
-    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Connect to the event loop."""
-        super().register_with_event_loop(connection, StableReaders(loop))
 
     def _deliver(self, message: Any, queue: str | None) -> None:
         """Decode a message, given as bytes or as the envelope of a broadcast, and deliver it."""
@@ -301,6 +282,9 @@ class PrimaryTransport(Transport):
 
 class Connection(KombuConnection):
     """A connection that retries at least every 3 s while Redis is unavailable."""
+
+    #: The event loop that Celery creates for a worker.
+    requires_hub = EventLoop
 
     def ensure_connection(self, *args: Any, **kwargs: Any) -> Connection:
         """Wait until the connection is established, and return it."""

@@ -96,6 +96,7 @@ def test_a_few_jobs_are_divided_among_the_processes_of_all_workers(bench: Worker
     bench.clock.now += HEARTBEAT_TIMEOUT_S + 1
     other.send_heartbeat()
     dispatcher.send_heartbeat()
+    dispatcher.count_processes()
     ids = enqueue(queue, 9)
 
     dispatcher.admit()
@@ -107,6 +108,7 @@ def test_jobs_that_one_process_runs_concurrently_share_a_message(bench: WorkerBe
     """However many other processes are idle."""
     dispatcher = bench.another("w2", facts=lambda _: {PROCESSES: 20}, at_once=3)
     dispatcher.send_heartbeat()
+    dispatcher.count_processes()
     ids = enqueue(queue, 7)
 
     dispatcher.admit()

@@ -264,10 +264,10 @@ def test_polls_are_planned_by_one_worker_from_the_durations_of_all(bench: Worker
     """Within the interval no other worker plans them."""
     bench.services = replace(bench.services, poll_plan=PollSchedulePolicy(1, 2))
     history, first, second = bench.store.poll_history, bench.maintain(), bench.maintain()
-    history.add_durations("voice", [DurationInterval(9, 10)] * MIN_DURATIONS)
+    history.add_durations({"voice": [DurationInterval(9, 10)] * MIN_DURATIONS})
 
     first.plan_polls()
-    history.add_durations("music", [DurationInterval(19, 20)] * MIN_DURATIONS)
+    history.add_durations({"music": [DurationInterval(19, 20)] * MIN_DURATIONS})
     second.plan_polls()
 
     [first_poll_s, *_] = history.schedules()["voice"]

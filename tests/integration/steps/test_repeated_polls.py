@@ -29,7 +29,7 @@ from voicequeue import Stage, State, VoiceJob
 from voicequeue.domain.poll_schedule import PollSchedulePolicy
 
 #: Seconds between two polls, and between two rounds of polls.
-APART_S, INTERVAL_S = 0.6, 0.1
+APART_S, INTERVAL_S = 0.6, 0.15
 
 
 @dataclass
@@ -167,7 +167,7 @@ def test_the_polls_of_another_process_are_requested_at_the_end_too(bench: Bench)
     [job_id], sent, later = bench.submitted(plain_voice("first")), Sent(), list[str]()
 
     def submit_more(calls: int) -> None:
-        if calls == 12:
+        if calls == 8:
             later.extend(bench.submitted(plain_voice("second")))
 
     [remaining] = run(with_sleep(bench, submit_more), [job_id], sent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from redis import Connection, ConnectionPool, Redis
@@ -22,6 +23,26 @@ from voicequeue.storage.connection.sentinels import Sentinels
 
 #: The client of one server, or of the primary that sentinels name.
 RedisClient = Redis
+
+
+class QueueClient(Redis):
+    """redis-py's client without its telemetry, which takes a third of the processor time of a command."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command and return its parsed reply; retry it as the connection says."""
+        if self.connection is not None:
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py has no types
+        connection: Any = self.connection_pool.get_connection()
+        try:
+            exchange = partial(self._exchange, connection, args, options)
+            return connection.retry.call_with_retry(exchange, lambda *_: connection.disconnect())
+        finally:
+            self.connection_pool.release(connection)
+
+    def _exchange(self, connection: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        connection.send_command(*args)
+        return self.parse_response(connection, args[0], **options)  # type: ignore[no-untyped-call]  # as above
+
 
 #: The Redis of a queue whose user names none.
 DEFAULT_URL = "redis://localhost:6379/0"
@@ -52,7 +73,7 @@ def connect(url: str, *, wait_s: float = 0.0, prefix: str | None = None) -> Redi
 
     Raises ValueError if not every process can use `url`. The message does not quote it: it may contain a password.
     """
-    return Redis.from_pool(
+    return QueueClient.from_pool(
         connection_pool(
             parse_redis_url(url),
             decode_responses=True,

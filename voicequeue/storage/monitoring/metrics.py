@@ -1,6 +1,6 @@
 """Counters and histograms of all processes: requests to upstream, and durations.
 
-Each process adds its figures to Redis about once a second, in one round trip; a killed process loses its last second.
+Each process adds its figures to Redis every few seconds, in one round trip; a killed process loses its last seconds.
 Credits and states of jobs are never counted here, but by the scripts that change them.
 """
 
@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import cast
+from typing import TypeVar, cast
 
 from redis.exceptions import RedisError
 
 from voicequeue.storage.connection.keyspace import Keyspace
+
+T = TypeVar("T")
+
+#: Seconds between two writes of a process; monitoring reads the figures less often.
+FLUSH_EVERY_S = 3.0
 
 #: The upper bounds (seconds) of the histograms; the last bucket has no bound.
 BOUNDS: Mapping[str, tuple[float, ...]] = {
@@ -63,57 +69,52 @@ class MetricsSnapshot:
 class MetricsCounter:
     """The counters and histograms of one process. Safe to share between threads."""
 
-    def __init__(self, keyspace: Keyspace, *, every_s: float = 1.0) -> None:
+    def __init__(self, keyspace: Keyspace, *, every_s: float = FLUSH_EVERY_S) -> None:
         self._space = keyspace
         self._every_s = every_s
         self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
-        self._sums: Counter[str] = Counter()
+        #: What was counted since the last flush: a name, or a histogram with a value in seconds.
+        self._entries: deque[tuple[tuple[str, ...], float | None]] = deque()
         self._timer: threading.Timer | None = None
 
     def increment(self, *name: str) -> None:
         """Increment a counter."""
-        with self._lock:
-            self._counts[":".join(name)] += 1
-            self._schedule_flush()
+        self._add(name, None)
 
     def observe(self, measure: str, subject: str, seconds: float) -> None:
         """Add a duration to a histogram; `measure` is one of `BOUNDS`."""
-        bounds = BOUNDS[measure]
-        index = bisect_left(bounds, seconds)
-        bound = f"{bounds[index]:g}" if index < len(bounds) else _INFINITY
-        with self._lock:
-            self._counts[f"{measure}.le:{subject}:{bound}"] += 1
-            self._sums[f"{measure}.sum:{subject}"] += seconds  # type: ignore[assignment]  # a Counter of floats works too
+        self._add((measure, subject), seconds)
+
+    def _add(self, name: tuple[str, ...], seconds: float | None) -> None:
+        self._entries.append((name, seconds))
+        if self._timer is None:
             self._schedule_flush()
 
     def _schedule_flush(self) -> None:
-        if self._timer is None:
-            self._timer = threading.Timer(self._every_s, self.flush)
-            self._timer.daemon = True
-            self._timer.start()
+        with self._lock:
+            if self._timer is None:
+                self._timer = threading.Timer(self._every_s, self.flush)
+                self._timer.daemon = True
+                self._timer.start()
 
     def flush(self) -> None:
         """Write the figures now; while Redis is unreachable they are kept for the next flush."""
-        with self._lock:
-            counts, sums = self._counts, self._sums
-            self._counts, self._sums, self._timer = Counter(), Counter(), None
-        if not counts:
+        self._timer = None  # what is added from now on may miss this flush
+        entries = list(_drained(self._entries))
+        if not entries:
             return
         try:
-            self._write(counts, sums)
+            self._write(*_added_up(entries))
         except RedisError:
-            with self._lock:
-                self._counts.update(counts)
-                self._sums.update(sums)
+            self._entries.extend(entries)
 
-    def _write(self, counts: Counter[str], sums: Counter[str]) -> None:
+    def _write(self, counts: Mapping[str, int], sums: Mapping[str, float]) -> None:
         key = self._space.key("metrics")
         with self._space.redis.pipeline(transaction=True) as pipe:
             for name, count in counts.items():
                 pipe.hincrby(key, name, count)
             for name, seconds in sums.items():
-                pipe.hincrbyfloat(key, name, float(seconds))
+                pipe.hincrbyfloat(key, name, seconds)
             pipe.execute()
 
     def read(self) -> MetricsSnapshot:
@@ -123,6 +124,33 @@ class MetricsCounter:
         measured = {tuple(name.split(":")) for name in fields if name.partition(":")[0].endswith(".sum")}
         histograms = {(what.removesuffix(".sum"), of): _histogram(fields, what, of) for what, of in measured}
         return MetricsSnapshot(plain, histograms)
+
+
+def _drained(entries: deque[T]) -> Iterator[T]:
+    """Remove and yield the entries, oldest first; other threads may add some meanwhile."""
+    with suppress(IndexError):
+        while True:
+            yield entries.popleft()
+
+
+def _added_up(entries: Iterable[tuple[tuple[str, ...], float | None]]) -> tuple[Counter[str], dict[str, float]]:
+    """Return the increments of the counters, and of the sums of the histograms."""
+    counts, sums = Counter[str](), defaultdict[str, float](float)
+    for name, seconds in entries:
+        if seconds is None:
+            counts[":".join(name)] += 1
+            continue
+        measure, subject = name
+        counts[f"{measure}.le:{subject}:{_bound(measure, seconds)}"] += 1
+        sums[f"{measure}.sum:{subject}"] += seconds
+    return counts, sums
+
+
+def _bound(measure: str, seconds: float) -> str:
+    """Return the upper bound of the bucket of a value."""
+    bounds = BOUNDS[measure]
+    index = bisect_left(bounds, seconds)
+    return f"{bounds[index]:g}" if index < len(bounds) else _INFINITY
 
 
 def _histogram(fields: Mapping[str, str], what: str, of: str) -> Histogram:
