@@ -100,19 +100,23 @@ end
 
 -- How many jobs may be in flight is adapted to upstream: one more for each accepted order while all slots are used,
 -- until upstream rate-limits; then half as many, and quickly back up to the `ceiling`, the number that was accepted
--- before. Beyond the ceiling, one more is probed after `probe_after` accepted orders: initially four times the number
--- of slots. A successful probe halves it, a failed one quadruples it. After CALM_S seconds without rate limiting,
--- filling all slots once is enough, because upstream's capacity may have changed.
+-- before. Beyond the ceiling, one more is probed once all slots were filled again. A successful probe halves the number of
+-- orders before the next one (`probe_after`), and doubles its `step`; a failed one quadruples that number, and is at
+-- least four times the number of slots. A probe has failed if upstream rate-limits before all slots were filled twice.
+-- Upstream also rate-limits for reasons other than the number in flight: from these the limit must recover.
+-- After CALM_S seconds without rate limiting, filling all slots once is enough, because upstream's capacity may have
+-- changed.
 local PROBE_AFTER, PROBE_AFTER_MAX, CALM_S = 4, 400, 600
 
 local function current_limit(limits)
   return math.min(limits.max, tonumber(redis.call('HGET', key('flow'), 'limit') or limits.initial))
 end
 
--- Increase the limit for this many accepted orders: set the fields of `flow` that change in `changed`.
-local function increase_limit(limits, now, orders, flow, changed)
+-- Increase the limit for this many accepted orders, of `total` in all: set the fields of `flow` that change in `changed`.
+local function increase_limit(limits, now, orders, total, flow, changed)
   local limit, ceiling = tonumber(flow.limit or limits.initial), tonumber(flow.ceiling or limits.max)
   local streak, probe_after = tonumber(flow.streak or 0), tonumber(flow.probe_after or PROBE_AFTER)
+  local step = tonumber(flow.step or 1)
   if flow.decreased_at and now - tonumber(flow.decreased_at) >= CALM_S then probe_after = math.min(probe_after, limit) end
   flush_scores()
   local used, pending = redis.call('ZCARD', key('in_flight')), count_in_state('pending')
@@ -126,8 +130,9 @@ local function increase_limit(limits, now, orders, flow, changed)
     elseif streak + 1 < probe_after then
       streak = streak + 1
     else
-      limit, ceiling, streak, probe_after = limit + 1, limit + 1, 0, math.max(1, math.floor(probe_after / 2))
-      changed.probe_after = probe_after
+      limit = math.min(limits.max, limit + step)
+      ceiling, streak, probe_after, step = limit, 0, math.max(1, math.floor(probe_after / 2)), math.min(2 * step, limits.max)
+      changed.probe_after, changed.step, changed.probed_at = probe_after, step, total
     end
   end
   for field, value in pairs({ limit = limit, ceiling = ceiling, streak = streak }) do
@@ -138,15 +143,16 @@ end
 -- Halve the limit from what upstream accepts (`accepted`), once per `pause` seconds: responses to orders sent before
 -- the decrease carry no new information.
 local function decrease_limit(now, accepted, pause)
-  local flow = redis.call('HMGET', key('flow'), 'decreased_at', 'probe_after', 'limit', 'ceiling')
+  local flow = redis.call('HMGET', key('flow'), 'decreased_at', 'probe_after', 'limit', 'ceiling', 'probed_at',
+    'accepted.voice', 'accepted.music')
   if flow[1] and tonumber(now) < tonumber(flow[1]) + pause then return end
   local ceiling, limit = math.max(1, accepted), tonumber(flow[3] or 0)
-  -- Below the ceiling, upstream's capacity has shrunk; at a limit of one, even one job is too many: no probe has
-  -- failed.
-  local is_probe = limit > 1 and limit >= tonumber(flow[4] or limit + 1)
+  -- Below the ceiling, upstream's capacity has shrunk; at a limit of one, even one job is too many: no probe has failed.
+  local filled = tonumber(flow[6] or 0) + tonumber(flow[7] or 0) - tonumber(flow[5] or 0)
+  local is_probe = limit > 1 and limit >= tonumber(flow[4] or limit + 1) and filled < 2 * limit
   redis.call('HSET', key('flow'), 'limit', math.max(1, math.floor(ceiling / 2)), 'ceiling', ceiling, 'streak', 0,
-    'decreased_at', now,
-    'probe_after', math.min(PROBE_AFTER_MAX, PROBE_AFTER * math.max(ceiling, is_probe and flow[2] or 1)))
+    'step', 1, 'decreased_at', now,
+    'probe_after', math.min(PROBE_AFTER_MAX, is_probe and PROBE_AFTER * math.max(ceiling, flow[2] or 1) or ceiling))
 end
 
 -- Take a token of the submit rate (GCRA; `rate` a minute, a burst of one second's worth, at least one). Returns the

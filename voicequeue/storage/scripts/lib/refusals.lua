@@ -34,7 +34,7 @@ end
 
 -- Upstream has accepted orders (`accepted`: how many by stage): earlier refusals did not concern all jobs, trials end, and
 -- the limit may increase.
-local FLOW = { 'limit', 'ceiling', 'streak', 'probe_after', 'decreased_at', 'failures', 'accepted.voice', 'accepted.music' }
+local FLOW = { 'limit', 'ceiling', 'streak', 'probe_after', 'step', 'decreased_at', 'failures', 'accepted.voice', 'accepted.music' }
 local function upstream_accepted(limits, now, accepted)
   local keys = { key('gate'), key('unanswered:upstream_down') }
   for _, reason in ipairs(REASONS) do keys[#keys + 1] = key('refused:' .. reason) end
@@ -48,7 +48,8 @@ local function upstream_accepted(limits, now, accepted)
     count = count + orders
   end
   if flow.failures then redis.call('HDEL', key('flow'), 'failures') end
-  increase_limit(limits, now, count, flow, changed)
+  local total = (flow['accepted.voice'] or 0) + (flow['accepted.music'] or 0) + count
+  increase_limit(limits, now, count, total, flow, changed)
   for field, value in pairs(changed) do
     fields[#fields + 1] = field
     fields[#fields + 1] = value
