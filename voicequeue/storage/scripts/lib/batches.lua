@@ -20,8 +20,10 @@ local function add_to_batch(batch, members, now)
   if namespace ~= '' then redis.call('ZADD', key('namespaces'), 'NX', now, namespace) end
   if not is_batch(batch) then return end
   redis.call('ZADD', key('batch:' .. batch .. ':jobs'), unpack(members))
+  local added = #members / 2
+  -- A batch with other queued jobs is listed.
+  if redis.call('HINCRBY', key('batch:' .. batch), 'queued', added) > added then return end
   redis.call('ZADD', key(index_of('batches', namespace)), 'NX', now, batch)
-  redis.call('HINCRBY', key('batch:' .. batch), 'queued', #members / 2)
 end
 
 -- Remove a purged job from its batch; `state` is the state that it was in.
