@@ -39,26 +39,15 @@ for a = first, #ARGV, 4 do
     create_record(id, spec, created, rank, batch, stage, next_stage, voice, sha256, source, source_row, message_id)
     by_kind[kind] = by_kind[kind] or { batch = batch, source = source, queued = 0 }
     by_kind[kind].queued = by_kind[kind].queued + cost_from_stage(stage, next_stage ~= '' and next_stage)
-    append(list_of(by_lane, rank .. ':' .. batch), lane_score(stage, created), id)
-    append(list_of(by_batch, batch), created, id)
+    append_to(by_lane, rank .. ':' .. batch, lane_score(stage, created), id)
+    append_to(by_batch, batch, created, id)
     if within ~= '' then redis.call('ZADD', key('start_by'), created + within, id) end
     if voice ~= '' then sharing[#sharing + 1] = { id = id, voice = voice, url = url, position = #outcomes } end
     count = count + 1
   end
 end
 
-for _, jobs in pairs(by_kind) do
-  list_owners(jobs, ARGV[1])
-  add_queued_credits(jobs, jobs.queued)
-end
-for _, lane in ipairs(by_lane) do
-  redis.call('ZADD', key('lane:' .. lane), unpack(by_lane[lane]))
-  give_turn(lane:sub(1, 1), lane:sub(3))
-end
-for _, batch in ipairs(by_batch) do
-  add_to_batch(batch, by_batch[batch], now)
-  add_event('', batch, 'queued', '', #by_batch[batch] / 2 .. ' enqueued')
-end
+add_to_backlog(by_lane, by_batch, by_kind, ARGV[1])
 for _, job in ipairs(sharing) do outcomes[job.position] = share_voice(job, ARGV[1]) end
 -- Jobs that failed may have brought a batch to its limit when it had nothing left to stop.
 for _, batch in ipairs(by_batch) do if is_batch(batch) then stop_if_failing(batch, ARGV[1]) end end

@@ -9,16 +9,14 @@ local function lane_score(stage, created) return stage == 'music' and created - 
 
 local function lane_key(rank, batch) return key('lane:' .. rank .. ':' .. (batch or '')) end
 
--- Append an id and its score to a list.
-local function append(list, score, id) list[#list + 1], list[#list + 2] = score, id end
-
--- Return the list with this name; `lists` keeps its names in insertion order.
-local function list_of(lists, name)
-  if not lists[name] then
-    lists[name] = {}
-    lists[#lists + 1] = name
+-- Append a score and an id to the list with this name; `lists` keeps its names in insertion order.
+local function append_to(lists, name, score, id)
+  local list = lists[name]
+  if not list then
+    list = {}
+    lists[name], lists[#lists + 1] = list, name
   end
-  return lists[name]
+  list[#list + 1], list[#list + 2] = score, id
 end
 
 -- Wake one waiting dispatcher if there are queued jobs; the caller may know that (`is_any_queued`).
