@@ -318,7 +318,7 @@ def test_a_shared_script_consists_of_definitions_that_are_used() -> None:
 
 
 def test_a_script_has_every_shared_name_that_it_uses() -> None:
-    """A script consists of the definitions that it needs. Lua allows 200 local variables besides those of a function."""
+    """A script has the definitions that it needs, and fewer local variables than the 200 that Lua allows."""
     for script in LUA:
         source = scripts.load(script.stem).source
         defined = set(re.findall(r"^function (\w+)", source, re.MULTILINE)).union(assembly.names_of(source))

@@ -48,7 +48,7 @@ class Suspicious(_Base):
         return self._answered_at < _Loss.at
 
     def is_usable(self) -> bool:
-        """Return whether the connection is open, not suspect, and without data that nobody has read."""
+        """Return whether the connection is open, not suspect, and without unread data."""
         try:
             return self._sock is not None and not self.is_suspect and not self.can_read()
         except (ConnectionError, TimeoutError, OSError):  # closed by the server

@@ -155,14 +155,14 @@ local function write_voice(voice, id, job, audio_url, now)
 end
 
 -- The voice of a job was created: make it available to every job that may share it.
-local function voice_created(id, now)
-  local job = read_fields('job:' .. id, { 'spec', 'batch', 'sha256', 'shared_voice', 'persona_id', 'voice_name' })
-  local audio_url = audio_url_of(job.spec)
+local function voice_created(id, job, now)
+  local spec, sha256 = unpack(redis.call('HMGET', JOB .. id, 'spec', 'sha256'))
+  local audio_url = audio_url_of(spec)
   if not audio_url then return end
   local namespace = namespace_of(job.batch)
   local prefix = namespace == '' and '' or namespace .. '/'
   local voices = { prefix .. 'url-' .. redis.sha1hex(audio_url) }
-  if job.sha256 then voices[#voices + 1] = prefix .. 'sha256-' .. job.sha256 end
+  if sha256 then voices[#voices + 1] = prefix .. 'sha256-' .. sha256 end
   if job.shared_voice and is_named(job.shared_voice) then voices[#voices + 1] = job.shared_voice end
   set_score(key(index_of('voices', namespace)), voices[1], now)
   for _, voice in ipairs(voices) do
