@@ -75,11 +75,11 @@ end
 -- Count an order of a job, by its attempt. Returns the new fields `orders`, `credits` and `submissions`; nil if it was
 -- counted before.
 local function count_order(job, order, now)
-  local attempt = tostring(order.attempt)
+  local attempt, credits = tostring(order.attempt), (job.credits or 0) + order.credits
   if has_attempt(job.orders, attempt) then return nil end
   if has_attempt(job.lost_orders, attempt) then add_unsettled(job, -order.credits) end
   local is_submitted = has_attempt(job.submissions, attempt) -- not by an earlier release
   local submissions = is_submitted and job.submissions or with_submission(job, attempt, order.credits, now)
   spend(job, order.stage, order.credits, submissions:match('"' .. attempt .. '":(%b[])'))
-  return with_attempt(job.orders, attempt, cjson.encode(order.task_id or '')), (job.credits or 0) + order.credits, submissions
+  return with_attempt(job.orders, attempt, cjson.encode(order.task_id or '')), credits, submissions
 end
