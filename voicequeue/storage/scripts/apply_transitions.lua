@@ -36,7 +36,7 @@ for i, t in ipairs(transitions) do
     count_failure(job.failure, job, 1)
     if t.archive then schedule_archiving(t.id, now) end
     if t.set.persona_id then
-      voice_created(t.id, job, now)
+      voice_created(t.id, job, t.set, now)
     elseif shared_voice then
       voice_stage_changed(t.id, shared_voice, t, now)
     end

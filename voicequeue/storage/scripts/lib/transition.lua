@@ -103,7 +103,16 @@ local ORDERS, SUBMISSIONS, SAMPLED, STATE, SOURCE, RECHECK, RANK = 1, 4, 6, 9, 1
 -- Return the fields of a record from the first to the last of these, or all of them. Missing fields are false.
 local function read_record(id, first, last)
   local v, n = redis.call('HMGET', JOB .. id, unpack(RECORD_FIELDS, first or 1, last or #RECORD_FIELDS)), 1 - (first or 1)
-  -- A constructor: a table that grows field by field takes twice as long.
+  -- Constructors: a table that grows field by field takes twice as long, and so does one of more than 16 fields.
+  if first and first >= SAMPLED then
+    return { sampled = v[n + 6], shared_voice = v[n + 7], cancelling = v[n + 8], state = v[n + 9], stage = v[n + 10],
+      version = v[n + 11], batch = v[n + 12], updated = v[n + 13], attempt = v[n + 14], next_stage = v[n + 15],
+      source = v[n + 16], refused = v[n + 17], recheck = v[n + 18], created = v[n + 19], rank = v[n + 20] }
+  elseif first == SUBMISSIONS then
+    return { submissions = v[1], holder = v[2], shared_voice = v[4], cancelling = v[5], state = v[6], stage = v[7],
+      version = v[8], batch = v[9], updated = v[10], attempt = v[11], next_stage = v[12], source = v[13], refused = v[14],
+      recheck = v[15] }
+  end
   return { lost_orders = v[n + 1], orders = v[n + 2], credits = v[n + 3], submissions = v[n + 4], holder = v[n + 5],
     sampled = v[n + 6], shared_voice = v[n + 7], cancelling = v[n + 8], state = v[n + 9], stage = v[n + 10],
     version = v[n + 11], batch = v[n + 12], updated = v[n + 13], attempt = v[n + 14], next_stage = v[n + 15],
@@ -130,7 +139,7 @@ local BEFORE_SUBMISSION = { queued = true, admitted = true, charging = true }
 
 -- Write one transition. The caller has compared the version.
 -- t = {to, stage, due, reason, task_id, attempt, set = {field: value}, unset = [field]}; `job` is the record, if the
--- caller has read it, and is updated with the fields that were set. Returns the record.
+-- caller has read it; those of its fields that were set are updated. Returns the record.
 local function transition(id, t, now, job)
   job = job or read_record(id)
   local from, stage, was_cancelling = job.state, job.stage, job.cancelling
@@ -138,7 +147,7 @@ local function transition(id, t, now, job)
   if t.stage ~= stage then fields[7], fields[8], n = 'stage', t.stage, 8 end
   if t.set then
     for field, value in pairs(t.set) do
-      job[field] = value
+      if job[field] ~= nil then job[field] = value end -- was read: no other makes the table grow
       fields[n + 1], fields[n + 2], n = field, value, n + 2
     end
   end
