@@ -13,6 +13,7 @@ from voicequeue.client.results import (
     EnqueueSummary,
     enqueued_job,
     item_result,
+    new_job,
 )
 from voicequeue.domain.api_keys import KeyLimits
 from voicequeue.domain.claims import EnqueueOutcome
@@ -60,7 +61,7 @@ class EnqueueMethods(ReadMethods):
         [result] = chunk.results(0)
         if result.error is not None:
             raise result.error
-        return enqueued_job(chunk.as_expected(expected_job) or self.get(result.job_id), result, spec)
+        return chunk.as_expected(expected_job) or enqueued_job(self.get(result.job_id), result, spec)
 
     def enqueue_many(
         self, jobs: Iterable[JobInput], *, on_result: Callable[[EnqueueItemResult], object] | None = None
@@ -188,14 +189,14 @@ class _Chunk:
             for index, item in enumerate(self._items, start=first_index)
         ]
 
-    def expected_job(self) -> Job | None:
+    def expected_job(self) -> EnqueuedJob | None:
         """Return the only job as it is if the call enqueues it; None if there are others."""
         match self._items, self._call:
             case [[(job_id, spec)]], EnqueueCall() as call:
-                return self._store.new_job(job_id, spec, call.now, self._source)
+                return new_job(self._store.new_job(job_id, spec, call.now, self._source))
         return None
 
-    def as_expected(self, job: Job | None) -> Job | None:
+    def as_expected(self, job: EnqueuedJob | None) -> EnqueuedJob | None:
         """Return the expected job if the call has enqueued it; None if only Redis knows what it is now."""
         match self._items, self._outcomes:
             case [[(job_id, _)]], [EnqueueOutcome.NEW] if job is not None and job.id == job_id:

@@ -173,3 +173,8 @@ def enqueued_job(job: Job, result: EnqueueItemResult, spec: VoiceJob) -> Enqueue
     """Return the job of an item with the result of enqueueing it."""
     price = result.credits if result.new_count else spec.credits
     return EnqueuedJob(**_record(job), is_new=result.new_count > 0, price=price, further_job_ids=result.job_ids[1:])
+
+
+def new_job(job: Job) -> EnqueuedJob:
+    """Return the job of an item that is only this job, if it is new."""
+    return EnqueuedJob(**_record(job), is_new=True, price=job.spec.credits)

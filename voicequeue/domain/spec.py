@@ -284,7 +284,8 @@ class VoiceJob(ValidatedInput):
         The hash of the recording and the row in a file are left out: a preflight may add the one later, and rows may
         change places, without making another job.
         """
-        return self.model_dump_json(exclude_defaults=True, exclude=_NOT_CONTENT)
+        # What `model_dump_json` calls, without its many options: a call of `enqueue` waits for it.
+        return self.__pydantic_serializer__.to_json(self, exclude_defaults=True, exclude=_NOT_CONTENT).decode()
 
     def stored_content(self) -> VoiceJob:
         """Return the job with its content only, as a record keeps it."""

@@ -49,8 +49,8 @@ MISTAKES = {
     "jobs in flight are not counted": ("add_to_counter(counters, 'in_flight', slots * number)", "", "namespace/shop"),
     "orders count for the day before": ("'[' .. day_of(now) .. ','", "'[' .. day_of(now) - 1 .. ','", "account"),
     "orders count for the day of their report": (
-        "cjson.decode(submissions)[attempt][1]",
-        "day_of(now)",
+        """submissions:match('"' .. attempt .. '":(%b[])')""",
+        "'[' .. day_of(now) .. ',0]'",
         "account",
     ),
 }

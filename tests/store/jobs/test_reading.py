@@ -149,12 +149,12 @@ def test_waiting_for_events_ends_when_there_are_none(store: JobStore) -> None:
 
 @pytest.mark.endurance
 def test_the_stream_of_events_is_trimmed(store: JobStore, redis: Redis, prefix: str) -> None:
-    """The stream keeps about 20,000 events."""
+    """The stream keeps about 20,000 events, and those of the last call."""
     for start in range(0, 24_000, 500):
         specs = [voice(batch=f"b{n}") for n in range(start, start + 500)]
         enqueue_jobs(store, *specs)
 
-    assert 20_000 <= redis.xlen(f"{{{prefix}}}:events") <= 20_200
+    assert 20_000 <= redis.xlen(f"{{{prefix}}}:events") <= 20_700
 
 
 # ── heartbeats ────────────────────────────────────────────────────────────────────────────────────

@@ -153,7 +153,7 @@ def test_a_record_that_is_damaged_leaves_those_before_it_consistent(store: JobSt
     ids = enqueue_jobs(store, voice(key="good"), voice(key="damaged"))
     store.admit(NOW, at_most=10)
     jobs = [get_job(store, claim_admitted(store, job_id).job_id) for job_id in ids]
-    redis.hset(f"{{{prefix}}}:job:{ids[1]}", "submissions", "no JSON")
+    redis.hset(f"{{{prefix}}}:job:{ids[1]}", "submissions", '{"1":')
 
     with pytest.raises(ResponseError):
         store.apply_transitions([transition_of(job, State.PENDING, credits=4) for job in jobs], NOW)

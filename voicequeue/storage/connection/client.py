@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 from redis import Connection, ConnectionPool, Redis
-from redis.sentinel import SentinelConnectionPool
 
 from voicequeue.storage.connection.format_check import checked_on_connect
+from voicequeue.storage.connection.pool import QuickPool, QuickPrimaryPool
 from voicequeue.storage.connection.redis_url import RedisAddress, parse_redis_url
 from voicequeue.storage.connection.refusals import (
     PlainConnection,
@@ -103,8 +103,8 @@ def connection_pool(
     if not address.primary:
         host, port = address.hosts[0]
         kind = PlainConnection if address.tls is None else SecureConnection
-        return ConnectionPool(host=host, port=port, connection_class=adapt(kind), **options)
+        return QuickPool(host=host, port=port, connection_class=adapt(kind), **options)
     managed = PrimaryConnection if address.tls is None else SecurePrimaryConnection
-    return SentinelConnectionPool(  # type: ignore[no-untyped-call]  # redis-py has no types here
+    return QuickPrimaryPool(  # type: ignore[no-untyped-call]  # redis-py has no types here
         address.primary, Sentinels(address), connection_class=adapt(managed), **options
     )

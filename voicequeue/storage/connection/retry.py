@@ -10,8 +10,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -131,15 +130,18 @@ def retry_time_s(redis: Redis) -> float:
     return retry.wait_s if isinstance(retry, TimedRetry) else 0.0
 
 
-@contextmanager
-def retry_until(at: float | None) -> Iterator[None]:
+class retry_until:  # noqa: N801  # a context manager, without a generator: each call of `enqueue` enters it
     """Limit the retries of this thread's calls to a deadline (monotonic clock)."""
-    before = _thread.limit
-    _thread.limit = before if at is None else min(before, at)
-    try:
-        yield
-    finally:
-        _thread.limit = before
+
+    def __init__(self, at: float | None) -> None:
+        self._at = math.inf if at is None else at
+
+    def __enter__(self) -> None:
+        self._before = _thread.limit
+        _thread.limit = min(self._before, self._at)
+
+    def __exit__(self, *_: object) -> None:
+        _thread.limit = self._before
 
 
 def count_lost_reply() -> None:

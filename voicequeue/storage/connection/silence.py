@@ -47,6 +47,13 @@ class Suspicious(_Base):
         """True if another connection has been lost since the last reply."""
         return self._answered_at < _Loss.at
 
+    def is_usable(self) -> bool:
+        """Return whether the connection is open, not suspect, and without unread data."""
+        try:
+            return self._sock is not None and not self.is_suspect and not self.can_read()
+        except (ConnectionError, TimeoutError, OSError):  # closed by the server
+            return False
+
     def close_if_suspect(self) -> None:
         """Close the connection if it is suspect."""
         if self.is_suspect:

@@ -224,7 +224,8 @@ class ScriptCall:
                 connection = self._redis.connection_pool.get_connection()
             call = ("EVALSHA", self._script.sha, 1, self._root, *self._arguments)
             waits = _wait_for(self._root, self._replicas) if self._replicas else ()
-            connection.send_packed_command(connection.pack_commands((call, *waits)))
+            parts = [part for command in (call, *waits) for part in connection.pack_command(*command)]
+            connection.send_packed_command((b"".join(parts),))
         except (*UNREACHABLE, OSError):
             self._lost(connection)
         else:

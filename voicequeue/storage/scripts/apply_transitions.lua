@@ -20,7 +20,7 @@ for i, t in ipairs(transitions) do
     local is_requeued = t.to == 'queued' and (FINAL[state] or state == 'pending')
     if shared_voice and is_requeued and not become_creator(shared_voice, t.id) then t.to = 'waiting' end
     if t.credits > 0 then
-      t.attempt = t.attempt or tonumber(job.attempt or 0)
+      t.attempt = t.attempt or job.attempt or '0'
       local orders, credits, submissions = count_order(job, t, now)
       if orders then t.set.orders, t.set.credits, t.set.submissions = orders, credits, submissions end
       if state == 'charging' then accepted[t.stage] = (accepted[t.stage] or 0) + 1 end
@@ -36,7 +36,7 @@ for i, t in ipairs(transitions) do
     count_failure(job.failure, job, 1)
     if t.archive then schedule_archiving(t.id, now) end
     if t.set.persona_id then
-      voice_created(t.id, now)
+      voice_created(t.id, job, t.set, now)
     elseif shared_voice then
       voice_stage_changed(t.id, shared_voice, t, now)
     end

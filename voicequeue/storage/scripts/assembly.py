@@ -1,7 +1,7 @@
 """The text of a script: its action, preceded by those definitions of the shared parts that it needs.
 
 Lua creates each function of a script again in each call. Functions that many calls do not enter are therefore lazy:
-they are created when they are called first, with what only they need.
+they are created when they are called first, with all that they need.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PARTS = (
     "search",
 )
 
-#: Functions that many calls do not enter: they are created when they are called first, with what only they need.
+#: Functions that many calls do not enter: they are created when they are called first, with all that they need.
 LAZY = frozenset(
     {
         "add_holds_of_batch",
@@ -110,6 +110,11 @@ class Definition:
         """Return whether most calls do not enter this function."""
         return not self.names.isdisjoint(LAZY)
 
+    @property
+    def is_variable(self) -> bool:
+        """Return whether this is neither a function nor a constant, whose name is in capitals."""
+        return "local function " not in self.text and not all(name.isupper() for name in self.names)
+
 
 def assemble(start: str, action: str) -> str:
     """Return the text of a script: its start, the definitions that its action needs, and the action."""
@@ -118,19 +123,28 @@ def assemble(start: str, action: str) -> str:
 
 
 def _needed(words: frozenset[str], definitions: Sequence[Definition]) -> list[Definition]:
-    """Return those definitions that a text with these words needs. What only a lazy one needs is inside it."""
+    """Return those definitions that a text with these words needs.
+
+    A lazy one has copies of the functions and constants that it needs inside it, because to capture them takes time in
+    each call; it shares variables.
+    """
     needed = _reached(words, definitions)
-    others = [definition for definition in definitions if definition not in needed]
-    behind = {lazy: _reached(lazy.words, others, with_lazy=True) for lazy in needed if lazy.is_lazy}
-    times = Counter(definition for reached in behind.values() for definition in reached)
-    if shared := [definition for definition in others if times[definition] > 1]:
-        # The lazy ones first: what only they need is inside them.
-        common = [definition for definition in shared if definition.is_lazy] or shared
-        return _needed(words.union(*(definition.names for definition in common)), definitions)
+    behind = {lazy: _behind(lazy, definitions) for lazy in needed if lazy.is_lazy}
+    times = Counter(definition for reached in behind.values() for definition in reached if definition.is_variable)
+    if shared := [variable for variable in times if variable not in needed and times[variable] > 1]:
+        return _needed(words.union(*(variable.names for variable in shared)), definitions)
+    outer = [definition for definition in needed if definition.is_variable]
     return [
-        _on_first_call(definition, behind[definition]) if behind.get(definition) else definition
+        _on_first_call(definition, [inner for inner in behind[definition] if inner not in outer])
+        if behind.get(definition)
+        else definition
         for definition in needed
     ]
+
+
+def _behind(lazy: Definition, definitions: Sequence[Definition]) -> list[Definition]:
+    """Return the definitions that a lazy function needs."""
+    return _reached(lazy.words, definitions[: definitions.index(lazy)], with_lazy=True)
 
 
 def _reached(words: frozenset[str], definitions: Sequence[Definition], *, with_lazy: bool = False) -> list[Definition]:
@@ -150,7 +164,8 @@ def _on_first_call(lazy: Definition, behind: Sequence[Definition]) -> Definition
     inner = _needed(lazy.words, behind)
     function = lazy.text.replace(f"local function {name}(", f"function {name}(", 1)
     text = f"local {name}\nfunction {name}(...)\n{_text(inner)}{function}return {name}(...) end\n"
-    return Definition(text, lazy.names, lazy.words.union(*(definition.words for definition in inner)))
+    words = lazy.words.union(*(definition.words for definition in inner))
+    return Definition(text, lazy.names, words.difference(*(definition.names for definition in inner)))
 
 
 def _in_levels(start: str, definitions: Sequence[Definition], action: str) -> str:

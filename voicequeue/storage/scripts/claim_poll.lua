@@ -9,7 +9,7 @@
 local now, due, since, soon, max = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local POLLED = { pending = true, succeeded = true, failed = true, cancelled = true }
 local FIELDS = 12
-local claims, is_seen = {}, {}
+local claims, size, is_seen = {}, 0, {}
 
 -- Claim a job that is due by then, if it is polled in flight at `at`, or in another index.
 local function claim(id, due_by, at)
@@ -24,8 +24,9 @@ local function claim(id, due_by, at)
     set_score(index, id, due)
     local submitted_at = exclude_idle_time(id, job[3], now - at)
     if submitted_at then job[6], job[7] = submitted_at, '0' end
-    claims[#claims + 1] = id
-    for f = 2, FIELDS do claims[#claims + 1] = job[f] or '' end
+    claims[size + 1] = id
+    for f = 2, FIELDS do claims[size + f] = job[f] or '' end
+    size = size + FIELDS
   end
 end
 
@@ -34,16 +35,16 @@ if ARGV[6] then
   for a = 6, #ARGV do claim(ARGV[a], now, times[a - 5]) end
 end
 -- Only a worker that polls anyway takes others; jobs overdue for longer are reconciled by maintenance.
-if max > 0 and (#claims > 0 or not ARGV[6]) then
-  local full = #claims + max * FIELDS
+if max > 0 and (size > 0 or not ARGV[6]) then
+  local full = size + max * FIELDS
   flush_scores()
   local page, start, others = 4 * max, 0, nil
   repeat -- jobs that wait for a process have earlier times
     others = redis.call('ZRANGEBYSCORE', FLIGHT, since, soon, 'WITHSCORES', 'LIMIT', start, page)
     for n = 1, #others, 2 do
-      if #claims < full then claim(others[n], soon, others[n + 1]) end
+      if size < full then claim(others[n], soon, others[n + 1]) end
     end
     start = start + page
-  until #claims >= full or #others < 2 * page
+  until size >= full or #others < 2 * page
 end
 return claims

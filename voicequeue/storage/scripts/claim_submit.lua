@@ -11,7 +11,7 @@ local now, stage, holder = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local limits, gate = limits_from(5), gate_state(now, stage)
 
 local function claim_of(id, job, version)
-  return { version, tostring(job.attempt), unpack(redis.call('HMGET', JOB .. id, 'spec', 'persona_id')) }
+  return { version, job.attempt, unpack(redis.call('HMGET', JOB .. id, 'spec', 'persona_id')) }
 end
 
 local seen = {}
@@ -19,7 +19,7 @@ local function claim(id)
   -- A repeated id is no lost reply: one claim is one POST.
   if seen[id] then return false end
   seen[id] = true
-  local job = read_record(id, FIELDS_WITH_SUBMISSIONS)
+  local job = read_record(id, SUBMISSIONS, RECHECK)
   if job.stage ~= stage then return false end
   if job.state == 'charging' or job.state == 'unsure' then
     -- A retry by the same holder: its first reply was lost.
@@ -40,7 +40,7 @@ local function claim(id)
     set_score(FLIGHT, id, now + wait)
     return { tostring(wait) }
   end
-  local attempt = (job.attempt or 0) + 1
+  local attempt = tostring((job.attempt or 0) + 1)
   local set = { attempt = attempt, holder = holder, submissions = with_submission(job, attempt, PRICE[stage], now) }
   transition(id, { to = 'charging', stage = stage, due = ARGV[4], set = set }, ARGV[1], job)
   return claim_of(id, job, tostring(job.version + 1))

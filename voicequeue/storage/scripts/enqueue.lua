@@ -12,14 +12,20 @@
 --          nil = the ids were derived from another secret, and nothing was written
 local FIELDS, KINDS, now = 10, 4, tonumber(ARGV[1])
 if not has_id_secret(ARGV[2]) then return nil end
-local outcomes, count, by_batch, by_lane, sharing = {}, 0, {}, {}, {}
+local outcomes, count, by_batch, by_lane, by_kind, sharing = {}, 0, {}, {}, {}, {}
 
 local first, written = KINDS + FIELDS * tonumber(ARGV[3]), {}
 local stored_spec, is_erased, lacks_consent, over_budget = checks_of_new_jobs(first)
 
+-- What the jobs of one kind have in common; most calls have one kind.
+local kind, rank, batch, stage, next_stage, within, voice, url, sha256, source, message_id
 for a = first, #ARGV, 4 do
-  local id, spec, kind, source_row = ARGV[a], ARGV[a + 1], KINDS + FIELDS * tonumber(ARGV[a + 2]), ARGV[a + 3]
-  local rank, batch, stage, next_stage, within, voice, url, sha256, source, message_id = unpack(ARGV, kind, kind + FIELDS - 1)
+  local id, spec, source_row = ARGV[a], ARGV[a + 1], ARGV[a + 3]
+  if ARGV[a + 2] ~= kind then
+    kind = ARGV[a + 2]
+    local k = KINDS + FIELDS * tonumber(kind)
+    rank, batch, stage, next_stage, within, voice, url, sha256, source, message_id = unpack(ARGV, k, k + FIELDS - 1)
+  end
   local existing = written[id] or stored_spec(id)
   local is_same = existing and (existing == spec or was_enqueued_as(id, spec))
   local outcome = is_same and repeated(id, message_id) or not existing and is_erased(id, spec, batch, sha256) and -3
@@ -28,25 +34,20 @@ for a = first, #ARGV, 4 do
   outcomes[#outcomes + 1] = outcome
   if outcome == 1 then
     written[id] = spec
-    local at = now + count * 1e-6 -- microseconds apart, so that jobs of one call keep their order
-    local created = string.format('%.6f', at)
+    -- Microseconds apart, so that jobs of one call keep their order.
+    local created = count == 0 and ARGV[1] or string.format('%.6f', now + count * 1e-6)
     create_record(id, spec, created, rank, batch, stage, next_stage, voice, sha256, source, source_row, message_id)
-    append_to(by_lane, rank .. ':' .. batch, lane_score(stage, tonumber(created)), id)
+    by_kind[kind] = by_kind[kind] or { batch = batch, source = source, queued = 0 }
+    by_kind[kind].queued = by_kind[kind].queued + cost_from_stage(stage, next_stage ~= '' and next_stage)
+    append_to(by_lane, rank .. ':' .. batch, lane_score(stage, created), id)
     append_to(by_batch, batch, created, id)
-    if within ~= '' then redis.call('ZADD', key('start_by'), at + within, id) end
+    if within ~= '' then redis.call('ZADD', key('start_by'), created + within, id) end
     if voice ~= '' then sharing[#sharing + 1] = { id = id, voice = voice, url = url, position = #outcomes } end
     count = count + 1
   end
 end
 
-for _, lane in ipairs(by_lane) do
-  redis.call('ZADD', key('lane:' .. lane), unpack(by_lane[lane]))
-  give_turn(lane:sub(1, 1), lane:sub(3))
-end
-for _, batch in ipairs(by_batch) do
-  add_to_batch(batch, by_batch[batch], now)
-  add_event('', batch, 'queued', '', #by_batch[batch] / 2 .. ' enqueued')
-end
+add_to_backlog(by_lane, by_batch, by_kind, ARGV[1])
 for _, job in ipairs(sharing) do outcomes[job.position] = share_voice(job, ARGV[1]) end
 -- Jobs that failed may have brought a batch to its limit when it had nothing left to stop.
 for _, batch in ipairs(by_batch) do if is_batch(batch) then stop_if_failing(batch, ARGV[1]) end end

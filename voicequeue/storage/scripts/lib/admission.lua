@@ -44,7 +44,7 @@ end
 local function next_allowed(rank, batch, head_of, skip_key, now)
   local id = head_of(rank, batch)
   while id do
-    local job = read_record(id)
+    local job = read_record(id, STATE, RANK)
     local cost = cost_from_stage(job.stage, job.next_stage)
     if #lane_holds(batch, 1, cost, now) > 0 then return nil end
     if #key_holds(job.source, 1, cost, now) == 0 then return id, job, cost end

@@ -5,17 +5,18 @@
 -- voices are their creation times unchanged, because a shifted score would lose the microseconds that keep jobs of
 -- one call in order.
 local SONGS_AHEAD = 4e9
-local function lane_score(stage, created) return created - (stage == 'music' and SONGS_AHEAD or 0) end
+local function lane_score(stage, created) return stage == 'music' and created - SONGS_AHEAD or created end
 
 local function lane_key(rank, batch) return key('lane:' .. rank .. ':' .. (batch or '')) end
 
--- Append values to the list with this name; `lists` keeps its names in insertion order.
-local function append_to(lists, name, ...)
-  if not lists[name] then
-    lists[name] = {}
-    lists[#lists + 1] = name
+-- Append a score and an id to the list with this name; `lists` keeps its names in insertion order.
+local function append_to(lists, name, score, id)
+  local list = lists[name]
+  if not list then
+    list = {}
+    lists[name], lists[#lists + 1] = list, name
   end
-  for _, value in ipairs({ ... }) do table.insert(lists[name], value) end
+  list[#list + 1], list[#list + 2] = score, id
 end
 
 -- Wake one waiting dispatcher if there are queued jobs; the caller may know that (`is_any_queued`).

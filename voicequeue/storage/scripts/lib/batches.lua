@@ -20,8 +20,26 @@ local function add_to_batch(batch, members, now)
   if namespace ~= '' then redis.call('ZADD', key('namespaces'), 'NX', now, namespace) end
   if not is_batch(batch) then return end
   redis.call('ZADD', key('batch:' .. batch .. ':jobs'), unpack(members))
+  local added = #members / 2
+  -- A batch with other queued jobs is listed.
+  if redis.call('HINCRBY', key('batch:' .. batch), 'queued', added) > added then return end
   redis.call('ZADD', key(index_of('batches', namespace)), 'NX', now, batch)
-  redis.call('HINCRBY', key('batch:' .. batch), 'queued', #members / 2)
+end
+
+-- Add new jobs: scores and ids by lane and by batch, credits by kind of job.
+local function add_to_backlog(by_lane, by_batch, by_kind, now)
+  for _, jobs in pairs(by_kind) do
+    list_owners(jobs, now)
+    add_queued_credits(jobs, jobs.queued)
+  end
+  for _, lane in ipairs(by_lane) do
+    redis.call('ZADD', key('lane:' .. lane), unpack(by_lane[lane]))
+    give_turn(lane:sub(1, 1), lane:sub(3))
+  end
+  for _, batch in ipairs(by_batch) do
+    add_to_batch(batch, by_batch[batch], now)
+    add_event('', batch, 'queued', '', #by_batch[batch] / 2 .. ' enqueued')
+  end
 end
 
 -- Remove a purged job from its batch; `state` is the state that it was in.

@@ -173,11 +173,16 @@ end
 
 -- List the namespace and the API key of a new job; each once by each script.
 local is_listed = {}
+local function list_owner(owner, now)
+  if is_listed[owner] then return end
+  is_listed[owner] = true
+  redis.call('ZADD', key('owners'), 'NX', now, owner)
+end
+
 local function list_owners(job, now)
-  for _, counters in ipairs(spenders_of(job)) do
-    if not is_listed[counters] then redis.call('ZADD', key('owners'), 'NX', now, (counters:gsub(':', '/', 1))) end
-    is_listed[counters] = true
-  end
+  local name = api_key_of(job.source)
+  list_owner('namespace/' .. namespace_of(job.batch), now)
+  if name then list_owner('key/' .. name, now) end
 end
 
 -- List the owner if it has a budget, and remove it from the list otherwise. Returns 1 if that changed the list.

@@ -58,9 +58,10 @@ local function write_batch_callback(batch, type, now)
 end
 
 -- Return whether callbacks about a batch are sent; read once by each script.
+local notified = {}
 local function has_batch_callback(batch)
-  if memo.notified[batch] == nil then memo.notified[batch] = redis.call('HEXISTS', key('batch:' .. batch), 'callback_url') == 1 end
-  return memo.notified[batch]
+  if notified[batch] == nil then notified[batch] = redis.call('HEXISTS', key('batch:' .. batch), 'callback_url') == 1 end
+  return notified[batch]
 end
 
 -- Report that a batch has settled, if it has.

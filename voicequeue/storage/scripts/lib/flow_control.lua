@@ -190,14 +190,15 @@ end
 
 -- Return the credits above the minimum balance that are reserved for no job; nil before upstream's first report. What is
 -- reserved is read again only after a transition that may change it: a claim for submission does not.
+local total_reserved
 local function available_credits(floor)
   local credits = account_fields()
   if not credits then return nil end
-  if not memo.reserved then
+  if not total_reserved then
     flush_counters()
-    memo.reserved = tonumber(redis.call('HGET', key('counters'), 'reserved') or 0)
+    total_reserved = tonumber(redis.call('HGET', key('counters'), 'reserved') or 0)
   end
-  return tonumber(credits) - memo.reserved - floor
+  return tonumber(credits) - total_reserved - floor
 end
 
 -- Return why an admitted job may not be submitted, although it has a slot and its credits are reserved; nil if it

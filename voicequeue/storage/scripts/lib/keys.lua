@@ -188,33 +188,24 @@ local function key(name) return root .. name end
 -- The record of a job is JOB .. id, its timeline TIMELINE .. id.
 local JOB, TIMELINE = key('job:'), key('timeline:')
 
--- What this script has derived from names, or read of them: the jobs of a call have few.
-local memo = { namespaces = {}, batches = { [''] = false }, state_keys = {}, sample_rounds = {}, notified = {} }
-
 -- Return the namespace of a batch or a shared voice (nil: of a job without a batch).
-local function namespace_of(name)
-  if not name then return '' end
-  local namespace = memo.namespaces[name] or name:match('^([^/]*)/') or ''
-  memo.namespaces[name] = namespace
-  return namespace
-end
+local function namespace_of(name) return name and name:match('^([^/]*)/') or '' end
 
 -- Return the name of the index that a namespace has of its own.
 local function index_of(name, namespace) return namespace == '' and name or name .. '/' .. namespace end
 
 -- Return whether the `batch` of a job is a batch, not only a namespace.
-local function is_batch(batch)
-  if not batch then return false end
-  if memo.batches[batch] == nil then memo.batches[batch] = batch:sub(-1) ~= '/' end
-  return memo.batches[batch]
-end
+local function is_batch(batch) return batch and batch ~= '' and batch:sub(-1) ~= '/' end
 
--- Return the key of the index of the jobs of a namespace in a state.
+-- Return the key of the index of the jobs of a namespace in a state. The jobs of a call have few batches and states.
+local state_keys = {}
 local function state_index(state, batch)
-  local namespace = namespace_of(batch)
-  local keys = memo.state_keys[namespace] or {}
-  memo.state_keys[namespace] = keys
-  keys[state] = keys[state] or key(index_of('state:' .. state, namespace))
+  local keys = state_keys[batch or '']
+  if not keys then
+    keys = {}
+    state_keys[batch or ''] = keys
+  end
+  keys[state] = keys[state] or key(index_of('state:' .. state, namespace_of(batch)))
   return keys[state]
 end
 
@@ -238,7 +229,7 @@ local function add_to_counter(name, field, amount)
     fields = {}
     increments[name] = fields
   end
-  usages[name] = nil
+  if usages[name] then usages[name] = nil end -- nil for a new name would enlarge the table
   fields[field] = (fields[field] or 0) + amount
 end
 
@@ -325,6 +316,7 @@ local function call_with(command, name, values)
 end
 
 local function flush_scores()
+  if not next(scores) then return end
   for index, members in pairs(scores) do
     local added, removed, n = {}, {}, 0
     for member, score in pairs(members) do

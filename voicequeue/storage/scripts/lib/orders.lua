@@ -2,20 +2,21 @@
 
 local has_balance
 
--- Count this number of orders of a stage, which were submitted on a day, as spent.
-local function count_spent(number, job, stage, credits, day)
+-- Count this number of orders of a stage, which were submitted on the same day, as spent.
+local function count_spent(number, job, stage, credits, submission)
   if has_balance == nil then has_balance = redis.call('EXISTS', key('account')) == 1 end
   credits = credits * number
   add_to_counter('counters', stage .. '.charges', number)
   add_to_counter('counters', stage .. '.credits', credits)
-  add_to_periods(job, credits, day)
+  add_to_periods(job, credits, cjson.decode(submission)[1])
   if has_balance then add_to_counter('account', 'credits', -credits) end
   add_to_owners(job, 'credits', credits)
 end
 
-local function spend(job, stage, credits, day)
-  local kind = stage .. credits .. ':' .. day .. ':' .. (job.batch or '') .. ':' .. (job.source or '')
-  count_kind(kind, count_spent, job, stage, credits, day)
+-- `submission` is the order's in the field `submissions`.
+local function spend(job, stage, credits, submission)
+  local kind = stage .. submission .. (job.batch or '') .. ':' .. (job.source or '')
+  count_kind(kind, count_spent, job, stage, credits, submission)
 end
 
 -- Orders are kept as JSON objects by attempt, and usually have one or two members: their text is extended without being
@@ -28,8 +29,10 @@ end
 
 -- Return the field `submissions` of a job with another order: its cost counts for the day of its submission, whenever
 -- upstream reports it.
+local submission_texts = {} -- by credits: all orders of a call are submitted at the same time
 local function with_submission(job, attempt, credits, now)
-  return with_attempt(job.submissions, attempt, '[' .. day_of(now) .. ',' .. credits .. ']')
+  submission_texts[credits] = submission_texts[credits] or '[' .. day_of(now) .. ',' .. credits .. ']'
+  return with_attempt(job.submissions, attempt, submission_texts[credits])
 end
 
 -- Return by day the cost of those orders of a job that were charged.
@@ -72,11 +75,11 @@ end
 -- Count an order of a job, by its attempt. Returns the new fields `orders`, `credits` and `submissions`; nil if it was
 -- counted before.
 local function count_order(job, order, now)
-  local attempt = tostring(order.attempt)
+  local attempt, credits = tostring(order.attempt), (job.credits or 0) + order.credits
   if has_attempt(job.orders, attempt) then return nil end
   if has_attempt(job.lost_orders, attempt) then add_unsettled(job, -order.credits) end
   local is_submitted = has_attempt(job.submissions, attempt) -- not by an earlier release
   local submissions = is_submitted and job.submissions or with_submission(job, attempt, order.credits, now)
-  spend(job, order.stage, order.credits, cjson.decode(submissions)[attempt][1])
-  return with_attempt(job.orders, attempt, cjson.encode(order.task_id or '')), (job.credits or 0) + order.credits, submissions
+  spend(job, order.stage, order.credits, submissions:match('"' .. attempt .. '":(%b[])'))
+  return with_attempt(job.orders, attempt, cjson.encode(order.task_id or '')), credits, submissions
 end

@@ -18,10 +18,11 @@ local function repeated(id, message_id)
   return 0
 end
 
--- Write the first record of a job, and count its credits; fields with the value '' are omitted.
+-- Write the first record of a job; fields with the value '' are omitted. Those that transitions read are the first: Redis
+-- looks for each from the beginning.
 local function create_record(id, spec, created, rank, batch, stage, next_stage, shared_voice, sha256, source, source_row, message_id)
-  local fields = { 'spec', spec, 'state', 'queued', 'stage', stage, 'version', 1, 'rank', rank, 'created', created,
-    'source', source }
+  local fields = { 'state', 'queued', 'stage', stage, 'version', 1, 'source', source, 'created', created, 'rank', rank,
+    'spec', spec }
   if batch ~= '' then fields[15] = 'batch'; fields[16] = batch end
   if next_stage ~= '' then fields[#fields + 1] = 'next_stage'; fields[#fields + 1] = next_stage end
   if shared_voice ~= '' then fields[#fields + 1] = 'shared_voice'; fields[#fields + 1] = shared_voice end
@@ -29,7 +30,4 @@ local function create_record(id, spec, created, rank, batch, stage, next_stage, 
   if source_row ~= '' then fields[#fields + 1] = 'source_row'; fields[#fields + 1] = source_row end
   redis.call('HSET', JOB .. id, unpack(fields))
   if message_id ~= '' then add_message_id(id, message_id) end
-  local job = { batch = batch, source = source }
-  list_owners(job, created)
-  add_queued_credits(job, cost_from_stage(stage, next_stage ~= '' and next_stage))
 end

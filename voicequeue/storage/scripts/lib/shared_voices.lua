@@ -145,31 +145,31 @@ end
 local function audio_url_of(spec) return spec:match('^{"audio_url":"([^"\\]*)"') or cjson.decode(spec).audio_url end
 
 -- Make a voice known that was created. Returns the id of another job that was to create it.
-local function write_voice(voice, id, job, audio_url, now)
+local function write_voice(voice, id, created, audio_url, now)
   local record = redis.call('HMGET', voice_key(voice), 'creator', 'failure')
-  local fields = { 'persona_id', job.persona_id, 'job', id, 'at', now, 'audio_url', audio_url }
-  if job.voice_name then fields[9], fields[10] = 'name', job.voice_name end
+  local fields = { 'persona_id', created.persona_id, 'job', id, 'at', now, 'audio_url', audio_url }
+  if created.voice_name then fields[9], fields[10] = 'name', created.voice_name end
   redis.call('HSET', voice_key(voice), unpack(fields))
   if record[1] or record[2] then redis.call('HDEL', voice_key(voice), 'creator', 'failure') end
   return record[1] ~= id and record[1]
 end
 
--- The voice of a job was created: make it available to every job that may share it.
-local function voice_created(id, now)
-  local job = read_fields('job:' .. id, { 'spec', 'batch', 'sha256', 'shared_voice', 'persona_id', 'voice_name' })
-  local audio_url = audio_url_of(job.spec)
+-- The voice of a job was created: make it available to every job that may share it. `created` has its persona_id and name.
+local function voice_created(id, job, created, now)
+  local spec, sha256 = unpack(redis.call('HMGET', JOB .. id, 'spec', 'sha256'))
+  local audio_url = audio_url_of(spec)
   if not audio_url then return end
   local namespace = namespace_of(job.batch)
   local prefix = namespace == '' and '' or namespace .. '/'
   local voices = { prefix .. 'url-' .. redis.sha1hex(audio_url) }
-  if job.sha256 then voices[#voices + 1] = prefix .. 'sha256-' .. job.sha256 end
+  if sha256 then voices[#voices + 1] = prefix .. 'sha256-' .. sha256 end
   if job.shared_voice and is_named(job.shared_voice) then voices[#voices + 1] = job.shared_voice end
   set_score(key(index_of('voices', namespace)), voices[1], now)
   for _, voice in ipairs(voices) do
-    local creator = write_voice(voice, id, job, audio_url, now)
+    local creator = write_voice(voice, id, created, audio_url, now)
     -- A queued creator of the same voice need not pay for it.
     if creator and redis.call('HGET', JOB .. creator, 'state') == 'queued' then
-      use_voice(creator, { persona_id = job.persona_id, name = job.voice_name, job = id }, now)
+      use_voice(creator, { persona_id = created.persona_id, name = created.voice_name, job = id }, now)
     end
     if redis.call('EXISTS', key('waiting:' .. voice)) == 1 then settle_waiting(voice, now) end
   end

@@ -32,9 +32,10 @@ end
 -- Count the outcome that a transition brings. A failed job is marked with the round of the sample that counts it, and
 -- with `:free` if it cost nothing: if its order has another outcome later, that one replaces the first. A retry with a
 -- new order brings an outcome more.
+local sample_rounds = {}
 local function count_outcome(job, t)
-  memo.sample_rounds[job.batch] = memo.sample_rounds[job.batch] or redis.call('HGET', key('batch:' .. job.batch), 'sample.round') or '0'
-  local round = memo.sample_rounds[job.batch]
+  sample_rounds[job.batch] = sample_rounds[job.batch] or redis.call('HGET', key('batch:' .. job.batch), 'sample.round') or '0'
+  local round = sample_rounds[job.batch]
   local code = t.to == 'failed' and sampled_code(t.set.failure or job.failure) or nil
   local has_new_order = t.to == 'queued' or t.to == 'waiting'
   local was_free = job.sampled == round .. ':free'
@@ -92,7 +93,9 @@ end
 
 -- Stop a batch that has reached its limit, unless all its jobs are settled: nothing more is submitted until it is
 -- resumed.
-local function stop_at_limit(batch, now, stop_after, stop_min)
+local function stop_at_limit(batch, now)
+  local stop_after, stop_min, stopped = unpack(redis.call('HMGET', key('batch:' .. batch), 'stop_after', 'stop_min', 'stopped'))
+  if stopped then return end
   local sample = read_sample(batch)
   if sample.unsettled == 0 or not has_reached_limit(sample, tonumber(stop_after), tonumber(stop_min or STOP_MIN)) then return end
   redis.call('HSET', key('batch:' .. batch), 'stopped', cjson.encode({ at = now, settled = sample.settled,
@@ -104,8 +107,7 @@ local function stop_at_limit(batch, now, stop_after, stop_min)
 end
 
 local function stop_if_failing(batch, now)
-  local limit = redis.call('HMGET', key('batch:' .. batch), 'stop_after', 'stop_min', 'stopped')
-  if limit[1] and not limit[3] then stop_at_limit(batch, now, limit[1], limit[2]) end
+  if redis.call('HEXISTS', key('batch:' .. batch), 'stop_after') == 1 then stop_at_limit(batch, now) end
 end
 
 local function start_sample(batch)
@@ -113,7 +115,7 @@ local function start_sample(batch)
     if field:match('^sample%.[sf]') then redis.call('HDEL', key('batch:' .. batch), field) end
   end
   redis.call('HINCRBY', key('batch:' .. batch), 'sample.round', 1)
-  memo.sample_rounds[batch] = nil
+  sample_rounds[batch] = nil
 end
 
 -- End the stop of a batch, with a new sample. Returns whether the batch was stopped.

@@ -1,10 +1,16 @@
 -- How a transition is written, with every index, counter and event that follows from it.
 
+-- Append an entry to the events. The first one of a script trims them.
 local EVENTS_KEPT = 20000
+local is_trimmed = false
+local function append_to_events(...)
+  if is_trimmed then return redis.call('XADD', key('events'), '*', ...) end
+  is_trimmed = true
+  redis.call('XADD', key('events'), 'MAXLEN', '~', EVENTS_KEPT, '*', ...)
+end
 
 local function add_event(id, batch, state, stage, reason, took)
-  redis.call('XADD', key('events'), 'MAXLEN', '~', EVENTS_KEPT, '*',
-    'id', id, 'batch', batch or '', 'state', state, 'stage', stage, 'reason', reason or '', 'took', took or '')
+  append_to_events('id', id, 'batch', batch or '', 'state', state, 'stage', stage, 'reason', reason or '', 'took', took or '')
 end
 
 -- Return whether the queue derives ids from the secret with this SHA-1; '' is any.
@@ -87,34 +93,44 @@ local function count_failure(failure, job, amount)
   add_to_owners(job, field, amount)
 end
 
--- The fields of a record that a transition depends on: first those of any, then those of its orders, then those of its place
--- in a lane. Each costs time, even if it is missing.
-local RECORD_FIELDS = { 'state', 'stage', 'version', 'batch', 'updated', 'attempt', 'next_stage', 'shared_voice', 'source',
-  'refused', 'cancelling', 'recheck', 'sampled', 'holder', 'failure', 'submissions', 'credits', 'orders', 'lost_orders',
-  'rank', 'created', 'requeued_at' }
-local FIELDS_OF_ANY, FIELDS_WITH_SUBMISSIONS, FIELDS_WITH_ORDERS = 15, 16, 19
+-- The fields of a record that transitions depend on. Each costs time, even if it is missing: what most transitions need is
+-- in the middle, before it what belongs to orders, behind it what belongs to the place in a lane.
+local RECORD_FIELDS = { 'lost_orders', 'orders', 'credits', 'submissions', 'holder', 'sampled', 'shared_voice', 'cancelling',
+  'state', 'stage', 'version', 'batch', 'updated', 'attempt', 'next_stage', 'source', 'refused', 'recheck', 'created', 'rank',
+  'requeued_at', 'failure' }
+local ORDERS, SUBMISSIONS, SAMPLED, STATE, SOURCE, RECHECK, RANK = 1, 4, 6, 9, 16, 18, 20
 
--- Return the first fields of a record; all of them without a number. Missing fields are false.
-local function read_record(id, count)
-  local v = redis.call('HMGET', JOB .. id, unpack(RECORD_FIELDS, 1, count or #RECORD_FIELDS))
-  -- A constructor: a table that grows field by field takes twice as long.
-  return { state = v[1], stage = v[2], version = v[3], batch = v[4], updated = v[5], attempt = v[6], next_stage = v[7],
-    shared_voice = v[8], source = v[9], refused = v[10], cancelling = v[11], recheck = v[12], sampled = v[13],
-    holder = v[14], failure = v[15], submissions = v[16], credits = v[17], orders = v[18], lost_orders = v[19],
-    rank = v[20], created = v[21], requeued_at = v[22] }
+-- Return the fields of a record from the first to the last of these, or all of them. Missing fields are false.
+local function read_record(id, first, last)
+  local v, n = redis.call('HMGET', JOB .. id, unpack(RECORD_FIELDS, first or 1, last or #RECORD_FIELDS)), 1 - (first or 1)
+  -- Constructors: a table that grows field by field takes twice as long, and so does one of more than 16 fields.
+  if first and first >= SAMPLED then
+    return { sampled = v[n + 6], shared_voice = v[n + 7], cancelling = v[n + 8], state = v[n + 9], stage = v[n + 10],
+      version = v[n + 11], batch = v[n + 12], updated = v[n + 13], attempt = v[n + 14], next_stage = v[n + 15],
+      source = v[n + 16], refused = v[n + 17], recheck = v[n + 18], created = v[n + 19], rank = v[n + 20] }
+  elseif first == SUBMISSIONS then
+    return { submissions = v[1], holder = v[2], shared_voice = v[4], cancelling = v[5], state = v[6], stage = v[7],
+      version = v[8], batch = v[9], updated = v[10], attempt = v[11], next_stage = v[12], source = v[13], refused = v[14],
+      recheck = v[15] }
+  end
+  return { lost_orders = v[n + 1], orders = v[n + 2], credits = v[n + 3], submissions = v[n + 4], holder = v[n + 5],
+    sampled = v[n + 6], shared_voice = v[n + 7], cancelling = v[n + 8], state = v[n + 9], stage = v[n + 10],
+    version = v[n + 11], batch = v[n + 12], updated = v[n + 13], attempt = v[n + 14], next_stage = v[n + 15],
+    source = v[n + 16], refused = v[n + 17], recheck = v[n + 18], created = v[n + 19], rank = v[n + 20],
+    requeued_at = v[n + 21], failure = v[n + 22] }
 end
 
--- Return the number of fields that a transition in flight needs; nil for all.
+-- Return the first and the last field that a transition in flight needs; nothing for all.
 local function fields_needed(t)
-  if t.from[1] == 'charging' and t.to == 'pending' then return FIELDS_WITH_ORDERS end
+  if t.from[1] == 'charging' and t.to == 'pending' then return ORDERS, RECHECK end
   local is_result = t.from[1] == 'pending' and (t.to == 'admitted' or t.to == 'succeeded')
-  return is_result and t.credits == 0 and FIELDS_OF_ANY or nil
+  if is_result and t.credits == 0 and not t.holder then return SAMPLED, SOURCE end
 end
 
 -- Whether a job is still as it was when this transition was decided. The version alone does not say it: a failover
 -- forgets changes, and others may have given the job the same version.
 local function is_unchanged(job, t)
-  local is_current = job.version == tostring(t.version) and job.state == t.from[1] and job.stage == t.from[2]
+  local is_current = tonumber(job.version) == t.version and job.state == t.from[1] and job.stage == t.from[2]
   return is_current and (not t.holder or job.holder == t.holder)
 end
 
@@ -123,29 +139,34 @@ local BEFORE_SUBMISSION = { queued = true, admitted = true, charging = true }
 
 -- Write one transition. The caller has compared the version.
 -- t = {to, stage, due, reason, task_id, attempt, set = {field: value}, unset = [field]}; `job` is the record, if the
--- caller has read it, and is updated with the fields that were set. Returns the record.
+-- caller has read it; those of its fields that were set are updated. Returns the record.
 local function transition(id, t, now, job)
   job = job or read_record(id)
   local from, stage, was_cancelling = job.state, job.stage, job.cancelling
-  local fields, n = { 'state', t.to, 'stage', t.stage, 'updated', now, 'version', job.version + 1 }, 8
-  for field, value in pairs(t.set or {}) do
-    job[field] = value
-    fields[n + 1], fields[n + 2], n = field, value, n + 2
+  local fields, n = { 'state', t.to, 'updated', now, 'version', job.version + 1 }, 6
+  if t.stage ~= stage then fields[7], fields[8], n = 'stage', t.stage, 8 end
+  if t.set then
+    for field, value in pairs(t.set) do
+      if job[field] ~= nil then job[field] = value end -- was read: no other makes the table grow
+      fields[n + 1], fields[n + 2], n = field, value, n + 2
+    end
   end
   redis.call('HSET', JOB .. id, unpack(fields))
-  for _, field in ipairs(t.unset or {}) do job[field] = nil end
-  if t.unset and t.unset[1] then redis.call('HDEL', JOB .. id, unpack(t.unset)) end
+  if t.unset and t.unset[1] then
+    redis.call('HDEL', JOB .. id, unpack(t.unset))
+    for _, field in ipairs(t.unset) do job[field] = nil end
+  end
   if job.refused and not (BEFORE_SUBMISSION[t.to] and t.stage == stage) then clear_refusal(id) end
   -- Once its recording was accepted, or its order is not to be sent, earlier failures of the check no longer count.
   local is_unchecked = t.stage == stage and (t.to == 'queued' or t.to == 'admitted')
   if job.recheck and not is_unchecked then redis.call('HDEL', JOB .. id, 'recheck') end
   update_state_indexes(id, job.batch, from, t.to, now)
-  if t.to ~= 'charging' then memo.reserved = nil end -- what is reserved may change
-  local kind = from .. stage .. t.to .. t.stage .. (job.next_stage or '') .. ':' .. (was_cancelling and 1 or 0)
-    .. (job.cancelling and 1 or 0) .. (job.batch or '') .. ':' .. (job.source or '')
+  if t.to ~= 'charging' then total_reserved = nil end -- what is reserved may change
+  local kind = from .. stage .. t.to .. t.stage .. (job.next_stage or '') .. ':' .. (was_cancelling and '1' or '0')
+    .. (job.cancelling and '1' or '0') .. (job.batch or '') .. ':' .. (job.source or '')
   count_kind(kind, count_moves, job, from, stage, t.to, t.stage, was_cancelling, job.cancelling)
   update_position(id, from, job, t)
-  redis.call('RPUSH', TIMELINE .. id, timeline_entry(now, t, t.attempt or tonumber(job.attempt or 0)))
+  redis.call('RPUSH', TIMELINE .. id, timeline_entry(now, t, t.attempt or job.attempt or '0'))
   local seconds = math.max(0, now - (job.updated or job.created or now))
   add_event(id, job.batch, t.to, t.stage, t.reason, string.format('%.3f', seconds))
   if from ~= t.to and RESTING[t.to] then enqueue_callbacks(id, job.batch, from, t.to, job.version + 1, now) end
