@@ -189,13 +189,16 @@ def error_status_in(body: Any) -> int | None:
     if not isinstance(body, Mapping):
         return None
     fields = Fields.of(body)
-    code, text = fields.status_code, (fields.message or "").lower()
+    code = fields.status_code
     if code is not None and 400 <= code < 600:
         return code
-    if fields.is_unsuccessful or phase_of(fields.state_word) is Phase.FAILED:
+    has_failed = fields.is_unsuccessful or phase_of(fields.state_word) is Phase.FAILED
+    if not has_failed and (code is None or code in (0, 1) or 200 <= code < 300):
+        return None
+    text = (fields.message or "").lower()
+    if has_failed:
         return 500 if _INTERNAL_ERROR.search(text) else 400
-    is_success = code is None or code in (0, 1) or 200 <= code < 300
-    return None if is_success or type(_error_from_text(400, text, None)) is InvalidRequest else 400
+    return None if type(_error_from_text(400, text, None)) is InvalidRequest else 400
 
 
 def response_time(headers: Mapping[str, str], now: float) -> float:

@@ -7,13 +7,14 @@ raises on an unexpected body.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, TypeGuard
+from typing import Any, Generic, TypeGuard, TypeVar
 
 from voicequeue.domain.clip import Phase, normalize, phase_of
 from voicequeue.texts import parse_float, replace_unencodable
+
+T = TypeVar("T")
 
 #: Maximum length of a message that is kept, in characters.
 MESSAGE_MAX = 500
@@ -43,6 +44,19 @@ _DEPTH = 8
 _PHASE_ORDER = (Phase.FAILED, Phase.WORKING, Phase.DONE, Phase.UNKNOWN)
 
 
+class derived(Generic[T]):  # noqa: N801  a decorator
+    """A property of fields that is derived when it is first read. That of functools has a lock, which takes longer."""
+
+    def __init__(self, derive: Callable[[Any], T]) -> None:
+        self._derive = derive
+        self._name = derive.__name__
+
+    def __get__(self, fields: Any, _: type) -> T:
+        value: T = self._derive(fields)
+        fields.__dict__[self._name] = value
+        return value
+
+
 class Fields(dict[str, Any]):
     """The fields of a JSON object, by normalized name; of two equal names the first with a value counts.
 
@@ -57,9 +71,13 @@ class Fields(dict[str, Any]):
         fields = cls()
         for name, value in body.items():
             key = normalize(name)
-            if fields.get(key) in (None, ""):
+            if key not in fields or fields[key] in (None, ""):
                 fields[key] = value
         return fields
+
+    def among(self, names: Sequence[str]) -> Sequence[str]:
+        """Return those of the names that are fields, in their order."""
+        return () if self.keys().isdisjoint(names) else [name for name in names if name in self]
 
     def nested(self, name: str) -> Any:
         """Return the value of a field; an object as its fields, which are kept."""
@@ -73,21 +91,21 @@ class Fields(dict[str, Any]):
         inner = self.nested(name)
         return [self, inner] if isinstance(inner, Fields) else [self]
 
-    @cached_property
+    @derived
     def state_words(self) -> list[str]:
         """The state words in lower case; numbers in their place are left out."""
-        texts = [text for name in _STATES if name in self and (text := to_text(self[name]))]
+        texts = [text for name in self.among(_STATES) if (text := to_text(self[name]))]
         words = [text.lower() for text in texts if to_number(text) is None]
         if self._is_false(_READY) or ("type" in self and normalize(to_text(self["type"]) or "") == "notready"):
             words.append("not_ready")
         return words
 
-    @cached_property
+    @derived
     def state_word(self) -> str:
         """The least advanced state word; may be empty."""
         return least_advanced(self.state_words)
 
-    @cached_property
+    @derived
     def message(self) -> str | None:
         """The message: `error`, `message` and similar, at the top or in `data`, nested or in a list."""
         places = self.with_objects_in("data")
@@ -95,29 +113,29 @@ class Fields(dict[str, Any]):
         texts.sort(key=lambda text: phase_of(text) is Phase.DONE)  # the "success" of an envelope comes last
         return texts[0][:MESSAGE_MAX] if texts else None
 
-    @cached_property
+    @derived
     def error_text(self) -> str | None:
         """The error text, even if the object does not report a failure."""
         texts = (text for text in self._message_texts(_ERRORS) if normalize(text) not in _NO_ERROR)
         return next((text for text in texts if phase_of(text) is not Phase.DONE), None)
 
-    @cached_property
+    @derived
     def status_code(self) -> int | None:
         """The status code, a number or a numeric text, at the top or in `error`."""
         places = self.with_objects_in("error")
-        numbers = (to_number(fields[name]) for fields in places for name in _CODES if name in fields)
+        numbers = (to_number(fields[name]) for fields in places for name in fields.among(_CODES))
         return next((int(number) for number in numbers if number is not None), None)
 
-    @cached_property
+    @derived
     def is_unsuccessful(self) -> bool:
         """True if the object explicitly says that it is not a success."""
         return self._is_false(_SUCCESS)
 
-    def _is_false(self, names: Iterable[str]) -> bool:
-        return any(name in self and normalize(str(self[name])) == "false" for name in names)
+    def _is_false(self, names: Sequence[str]) -> bool:
+        return any(normalize(str(self[name])) == "false" for name in self.among(names))
 
-    def _message_texts(self, names: Iterable[str]) -> Iterator[str]:
-        return (text for name in names if name in self and (text := _message_text(self[name])))
+    def _message_texts(self, names: Sequence[str]) -> Iterator[str]:
+        return (text for name in self.among(names) if (text := _message_text(self[name])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +185,7 @@ def _unwrap_into(unwrapped: UnwrappedBody, value: Any, place: tuple[str, str], *
             _unwrap_into(unwrapped, element, place, is_song=True, depth=depth - 1)
     elif isinstance(value, dict) and depth:
         item = JsonObject(Fields.of(value), *place)
-        nested = [name for name in _NESTED if name in item.fields and isinstance(item.fields[name], dict | list)]
+        nested = [name for name in item.fields.among(_NESTED) if isinstance(item.fields[name], dict | list)]
         if is_song and (not nested or has_song_fields(item)):
             unwrapped.items.append(item)
             return
@@ -191,7 +209,10 @@ def is_song(item: JsonObject) -> bool:
 
 def first_text(fields: Fields, names: Iterable[str]) -> str | None:
     """Return the first text in these fields."""
-    return next((text for name in names if name in fields and (text := to_text(fields[name]))), None)
+    for name in names:
+        if name in fields and (text := to_text(fields[name])):
+            return text
+    return None
 
 
 def least_advanced(words: Iterable[str]) -> str:

@@ -148,8 +148,11 @@ def _clip(item: JsonObject | None, number: int) -> Clip:
 
 
 def _link(fields: Fields, *names: str) -> str | None:
-    links = (to_text(fields.get(name)) for name in names)
-    return next((link for link in links if link and link.lower().startswith(("http://", "https://"))), None)
+    for name in names:
+        link = to_text(fields.get(name))
+        if link and link.lower().startswith(("http://", "https://")):
+            return link
+    return None
 
 
 def _tags(value: Any) -> str | None:
