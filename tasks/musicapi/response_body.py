@@ -44,8 +44,8 @@ _DEPTH = 8
 _PHASE_ORDER = (Phase.FAILED, Phase.WORKING, Phase.DONE, Phase.UNKNOWN)
 
 
-class derived(Generic[T]):  # noqa: N801  a decorator
-    """A property of fields that is derived when it is first read. That of functools has a lock, which takes longer."""
+class cached_property(Generic[T]):  # noqa: N801  a decorator
+    """A property that is derived when it is first read. That of functools has a lock, which takes longer."""
 
     def __init__(self, derive: Callable[[Any], T]) -> None:
         self._derive = derive
@@ -91,7 +91,7 @@ class Fields(dict[str, Any]):
         inner = self.nested(name)
         return [self, inner] if isinstance(inner, Fields) else [self]
 
-    @derived
+    @cached_property
     def state_words(self) -> list[str]:
         """The state words in lower case; numbers in their place are left out."""
         texts = [text for name in self.among(_STATES) if (text := to_text(self[name]))]
@@ -100,12 +100,12 @@ class Fields(dict[str, Any]):
             words.append("not_ready")
         return words
 
-    @derived
+    @cached_property
     def state_word(self) -> str:
         """The least advanced state word; may be empty."""
         return least_advanced(self.state_words)
 
-    @derived
+    @cached_property
     def message(self) -> str | None:
         """The message: `error`, `message` and similar, at the top or in `data`, nested or in a list."""
         places = self.with_objects_in("data")
@@ -113,20 +113,20 @@ class Fields(dict[str, Any]):
         texts.sort(key=lambda text: phase_of(text) is Phase.DONE)  # the "success" of an envelope comes last
         return texts[0][:MESSAGE_MAX] if texts else None
 
-    @derived
+    @cached_property
     def error_text(self) -> str | None:
         """The error text, even if the object does not report a failure."""
         texts = (text for text in self._message_texts(_ERRORS) if normalize(text) not in _NO_ERROR)
         return next((text for text in texts if phase_of(text) is not Phase.DONE), None)
 
-    @derived
+    @cached_property
     def status_code(self) -> int | None:
         """The status code, a number or a numeric text, at the top or in `error`."""
         places = self.with_objects_in("error")
         numbers = (to_number(fields[name]) for fields in places for name in fields.among(_CODES))
         return next((int(number) for number in numbers if number is not None), None)
 
-    @derived
+    @cached_property
     def is_unsuccessful(self) -> bool:
         """True if the object explicitly says that it is not a success."""
         return self._is_false(_SUCCESS)
