@@ -7,14 +7,13 @@ raises on an unexpected body.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Generic, TypeGuard, TypeVar
 
 from voicequeue.domain.clip import Phase, normalize, phase_of
 from voicequeue.texts import parse_float, replace_unencodable
-
-T = TypeVar("T")
 
 #: Maximum length of a message that is kept, in characters.
 MESSAGE_MAX = 500
@@ -37,6 +36,22 @@ _SUCCESS = ("success", "succeeded", "ok")
 _NO_ERROR = ("none", "null", "noerror")
 _CODES = ("code", "statuscode", "errorcode", "httpcode", "status")
 
+#: Names by which songs are known outside a field for songs.
+_SONG = ("clipid", "audiourl")
+
+#: Bits of the groups that a name belongs to. Most objects have no field of most groups, and their names need not be
+#: looked for one by one.
+_STATE_BIT, _READY_BIT, _MESSAGE_BIT, _ERROR_BIT, _SUCCESS_BIT, _CODE_BIT, _NESTED_BIT, _SONG_BIT = (
+    1 << n for n in range(8)
+)
+_GROUPS = (
+    (_STATE_BIT, _STATES), (_READY_BIT, (*_READY, "type")), (_MESSAGE_BIT, _MESSAGES), (_ERROR_BIT, _ERRORS),
+    (_SUCCESS_BIT, _SUCCESS), (_CODE_BIT, _CODES), (_NESTED_BIT, _NESTED), (_SONG_BIT, _SONG),
+)  # fmt: skip
+
+#: The number of names whose groups are kept, and their maximum length.
+_KEPT_NAMES, _KEPT_LENGTH = 500, 60
+
 #: Maximum nesting of wrappers.
 _DEPTH = 8
 
@@ -44,16 +59,20 @@ _DEPTH = 8
 _PHASE_ORDER = (Phase.FAILED, Phase.WORKING, Phase.DONE, Phase.UNKNOWN)
 
 
-class cached_property(Generic[T]):  # noqa: N801  a decorator
-    """A property that is derived when it is first read. That of functools has a lock, which takes longer."""
+T = TypeVar("T")
 
-    def __init__(self, derive: Callable[[Any], T]) -> None:
-        self._derive = derive
-        self._name = derive.__name__
 
-    def __get__(self, fields: Any, _: type) -> T:
-        value: T = self._derive(fields)
-        fields.__dict__[self._name] = value
+class _derived_property(Generic[T]):  # noqa: N801  it is used like `property`
+    """A property that is computed once. Unlike that of functools (before Python 3.12), it has no lock."""
+
+    def __init__(self, function: Callable[[Any], T]) -> None:
+        self._function = function
+        self._name = function.__name__
+        self.__doc__ = function.__doc__
+
+    def __get__(self, instance: Any, owner: type) -> T:
+        value: T = self._function(instance)
+        instance.__dict__[self._name] = value
         return value
 
 
@@ -63,21 +82,22 @@ class Fields(dict[str, Any]):
     What they say is derived once, as one body is examined from several sides.
     """
 
+    #: Bits of the groups of which it has fields.
+    groups = 0
+
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Fields:
         """Return the fields of an object."""
         if isinstance(body, Fields):
             return body
-        fields = cls()
+        fields, groups = cls(), 0
         for name, value in body.items():
-            key = normalize(name)
-            if key not in fields or fields[key] in (None, ""):
+            key, groups_of_name = _named(name) if len(name) <= _KEPT_LENGTH else (normalize(name), 0)
+            groups |= groups_of_name
+            if fields.get(key) in (None, ""):
                 fields[key] = value
+        fields.groups = groups
         return fields
-
-    def among(self, names: Sequence[str]) -> Sequence[str]:
-        """Return those of the names that are fields, in their order."""
-        return () if self.keys().isdisjoint(names) else [name for name in names if name in self]
 
     def nested(self, name: str) -> Any:
         """Return the value of a field; an object as its fields, which are kept."""
@@ -91,51 +111,79 @@ class Fields(dict[str, Any]):
         inner = self.nested(name)
         return [self, inner] if isinstance(inner, Fields) else [self]
 
-    @cached_property
+    @_derived_property
     def state_words(self) -> list[str]:
         """The state words in lower case; numbers in their place are left out."""
-        texts = [text for name in self.among(_STATES) if (text := to_text(self[name]))]
-        words = [text.lower() for text in texts if to_number(text) is None]
-        if self._is_false(_READY) or ("type" in self and normalize(to_text(self["type"]) or "") == "notready"):
+        words: list[str] = []
+        if self.groups & _STATE_BIT:
+            texts = [text for name in _STATES if name in self and (text := to_text(self[name]))]
+            words = [text.lower() for text in texts if to_number(text) is None]
+        if self.groups & _READY_BIT and (
+            self._is_false(_READY) or ("type" in self and normalize(to_text(self["type"]) or "") == "notready")
+        ):
             words.append("not_ready")
         return words
 
-    @cached_property
+    @_derived_property
     def state_word(self) -> str:
         """The least advanced state word; may be empty."""
         return least_advanced(self.state_words)
 
-    @cached_property
+    @_derived_property
     def message(self) -> str | None:
         """The message: `error`, `message` and similar, at the top or in `data`, nested or in a list."""
-        places = self.with_objects_in("data")
-        texts = [text for fields in places for text in fields._message_texts(_MESSAGES)]
+        texts = [text for fields in self.with_objects_in("data") for text in fields._message_texts()]
         texts.sort(key=lambda text: phase_of(text) is Phase.DONE)  # the "success" of an envelope comes last
         return texts[0][:MESSAGE_MAX] if texts else None
 
-    @cached_property
+    @_derived_property
     def error_text(self) -> str | None:
         """The error text, even if the object does not report a failure."""
-        texts = (text for text in self._message_texts(_ERRORS) if normalize(text) not in _NO_ERROR)
-        return next((text for text in texts if phase_of(text) is not Phase.DONE), None)
+        names = _ERRORS if self.groups & _ERROR_BIT else ()
+        texts = (text for name in names if name in self and (text := _message_text(self[name])))
+        errors = (text for text in texts if normalize(text) not in _NO_ERROR)
+        return next((text for text in errors if phase_of(text) is not Phase.DONE), None)
 
-    @cached_property
+    @_derived_property
     def status_code(self) -> int | None:
         """The status code, a number or a numeric text, at the top or in `error`."""
-        places = self.with_objects_in("error")
-        numbers = (to_number(fields[name]) for fields in places for name in fields.among(_CODES))
-        return next((int(number) for number in numbers if number is not None), None)
+        for fields in self.with_objects_in("error"):
+            for name in _CODES if fields.groups & _CODE_BIT else ():
+                if name in fields and (number := to_number(fields[name])) is not None:
+                    return int(number)
+        return None
 
-    @cached_property
+    @_derived_property
     def is_unsuccessful(self) -> bool:
         """True if the object explicitly says that it is not a success."""
-        return self._is_false(_SUCCESS)
+        return bool(self.groups & _SUCCESS_BIT) and self._is_false(_SUCCESS)
 
-    def _is_false(self, names: Sequence[str]) -> bool:
-        return any(normalize(str(self[name])) == "false" for name in self.among(names))
+    @property
+    def has_song(self) -> bool:
+        """True if it is a song by its fields."""
+        return bool(self.groups & _SONG_BIT)
 
-    def _message_texts(self, names: Sequence[str]) -> Iterator[str]:
-        return (text for name in self.among(names) if (text := _message_text(self[name])))
+    @_derived_property
+    def wrapped(self) -> list[str]:
+        """The names of the fields that may wrap a result or songs."""
+        if not self.groups & _NESTED_BIT:
+            return []
+        return [name for name in _NESTED if name in self and isinstance(self[name], dict | list)]
+
+    def _is_false(self, names: Iterable[str]) -> bool:
+        return any(name in self and normalize(str(self[name])) == "false" for name in names)
+
+    def _message_texts(self) -> list[str]:
+        if not self.groups & _MESSAGE_BIT:
+            return []
+        return [text for name in _MESSAGES if name in self and (text := _message_text(self[name]))]
+
+
+@lru_cache(_KEPT_NAMES)
+def _named(name: str) -> tuple[str, int]:
+    """Return a name normalized, and the bits of its groups."""
+    key = normalize(name)
+    return key, sum(bit for bit, names in _GROUPS if key in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +222,7 @@ def unwrap(body: Any) -> UnwrappedBody:
     unwrapped = UnwrappedBody()
     _unwrap_into(unwrapped, body, ("", ""), is_song=False, depth=_DEPTH)
     if not unwrapped.items:
-        unwrapped.items.extend(envelope for envelope in unwrapped.envelopes if has_song_fields(envelope))
+        unwrapped.items.extend(envelope for envelope in unwrapped.envelopes if envelope.fields.has_song)
     return unwrapped
 
 
@@ -185,26 +233,20 @@ def _unwrap_into(unwrapped: UnwrappedBody, value: Any, place: tuple[str, str], *
             _unwrap_into(unwrapped, element, place, is_song=True, depth=depth - 1)
     elif isinstance(value, dict) and depth:
         item = JsonObject(Fields.of(value), *place)
-        nested = [name for name in item.fields.among(_NESTED) if isinstance(item.fields[name], dict | list)]
-        if is_song and (not nested or has_song_fields(item)):
+        if is_song and (not item.fields.wrapped or item.fields.has_song):
             unwrapped.items.append(item)
             return
         unwrapped.envelopes.append(item)
-        for name in nested:
+        for name in item.fields.wrapped:
             inner = item.fields.nested(name)
             _unwrap_into(unwrapped, inner, (item.state, name), is_song=name in _SONGS, depth=depth - 1)
     elif is_song and not isinstance(value, list):
         unwrapped.items.append(None)
 
 
-def has_song_fields(item: JsonObject) -> bool:
-    """Return whether an object is a song by its fields."""
-    return "clipid" in item.fields or "audiourl" in item.fields
-
-
 def is_song(item: JsonObject) -> bool:
     """Return whether an object is a song by its fields or by the field that contains it."""
-    return item.name in _SONGS or has_song_fields(item)
+    return item.name in _SONGS or item.fields.has_song
 
 
 def first_text(fields: Fields, names: Iterable[str]) -> str | None:

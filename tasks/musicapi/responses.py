@@ -150,7 +150,7 @@ def _clip(item: JsonObject | None, number: int) -> Clip:
 def _link(fields: Fields, *names: str) -> str | None:
     for name in names:
         link = to_text(fields.get(name))
-        if link and link.lower().startswith(("http://", "https://")):
+        if link and link[:8].lower().startswith(("http://", "https://")):
             return link
     return None
 

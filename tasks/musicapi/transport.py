@@ -219,8 +219,8 @@ class HttpTransport:
 async def _read_body(payload: aiohttp.StreamReader) -> bytes:
     """Return the complete body, at most BODY_MAX bytes. A truncated body raises an error."""
     body = bytearray()
-    async for chunk in payload.iter_any():
-        body += chunk
+    while not payload.at_eof():
+        body += await payload.readany()
         if len(body) > BODY_MAX:
             raise AmbiguousFailure("the answer is too large")
     return bytes(body)
