@@ -3,7 +3,7 @@
 Celery drops messages for unknown tasks and logs their whole content. This consumer stores them with the reason as
 rejected messages, and logs only the task name and id. Other programs can call one task only.
 
-Celery sends task events to Flower at each turn of its loop, a few at once; this consumer sends all of them twice a
+Celery sends task events to Flower at each turn of its loop, a few at once; this consumer sends all of them once a
 second.
 """
 
@@ -46,7 +46,7 @@ ETA_MAX_S = float(BROKER_TRANSPORT_OPTIONS["visibility_timeout"])
 RETRY_DELAY_S = 2.0
 
 #: Seconds for which task events are collected before they are sent together.
-EVENTS_DELAY_S = 0.5
+EVENTS_DELAY_S = 1.0
 
 #: Seconds between two records of turns of the loop, of which there are several for each message.
 TURN_RECORD_S = 0.1
