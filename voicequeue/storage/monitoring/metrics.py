@@ -73,8 +73,11 @@ class MetricsCounter:
         self._space = keyspace
         self._every_s = every_s
         self._lock = threading.Lock()
+        self._flushing = threading.Lock()
         #: What was counted since the last flush: a name, or a histogram with a value in seconds.
         self._entries: deque[tuple[tuple[str, ...], float | None]] = deque()
+        #: The increments that are not written, of counters and of the sums of histograms.
+        self._counts, self._sums = Counter[str](), defaultdict[str, float](float)
         self._timer: threading.Timer | None = None
 
     def increment(self, *name: str) -> None:
@@ -100,13 +103,12 @@ class MetricsCounter:
     def flush(self) -> None:
         """Write the figures now; while Redis is unreachable they are kept for the next flush."""
         self._timer = None  # what is added from now on may miss this flush
-        entries = list(_drained(self._entries))
-        if not entries:
-            return
-        try:
-            self._write(*_added_up(entries))
-        except RedisError:
-            self._entries.extend(entries)
+        with self._flushing, suppress(RedisError):
+            _add_up(_drained(self._entries), self._counts, self._sums)
+            if self._counts:
+                self._write(self._counts, self._sums)
+                self._counts.clear()
+                self._sums.clear()
 
     def _write(self, counts: Mapping[str, int], sums: Mapping[str, float]) -> None:
         key = self._space.key("metrics")
@@ -133,9 +135,10 @@ def _drained(entries: deque[T]) -> Iterator[T]:
             yield entries.popleft()
 
 
-def _added_up(entries: Iterable[tuple[tuple[str, ...], float | None]]) -> tuple[Counter[str], dict[str, float]]:
-    """Return the increments of the counters, and of the sums of the histograms."""
-    counts, sums = Counter[str](), defaultdict[str, float](float)
+def _add_up(
+    entries: Iterable[tuple[tuple[str, ...], float | None]], counts: Counter[str], sums: dict[str, float]
+) -> None:
+    """Add entries to the increments of the counters, and of the sums of the histograms."""
     for name, seconds in entries:
         if seconds is None:
             counts[":".join(name)] += 1
@@ -143,7 +146,6 @@ def _added_up(entries: Iterable[tuple[tuple[str, ...], float | None]]) -> tuple[
         measure, subject = name
         counts[f"{measure}.le:{subject}:{_bound(measure, seconds)}"] += 1
         sums[f"{measure}.sum:{subject}"] += seconds
-    return counts, sums
 
 
 def _bound(measure: str, seconds: float) -> str:
