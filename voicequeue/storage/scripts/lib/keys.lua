@@ -89,9 +89,10 @@
 --   gate           hash    by reason, JSON: since, detail, ends_at, failures (failed trials); closed_at, trial_at (an
 --                          early trial of jobs that were enqueued later)
 --   flow           hash    limit, ceiling, streak, probe_after, step, probed_at (the number of accepted orders at that time),
---                          decreased_at: the limit of jobs in flight; tat: the submit rate (GCRA); accepted_at: when upstream last accepted an order; accepted.<stage>: how
---                          many it accepted; failures: consecutive requests without a response; waiting_cursor: how
---                          many waiting jobs the current round has examined
+--                          decreased_at: the limit of jobs in flight; tat: the submit rate (GCRA); accepted_at: when
+--                          upstream last accepted an order; accepted.<stage>: how many it accepted; failures:
+--                          consecutive requests without a response; waiting_cursor: how many waiting jobs the current
+--                          round has examined
 --   refused        zset    ids whose record has `refused`; score = when the order may be sent again
 --   refused:<reason> set   those refused for this reason since upstream last accepted an order
 --   rate_limited   zset    ids whose order upstream rate-limited in the last ten minutes; score = when
