@@ -127,13 +127,18 @@ def test_a_shortage_and_its_end_are_reported_once(store: JobStore) -> None:
     assert store.admit(NOW + 7).balance_change == "short"
 
 
+def send_two_orders(store: JobStore, credits: int) -> None:
+    """Claim two jobs for submission, after a report of these credits."""
+    store.flow_control.set_limits(in_flight=2)
+    record_balance(store, credits)
+    for job_id in store.admit(NOW).by_stage[Stage.VOICE]:
+        claim_admitted(store, job_id)
+
+
 def test_a_report_during_orders_causes_no_false_shortage(store: JobStore) -> None:
     """It may include their cost already, which is subtracted all the same until the next report."""
     enqueue_jobs(store, *songs(4))
-    store.flow_control.set_limits(in_flight=2)
-    record_balance(store, 4 * 19)
-    for job_id in store.admit(NOW).by_stage[Stage.VOICE]:
-        claim_admitted(store, job_id)
+    send_two_orders(store, credits=4 * 19)
     record_balance(store, 4 * 19 - 2 * 4)  # upstream has charged both voices
     for job_id in list(store.list_ids(state=State.CHARGING)):
         accept_order(store, job_id)
@@ -149,10 +154,7 @@ def test_a_report_during_orders_causes_no_false_shortage(store: JobStore) -> Non
 def test_an_uncertain_report_does_not_hide_a_shortage(store: JobStore) -> None:
     """With all credits that may have been subtracted twice, the next job could not be paid either."""
     enqueue_jobs(store, *songs(5))
-    store.flow_control.set_limits(in_flight=2)
-    record_balance(store, 4 * 19)
-    for job_id in store.admit(NOW).by_stage[Stage.VOICE]:
-        claim_admitted(store, job_id)
+    send_two_orders(store, credits=4 * 19)
     record_balance(store, 2 * 19)
     store.flow_control.set_limits(in_flight=9)
 

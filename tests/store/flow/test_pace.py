@@ -231,10 +231,10 @@ def test_rare_refusals_that_say_nothing_about_the_number_keep_no_job_waiting(bui
         now += 1
         for job_id in [job_id for job_id, at in due.items() if at <= now]:
             apply_transition(store, get_job(store, job_id), State.SUCCEEDED, now)
-            finished += due.pop(job_id) > 0
-        for job_id in store.admit(now, at_most=(beat + 1) * arriving - finished - len(due)).by_stage.get(
-            Stage.VOICE, []
-        ):
+            del due[job_id]
+            finished += 1
+        arrived = (beat + 1) * arriving - finished - len(due)
+        for job_id in store.admit(now, at_most=arrived).by_stage.get(Stage.VOICE, []):
             if not isinstance(claim_submit(store, job_id, Stage.VOICE, "h", now, lease=9), SubmitClaim):
                 continue
             if chance.random() < 0.005:
