@@ -194,6 +194,7 @@ def test_a_worker_started_without_options_finishes_jobs(build: Build) -> None:
     with system.queue() as queue:
         queue.enqueue_many(jobs(3))
         eventually(lambda: settled(queue), within_s=60)
+        assert queue.batch("voices").states[State.SUCCEEDED] == 3
 
 
 # ── in a browser ──────────────────────────────────────────────────────────────────────────────────
