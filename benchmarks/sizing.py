@@ -36,7 +36,7 @@ IN_FLIGHT_BYTES, FINISHED_BYTES, WRITTEN_BYTES, REWRITTEN_BYTES, ARCHIVED_BYTES 
 FILES = 4
 
 #: Requests that a child process makes at once, and orders of a job.
-AT_ONCE, ORDERS = 16, 2
+AT_ONCE, ORDERS = 32, 2
 
 
 def needs(jobs_a_day: float, load: Load) -> Mapping[str, str]:

@@ -189,7 +189,7 @@ class PaceSettings(SettingGroup):
         "workers.",
     )
     upstream_concurrency: int = Field(
-        16,
+        32,
         ge=1,
         le=128,
         description="Concurrent requests to MusicAPI per worker process, for orders and for polls.",

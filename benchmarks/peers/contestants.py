@@ -128,7 +128,7 @@ def _ours() -> Contestant:
         # One process is kept free for polls, as by default.
         [f"{worker} --concurrency {PROCESSES + 1}"],
         "python -m benchmarks.peers.ours",
-        f"prefork, {PROCESSES + 1} children, 16 calls each at once; a task for up to 100 jobs, polls by `retry`",
+        f"prefork, {PROCESSES + 1} children, 32 calls each at once; a task for up to 100 jobs, polls by `retry`",
         Path(sys.executable).parent,
         ROOT,
         {
