@@ -246,6 +246,36 @@ def test_rare_refusals_that_say_nothing_about_the_number_keep_no_job_waiting(bui
     assert finished >= 0.85 * 600 * arriving
 
 
+@pytest.mark.endurance
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_the_limit_follows_a_changing_capacity_despite_rare_refusals_that_say_nothing(build: Build, seed: int) -> None:
+    """Upstream bears 40 jobs, then 12, then 60, and asks one order in two hundred to slow down anyway."""
+    store, chance = build(in_flight=200, initial_in_flight=10), random.Random(seed)
+    for start in range(0, 9_000, 1_000):
+        enqueue_jobs(store, *(voice(key=f"{number}") for number in range(start, start + 1_000)))
+    now, due, used, rate_limited, accepted = NOW, dict[str, float](), list[float](), 0, 0
+    for beat in range(1_200):
+        now, bears, is_settled = now + 1, (40, 12, 60)[beat // 400], beat % 400 >= 250
+        for job_id in [job_id for job_id, at in due.items() if at <= now]:
+            apply_transition(store, get_job(store, job_id), State.SUCCEEDED, now)
+            del due[job_id]
+        for job_id in store.admit(now).by_stage.get(Stage.VOICE, []):
+            if not isinstance(claim_submit(store, job_id, Stage.VOICE, "h", now, lease=9), SubmitClaim):
+                continue
+            if len(due) >= bears or chance.random() < 0.005:
+                rate_limit_order(store, job_id, now, hold_s=0.5)
+                rate_limited += is_settled
+            else:
+                accept_order(store, job_id, now)
+                accepted += is_settled
+                due[job_id] = now + 8
+        if is_settled:
+            used.append(len(due) / bears)
+
+    assert sum(used) / len(used) >= 0.6
+    assert rate_limited <= 0.02 * accepted
+
+
 @pytest.mark.parametrize(("after_s", "at_least", "at_most"), [(60, 32, 100), (700, 1, 16)], ids=["soon", "calm since"])
 def test_after_a_calm_period_more_is_probed_soon(build: Build, after_s: float, at_least: int, at_most: int) -> None:
     """Upstream's capacity may have changed: after ten minutes filling all slots once is enough."""
