@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from voicequeue.domain.balance import Balance, UncountedSpending
 from voicequeue.domain.clip import ArchivedFile, Clip, unknown_fields, with_unknown
 from voicequeue.domain.gate import Refusal
@@ -19,8 +21,18 @@ from voicequeue.domain.states import ArchiveState, ClipPart, FailureCode, State
 from voicequeue.domain.status import Batch, RefusedJob
 from voicequeue.domain.stop_loss import parse_stop
 
+_ANY = TypeAdapter[Any](Any)
+
 #: Fields of a clip that come from upstream.
 UPSTREAM_CLIP_FIELDS = tuple(field.name for field in fields(Clip) if not field.name.startswith("archived_"))
+
+
+def json_text(value: Any) -> str:
+    """Return a value as compact JSON. Pydantic's encoder needs a quarter of the time of Python's."""
+    try:
+        return _ANY.dump_json(value).decode()
+    except ValueError:  # it encodes neither lone surrogates nor what is nested very deeply
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def parse_job(job_id: str, record: Mapping[str, str]) -> Job:
@@ -87,7 +99,7 @@ def parse_failure_report(text: str | None) -> FailureReport | None:
 
 def failure_report_text(report: FailureReport) -> str:
     """Return a reported failure as a record field."""
-    return json.dumps(asdict(report), ensure_ascii=False, separators=(",", ":"))
+    return json_text(asdict(report))
 
 
 def task_field(stage: Stage) -> str:
@@ -107,7 +119,7 @@ def _clip(line: Mapping[str, Any]) -> Clip:
 
 def clips_text(songs: tuple[Clip, ...]) -> str:
     """Return clips as a record field; archived files have fields of their own."""
-    return json.dumps([_clip_line(clip) for clip in songs], ensure_ascii=False, separators=(",", ":"))
+    return json_text([_clip_line(clip) for clip in songs])
 
 
 def _clip_line(clip: Clip) -> dict[str, Any]:
@@ -139,7 +151,7 @@ def parse_failure(text: str | None) -> Failure | None:
 
 def failure_text(cause: Failure) -> str:
     """Return a failure as a record field."""
-    return json.dumps(asdict(cause), ensure_ascii=False, separators=(",", ":"))
+    return json_text(asdict(cause))
 
 
 def parse_batch(qualified: str, record: Mapping[str, str], created_at: float | None = None) -> Batch:

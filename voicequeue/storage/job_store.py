@@ -6,7 +6,6 @@ Python decides which transitions are legal (`voicequeue.domain.states`); the Lua
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, product
 from typing import cast
@@ -322,7 +321,7 @@ class JobStore(JobQueries):
         failures_before = failed_attempts()
         texts = [serialization.transition_arguments(move, archive=self._archives) for move in moves]
         codes = self._space.run_change(
-            "apply_transitions", f"{now:.6f}", json.dumps(texts, ensure_ascii=False), *self._limits, within_s=within_s
+            "apply_transitions", f"{now:.6f}", serialization.json_text(texts), *self._limits, within_s=within_s
         )
         effects = [HoldEffect(code) if code else None for code in codes]
         return self._effects_after_retry(moves, effects, now) if failed_attempts() > failures_before else effects

@@ -170,3 +170,25 @@ def test_a_move_to_another_stage_names_the_new_one() -> None:
 
     assert serialization.transition_arguments(move)["stage"] == "music"
     assert serialization.transition_arguments(move)["reason"] == "next"
+
+
+_ANY_TEXT = st.text(st.characters())
+_ANY_VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _ANY_TEXT,
+    lambda values: st.lists(values) | st.dictionaries(_ANY_TEXT, values),
+)
+
+
+@given(_ANY_VALUE)
+def test_every_value_is_read_as_it_was_written(value: object) -> None:
+    """That includes lone surrogates, which senders may write."""
+    assert json.loads(serialization.json_text(value)) == value
+
+
+def test_a_deeply_nested_value_is_written() -> None:
+    """A newer release may keep such a field of a clip."""
+    value: list[object] = []
+    for _ in range(400):
+        value = [value]
+
+    assert json.loads(serialization.json_text(value)) == value
