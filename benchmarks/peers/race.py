@@ -29,8 +29,9 @@ ROUNDS = 3
 JOBS = 1000
 MANY = 4
 
-#: Jobs that warm up connections and imports.
-WARM_DRAIN, WARM_TRICKLE = 40, 8
+#: Jobs that warm up every process: connections, imports, and the memory that it shares with its parent until it writes.
+#: Those of `trickle` arrive as the others do, or one process would get all of them.
+WARM_DRAIN, WARM_TRICKLE = 40, 30
 
 #: Jobs of `trickle`, and the seconds between two of them.
 TRICKLING, APART_S = 100, 0.1
@@ -148,7 +149,7 @@ def _trickle(contestant: Contestant) -> tuple[Figures, list[float]]:
         working(contestant, ground) as crew,
         producing(contestant, ground) as producer,
     ):
-        warm_up(contestant, ground, crew, producer, WARM_TRICKLE, TRICKLE)
+        warm_up(contestant, ground, crew, producer, WARM_TRICKLE, TRICKLE, apart_s=APART_S)
         cpu, started = crew.cpu(), time.perf_counter()
         producer.enqueue("one", TRICKLING, "trickle", APART_S)
         wait_until_done(contestant, ground, crew, "trickle", TRICKLING)
@@ -177,10 +178,19 @@ def _floor(jobs: int) -> Figures:
     }
 
 
-def warm_up(contestant: Contestant, ground: Ground, crew: Crew, producer: Producer, count: int, heat: Heat) -> None:
+def warm_up(
+    contestant: Contestant,
+    ground: Ground,
+    crew: Crew,
+    producer: Producer,
+    count: int,
+    heat: Heat,
+    *,
+    apart_s: float = 0.0,
+) -> None:
     ground.reset((0.0, 0.0))
     time.sleep(START_S)
-    producer.enqueue("many", count, "warm")
+    producer.enqueue("one" if apart_s else "many", count, "warm", apart_s)
     wait_until_done(contestant, ground, crew, "warm", count)
     time.sleep(SETTLED_S)
     ground.reset(heat.ready)
