@@ -107,12 +107,11 @@ class _Reader:
         after, chunk, is_end = run.after(self.start, latest_first=self.is_descending), self.chunk, False
         arguments = self.job_filter.script_arguments(self.store.scope)
         while not is_end:
-            examined, after, members = self.store.indexes.filter_page(
-                run.index, after, chunk, arguments, latest_first=self.is_descending
-            )
-            self.examined += examined
-            yield from (_Entry(run.time_of(score), job_id, True) for job_id, score in members if run.has(score))
-            is_end = examined < chunk or not run.has(after[1]) or self._is_too_old(run.time_of(after[1]))
+            page = self.store.indexes.filter_page(run.index, after, chunk, arguments, latest_first=self.is_descending)
+            after = page.last
+            self.examined += page.examined
+            yield from (_Entry(run.time_of(score), job_id, True) for job_id, score in page.members if run.has(score))
+            is_end = page.is_last or not run.has(after[1]) or self._is_too_old(run.time_of(after[1]))
             if not is_end:
                 yield _Entry(run.time_of(after[1]), after[0])
             if search.is_selective(self.job_filter):
