@@ -30,6 +30,9 @@ CHUNK = 500
 #: over (storage/summaries.py) do not count.
 EXAMINED_MAX = 10_000
 
+#: A call takes as long as it takes to examine this many jobs: as many are counted for it at least.
+CALL_COST = 10
+
 #: Entries of the audit log examined for a page of those of one job, which the page of each job shows.
 EXAMINED_OF_JOB_MAX = 2_000
 
@@ -242,14 +245,14 @@ def search(store: JobStore, job_filter: Filter, *, limit: int, cursor: str | Non
     on both.
     """
     jobs: list[Job] = []
-    examined = 0
+    examined, arguments = 0, job_filter.script_arguments(store.scope)
     positions = _positions(store, job_filter, cursor)
     for start in positions:
         position: PagePosition | None = start
         while position is not None:
-            matches, position, count = _matches(store, job_filter, position, limit - len(jobs))
+            matches, position, count = _matches(store, job_filter, arguments, position, limit - len(jobs))
             jobs += matches
-            examined += count
+            examined += max(count, CALL_COST)
             if len(jobs) >= limit or examined >= EXAMINED_MAX:
                 after = position or next(positions, None)
                 return Page(tuple(jobs), after.text() if after else None)
@@ -271,14 +274,12 @@ def iter_matching(store: JobStore, job_filter: Filter) -> Iterator[Job]:
 
 
 def _matches(
-    store: JobStore, job_filter: Filter, position: PagePosition, limit: int
+    store: JobStore, job_filter: Filter, arguments: Mapping[str, Any], position: PagePosition, limit: int
 ) -> tuple[list[Job], PagePosition | None, int]:
     """Return up to `limit` matches, where to continue in the index (None: its end), and how many jobs were examined."""
     latest_first = position.index.startswith("state:")
     chunk = CHUNK if is_selective(job_filter) else min(CHUNK, limit)
-    page = store.indexes.filter_page(
-        position.index, position.after, chunk, job_filter.script_arguments(store.scope), latest_first=latest_first
-    )
+    page = store.indexes.filter_page(position.index, position.after, chunk, arguments, latest_first=latest_first)
     read = store.get([job_id for job_id, _ in page.members])
     jobs = [job for job in read if job is not None and job_filter.matches(job)]
     if len(jobs) > limit or (len(jobs) == limit and not page.is_last):

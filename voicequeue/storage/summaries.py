@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, product
+from itertools import chain, islice, product
 from typing import NamedTuple, cast
 
 from voicequeue.domain import serialization
@@ -20,7 +20,7 @@ from voicequeue.domain.namespaces import index_of
 from voicequeue.domain.search_text import tokens_of
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.states import State
-from voicequeue.domain.token_filter import build
+from voicequeue.domain.token_filter import build, holds
 from voicequeue.storage.connection.keyspace import Keyspace, rows
 from voicequeue.storage.heartbeats import KINDS, Heartbeats
 from voicequeue.storage.job_queries import SONG_SCORE_OFFSET
@@ -33,7 +33,7 @@ KEEPS_SUMMARIES = "summaries"
 SETTLED_S = 120.0
 
 #: A summary is built again after this time (seconds), and deleted if it was not completed within the other one.
-OLD_S, UNFINISHED_S = 21_600, 600
+OLD_S, UNFINISHED_S = 43_200, 600
 
 #: Jobs that are read at once, in some milliseconds.
 _PAGE = 100
@@ -61,11 +61,19 @@ _OF_LANES = (_Part("-inf", "(0", SONG_SCORE_OFFSET), _Part("0", "+inf"))
 
 
 class _Range(NamedTuple):
-    """A range of scores of an index whose summary has been started."""
+    """A range of scores of an index, and the number of its jobs when its summary was started."""
 
     low: str
     high: str
     jobs: int
+
+
+class WrongSummary(NamedTuple):
+    """An entry of the summaries of an index (its `name`), and a job of its range that searches pass over."""
+
+    name: str
+    entry: str
+    job_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +112,28 @@ class Summaries:
             filters = (self._space.key(f"summary:{entry.rpartition(' ')[2]}") for entry in entries)
             self._redis.delete(self._space.key(f"summaries:{index}"), *filters)
             self._redis.srem(self._space.key("summarized"), index)
+
+    def wrong(self) -> Iterator[WrongSummary]:
+        """Yield the summaries that lack a token of one of their jobs, each with one such job."""
+        for index in sorted(cast(set[str], self._redis.smembers(self._space.key("summarized")))):
+            for entry in cast(list[str], self._redis.zrange(self._space.key(f"summaries:{index}"), 0, -1)):
+                yield from islice(self._missing_jobs(index, entry), 1)
+
+    def _missing_jobs(self, index: str, entry: str) -> Iterator[WrongSummary]:
+        _, low, high, count, _, summary_id = entry.split(" ")
+        text = cast(str | None, self._redis.get(self._space.key(f"summary:{summary_id}")))
+        if text is None or self._redis.zcount(self._space.key(index), low, high) > int(count):
+            return  # searches do not use it
+        for page in self._pages(index, _Range(low, high, int(count))):
+            missing_ids = [job.id for job in self._read(page) if not holds(text, tokens_of(job))]
+            for job_id in missing_ids:
+                with self._redis.pipeline(transaction=True) as pipe:
+                    pipe.zscore(self._space.key(f"summaries:{index}"), entry)
+                    pipe.zscore(self._space.key(index), job_id)
+                    is_listed, score = pipe.execute()
+                # A job that has changed meanwhile has ended the summary, or has left its range.
+                if is_listed is not None and score is not None and float(low) <= score <= float(high):
+                    yield WrongSummary(index, entry, job_id)
 
     def _are_others_alive(self, now: float) -> bool:
         """Return whether processes of a release run that does not delete summaries."""

@@ -339,3 +339,41 @@ def test_an_erasure_deletes_every_summary_that_knew_the_job(store: JobStore, red
     store.erasure.erase([anna.id], 3 * LATER - 2 * NOW)
 
     assert [name for name in keys_of(redis, prefix) if name != "summarized"] == []
+
+
+# ── the audit ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_audit_finds_and_deletes_a_summary_that_lacks_a_job(
+    store: JobStore, queue: VoiceQueue, redis: Redis, prefix: str
+) -> None:
+    """A process that does not know summaries has changed the job."""
+    ids = crowd(store, 20)
+    redis.hset(f"{{{prefix}}}:job:{ids[3]}", "message_ids", '["m-1"]')
+    summarize(store)
+    assert audit(redis, prefix) == []
+    redis.hset(f"{{{prefix}}}:job:{ids[3]}", "message_ids", '["m-2"]')
+    assert found_ids(queue, "m-2") == []
+
+    [finding] = audit(redis, prefix)
+
+    assert str(finding) == f"summaries: searches by text pass over job {ids[3]} in lane:1:"
+    assert repair(redis, prefix, [finding], LATER) == [finding]
+    assert repair(redis, prefix, [finding], LATER) == []
+    assert found_ids(queue, "m-2") == [ids[3]]
+    assert audit(redis, prefix) == []
+    assert summarize(store, LATER) == 10
+
+
+def test_the_audit_ignores_what_searches_do_not_use(store: JobStore, redis: Redis, prefix: str) -> None:
+    """A summary has lost its filter, or a job has joined its range unseen."""
+    ids = crowd(store, 20)
+    summarize(store)
+    for job_id in (ids[3], ids[13]):
+        redis.hset(f"{{{prefix}}}:job:{job_id}", "message_ids", '["m-2"]')
+    assert len(audit(redis, prefix)) == 2
+    enqueue_jobs(store, voice(name="Anna"), now=NOW + 4.5e-6)
+    *_, last = redis.zrange(f"{{{prefix}}}:summaries:lane:1:", 0, -1)
+    redis.delete(f"{{{prefix}}}:summary:{last.split()[-1]}")
+
+    assert audit(redis, prefix) == []

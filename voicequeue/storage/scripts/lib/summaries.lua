@@ -12,9 +12,10 @@ local function read_summary(entry)
   return { entry = entry, low = low, high = high, count = tonumber(count), since = tonumber(since), key = key('summary:' .. id) }
 end
 
+-- Delete a summary; return 1, or 0 if there is none.
 local function delete_summary(index, entry)
-  redis.call('ZREM', key('summaries:' .. index), entry)
   redis.call('DEL', key('summary:' .. (entry:match('%x+$') or '')))
+  return redis.call('ZREM', key('summaries:' .. index), entry)
 end
 
 -- Delete the summary of the range that has a score, also one that is being written, because a job joins this range or
