@@ -237,8 +237,12 @@ def audit_entries(
     return Page(tuple(matches), None)
 
 
-def search(store: JobStore, job_filter: Filter, *, limit: int, cursor: str | None = None) -> Page[Job]:
+def search(
+    store: JobStore, job_filter: Filter, *, limit: int, cursor: str | None = None, examines_all: bool = False
+) -> Page[Job]:
     """Return a page of up to `limit` jobs; fewer, even none, if few of many match. Raises InvalidCursorError.
+
+    With `examines_all`, no job is passed over (storage/summaries.py).
 
     Order: within a batch as enqueued; within a state by the latest to enter it; the backlog by priority, batch and age;
     all jobs state by state, all namespaces of a state one by one. A job that changes its state between two pages may be
@@ -246,6 +250,8 @@ def search(store: JobStore, job_filter: Filter, *, limit: int, cursor: str | Non
     """
     jobs: list[Job] = []
     examined, arguments = 0, job_filter.script_arguments(store.scope)
+    if examines_all:
+        arguments.pop("conditions", None)
     positions = _positions(store, job_filter, cursor)
     for start in positions:
         position: PagePosition | None = start
@@ -260,11 +266,14 @@ def search(store: JobStore, job_filter: Filter, *, limit: int, cursor: str | Non
 
 
 def iter_matching(store: JobStore, job_filter: Filter) -> Iterator[Job]:
-    """Yield all jobs that match, each once even if it changes meanwhile."""
+    """Yield all jobs that match, each once even if it changes meanwhile.
+
+    Every job is examined: an erasure must not miss one, even if an older release has left a summary wrong.
+    """
     yielded_ids: set[str] = set()
     cursor: str | None = None
     while True:
-        jobs = search(store, job_filter, limit=CHUNK, cursor=cursor)
+        jobs = search(store, job_filter, limit=CHUNK, cursor=cursor, examines_all=True)
         for job in jobs.items:
             if job.id not in yielded_ids:
                 yielded_ids.add(job.id)

@@ -32,7 +32,8 @@ KEEPS_SUMMARIES = "summaries"
 #: ago than this (seconds) are summarized.
 SETTLED_S = 120.0
 
-#: A summary is built again after this time (seconds), and deleted if it was not completed within the other one.
+#: A summary is built again after this time (seconds), and deleted if it was not completed within the other one. It
+#: expires after twice its time.
 OLD_S, UNFINISHED_S = 43_200, 600
 
 #: Jobs that are read at once, in some milliseconds.
@@ -184,7 +185,7 @@ class Summaries:
             yield len(page)
         key, entry = self._space.key(f"summary:{summary_id}"), f"1 {of.low} {of.high} {of.jobs} {now:.6f} {summary_id}"
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.set(key, build(tokens), ex=OLD_S + UNFINISHED_S)
+            pipe.set(key, build(tokens), ex=2 * OLD_S)
             pipe.zscore(self._space.key(f"summaries:{index}"), entry)
             *_, score = pipe.execute()
         if score is None:

@@ -38,6 +38,10 @@ for _, entry in ipairs(entries) do
     summary.left, left, after = left, summary, '(' .. summary.high
   else
     delete_summary(index, entry)
+    -- At once, so that not all old ones are deleted before the first of them is replaced.
+    local is_replaced = summary and summary.is_complete and tonumber(summary.high) < tonumber(limit)
+    local range = is_replaced and start(after, summary.high, left)
+    if range then return range end
   end
 end
 if #entries == page then return { left and left.low or from == '' and first or from } end
