@@ -195,7 +195,7 @@ def _rate(bench: Bench, new_jobs: Iterator[VoiceJob]) -> float:
 def summarize(store: JobStore) -> float:
     """Build the missing summaries as maintenance does, without its pauses; return how long it took (seconds)."""
     started = time.perf_counter()
-    for _ in store.indexes.summaries.build(time.time(), settled_s=0.0):
+    for _ in store.indexes.summaries.build(time.time, settled_s=0.0):
         pass
     return time.perf_counter() - started
 

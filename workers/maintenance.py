@@ -231,7 +231,7 @@ class Maintenance:
         if self._summaries is None:
             if not self._is_turn("summaries", SUMMARIES_INTERVAL_S):
                 return
-            self._summaries = self._services.store.indexes.summaries.build(self._services.clock())
+            self._summaries = self._services.store.indexes.summaries.build(self._services.clock)
         deadline = time.monotonic() + SUMMARIZE_MAX_S
         steps, self._summaries = self._summaries, None
         for _ in steps:

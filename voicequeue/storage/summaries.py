@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, product
+from math import inf
 from typing import NamedTuple, cast
 
 from voicequeue.domain import serialization
@@ -21,6 +22,7 @@ from voicequeue.domain.search_text import tokens_of
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.states import State
 from voicequeue.domain.token_filter import build, holds
+from voicequeue.storage.connection.clock import Clock
 from voicequeue.storage.connection.keyspace import Keyspace, rows
 from voicequeue.storage.heartbeats import KINDS, Heartbeats
 from voicequeue.storage.job_queries import SONG_SCORE_OFFSET
@@ -35,6 +37,9 @@ SETTLED_S = 120.0
 #: A summary is built again after this time (seconds), and deleted if it was not completed within the other one. It
 #: expires after twice its time.
 OLD_S, UNFINISHED_S = 43_200, 600
+
+#: Seconds between two checks whether processes of another release run.
+CHECK_INTERVAL_S = 5.0
 
 #: Jobs that are read at once, in some milliseconds.
 _PAGE = 100
@@ -92,19 +97,22 @@ class Summaries:
         self._space = keyspace
         self._redis = keyspace.redis
 
-    def build(self, now: float, size: Size | None = None, *, settled_s: float = SETTLED_S) -> Iterator[int]:
+    def build(self, clock: Clock, size: Size | None = None, *, settled_s: float = SETTLED_S) -> Iterator[int]:
         """Build the missing summaries of all namespaces, and delete those that are of no use. Each step takes some
         milliseconds and yields how many jobs it has read; the caller may stop after any.
 
         While processes run that do not delete summaries where it is necessary, there are none.
         """
-        if self._are_others_alive(now):
-            self.delete_all()
-            return
-        size = size or Size()
+        size, checked_at = size or Size(), -inf
         for index in self._indexes(size.smallest):
             for part in _OF_LANES if index.startswith("lane:") else _ALL:
-                yield from self._build_part(index, part, now, size, settled_s)
+                for jobs in self._build_part(index, part, clock, size, settled_s):
+                    if not checked_at <= clock() < checked_at + CHECK_INTERVAL_S:
+                        checked_at = clock()
+                        if self._are_others_alive(checked_at):
+                            self.delete_all()
+                            return
+                    yield jobs
 
     def delete_all(self) -> None:
         """Delete all summaries."""
@@ -158,10 +166,11 @@ class Summaries:
                     pipe.zcard(self._space.key(name))
                 yield from (name for name, count in zip(page, pipe.execute(), strict=True) if count >= smallest)
 
-    def _build_part(self, index: str, part: _Part, now: float, size: Size, settled_s: float) -> Iterator[int]:
-        limit, cursor = repr(now - settled_s - part.offset), ""
+    def _build_part(self, index: str, part: _Part, clock: Clock, size: Size, settled_s: float) -> Iterator[int]:
+        cursor = ""
         while True:
-            summary_id = secrets.token_hex(8)
+            now, summary_id = clock(), secrets.token_hex(8)
+            limit = repr(now - settled_s - part.offset)
             plan = self._space.run_script(
                 "plan_summary",
                 *(index, part.first, part.last, limit, cursor, f"{now:.6f}", summary_id),
@@ -174,8 +183,8 @@ class Summaries:
             if bounds:
                 yield from self._build_one(index, _Range(bounds[0], bounds[1], int(bounds[2])), summary_id, now)
 
-    def _build_one(self, index: str, of: _Range, summary_id: str, now: float) -> Iterator[int]:
-        """Write the summary of a range that was started, unless a job has joined it meanwhile."""
+    def _build_one(self, index: str, of: _Range, summary_id: str, since: float) -> Iterator[int]:
+        """Write the summary of a range that was started at this time, unless a job has joined it meanwhile."""
         tokens: set[str] = set()
         for page in self._pages(index, of):
             try:
@@ -183,7 +192,8 @@ class Summaries:
             except (KeyError, ValueError):  # a record that this release cannot read: the range is searched job by job
                 return
             yield len(page)
-        key, entry = self._space.key(f"summary:{summary_id}"), f"1 {of.low} {of.high} {of.jobs} {now:.6f} {summary_id}"
+        key = self._space.key(f"summary:{summary_id}")
+        entry = f"1 {of.low} {of.high} {of.jobs} {since:.6f} {summary_id}"
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.set(key, build(tokens), ex=2 * OLD_S)
             pipe.zscore(self._space.key(f"summaries:{index}"), entry)

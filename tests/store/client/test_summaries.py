@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 import pytest
 from redis import Redis
@@ -23,7 +24,7 @@ from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.audit.repair import repair
 from voicequeue.storage.indexes import FilteredPage, JobIndexes
 from voicequeue.storage.job_store import JobStore
-from voicequeue.storage.summaries import KEEPS_SUMMARIES, OLD_S, SETTLED_S, Size
+from voicequeue.storage.summaries import CHECK_INTERVAL_S, KEEPS_SUMMARIES, OLD_S, SETTLED_S, Size
 
 #: When the jobs of a test can be summarized.
 LATER = NOW + SETTLED_S + 60
@@ -33,7 +34,7 @@ SMALL = Size(full=10, smallest=2)
 
 def summarize(store: JobStore, now: float = LATER, size: Size = SMALL) -> int:
     """Build all summaries; return how many jobs were read."""
-    return sum(store.indexes.summaries.build(now, size))
+    return sum(store.indexes.summaries.build(lambda: now, size))
 
 
 def found_ids(queue: VoiceQueue, text: str) -> list[str]:
@@ -118,7 +119,7 @@ def test_a_summary_is_built_once(store: JobStore, redis: Redis, prefix: str) -> 
     assert summarize(store) == 30
     assert summarize(store, LATER + OLD_S - 1) == 0
     counts = []
-    for _ in store.indexes.summaries.build(LATER + OLD_S, SMALL):
+    for _ in store.indexes.summaries.build(lambda: LATER + OLD_S, SMALL):
         counts.append(len([name for name in keys_of(redis, prefix) if name.startswith("summary:")]))
     assert min(counts) == 2
     assert counts.count(2) >= 3
@@ -193,7 +194,7 @@ def test_a_job_that_joins_a_range_whose_summary_is_being_built_is_found(store: J
     [job_id] = enqueue_jobs(store, voice(name="Anna"), now=NOW + 3e-6)
     others = crowd(store)
     failed = fail_before_order(store, job_id)
-    building = store.indexes.summaries.build(LATER, SMALL)
+    building = store.indexes.summaries.build(lambda: LATER, SMALL)
     while next(building) == 0:
         pass
     apply_transition(store, get_job(store, others[0]), State.CANCELLED, LATER)
@@ -311,6 +312,33 @@ def test_there_are_no_summaries_while_an_older_release_runs(store: JobStore, red
     assert keys_of(redis, prefix) == set()
     store.heartbeats["gateway"].remove("old")
     assert summarize(store) == 6
+
+
+def test_a_builder_notices_that_an_older_release_was_started(store: JobStore, redis: Redis, prefix: str) -> None:
+    """A builder may take an hour, and every few seconds it looks who runs."""
+    crowd(store, 100)
+    now = LATER
+    building = store.indexes.summaries.build(lambda: now, SMALL)
+    assert sum(islice(building, 20)) > 0
+    store.heartbeats["worker"].record("old", now)
+    assert next(building, None) is not None
+    now += CHECK_INTERVAL_S
+
+    assert next(building, None) is None
+    assert keys_of(redis, prefix) == set()
+
+
+def test_a_builder_that_takes_long_is_not_disturbed_by_another(store: JobStore, redis: Redis, prefix: str) -> None:
+    """What it started last is not unfinished."""
+    crowd(store, 100)
+    now = LATER
+    building = store.indexes.summaries.build(lambda: now, SMALL)
+    first = sum(islice(building, 20))
+    now += 3_600
+    list(islice(building, 2))
+
+    assert first + sum(building) + summarize(store, now) in range(80, 101)
+    assert redis.zcard(f"{{{prefix}}}:summaries:lane:1:") == 10
 
 
 def test_a_record_that_cannot_be_read_leaves_its_range_without_a_summary(

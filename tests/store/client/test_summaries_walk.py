@@ -120,7 +120,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
         def set_clock_back(self, seconds: float) -> None:
             """Maintenance deletes what ends behind the clock."""
             self.now -= seconds
-            list(self.summaries.build(self.now, settled_s=0.5))
+            list(self.summaries.build(lambda: self.now, settled_s=0.5))
 
         @invariant()
         def every_search_finds_the_same(self) -> None:
@@ -129,7 +129,7 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             if self.turn % 4:
                 self.now += 1
                 size = Size(full=2 + self.turn % 5, smallest=1 + self.turn % 2)
-                self.steps.append(self.summaries.build(self.now, size, settled_s=0.5))
+                self.steps.append(self.summaries.build(lambda: self.now, size, settled_s=0.5))
                 list(islice(self.steps[-1], 5 if self.turn % 7 == 0 else None))
             text = [*TEXTS, None][self.turn % (len(TEXTS) + 1)]
             state = list(State)[self.turn // 3 % len(State)]

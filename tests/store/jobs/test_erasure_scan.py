@@ -192,7 +192,7 @@ def live(store: JobStore, client: VoiceQueue, folder: Path) -> list[str]:
         same = {"audio_url": f"https://files.example/{WORD}.wav", "voice": WORD}
         ids += enqueue_jobs(store, of_person(key, start_within_s=86_400, **same))
     ids += enqueue_jobs(store, of_person("queued"), of_person("alone", None))
-    list(store.indexes.summaries.build(NOW + 200, Size(full=10, smallest=1)))
+    list(store.indexes.summaries.build(lambda: NOW + 200, Size(full=10, smallest=1)))
     fill_outboxes(store, folder, [job for job in jobs if job.clips])
     name_in_operations(store, client, ids)
     return ids

@@ -1,6 +1,5 @@
 -- plan_summary: start the summary of the first range of a part of an index that needs one. Delete those that are of no use:
--- whose jobs have mostly left, that a job has joined unseen, that are old, of a later time
--- than now, or were not completed.
+-- whose jobs have mostly left, that a job has joined unseen, that are old, of a later time than now, or were not completed.
 -- KEYS  root
 -- ARGV  the index, bounds of its part, the limit (a score behind which jobs join), where to continue ('' = from the start),
 --       now, id of the new summary, jobs of a full summary, jobs of the smallest one, time until one is old and time to
