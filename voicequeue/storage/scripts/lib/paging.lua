@@ -31,23 +31,25 @@ local function page_of(set, is_descending, score, member, count)
   return members_from(set, is_descending, count_before(set, is_descending, score, member), count)
 end
 
--- Return whether the filter of a summary may hold one of the alternatives of each condition. A condition is a list of
--- alternatives, an alternative a list of tokens that all must occur, a token a list of hashes, a filter a text of seven
--- bits in each byte (voicequeue/domain/token_filter.py).
-local function may_hold(filter_key, size, conditions)
-  local function has_all(tokens)
-    for _, hashes in ipairs(tokens) do
-      for _, hash in ipairs(hashes) do
-        local bit = hash % size
-        if redis.call('GETBIT', filter_key, bit + math.floor(bit / 7) + 1) == 0 then return false end
-      end
+-- Return whether a filter of this size (bits) may hold all of these tokens. A token is a list of hashes, a filter a text of
+-- seven bits in each byte (voicequeue/domain/token_filter.py).
+local function holds_all(filter_key, size, tokens)
+  for _, hashes in ipairs(tokens) do
+    for _, hash in ipairs(hashes) do
+      local bit = hash % size
+      if redis.call('GETBIT', filter_key, bit + math.floor(bit / 7) + 1) == 0 then return false end
     end
-    return true
   end
+  return true
+end
 
-  for _, alternatives in ipairs(conditions) do
+-- Return whether the filter of a summary may hold the tokens of one of the alternatives of each condition; also if there
+-- is no filter (left).
+local function may_hold(filter_key, conditions)
+  local size = redis.call('STRLEN', filter_key) * 7
+  for _, alternatives in ipairs(size > 0 and conditions or {}) do
     local is_met = false
-    for _, tokens in ipairs(alternatives) do is_met = is_met or has_all(tokens) end
+    for _, tokens in ipairs(alternatives) do is_met = is_met or holds_all(filter_key, size, tokens) end
     if not is_met then return false end
   end
   return true
@@ -66,24 +68,27 @@ local function entries_from(index, is_descending, score)
   return redis.call('ZRANGE', list, first, first + SUMMARIES_MAX - 1)
 end
 
--- Return a function that returns the ranks of a summary in an index, the first and one more than the last, and whether
--- its jobs can be passed over: it is complete, no job has joined it, and it holds none that meets the conditions.
-local function looks_into(set, is_descending, conditions)
-  return function(summary)
-    local first, last
+-- Return a function that returns the ranks of a range in an index, called for one range after the other: the first, and
+-- one more than the last.
+local function ranks_of_ranges(set, is_descending)
+  local edge, edge_rank = is_descending and '+inf' or '-inf', 0
+  return function(low, high)
+    local number = redis.call('ZCOUNT', set, low, high)
+    local first
     if is_descending then
-      first, last = redis.call('ZCOUNT', set, '(' .. summary.high, '+inf'), redis.call('ZCOUNT', set, summary.low, '+inf')
+      first, edge = edge_rank + redis.call('ZCOUNT', set, '(' .. high, edge), '(' .. low
     else
-      first, last = redis.call('ZCOUNT', set, '-inf', '(' .. summary.low), redis.call('ZCOUNT', set, '-inf', summary.high)
+      first, edge = edge_rank + redis.call('ZCOUNT', set, edge, '(' .. low), '(' .. high
     end
-    local size = last - first <= summary.count and redis.call('STRLEN', summary.key) * 7 or 0
-    return first, last, size > 0 and not may_hold(summary.key, size, conditions)
+    edge_rank = first + number
+    return first, edge_rank
   end
 end
 
--- Call `examine` with up to `count` members of an index, and their scores, after the end of the previous page; without
--- those of ranges whose summaries do not meet the conditions (nil: all). Returns how many it examined, the last member
--- that it examined or passed over, its score, and whether that is the last of the index.
+-- Call `examine` with up to `count` members of an index, and their scores, after the end of the previous page. With
+-- conditions (lists of alternatives, each a list of tokens), pass over the ranges that no job has joined since they were
+-- summarized, and whose summary does not hold the tokens of an alternative of each condition. Returns how many members it
+-- examined, the last one that it examined or passed over, its score, and whether that is the last of the index.
 local function examine_page(index, is_descending, score, member, count, conditions, examine)
   local set, examined, is_interrupted = key(index), 0, false
   local rank, total = count_before(set, is_descending, score, member), redis.call('ZCARD', set)
@@ -98,14 +103,15 @@ local function examine_page(index, is_descending, score, member, count, conditio
   end
 
   if conditions then
-    local entries, look_into = entries_from(index, is_descending, score), looks_into(set, is_descending, conditions)
+    local entries, ranks_of = entries_from(index, is_descending, score), ranks_of_ranges(set, is_descending)
     for _, entry in ipairs(entries) do
-      local summary = read_summary(entry)
+      local low, high, number, _, id = entry:match(SUMMARY)
       if examined == count then break end
-      if summary then
-        local first, last, is_passed = look_into(summary)
+      if low then
+        local first, last = ranks_of(low, high)
         examine_up_to(first)
-        if is_passed and examined < count then rank = math.max(rank, last) end
+        local is_passed = examined < count and last - first <= tonumber(number) and not may_hold(SUMMARY_FILTER .. id, conditions)
+        if is_passed then rank = math.max(rank, last) end
       end
     end
     is_interrupted = #entries == SUMMARIES_MAX and rank > start

@@ -5,16 +5,19 @@
 -- score, the number of jobs and the time when it was started, its id.
 local SUMMARY = '^1 (%S+) (%S+) (%d+) (%S+) (%x+)$'
 
+-- Its filter is SUMMARY_FILTER .. id.
+local SUMMARY_FILTER = key('summary:')
+
 -- Return the summary of an entry; nil if its version is another one.
 local function read_summary(entry)
   local low, high, count, since, id = entry:match(SUMMARY)
   if not id then return nil end
-  return { entry = entry, low = low, high = high, count = tonumber(count), since = tonumber(since), key = key('summary:' .. id) }
+  return { entry = entry, low = low, high = high, count = tonumber(count), since = tonumber(since), key = SUMMARY_FILTER .. id }
 end
 
 -- Delete a summary; return 1, or 0 if there is none.
 local function delete_summary(index, entry)
-  redis.call('DEL', key('summary:' .. (entry:match('%x+$') or '')))
+  redis.call('DEL', SUMMARY_FILTER .. (entry:match('%x+$') or ''))
   return redis.call('ZREM', key('summaries:' .. index), entry)
 end
 
