@@ -23,10 +23,10 @@ Alternatives = Sequence[Sequence[str]]
 
 #: The lengths (characters) of the beginnings of words that are tokens; of a longer text, the longest that fits is
 #: searched. A change of tokens needs another version in scripts/lib/summaries.lua.
-LENGTHS = (*range(1, 9), 12, 16, 24, 32)
+LENGTHS = (1, 2, 3, 4, 6, 8)
 
 #: The most tokens of an alternative; more would exclude few more jobs.
-_TOKENS_MAX = 4
+_TOKENS_MAX = 8
 
 
 @dataclass(frozen=True, slots=True)

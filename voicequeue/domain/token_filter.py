@@ -10,14 +10,11 @@ import struct
 from collections.abc import Collection, Iterable
 from hashlib import blake2b
 
-#: Bits of a filter for each token, and those that each token sets: of 20,000 others, one is taken for one of them.
-BITS_PER_TOKEN, HASHES = 24, 8
+#: Bits of a filter for each token, and those that each token sets: of 3,500 other tokens, one is taken for one of them.
+BITS_PER_TOKEN, HASHES = 18, 8
 
 #: Bits of each byte, of which the highest is 0.
 _BITS_OF_BYTE = 7
-
-#: The most bytes of a filter; with more tokens it is right less often.
-BYTES_MAX = 250_000
 
 _DIGEST_SIZE = 4 * HASHES
 _FORMAT = struct.Struct(f"<{HASHES}I")
@@ -28,9 +25,9 @@ def hashes(token: str) -> tuple[int, ...]:
     return _FORMAT.unpack(_digest(token))
 
 
-def build(tokens: Collection[str]) -> str:
-    """Return the filter of these tokens."""
-    length = min(BYTES_MAX, 1 + len(tokens) * BITS_PER_TOKEN // _BITS_OF_BYTE)
+def build(tokens: Collection[str], bytes_max: int) -> str:
+    """Return the filter of these tokens. If they need more bytes than the maximum, it is right less often."""
+    length = min(max(1, bytes_max), 1 + len(tokens) * BITS_PER_TOKEN // _BITS_OF_BYTE)
     size = length * _BITS_OF_BYTE
     flags = bytearray(size)
     digests = b"".join(map(_digest, tokens))

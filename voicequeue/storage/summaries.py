@@ -38,6 +38,9 @@ SETTLED_S = 120.0
 #: expires after twice its time.
 OLD_S, UNFINISHED_S = 43_200, 600
 
+#: The most bytes of a summary for each of its jobs, about a twentieth of what a job needs.
+BYTES_PER_JOB = 60
+
 #: Seconds between two checks whether processes of another release run.
 CHECK_INTERVAL_S = 5.0
 
@@ -195,7 +198,7 @@ class Summaries:
         key = self._space.key(f"summary:{summary_id}")
         entry = f"1 {of.low} {of.high} {of.jobs} {since:.6f} {summary_id}"
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.set(key, build(tokens), ex=2 * OLD_S)
+            pipe.set(key, build(tokens, of.jobs * BYTES_PER_JOB), ex=2 * OLD_S)
             pipe.zscore(self._space.key(f"summaries:{index}"), entry)
             *_, score = pipe.execute()
         if score is None:
