@@ -90,7 +90,7 @@ class Size:
     """The number of jobs of a full summary, and of the smallest."""
 
     full: int = 1_000
-    smallest: int = 100
+    smallest: int = 25
 
 
 class Summaries:
