@@ -104,18 +104,23 @@ class Summaries:
         """Build the missing summaries of all namespaces, and delete those that are of no use. Each step takes some
         milliseconds and yields how many jobs it has read; the caller may stop after any.
 
-        While processes run that do not delete summaries where it is necessary, there are none.
+        While processes run that do not delete summaries where it is necessary, there are none. If the clock was set
+        back meanwhile, all are deleted: jobs join ranges that have some.
         """
-        size, checked_at = size or Size(), -inf
+        size, latest, checked_at = size or Size(), clock(), -inf
+        for jobs in self._build_all(clock, size, settled_s):
+            now = clock()
+            is_due, is_set_back = now >= checked_at + CHECK_INTERVAL_S, now < latest - settled_s / 2
+            if is_set_back or (is_due and self._are_others_alive(now)):
+                self.delete_all()
+                return
+            latest, checked_at = max(latest, now), now if is_due else checked_at
+            yield jobs
+
+    def _build_all(self, clock: Clock, size: Size, settled_s: float) -> Iterator[int]:
         for index in self._indexes(size.smallest):
             for part in _OF_LANES if index.startswith("lane:") else _ALL:
-                for jobs in self._build_part(index, part, clock, size, settled_s):
-                    if not checked_at <= clock() < checked_at + CHECK_INTERVAL_S:
-                        checked_at = clock()
-                        if self._are_others_alive(checked_at):
-                            self.delete_all()
-                            return
-                    yield jobs
+                yield from self._build_part(index, part, clock, size, settled_s)
 
     def delete_all(self) -> None:
         """Delete all summaries."""

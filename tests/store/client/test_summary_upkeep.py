@@ -153,3 +153,18 @@ def test_the_audit_ignores_what_searches_do_not_use(store: JobStore, redis: Redi
     redis.delete(f"{{{prefix}}}:summary:{str(entry).rpartition(' ')[2]}")
 
     assert audit(redis, prefix) == []
+
+
+def test_a_builder_notices_that_the_clock_was_set_back(store: JobStore, redis: Redis, prefix: str) -> None:
+    """Jobs join ranges that have a summary then; a small step does no harm, because the newest jobs have none."""
+    crowd(store, 100)
+    now = LATER
+    building = store.indexes.summaries.build(lambda: now, SMALL)
+    assert sum(islice(building, 20)) > 0
+    now -= SETTLED_S / 2 - 1
+    assert next(building, None) is not None
+    assert len(keys_of(redis, prefix)) > 3
+    now -= 2
+
+    assert next(building, None) is None
+    assert keys_of(redis, prefix) == set()
