@@ -119,15 +119,14 @@ def _by_jobs(sizes: Sequence[int]) -> dict[int, dict[str, Times]]:
         for size in sizes:
             before = bench.used()  # finished jobs of earlier measurements do not count
             rates = [_rate(bench, new_jobs) for _ in range((size - job_count) // SLICE)]
-            added, of_jobs = size - job_count, bench.used() - before
-            summarized_per_s = added / summarize(bench.store)
-            job_count, held_bytes, of_summaries = size, held_bytes + of_jobs, bench.used() - before - of_jobs
+            summarized_per_s = (size - job_count) / summarize(bench.store)
+            job_count, held_bytes = size, held_bytes + bench.used() - before
             _wait_for_rewrite(bench)
             results[size] = {
                 "enqueue_many, jobs per second": Times(rates[-TIMES:]),
                 "Redis, bytes per job": Times([held_bytes / size]),
                 "a record, bytes": Times([_of_a_record(bench)]),
-                "summaries, bytes per job": Times([of_summaries / added]),
+                "summaries, bytes per job": Times([_of_summaries(bench) / size]),
                 "summaries, jobs per second": Times([summarized_per_s]),
                 **_timed(bench, new_jobs),
             }
@@ -198,6 +197,11 @@ def summarize(store: JobStore) -> float:
     for _ in store.indexes.summaries.build(time.time, settled_s=0.0):
         pass
     return time.perf_counter() - started
+
+
+def _of_summaries(bench: Bench) -> int:
+    names = bench.redis.scan_iter(f"{{{DEFAULT_PREFIX}}}:summar*", count=10_000)
+    return sum(cast(int, bench.redis.memory_usage(name, samples=0)) for name in names)
 
 
 def _of_a_record(bench: Bench) -> float:

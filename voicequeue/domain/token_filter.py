@@ -10,8 +10,8 @@ import struct
 from collections.abc import Collection, Iterable
 from hashlib import blake2b
 
-#: Bits of a filter for each token, and those that each token sets: of 3,500 other tokens, one is taken for one of them.
-BITS_PER_TOKEN, HASHES = 18, 8
+#: Bits of a filter for each token, and those that each token sets: of 20,000 others, one is taken for one of them.
+BITS_PER_TOKEN, HASHES = 24, 8
 
 #: Bits of each byte, of which the highest is 0.
 _BITS_OF_BYTE = 7

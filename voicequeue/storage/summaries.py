@@ -39,7 +39,7 @@ SETTLED_S = 120.0
 OLD_S, UNFINISHED_S = 43_200, 600
 
 #: The most bytes of a summary for each of its jobs, about a twentieth of what a job needs.
-BYTES_PER_JOB = 60
+BYTES_PER_JOB = 50
 
 #: Seconds between two checks whether processes of another release run.
 CHECK_INTERVAL_S = 5.0
