@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from itertools import islice
 
+import pytest
 from redis import Redis
 
+from config.settings import Settings
 from tests.store.client.summary_steps import LATER, SMALL, crowd, found_ids, keys_of, summarize
 from tests.store.life import (
     NOW,
@@ -18,6 +20,7 @@ from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.audit.repair import repair
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.summaries import CHECK_INTERVAL_S, KEEPS_SUMMARIES, OLD_S, SETTLED_S, Size
+from workers.process_info import process_facts
 
 
 def test_jobs_that_are_new_or_too_few_have_no_summary(store: JobStore, redis: Redis, prefix: str) -> None:
@@ -77,6 +80,15 @@ def test_there_are_no_summaries_while_an_older_release_runs(store: JobStore, red
     assert summarize(store) == 0
     assert keys_of(redis, prefix) == set()
     store.heartbeats["gateway"].remove("old")
+    assert summarize(store) == 6
+
+
+@pytest.mark.parametrize("kind", ["worker", "gateway", "callbacks", "archive"])
+def test_processes_of_this_release_delete_summaries_where_it_is_necessary(store: JobStore, kind: str) -> None:
+    """Their heartbeats say so."""
+    crowd(store)
+    store.heartbeats[kind].record("new", LATER, process_facts(Settings(_env_file=None), kind))
+
     assert summarize(store) == 6
 
 
