@@ -155,6 +155,7 @@ def _bench() -> Iterator[Bench]:
         url = Stack(supervisor, Settings(_env_file=None), home=Path(folder)).start_valkey()
         with _queue(url, "warm") as warm:
             _rate(warm, _endless(1))
+            summarize(warm.store)
             _timed(warm, _endless(1))
             warm.redis.flushall()
         with _queue(url, DEFAULT_PREFIX) as bench:
