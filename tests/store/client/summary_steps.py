@@ -22,8 +22,8 @@ def summarize(store: JobStore, now: float = LATER, size: Size = SMALL) -> int:
 
 
 def crowd(store: JobStore, count: int = 6, now: float = NOW) -> list[str]:
-    """Enqueue jobs of others."""
-    return enqueue_jobs(store, *(voice(name="Berta") for _ in range(count)), now=now)
+    """Enqueue jobs of others. Their ids follow from their keys, so that a filter has the same bits in each run."""
+    return enqueue_jobs(store, *(voice(name="Berta", key=f"{now}-{number}") for number in range(count)), now=now)
 
 
 def keys_of(redis: Redis, prefix: str) -> set[str]:

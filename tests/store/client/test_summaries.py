@@ -79,7 +79,7 @@ def test_a_search_examines_few_jobs(
 
 def test_jobs_of_one_time_are_in_one_summary(store: JobStore, queue: VoiceQueue, examined: Callable[[], int]) -> None:
     """A range ends between two times, even if it becomes larger; if too many jobs have one time, they have none."""
-    ids = enqueue_jobs(store, *(voice(name="Berta") for _ in range(150)))
+    ids = crowd(store, 150)
     for start, at in ((0, NOW), (15, NOW + 1), (40, NOW + 2)):
         jobs = store.get(ids[start : {0: 15, 15: 40, 40: 150}[start]])
         store.apply_transitions([transitions.cancel(job, at) for job in jobs if job], at)
@@ -134,7 +134,6 @@ def test_a_task_id_that_is_counted_later_is_found(store: JobStore, queue: VoiceQ
     """An order that the job does not use changes its record in its place."""
     crowd(store)
     job = job_in_state(store, State.SUCCEEDED, voice())
-    crowd(store)
     for other in store.get(list(store.list_ids(state=State.QUEUED))):
         assert other is not None
         apply_transition(store, other, State.CANCELLED)
@@ -251,10 +250,10 @@ def test_an_erasure_deletes_every_summary_that_knew_the_job(store: JobStore, red
 
 def test_a_bulk_change_examines_every_job(store: JobStore, queue: VoiceQueue, redis: Redis, prefix: str) -> None:
     """An erasure must not miss a job, even if its summary is wrong."""
-    [job_id] = enqueue_jobs(store, voice(metadata={"subject": "1"}))
+    [job_id] = enqueue_jobs(store, voice(key="anna", metadata={"subject": "1"}))
     crowd(store)
     summarize(store)
-    spec = voice(metadata={"subject": "2"}).canonical_content()
+    spec = voice(key="anna", metadata={"subject": "2"}).canonical_content()
     redis.hset(f"{{{prefix}}}:job:{job_id}", "spec", spec)
     assert queue.search(Filter(metadata={"subject": "2"})).items == ()
 
