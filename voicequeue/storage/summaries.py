@@ -141,8 +141,15 @@ class Summaries:
         text = cast(str | None, self._redis.get(self._space.key(f"summary:{summary_id}")))
         if text is None or self._redis.zcount(self._space.key(index), low, high) > int(count):
             return  # searches do not use it
+        checked: set[str] = set()  # most tokens are those of several jobs
         for page in self._pages(index, _Range(low, high, int(count))):
-            missing_ids = [job.id for job in self._read(page) if not holds(text, tokens_of(job))]
+            missing_ids: list[str] = []
+            for job in self._read(page):
+                tokens = tokens_of(job) - checked
+                if holds(text, tokens):
+                    checked |= tokens
+                else:
+                    missing_ids.append(job.id)
             for job_id in missing_ids:
                 with self._redis.pipeline(transaction=True) as pipe:
                     pipe.zscore(self._space.key(f"summaries:{index}"), entry)
