@@ -13,7 +13,7 @@ from pathlib import Path
 import requests
 from rich.table import Table
 
-from benchmarks.growth import TIMES, Times, judged
+from benchmarks.growth import TIMES, Times, judged, summarize
 from benchmarks.load import jobs
 from benchmarks.peers.ground import MEMORY
 from config.settings import Settings
@@ -34,7 +34,7 @@ SIZES, BATCHES = (10_000, 100_000, 1_000_000), 10
 CHUNK = 500
 
 #: Operations that read at most this many jobs.
-BOUNDED = {"search: none matches": 10_000}
+BOUNDED = dict.fromkeys(("search: none matches", "search: one matches", "job page: a search"), 10000)
 
 
 def tables(up_to: int) -> Iterator[Table]:
@@ -64,6 +64,7 @@ def _by_jobs(sizes: list[int]) -> dict[int, dict[str, Times]]:
                 for number in range(BATCHES):
                     queue.enqueue_many(jobs((size - count) // BATCHES, f"of-{size}-{number}"))
                 _end_all(store)
+                summarize(store)
                 count = size
                 results[size] = _timed(queue, session, page)
     return results
@@ -89,7 +90,9 @@ def _timed(queue: VoiceQueue, session: requests.Session, page: str) -> dict[str,
         "status": queue.status,
         "the latest 50": lambda: queue.search(Filter(), sort=Sort.CHANGED_DESC, limit=50),
         "search: none matches": lambda: queue.search(Filter(text="no such name")),
+        "search: one matches": lambda: queue.search(Filter(text=last.spec.key)),
         "job page: the list": loaded("/"),
+        "job page: a search": loaded("/?q=no+such+name"),
         "job page: a batch": loaded(f"/?batch={last.spec.batch}"),
         "job page: the batches": loaded("/batches"),
         "job page: one job": loaded(f"/job/{last.id}"),

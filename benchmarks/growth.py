@@ -58,10 +58,13 @@ SLICE = 500
 LEEWAY = 1.5
 
 #: Operations that read at most this many jobs; below that, growth is expected.
-BOUNDED = {"find: none matches": 10_000}
+BOUNDED = {"find: none matches": 10_000, "find: one matches": 10_000}
 
 #: Rows of the tables that are not durations; their growth is not judged.
-PLAIN = ("enqueue_many, jobs per second", "Redis, bytes per job", "a record, bytes")
+PLAIN = (
+    *("enqueue_many, jobs per second", "Redis, bytes per job", "a record, bytes"),
+    *("summaries, bytes per job", "summaries, jobs per second"),
+)
 
 #: The maximum number of bytes per job in Redis.
 BYTES_A_JOB = 1_500
@@ -116,12 +119,15 @@ def _by_jobs(sizes: Sequence[int]) -> dict[int, dict[str, Times]]:
         for size in sizes:
             before = bench.used()  # finished jobs of earlier measurements do not count
             rates = [_rate(bench, new_jobs) for _ in range((size - job_count) // SLICE)]
+            summarized_per_s = (size - job_count) / summarize(bench.store)
             job_count, held_bytes = size, held_bytes + bench.used() - before
             _wait_for_rewrite(bench)
             results[size] = {
                 "enqueue_many, jobs per second": Times([statistics.harmonic_mean(rates)]),
                 "Redis, bytes per job": Times([held_bytes / size]),
                 "a record, bytes": Times([_of_a_record(bench)]),
+                "summaries, bytes per job": Times([_of_summaries(bench) / size]),
+                "summaries, jobs per second": Times([summarized_per_s]),
                 **_timed(bench, new_jobs),
             }
     return results
@@ -134,6 +140,7 @@ def _by_batches() -> dict[int, dict[str, Times]]:
             new_jobs = _endless(count)
             for _ in range(IN_MANY // SLICE):
                 _rate(bench, new_jobs)
+            summarize(bench.store)
             results[count] = _timed(bench, new_jobs)
     return results
 
@@ -148,6 +155,7 @@ def _bench() -> Iterator[Bench]:
         url = Stack(supervisor, Settings(_env_file=None), home=Path(folder)).start_valkey()
         with _queue(url, "warm") as warm:
             _rate(warm, _endless(1))
+            summarize(warm.store)
             _timed(warm, _endless(1))
             warm.redis.flushall()
         with _queue(url, DEFAULT_PREFIX) as bench:
@@ -182,6 +190,19 @@ def _rate(bench: Bench, new_jobs: Iterator[VoiceJob]) -> float:
     started = time.perf_counter()
     bench.queue.enqueue_many(batch_of_jobs)
     return SLICE / (time.perf_counter() - started)
+
+
+def summarize(store: JobStore) -> float:
+    """Build the missing summaries as maintenance does, without its pauses; return how long it took (seconds)."""
+    started = time.perf_counter()
+    for _ in store.indexes.summaries.build(time.time, settled_s=0.0):
+        pass
+    return time.perf_counter() - started
+
+
+def _of_summaries(bench: Bench) -> int:
+    names = bench.redis.scan_iter(f"{{{DEFAULT_PREFIX}}}:summar*", count=10_000)
+    return sum(cast(int, bench.redis.memory_usage(name, samples=0)) for name in names)
 
 
 def _of_a_record(bench: Bench) -> float:
@@ -259,6 +280,7 @@ def _time_reads(bench: Bench, durations: dict[str, list[float]]) -> None:
         "find: queued": lambda: queue.search(Filter(state=State.QUEUED)),
         "find: of a batch": lambda: queue.search(Filter(batch="batch-0")),
         "find: none matches": lambda: queue.search(Filter(text="no such name")),
+        "find: one matches": lambda: queue.search(Filter(text=job.spec.key)),
     }
     for name, operation in operations.items():
         started = time.perf_counter()

@@ -184,6 +184,7 @@ class DispatcherStep(BackgroundStep):
                 run_safely(maintenance.take_sample)
                 run_safely(maintenance.plan_polls)
                 run_safely(maintenance.log_events)
+                run_safely(maintenance.summarize)
             if late_polls.is_due():
                 run_safely(maintenance.resume_polls)
             if upkeep.is_due():

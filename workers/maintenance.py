@@ -38,6 +38,9 @@ _LOG_LEVELS: Mapping[str, int] = {State.UNSURE: logging.WARNING, State.FAILED: l
 #: Time limit (seconds) of one run of the purge, which other maintenance waits for.
 PURGE_MAX_S = 0.2
 
+#: Seconds between two searches for ranges of jobs without a summary, and the time limit (seconds) of one run.
+SUMMARIES_INTERVAL_S, SUMMARIZE_MAX_S = 15.0, 0.02
+
 #: The time after which a worker asks again whether it is its turn, as a fraction of the interval.
 ASK_AGAIN = 1 / 10
 
@@ -73,6 +76,7 @@ class Maintenance:
         self._audit_log = audit_log
         self._requires_consent = requires_consent
         self._purge: Iterator[int] = iter(())
+        self._summaries: Iterator[int] | None = None
         self._turns: dict[str, float] = {}
         self._balance_thread = ThreadPoolExecutor(1, thread_name_prefix="balance")
 
@@ -220,6 +224,20 @@ class Maintenance:
         self._services.store.flow_control.forget_days(self._services.clock())
         if self._retention_s < inf:
             self._purge = self._services.store.purge(self._services.clock(), retention_s=self._retention_s)
+
+    def summarize(self) -> None:
+        """Build summaries of ranges of jobs, by which searches pass over them, if no worker has started within the
+        interval. The next call continues where the time limit interrupted this one."""
+        if self._summaries is None:
+            if not self._is_turn("summaries", SUMMARIES_INTERVAL_S):
+                return
+            self._summaries = self._services.store.indexes.summaries.build(self._services.clock)
+        deadline = time.monotonic() + SUMMARIZE_MAX_S
+        steps, self._summaries = self._summaries, None
+        for _ in steps:
+            if time.monotonic() > deadline:
+                self._summaries = steps
+                return
 
     def erase(self) -> None:
         """Erase marked jobs that have settled, and complete erasures that were interrupted."""

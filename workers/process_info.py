@@ -17,6 +17,7 @@ from voicequeue.domain.store_format import CURRENT
 from voicequeue.storage.connection.redis_url import masked
 from voicequeue.storage.format import KNOWN_FORMAT
 from voicequeue.storage.heartbeats import CALLBACK_ROOTS, ROTATION_MARK
+from voicequeue.storage.summaries import KEEPS_SUMMARIES
 from voicequeue.version import VERSION
 from workers.dependencies import callback_secrets
 
@@ -63,6 +64,7 @@ def process_facts(configured: Settings, kind: str) -> Mapping[str, Any]:
         "pid": os.getpid(),
         "version": VERSION,
         KNOWN_FORMAT: CURRENT.version,
+        KEEPS_SUMMARIES: True,
         "celery": version("celery"),
         "python": platform.python_version(),
         "started": _STARTED,

@@ -34,6 +34,10 @@ LISTED_MAX = 50
 #: How long a plan can be executed (seconds).
 TOKEN_TTL_S = 3_600
 
+#: The pages of a plan are this far apart (seconds), so that its jobs do not all enter their state at one time: a
+#: summary (storage/summaries.py) starts and ends between two times.
+TICK_S = 1e-6
+
 _TOKEN = re.compile(r"[\w-]{22}", re.ASCII)
 
 
@@ -178,6 +182,7 @@ def execute_plan(
     changed = marked = 0
     for namespace, page in _pages(lines):
         _record(action, plan, namespace)
+        now += TICK_S
         versions = {job_id: int(version) for job_id, version, _ in page}
         jobs = [job for job in store.get(list(versions)) if job]
         if action is BulkAction.CANCEL:

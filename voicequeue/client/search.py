@@ -12,10 +12,11 @@ from typing import Any, Generic, TypeVar
 
 from voicequeue.domain.job import Job
 from voicequeue.domain.namespaces import Scope, index_of
-from voicequeue.domain.search_text import search_text
+from voicequeue.domain.search_text import Alternatives, search_text, value_alternatives
 from voicequeue.domain.stage import Stage
 from voicequeue.domain.states import FailureCode, State
 from voicequeue.domain.status import Batch
+from voicequeue.domain.token_filter import hashes
 from voicequeue.errors import InvalidCursorError, InvalidJobError, Problem, check_field, unencodable_fields
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.monitoring.audit_log import AuditEntry, AuditFilter, is_entry_id
@@ -25,8 +26,12 @@ T = TypeVar("T")
 #: Jobs read from Redis by one call.
 CHUNK = 500
 
-#: Jobs examined for one page, about. If few match, a page ends with fewer jobs than its limit.
+#: Jobs examined for one page, about. If few match, a page ends with fewer jobs than its limit. Jobs that are passed
+#: over (storage/summaries.py) do not count.
 EXAMINED_MAX = 10_000
+
+#: A call takes as long as it takes to examine this many jobs: as many are counted for it at least.
+CALL_COST = 10
 
 #: Entries of the audit log examined for a page of those of one job, which the page of each job shows.
 EXAMINED_OF_JOB_MAX = 2_000
@@ -108,7 +113,16 @@ class Filter:
             arguments["parts"] = [_json(value) for value in self.metadata.values()]
         if self.text is not None:
             arguments["search"] = search_text(self.text).script_arguments()
+        if conditions := self._conditions():
+            arguments["conditions"] = [
+                [[hashes(token) for token in tokens] for tokens in alternatives] for alternatives in conditions
+            ]
         return {name: value for name, value in arguments.items() if value is not None}
+
+    def _conditions(self) -> list[Alternatives]:
+        """Return the tokens by which ranges of jobs are passed over (storage/summaries.py), for each condition."""
+        of_metadata = [value_alternatives(value) for value in self.metadata.values()]
+        return of_metadata if self.text is None else [search_text(self.text).alternatives(), *of_metadata]
 
 
 def _json(text: str) -> str:
@@ -223,22 +237,28 @@ def audit_entries(
     return Page(tuple(matches), None)
 
 
-def search(store: JobStore, job_filter: Filter, *, limit: int, cursor: str | None = None) -> Page[Job]:
+def search(
+    store: JobStore, job_filter: Filter, *, limit: int, cursor: str | None = None, examines_all: bool = False
+) -> Page[Job]:
     """Return a page of up to `limit` jobs; fewer, even none, if few of many match. Raises InvalidCursorError.
+
+    With `examines_all`, no job is passed over (storage/summaries.py).
 
     Order: within a batch as enqueued; within a state by the latest to enter it; the backlog by priority, batch and age;
     all jobs state by state, all namespaces of a state one by one. A job that changes its state between two pages may be
     on both.
     """
     jobs: list[Job] = []
-    examined = 0
+    examined, arguments = 0, job_filter.script_arguments(store.scope)
+    if examines_all:
+        arguments.pop("conditions", None)
     positions = _positions(store, job_filter, cursor)
     for start in positions:
         position: PagePosition | None = start
         while position is not None:
-            matches, position, count = _matches(store, job_filter, position, limit - len(jobs))
+            matches, position, count = _matches(store, job_filter, arguments, position, limit - len(jobs))
             jobs += matches
-            examined += count
+            examined += max(count, CALL_COST)
             if len(jobs) >= limit or examined >= EXAMINED_MAX:
                 after = position or next(positions, None)
                 return Page(tuple(jobs), after.text() if after else None)
@@ -246,11 +266,14 @@ def search(store: JobStore, job_filter: Filter, *, limit: int, cursor: str | Non
 
 
 def iter_matching(store: JobStore, job_filter: Filter) -> Iterator[Job]:
-    """Yield all jobs that match, each once even if it changes meanwhile."""
+    """Yield all jobs that match, each once even if it changes meanwhile.
+
+    Every job is examined: an erasure must not miss one, even if an older release has left a summary wrong.
+    """
     yielded_ids: set[str] = set()
     cursor: str | None = None
     while True:
-        jobs = search(store, job_filter, limit=CHUNK, cursor=cursor)
+        jobs = search(store, job_filter, limit=CHUNK, cursor=cursor, examines_all=True)
         for job in jobs.items:
             if job.id not in yielded_ids:
                 yielded_ids.add(job.id)
@@ -260,21 +283,21 @@ def iter_matching(store: JobStore, job_filter: Filter) -> Iterator[Job]:
 
 
 def _matches(
-    store: JobStore, job_filter: Filter, position: PagePosition, limit: int
+    store: JobStore, job_filter: Filter, arguments: Mapping[str, Any], position: PagePosition, limit: int
 ) -> tuple[list[Job], PagePosition | None, int]:
     """Return up to `limit` matches, where to continue in the index (None: its end), and how many jobs were examined."""
     latest_first = position.index.startswith("state:")
     chunk = CHUNK if is_selective(job_filter) else min(CHUNK, limit)
-    examined, last, members = store.indexes.filter_page(
-        position.index, position.after, chunk, job_filter.script_arguments(store.scope), latest_first=latest_first
-    )
-    jobs = [job for job in store.get([job_id for job_id, _ in members]) if job is not None and job_filter.matches(job)]
-    if len(jobs) > limit or (len(jobs) == limit and examined == chunk):
+    page = store.indexes.filter_page(position.index, position.after, chunk, arguments, latest_first=latest_first)
+    read = store.get([job_id for job_id, _ in page.members])
+    jobs = [job for job in read if job is not None and job_filter.matches(job)]
+    if len(jobs) > limit or (len(jobs) == limit and not page.is_last):
         end = jobs[limit - 1].id
-        return jobs[:limit], PagePosition(position.index, end, dict(members)[end]), examined
+        return jobs[:limit], PagePosition(position.index, end, dict(page.members)[end]), page.examined
     # A state is read from the latest change on: if a job is older than `since`, all later ones are too.
-    is_end = examined < chunk or (latest_first and job_filter.since is not None and float(last[1]) < job_filter.since)
-    return jobs, None if is_end else PagePosition(position.index, *last), examined
+    since = job_filter.since if latest_first else None
+    is_end = page.is_last or (since is not None and float(page.last[1]) < since)
+    return jobs, None if is_end else PagePosition(position.index, *page.last), page.examined
 
 
 def is_selective(job_filter: Filter) -> bool:

@@ -6,11 +6,11 @@ costs about as much as one of a thousand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from heapq import merge
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from voicequeue.client import search
 from voicequeue.client.search import Filter, Page, PagePosition
@@ -73,6 +73,11 @@ class _Reader:
     start: tuple[float, str] | None
     chunk: int
     examined: int = field(default=0, init=False)
+    #: Arguments of scripts/filter_page.lua.
+    arguments: Mapping[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.arguments = self.job_filter.script_arguments(self.store.scope)
 
     @property
     def is_exhausted(self) -> bool:
@@ -105,14 +110,14 @@ class _Reader:
     def _run(self, run: Run, first: float) -> Iterator[_Entry]:
         yield _Entry(first, "~" if self.is_descending else "")  # the run is read when the list has arrived there
         after, chunk, is_end = run.after(self.start, latest_first=self.is_descending), self.chunk, False
-        arguments = self.job_filter.script_arguments(self.store.scope)
         while not is_end:
-            examined, after, members = self.store.indexes.filter_page(
-                run.index, after, chunk, arguments, latest_first=self.is_descending
+            page = self.store.indexes.filter_page(
+                run.index, after, chunk, self.arguments, latest_first=self.is_descending
             )
-            self.examined += examined
-            yield from (_Entry(run.time_of(score), job_id, True) for job_id, score in members if run.has(score))
-            is_end = examined < chunk or not run.has(after[1]) or self._is_too_old(run.time_of(after[1]))
+            after = page.last
+            self.examined += max(page.examined, search.CALL_COST)
+            yield from (_Entry(run.time_of(score), job_id, True) for job_id, score in page.members if run.has(score))
+            is_end = page.is_last or not run.has(after[1]) or self._is_too_old(run.time_of(after[1]))
             if not is_end:
                 yield _Entry(run.time_of(after[1]), after[0])
             if search.is_selective(self.job_filter):

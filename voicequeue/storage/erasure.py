@@ -127,10 +127,11 @@ class Erasure:
             yield from (index_of(f"state:{state}", namespace) for state in State if state is not State.QUEUED)
 
     def _matching(self, index: str, criteria: Mapping[str, Any]) -> Iterator[str]:
-        last, examined = None, _PAGE
-        while examined == _PAGE:
-            examined, last, members = self._indexes.filter_page(index, last, _PAGE, criteria)
-            yield from (job_id for job_id, _ in members)
+        last, is_last = None, False
+        while not is_last:
+            page = self._indexes.filter_page(index, last, _PAGE, criteria)
+            last, is_last = page.last, page.is_last
+            yield from (job_id for job_id, _ in page.members)
 
     # ── what names them ────────────────────────────────────────────────────────────────────────
 

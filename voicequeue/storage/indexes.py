@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from redis.exceptions import ResponseError
 
@@ -14,6 +14,7 @@ from voicequeue.domain.namespaces import index_of
 from voicequeue.domain.spec import Priority
 from voicequeue.storage.connection.keyspace import Keyspace, rows
 from voicequeue.storage.job_queries import SONG_SCORE_OFFSET
+from voicequeue.storage.summaries import Summaries
 
 _PAGE = 500
 
@@ -59,12 +60,29 @@ class Run:
         return SONG_SCORE_OFFSET if self.of_songs else 0.0
 
 
+class FilteredPage(NamedTuple):
+    """A page of an index, in which jobs were examined; each entry is (member, score).
+
+    Attributes:
+        examined: Number of examined jobs.
+        last: The last entry that was examined or passed over.
+        members: The entries that may match the filter.
+        is_last: True if that was the last entry of the index.
+    """
+
+    examined: int
+    last: tuple[str, str]
+    members: list[tuple[str, str]]
+    is_last: bool
+
+
 class JobIndexes:
     """Reads in pages, each of which can be continued by any process. Safe to share between threads."""
 
     def __init__(self, keyspace: Keyspace) -> None:
         self._space = keyspace
         self._redis = keyspace.redis
+        self.summaries = Summaries(keyspace)
 
     # ── jobs ───────────────────────────────────────────────────────────────────────────────────
 
@@ -111,16 +129,16 @@ class JobIndexes:
         criteria: Mapping[str, Any],
         *,
         latest_first: bool = False,
-    ) -> tuple[int, tuple[str, str], list[tuple[str, str]]]:
-        """Examine up to `count` jobs of an index, after the last entry of the previous page. Return how many there
-        were, the last of them, and those that may match the filter `criteria` (scripts/filter_page.lua); each entry as
-        (member, score)."""
+    ) -> FilteredPage:
+        """Examine up to `count` jobs of an index, after the last entry of the previous page, for those that may match
+        the filter `criteria` (scripts/filter_page.lua)."""
         member, score = after or ("", "")
         filter_text = json.dumps(criteria, ensure_ascii=False)
-        examined, last, last_score, *flat = self._space.run_script(
+        examined, is_last, *flat = self._space.run_script(
             "filter_page", index, int(latest_first), score, member, count, filter_text
         )
-        return int(examined), (last, last_score), cast(list[tuple[str, str]], list(rows(flat, 2)))
+        last, *members = cast(list[tuple[str, str]], list(rows(flat, 2)))
+        return FilteredPage(int(examined), last, members, bool(is_last))
 
     def lanes(self, batch: str | None = None) -> list[tuple[Priority, str]]:
         """Return the lanes of the backlog in scope by name: priority and batch with its namespace."""

@@ -7,13 +7,14 @@ from dataclasses import replace
 from math import inf
 
 import pytest
+from redis import Redis
 
 from simulator.process import Simulator
 from tasks import decisions
 from tests.conftest import eventually
 from tests.integration.processes.worker_bench import SONG, WorkerBench, enqueue, worker_bench
 from tests.store.life import claim_submit, report_order
-from voicequeue import InvalidJobError, Stage, State, VoiceJob, VoiceQueue
+from voicequeue import Filter, InvalidJobError, Page, Stage, State, VoiceJob, VoiceQueue
 from voicequeue.domain import transitions
 from voicequeue.domain.claims import SubmitClaim
 from voicequeue.domain.job import Transition
@@ -22,6 +23,7 @@ from voicequeue.domain.serialization import task_field
 from voicequeue.domain.states import FailureCode
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.monitoring.audit_log import AuditLogRetention
+from voicequeue.storage.summaries import SETTLED_S
 
 
 @pytest.fixture
@@ -244,6 +246,26 @@ def test_a_purge_stops_at_its_time_limit_and_continues_in_the_next_run(
         remaining.append(queue.status().states[State.CANCELLED])
 
     assert remaining == [250, 150, 50, 0, 0]
+
+
+def test_summaries_for_searches_are_built_step_by_step(
+    bench: WorkerBench, queue: VoiceQueue, redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By one worker, which continues where its time limit interrupted it."""
+    monkeypatch.setattr("workers.maintenance.SUMMARIZE_MAX_S", 0.0)
+    enqueue(queue, 250)
+    bench.clock.now += 2 * SETTLED_S
+    other = bench.maintain()
+
+    steps = 0
+    while not list(redis.scan_iter(f"{{{prefix}}}:summary:*")):
+        bench.maintenance.summarize()
+        other.summarize()
+        steps += 1
+        assert steps < 20
+
+    assert steps >= 3  # a hundred jobs each
+    assert queue.search(Filter(text="no such name")) == Page((), None)
 
 
 def test_the_audit_log_is_trimmed_to_its_retention(bench: WorkerBench, queue: VoiceQueue) -> None:

@@ -88,7 +88,8 @@ def test_redis_finds_what_the_library_finds(queue: VoiceQueue, store: JobStore, 
         return
     job = queue.get(job_id)
 
-    _, _, members = store.indexes.filter_page("lane:1:", None, 1_000, Filter(text=text).script_arguments(store.scope))
+    arguments = Filter(text=text).script_arguments(store.scope)
+    members = store.indexes.filter_page("lane:1:", None, 1_000, arguments).members
 
     assert not search.finds(job) or job_id in [member for member, _ in members]
 

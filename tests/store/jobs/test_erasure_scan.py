@@ -45,6 +45,7 @@ from voicequeue.domain.timeouts import ArchiveTimeouts
 from voicequeue.storage import scripts
 from voicequeue.storage.audit.audit import audit
 from voicequeue.storage.job_store import JobStore
+from voicequeue.storage.summaries import Size
 
 KEYS_LUA = (Path(scripts.__file__).parent / "lib" / "keys.lua").read_text(encoding="utf-8")
 STRUCTURES = re.findall(r"^--   ([a-z_]+\S*) +(?:hash|zset|set|list|string|stream) ", KEYS_LUA, re.MULTILINE)
@@ -86,6 +87,7 @@ IMPERSONAL = {
     "filled only while an erasure is interrupted (test_erasure.py)": {"erased_traces", "voices:decided"},
     "expires after a minute": {"session:<id>:notice"},
     "deleted by each erasure": {"admit_stops"},
+    "hashes, deleted with the summaries that name them (test_summaries.py)": {"summary:<id>"},
     "subjects of requests that were just sent; emptied by the next response": {"unanswered:<reason>"},
 }
 
@@ -101,7 +103,7 @@ WITH_IDS = {"purged", "bulk_plan:<token>", "gate"}
 def structure_of(name: str) -> str | None:
     """Return the structure that a key belongs to; `name` is without the prefix of the queue."""
     name = name.partition("/")[0] if name.partition("/")[0] in STRUCTURES else name
-    matching = [one for one in STRUCTURES if re.fullmatch(re.sub("<[a-z]+>", "[^:]+(:[0-9a-z/-]+)?", one), name)]
+    matching = [one for one in STRUCTURES if re.fullmatch(re.sub("<[a-z]+>", "[^:]+(:[0-9a-z/-]+)*", one), name)]
     return name if name in STRUCTURES else max(matching, key=len, default=None)
 
 
@@ -190,6 +192,7 @@ def live(store: JobStore, client: VoiceQueue, folder: Path) -> list[str]:
         same = {"audio_url": f"https://files.example/{WORD}.wav", "voice": WORD}
         ids += enqueue_jobs(store, of_person(key, start_within_s=86_400, **same))
     ids += enqueue_jobs(store, of_person("queued"), of_person("alone", None))
+    list(store.indexes.summaries.build(lambda: NOW + 200, Size(full=10, smallest=1)))
     fill_outboxes(store, folder, [job for job in jobs if job.clips])
     name_in_operations(store, client, ids)
     return ids

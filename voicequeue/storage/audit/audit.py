@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from itertools import starmap
 from typing import cast
 
 from redis import Redis
@@ -38,11 +39,14 @@ from voicequeue.storage.audit.findings import (
     MissingOwner,
     NotComparable,
     StoppedListMismatch,
+    SummaryMismatch,
     UndeliverableCallback,
     UnknownState,
     VoiceWithoutCreator,
 )
 from voicequeue.storage.audit.record import FIELDS, record_of
+from voicequeue.storage.connection.keyspace import Keyspace
+from voicequeue.storage.summaries import Summaries
 
 #: The number of attempts to compare counters of batches that keep getting new jobs.
 ATTEMPTS = 10
@@ -69,6 +73,7 @@ def audit(redis: Redis, prefix: str) -> list[Finding]:
     findings += _lane_turn_mismatches(redis, root, expected_state, incomplete)
     findings += _voices_without_creator(redis, root, expected_state)
     findings += _undeliverable_callbacks(redis, root)
+    findings += starmap(SummaryMismatch, Summaries(Keyspace(redis, prefix)).wrong())
     return findings + list(_counter_mismatches(expected_state, names))
 
 

@@ -178,6 +178,23 @@ class CounterMismatch(Finding):
 
 
 @dataclass(frozen=True, slots=True)
+class SummaryMismatch(Finding):
+    """A summary of a range of jobs that lacks one of them; `entry` is that of `summaries:<index>`."""
+
+    index: str
+    entry: str
+    job_id: str
+
+    @property
+    def kind(self) -> str:
+        """One group for all summaries."""
+        return "summaries"
+
+    def __str__(self) -> str:
+        return f"summaries: searches by text pass over job {self.job_id} in {self.index}"
+
+
+@dataclass(frozen=True, slots=True)
 class NotComparable(Finding):
     """Counters that could not be compared, because jobs changed too fast."""
 

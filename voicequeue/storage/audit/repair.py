@@ -24,6 +24,7 @@ from voicequeue.storage.audit.findings import (
     MissingOwner,
     NotComparable,
     StoppedListMismatch,
+    SummaryMismatch,
     UndeliverableCallback,
     VoiceWithoutCreator,
 )
@@ -69,6 +70,11 @@ def repair(redis: Redis, prefix: str, findings: Sequence[Finding], now: float) -
     for strays in _pages_of(UndeliverableCallback, findings):
         problems = scripts.run_change(redis, "check_callbacks", root, now, 1, *(item.callback_id for item in strays))
         repaired += _repaired(strays, [1 if problem else 0 for problem in problems])
+    for summaries in _pages_of(SummaryMismatch, findings):
+        codes = scripts.run_change(
+            redis, "repair_summaries", root, *_flat((item.index, item.entry) for item in summaries)
+        )
+        repaired += _repaired(summaries, codes)
     counters = [item for item in findings if isinstance(item, CounterMismatch)]
     corrected = _corrected(redis, root, counters)
     if len(corrected) == len(counters) and not any(isinstance(item, NotComparable) for item in findings):

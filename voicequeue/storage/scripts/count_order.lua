@@ -10,6 +10,7 @@ if not job.state then return nil end
 local orders, credits, submissions = count_order(job, order, now)
 if not orders then return 0 end
 redis.call('HSET', JOB .. id, 'orders', orders, 'credits', credits, 'submissions', submissions)
+drop_summary_of(id)
 redis.call('RPUSH', TIMELINE .. id, cjson.encode({
   at = now, state = job.state, stage = order.stage, reason = reason, task_id = order.task_id, attempt = order.attempt }))
 add_event(id, job.batch, job.state, job.stage, reason)

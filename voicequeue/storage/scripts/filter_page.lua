@@ -3,9 +3,11 @@
 -- ARGV  the set, 1 = highest score first, score ('' = from the start) and member of the last job of the previous page,
 --       maximum number to examine, the filter (JSON): state, stage, batch, code, since and until (Unix seconds),
 --       source (all of it, or what is before its colon), parts (texts that all occur in the spec), search
---       (lib/search.lua), recordings (ids of voices by URL or hash: with one of these recordings)
--- RETURNS  number of examined jobs, the last of them and its score, then matching members and scores. A text may
---          occur in a spec with another meaning: the caller checks the jobs.
+--       (lib/search.lua), conditions (jobs of a range whose summary does not meet them are passed over: lib/paging.lua),
+--       recordings (ids of voices by URL or hash: with one of these recordings)
+-- RETURNS  number of examined jobs, 1 = the page ends with the last of the set, the last job that was examined or passed
+--          over and its score, then matching members and scores. A text may occur in a spec with another meaning: the
+--          caller checks the jobs.
 -- Each test reads some fields of the record; only the fields in use are read, because there are many jobs.
 local filter, fields, tests = cjson.decode(ARGV[6]), { 'created' }, {}
 
@@ -42,11 +44,11 @@ local function matches(id)
   return true
 end
 
-local page = page_of(key(ARGV[1]), ARGV[2] == '1', ARGV[3], ARGV[4], tonumber(ARGV[5]))
-local results = { #page / 2, page[#page - 1] or '', page[#page] or '' }
-for i = 1, #page, 2 do
-  if #tests == 0 or matches(page[i]) then
-    results[#results + 1], results[#results + 2] = page[i], page[i + 1]
-  end
-end
+local results = { 0, 0, '', '' }
+results[1], results[3], results[4], results[2] = examine_page(
+  ARGV[1], ARGV[2] == '1', ARGV[3], ARGV[4], tonumber(ARGV[5]), filter.conditions, function(id, score)
+    if #tests > 0 and not matches(id) then return end
+    results[#results + 1], results[#results + 2] = id, score
+  end)
+results[2] = results[2] and 1 or 0
 return results

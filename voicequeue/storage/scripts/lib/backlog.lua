@@ -55,6 +55,7 @@ end
 
 local function join_lane(rank, batch, stage, created, id)
   set_score(lane_key(rank, batch), id, lane_score(stage, created))
+  drop_summary('lane:' .. rank .. ':' .. (batch or ''), lane_score(stage, created)) -- it may return to an old place
   give_turn(rank, batch)
   wake_dispatcher()
 end

@@ -28,6 +28,21 @@ local function schedule_deletion(id, job, now)
   redis.call('ZADD', key('erased_files'), due, cjson.encode({ id = id, batch = job.batch or '' }))
 end
 
+-- Delete the summaries of all ranges that a job was ever in: they say whether one of their jobs had a name.
+local function drop_summaries_of_life(id, job)
+  local lane = 'lane:' .. job.rank .. ':' .. (job.batch or '')
+  local function drop_in_lane(at)
+    for _, stage in ipairs({ 'voice', 'music' }) do drop_summary(lane, lane_score(stage, tonumber(at))) end
+  end
+  drop_in_lane(job.created)
+  for _, line in ipairs(redis.call('LRANGE', TIMELINE .. id, 0, -1)) do
+    local step = cjson.decode(line)
+    drop_summary(index_of('state:' .. step.state, namespace_of(job.batch)), step.at)
+    drop_in_lane(step.at)
+  end
+  drop_summary_of(id)
+end
+
 -- Keep the tombstone of an id, and list what may still name it. Also for a job that no longer exists: another call, or
 -- the purge, deleted its record and perhaps not what names it.
 local function forget_id(id, batch, recording, secret, now)
@@ -50,6 +65,7 @@ local function erase_job(id, job, secret, now)
   end
   delete_callbacks('job:' .. id)
   if job.callback then delete_callback(job.callback) end
+  drop_summaries_of_life(id, job)
   remove_job(id, job)
   if job.shared_voice then names[#names + 1] = job.shared_voice end
   for _, voice in ipairs(names) do
@@ -64,6 +80,7 @@ local function erase_job(id, job, secret, now)
     flush_counters()
     redis.call('DEL', key('batch:' .. job.batch))
     delete_callbacks('batch:' .. job.batch)
+    for rank = 0, 2 do delete_summaries('lane:' .. rank .. ':' .. job.batch) end
   end
   return recording
 end

@@ -59,6 +59,9 @@
 --   lanes:<rank>   zset    batches with such a lane; score = turn order
 --   backlog        hash    queued_credits: what queued and waiting jobs will spend
 --   wake           list    one element while there may be a job to admit
+--   summaries:<index> zset summaries of ranges of a lane or of the jobs in a state (lib/summaries.lua); score = lowest score
+--   summary:<id>   string  the tokens of the jobs of a range, as a Bloom filter (domain/token_filter.py); it expires
+--   summarized     set     lanes and other indexes that have summaries
 --   admit_stops    string  JSON, if the last admission passed over too many lanes or jobs: where the next one continues
 --
 -- Voices

@@ -1,20 +1,22 @@
 -- Records of new jobs, and the Celery messages that they came from.
 
--- Record that a job came from a Celery message. Of the messages that sent it again, the latest are kept.
+-- Record that a job came from a Celery message. Of the messages that sent it again, the latest are kept. Returns whether it
+-- was not recorded yet.
 local MESSAGE_IDS_MAX = 20
 local function add_message_id(id, message_id)
   local ids = cjson.decode(redis.call('HGET', JOB .. id, 'message_ids') or '[]')
   for _, known in ipairs(ids) do
-    if known == message_id then return end
+    if known == message_id then return false end
   end
   ids[#ids + 1] = message_id
   if #ids > MESSAGE_IDS_MAX then table.remove(ids, 2) end
   redis.call('HSET', JOB .. id, 'message_ids', cjson.encode(ids))
+  return true
 end
 
 -- Record the message that enqueues an existing job again; return the outcome.
 local function repeated(id, message_id)
-  if message_id ~= '' then add_message_id(id, message_id) end
+  if message_id ~= '' and add_message_id(id, message_id) then drop_summary_of(id) end
   return 0
 end
 

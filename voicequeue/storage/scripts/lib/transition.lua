@@ -194,6 +194,7 @@ local function repair_index(index, id, belongs, now)
     local scores = { state = job[2] or created, batch = created, waiting = created, refused = 0 }
     -- In every other index the score is the due time.
     redis.call('ZADD', key(index), scores[index:match('^[^:]+')] or now, id)
+    drop_summary(index, scores[index:match('^[^:]+')] or now)
   end
   return 1
 end
