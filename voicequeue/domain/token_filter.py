@@ -13,6 +13,9 @@ from hashlib import blake2b
 #: Bits of a filter for each token, and those that each token sets: of 20,000 others, one is taken for one of them.
 BITS_PER_TOKEN, HASHES = 24, 8
 
+#: A filter that may hold any token.
+ANYTHING = "\x7f"
+
 #: Bits of each byte, of which the highest is 0.
 _BITS_OF_BYTE = 7
 

@@ -9,19 +9,18 @@ jobs have joined the index; ranges without one are searched job by job.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, product
 from math import inf
 from typing import NamedTuple, cast
 
 from voicequeue.domain import serialization
-from voicequeue.domain.job import Job
 from voicequeue.domain.namespaces import index_of
 from voicequeue.domain.search_text import tokens_of
 from voicequeue.domain.spec import Priority
 from voicequeue.domain.states import State
-from voicequeue.domain.token_filter import build, holds
+from voicequeue.domain.token_filter import ANYTHING, build, holds
 from voicequeue.storage.connection.clock import Clock
 from voicequeue.storage.connection.keyspace import Keyspace, rows
 from voicequeue.storage.heartbeats import KINDS, Heartbeats
@@ -40,6 +39,10 @@ OLD_S, UNFINISHED_S = 43_200, 600
 
 #: The most bytes of a summary for each of its jobs, about a twentieth of what a job needs.
 BYTES_PER_JOB = 50
+
+#: The most tokens of a summary, several times those of a thousand ordinary jobs. With more, it would take long and
+#: exclude little: the range is searched job by job.
+TOKENS_MAX = 50_000
 
 #: Seconds between two checks whether processes of another release run.
 CHECK_INTERVAL_S = 5.0
@@ -105,30 +108,35 @@ class Summaries:
         milliseconds and yields how many jobs it has read; the caller may stop after any.
 
         While processes run that do not delete summaries where it is necessary, there are none. If the clock was set
-        back meanwhile, all are deleted: jobs join ranges that have some.
+        back meanwhile, or since the last build, all are deleted: jobs join ranges that have some.
         """
-        size, latest, checked_at = size or Size(), clock(), -inf
+        size, latest, checked_at = size or Size(), self._latest_build(), -inf
         for jobs in self._build_all(clock, size, settled_s):
             now = clock()
             is_due, is_set_back = now >= checked_at + CHECK_INTERVAL_S, now < latest - settled_s / 2
             if is_set_back or (is_due and self._are_others_alive(now)):
                 self.delete_all()
                 return
-            latest, checked_at = max(latest, now), now if is_due else checked_at
+            if is_due:
+                latest, checked_at = max(latest, now), now
+                self._redis.set(self._space.key("summarized:at"), f"{latest:.6f}")
             yield jobs
 
+    def _latest_build(self) -> float:
+        return float(cast(str | None, self._redis.get(self._space.key("summarized:at"))) or -inf)
+
     def _build_all(self, clock: Clock, size: Size, settled_s: float) -> Iterator[int]:
-        for index in self._indexes(size.smallest):
-            for part in _OF_LANES if index.startswith("lane:") else _ALL:
-                yield from self._build_part(index, part, clock, size, settled_s)
+        for indexes in self._indexes(size.smallest):
+            yield 0
+            for index in indexes:
+                for part in _OF_LANES if index.startswith("lane:") else _ALL:
+                    yield from self._build_part(index, part, clock, size, settled_s)
 
     def delete_all(self) -> None:
         """Delete all summaries."""
         for index in cast(set[str], self._redis.smembers(self._space.key("summarized"))):
-            entries = cast(list[str], self._redis.zrange(self._space.key(f"summaries:{index}"), 0, -1))
-            filters = (self._space.key(f"summary:{entry.rpartition(' ')[2]}") for entry in entries)
-            self._redis.delete(self._space.key(f"summaries:{index}"), *filters)
-            self._redis.srem(self._space.key("summarized"), index)
+            self._space.run_script("delete_summaries", index)
+        self._redis.delete(self._space.key("summarized:at"))
 
     def wrong(self) -> Iterator[WrongSummary]:
         """Yield the summaries that lack a token of one of their jobs, each with one such job."""
@@ -144,12 +152,12 @@ class Summaries:
         checked: set[str] = set()  # most tokens are those of several jobs
         for page in self._pages(index, _Range(low, high, int(count))):
             missing_ids: list[str] = []
-            for job in self._read(page):
-                tokens = tokens_of(job) - checked
-                if holds(text, tokens):
-                    checked |= tokens
+            for job_id, tokens in self._tokens(page):
+                new = (tokens or set()) - checked  # other checks report a record that cannot be read
+                if holds(text, new):
+                    checked |= new
                 else:
-                    missing_ids.append(job.id)
+                    missing_ids.append(job_id)
             for job_id in missing_ids:
                 with self._redis.pipeline(transaction=True) as pipe:
                     pipe.zscore(self._space.key(f"summaries:{index}"), entry)
@@ -164,22 +172,22 @@ class Summaries:
         running = chain.from_iterable(Heartbeats(self._space, kind).alive(now) for kind in KINDS)
         return not all(process.facts.get(KEEPS_SUMMARIES) for process in running)
 
-    def _indexes(self, smallest: int) -> Iterator[str]:
-        """Yield the indexes that have enough jobs, or have summaries."""
+    def _indexes(self, smallest: int) -> Iterator[Sequence[str]]:
+        """Yield the indexes that have enough jobs, or have summaries, page by page."""
         namespaces = self._space.namespaces()
         names = [index_of(f"state:{state}", name) for state, name in product(State, namespaces)]
         for priority in Priority:
             lanes = cast(list[str], self._redis.zrange(self._space.key(f"lanes:{priority.rank}"), 0, -1))
             names += [f"lane:{priority.rank}:{lane}" for lane in lanes]
         summarized = cast(set[str], self._redis.smembers(self._space.key("summarized")))
-        yield from sorted(summarized)
+        yield sorted(summarized)
         others = [name for name in names if name not in summarized]
         for start in range(0, len(others), _INDEXES):
             page = others[start : start + _INDEXES]
             with self._redis.pipeline(transaction=False) as pipe:
                 for name in page:
                     pipe.zcard(self._space.key(name))
-                yield from (name for name, count in zip(page, pipe.execute(), strict=True) if count >= smallest)
+                yield [name for name, count in zip(page, pipe.execute(), strict=True) if count >= smallest]
 
     def _build_part(self, index: str, part: _Part, clock: Clock, size: Size, settled_s: float) -> Iterator[int]:
         cursor = ""
@@ -202,19 +210,16 @@ class Summaries:
         """Write the summary of a range that was started at this time, unless a job has joined it meanwhile."""
         tokens: set[str] = set()
         for page in self._pages(index, of):
-            try:
-                tokens.update(*map(tokens_of, self._read(page)))
-            except (KeyError, ValueError):  # a record that this release cannot read: the range is searched job by job
-                return
+            for _, of_job in self._tokens(page):
+                if of_job is None:  # the range is searched job by job
+                    return
+                tokens |= of_job
             yield len(page)
-        key = self._space.key(f"summary:{summary_id}")
+            if len(tokens) > TOKENS_MAX:
+                break
+        text = ANYTHING if len(tokens) > TOKENS_MAX else build(tokens, of.jobs * BYTES_PER_JOB)
         entry = f"1 {of.low} {of.high} {of.jobs} {since:.6f} {summary_id}"
-        with self._redis.pipeline(transaction=True) as pipe:
-            pipe.set(key, build(tokens, of.jobs * BYTES_PER_JOB), ex=2 * OLD_S)
-            pipe.zscore(self._space.key(f"summaries:{index}"), entry)
-            *_, score = pipe.execute()
-        if score is None:
-            self._redis.delete(key)
+        self._space.run_script("finish_summary", index, entry, text, 2 * OLD_S)
 
     def _pages(self, index: str, of: _Range) -> Iterator[list[str]]:
         """Yield the ids of the jobs of a range, page by page."""
@@ -228,8 +233,8 @@ class Summaries:
                 after = inside[-1]
                 yield [job_id for job_id, _ in inside]
 
-    def _read(self, job_ids: Sequence[str]) -> Iterator[Job]:
-        """Yield the jobs with those fields that tokens are made of; a job without a record is left out."""
+    def _tokens(self, job_ids: Sequence[str]) -> Iterator[tuple[str, set[str] | None]]:
+        """Yield the jobs that have a record, with their tokens; None if this release cannot read the record."""
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.hmget(self._space.key(f"job:{job_id}"), _FIELDS)
@@ -237,4 +242,11 @@ class Summaries:
         for job_id, values in zip(job_ids, replies, strict=True):
             record = {field: value for field, value in zip(_FIELDS, values, strict=True) if value is not None}
             if record:
-                yield serialization.parse_job(job_id, record)
+                yield job_id, _tokens_of_record(job_id, record)
+
+
+def _tokens_of_record(job_id: str, record: Mapping[str, str]) -> set[str] | None:
+    try:
+        return tokens_of(serialization.parse_job(job_id, record))
+    except (KeyError, ValueError, TypeError, AttributeError):  # a field is missing, or is JSON of another kind
+        return None

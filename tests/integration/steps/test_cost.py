@@ -63,10 +63,10 @@ COMMANDS: Mapping[str, int] = {
 }
 #: Commands that these scripts execute. Each call reads the format of the queue first.
 INSIDE: Mapping[str, int] = {
-    "enqueue": 112,
-    "admit": 434,
-    "claim_submit": 1_154,
-    "apply_transitions": 2_628,
+    "enqueue": 113,
+    "admit": 435,
+    "claim_submit": 1_168,
+    "apply_transitions": 2_644,
     "claim_poll": 206,
 }
 #: Celery messages: one for each chunk and step.

@@ -27,8 +27,9 @@ def crowd(store: JobStore, count: int = 6, now: float = NOW) -> list[str]:
 
 
 def keys_of(redis: Redis, prefix: str) -> set[str]:
-    """Return the names of the keys that belong to summaries."""
-    return {key.partition("}:")[2] for key in redis.scan_iter(f"{{{prefix}}}:summar*")}
+    """Return the names of the keys that belong to summaries, but for the time of the last build."""
+    names = {key.partition("}:")[2] for key in redis.scan_iter(f"{{{prefix}}}:summar*")}
+    return names - {"summarized:at"}
 
 
 def found_ids(queue: VoiceQueue, text: str) -> list[str]:

@@ -181,20 +181,54 @@ def test_a_job_that_a_repair_returns_to_its_index_is_found(
     assert found_ids(queue, "anna") == [job.id]
 
 
+def cancel(store: JobStore, job_ids: list[str], now: float) -> None:
+    """Cancel jobs, one a second."""
+    for number, job_id in enumerate(job_ids):
+        apply_transition(store, get_job(store, job_id), State.CANCELLED, now + number)
+
+
 def retried(store: JobStore, job: Job) -> Job:
     """Return a failed job that is retried."""
     store.apply_transitions([transitions.retry(job, LATER)], LATER)
     return get_job(store, job.id)
 
 
-def test_a_job_that_joins_a_range_unseen_is_found(store: JobStore, queue: VoiceQueue) -> None:
-    """A process was frozen for minutes, and writes at the time that it had read before: the range has more jobs now."""
+def test_a_job_that_joins_a_range_unseen_is_found(
+    store: JobStore, queue: VoiceQueue, redis: Redis, prefix: str
+) -> None:
+    """By a process that does not know summaries: the range has more jobs now."""
     crowd(store)
     crowd(store, now=NOW + 1)
     summarize(store)
 
-    [job_id] = enqueue_jobs(store, voice(name="Anna"), now=NOW + 0.5)
+    [job_id] = enqueue_jobs(store, voice(name="Anna"), now=LATER)
+    redis.zadd(f"{{{prefix}}}:lane:1:", {job_id: NOW + 0.5})
 
+    assert found_ids(queue, "anna") == [job_id]
+
+
+def test_a_job_that_a_late_call_enqueues_is_found(store: JobStore, queue: VoiceQueue) -> None:
+    """Its caller waited for Redis, and others have left the range meanwhile."""
+    others = crowd(store, 12)
+    summarize(store)
+    cancel(store, others[:3], LATER)
+
+    [job_id] = enqueue_jobs(store, voice(name="Anna"), now=NOW + 3.5e-6)
+
+    assert found_ids(queue, "anna") == [job_id]
+
+
+def test_a_job_whose_state_a_late_call_changes_is_found(store: JobStore, queue: VoiceQueue) -> None:
+    """A worker waited for Redis, and others have left the range meanwhile."""
+    others = crowd(store, 12)
+    [job_id] = enqueue_jobs(store, voice(name="Anna"))
+    cancel(store, others, NOW + 10)
+    summarize(store, LATER + 60)
+    purged = list(store.purge(NOW + 111, retention_s=100))
+
+    cancel(store, [job_id], NOW + 15.5)
+
+    assert sum(purged) > 0
     assert found_ids(queue, "anna") == [job_id]
 
 

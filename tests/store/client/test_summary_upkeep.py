@@ -16,11 +16,19 @@ from tests.store.life import (
 )
 from tests.support.jobs import voice
 from voicequeue import State, VoiceQueue
+from voicequeue.domain.token_filter import ANYTHING
+from voicequeue.storage import summaries
 from voicequeue.storage.audit.audit import audit
+from voicequeue.storage.audit.findings import SummaryMismatch
 from voicequeue.storage.audit.repair import repair
 from voicequeue.storage.job_store import JobStore
 from voicequeue.storage.summaries import CHECK_INTERVAL_S, KEEPS_SUMMARIES, OLD_S, SETTLED_S, Size
 from workers.process_info import process_facts
+
+
+def filters_of(redis: Redis, prefix: str) -> set[str]:
+    """Return the names of the filters of summaries."""
+    return {name for name in keys_of(redis, prefix) if name.startswith("summary:")}
 
 
 def test_jobs_that_are_new_or_too_few_have_no_summary(store: JobStore, redis: Redis, prefix: str) -> None:
@@ -44,7 +52,7 @@ def test_a_summary_is_built_once(store: JobStore, redis: Redis, prefix: str) -> 
     assert summarize(store, LATER + OLD_S - 1) == 0
     counts = []
     for _ in store.indexes.summaries.build(lambda: LATER + OLD_S, SMALL):
-        counts.append(len([name for name in keys_of(redis, prefix) if name.startswith("summary:")]))
+        counts.append(len(filters_of(redis, prefix)))
     assert min(counts) == 2
     assert counts.count(2) >= 3
 
@@ -119,17 +127,74 @@ def test_a_builder_that_takes_long_is_not_disturbed_by_another(store: JobStore, 
     assert redis.zcard(f"{{{prefix}}}:summaries:lane:1:") == 10
 
 
+UNREADABLE = pytest.mark.parametrize(
+    ("field", "value"),
+    [("spec", "{"), ("spec", "[]"), ("created", ""), ("version", "x"), ("orders", "[1]"), ("message_ids", "5")],
+)
+
+
+@UNREADABLE
 def test_a_record_that_cannot_be_read_leaves_its_range_without_a_summary(
-    store: JobStore, redis: Redis, prefix: str
+    store: JobStore, redis: Redis, prefix: str, field: str, value: str
 ) -> None:
     """Other ranges have theirs."""
     ids = crowd(store, 10)
     crowd(store, 10, now=NOW + 1)
-    redis.hset(f"{{{prefix}}}:job:{ids[0]}", "spec", "{")
+    redis.hset(f"{{{prefix}}}:job:{ids[0]}", field, value)
 
     summarize(store)
 
-    assert len([name for name in keys_of(redis, prefix) if name.startswith("summary:")]) == 1
+    assert len(filters_of(redis, prefix)) == 1
+
+
+@UNREADABLE
+def test_the_audit_ends_despite_a_record_that_cannot_be_read(
+    store: JobStore, redis: Redis, prefix: str, field: str, value: str
+) -> None:
+    """It still finds a summary that lacks another job of the range."""
+    ids = crowd(store, 10)
+    summarize(store)
+    redis.hset(f"{{{prefix}}}:job:{ids[0]}", field, value)
+    redis.hset(f"{{{prefix}}}:job:{ids[3]}", "message_ids", '["m-2"]')
+
+    wrong = [finding for finding in audit(redis, prefix) if isinstance(finding, SummaryMismatch)]
+
+    assert [finding.job_id for finding in wrong] == [ids[3]]
+
+
+def test_names_with_very_many_words_have_a_summary_that_excludes_nothing(
+    store: JobStore, queue: VoiceQueue, redis: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To build a useful one would take long. It is not tried again."""
+    monkeypatch.setattr(summaries, "TOKENS_MAX", 20)
+    [job_id, *_] = enqueue_jobs(store, voice(name="Anna of the many words"), *(voice() for _ in range(5)))
+
+    assert summarize(store) == 6
+    assert [redis.get(f"{{{prefix}}}:{name}") for name in filters_of(redis, prefix)] == [ANYTHING]
+    assert found_ids(queue, "anna") == [job_id]
+    assert summarize(store) == 0
+
+
+def test_a_builder_writes_no_filter_of_a_summary_that_was_deleted(store: JobStore, redis: Redis, prefix: str) -> None:
+    """Nothing would delete it for a day."""
+    crowd(store, 30)
+    building = store.indexes.summaries.build(lambda: LATER, SMALL)
+    while next(building) == 0:
+        pass
+    store.indexes.summaries.delete_all()
+
+    list(building)
+
+    entries = redis.zrange(f"{{{prefix}}}:summaries:lane:1:", 0, -1)
+    assert filters_of(redis, prefix) == {f"summary:{str(entry).rpartition(' ')[2]}" for entry in entries}
+    assert len(entries) == 3
+
+
+def test_a_builder_pauses_while_it_looks_for_indexes(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue may have thousands of small ones."""
+    monkeypatch.setattr(summaries, "_INDEXES", 2)
+
+    assert len(list(store.indexes.summaries.build(lambda: LATER, SMALL))) >= len(State) // 2
 
 
 def test_the_audit_finds_and_deletes_a_summary_that_lacks_a_job(
@@ -165,6 +230,19 @@ def test_the_audit_ignores_what_searches_do_not_use(store: JobStore, redis: Redi
     redis.delete(f"{{{prefix}}}:summary:{str(entry).rpartition(' ')[2]}")
 
     assert audit(redis, prefix) == []
+
+
+def test_a_builder_notices_that_the_clock_was_set_back_since_the_last_build(
+    store: JobStore, redis: Redis, prefix: str
+) -> None:
+    """By another worker, too."""
+    crowd(store, 20)
+    summarize(store)
+    assert filters_of(redis, prefix) != set()
+
+    summarize(store, LATER - SETTLED_S)
+
+    assert keys_of(redis, prefix) == set()
 
 
 def test_a_builder_notices_that_the_clock_was_set_back(store: JobStore, redis: Redis, prefix: str) -> None:

@@ -58,6 +58,7 @@ IMPERSONAL = {
             "key:<name>",
             "state_counts",
             "event_cursor",
+            "summarized:at",
             "backlog",
             "wake",
             "flow",

@@ -35,8 +35,9 @@ def checked_on_connect(prefix: str) -> Mapping[str, Any]:
 
 def _checking(key: str) -> Callable[[Any], None]:
     def connected(connection: Any) -> None:
-        connection.on_connect()
-        connection.send_command("HMGET", key, *FIELDS)
+        # Without health checks: if one fails, it connects again, which would end here again.
+        connection.on_connect_check_health(check_health=False)
+        connection.send_command("HMGET", key, *FIELDS, check_health=False)
         try:
             problem = misfit(parse_format(connection.read_response()))
         except NoPermissionError:  # a user of a few other keys: the scripts check what it changes

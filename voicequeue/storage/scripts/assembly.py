@@ -54,6 +54,7 @@ LAZY = frozenset(
         "clear_refusal",
         "count_order",
         "count_outcome",
+        "drop_summaries",
         "drop_summary",
         "drop_summary_of",
         "end_trial",

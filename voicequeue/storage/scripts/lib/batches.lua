@@ -34,6 +34,7 @@ local function add_to_backlog(by_lane, by_batch, by_kind, now)
   end
   for _, lane in ipairs(by_lane) do
     redis.call('ZADD', key('lane:' .. lane), unpack(by_lane[lane]))
+    if is_late_call(now) then drop_summaries('lane:' .. lane, by_lane[lane]) end
     give_turn(lane:sub(1, 1), lane:sub(3))
   end
   for _, batch in ipairs(by_batch) do

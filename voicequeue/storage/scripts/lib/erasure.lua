@@ -38,7 +38,7 @@ local function drop_summaries_of_life(id, job)
   for _, line in ipairs(redis.call('LRANGE', TIMELINE .. id, 0, -1)) do
     local step = cjson.decode(line)
     drop_summary(index_of('state:' .. step.state, namespace_of(job.batch)), step.at)
-    drop_in_lane(step.at)
+    if step.state == 'queued' then drop_in_lane(step.at) end
   end
   drop_summary_of(id)
 end

@@ -62,6 +62,7 @@
 --   summaries:<index> zset summaries of ranges of a lane or of the jobs in a state (lib/summaries.lua); score = lowest score
 --   summary:<id>   string  the tokens of the jobs of a range, as a Bloom filter (domain/token_filter.py); it expires
 --   summarized     set     lanes and other indexes that have summaries
+--   summarized:at  string  when summaries were last built: a clock that is behind was set back
 --   admit_stops    string  JSON, if the last admission passed over too many lanes or jobs: where the next one continues
 --
 -- Voices

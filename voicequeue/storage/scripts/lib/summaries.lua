@@ -29,6 +29,19 @@ local function drop_summary(index, score)
   if entry and not (summary and tonumber(summary.high) < tonumber(score)) then delete_summary(index, entry) end
 end
 
+-- Whether this call was made so long ago that summaries may cover its time: it was repeated until Redis answered.
+local LATE_S = 60
+local is_late
+local function is_late_call(now)
+  if is_late == nil then is_late = redis.call('TIME')[1] - now > LATE_S end
+  return is_late
+end
+
+-- Delete the summaries of the ranges that have one of these scores (score, id, score, id, …).
+local function drop_summaries(index, jobs)
+  for j = 1, #jobs, 2 do drop_summary(index, jobs[j]) end
+end
+
 -- Delete the summary of the range that has a job now.
 local function drop_summary_of(id)
   local state, batch, rank = unpack(redis.call('HMGET', JOB .. id, 'state', 'batch', 'rank'))

@@ -32,7 +32,9 @@ end
 -- Update the indexes that follow from the state.
 local function update_state_indexes(id, batch, from, to, now)
   if from ~= 'queued' then set_score(state_index(from, batch), id, false) end
-  if to ~= 'queued' then set_score(state_index(to, batch), id, now) end
+  if to == 'queued' then return end
+  set_score(state_index(to, batch), id, now)
+  if is_late_call(now) then drop_summary(index_of('state:' .. to, namespace_of(batch)), now) end
 end
 
 local function reserve_credits(job, change)
