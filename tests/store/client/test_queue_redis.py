@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from redis import Redis
@@ -131,3 +134,27 @@ def test_one_queue_serves_many_threads(queue: VoiceQueue) -> None:
     # A key names one job across batches, so of two batches with the same keys one comes first.
     assert sum(summary.new for summary in receipts) == 200
     assert sum(summary.new + summary.existing + summary.rejected for summary in receipts) == 1_600
+
+
+def test_a_server_that_closes_every_connection_counts_as_unreachable() -> None:
+    """A balancer without a server behind it: the calls end when their time is over, however often they were tried."""
+    before = sys.getrecursionlimit()
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        closing = pool.submit(_close_connections, server)
+        sys.setrecursionlimit(len(inspect.stack(0)) + 150)
+        try:
+            with (
+                VoiceQueue(f"redis://127.0.0.1:{server.getsockname()[1]}/0", wait_for_redis_s=1.5) as queue,
+                pytest.raises(StoreUnavailableError),
+            ):
+                queue.status()
+        finally:
+            sys.setrecursionlimit(before)
+            server.shutdown(socket.SHUT_RDWR)
+        closing.result(timeout=10)
+
+
+def _close_connections(server: socket.socket) -> None:
+    with suppress(OSError):  # the end of the server
+        while True:
+            server.accept()[0].close()
