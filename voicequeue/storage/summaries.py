@@ -153,9 +153,9 @@ class Summaries:
         for page in self._pages(index, _Range(low, high, int(count))):
             missing_ids: list[str] = []
             for job_id, tokens in self._tokens(page):
-                new = (tokens or set()) - checked  # other checks report a record that cannot be read
-                if holds(text, new):
-                    checked |= new
+                unchecked = (tokens or set()) - checked  # other checks report a record that cannot be read
+                if holds(text, unchecked):
+                    checked |= unchecked
                 else:
                     missing_ids.append(job_id)
             for job_id in missing_ids:
@@ -209,15 +209,16 @@ class Summaries:
     def _build_one(self, index: str, of: _Range, summary_id: str, since: float) -> Iterator[int]:
         """Write the summary of a range that was started at this time, unless a job has joined it meanwhile."""
         tokens: set[str] = set()
+        is_too_large = False
         for page in self._pages(index, of):
-            for _, of_job in self._tokens(page):
-                if of_job is None:  # the range is searched job by job
+            for _, tokens_of_job in self._tokens(page):
+                if tokens_of_job is None:  # the range is searched job by job
                     return
-                tokens |= of_job
+                tokens |= tokens_of_job
             yield len(page)
-            if len(tokens) > TOKENS_MAX:
+            if is_too_large := len(tokens) > TOKENS_MAX:
                 break
-        text = ANYTHING if len(tokens) > TOKENS_MAX else build(tokens, of.jobs * BYTES_PER_JOB)
+        text = ANYTHING if is_too_large else build(tokens, of.jobs * BYTES_PER_JOB)
         entry = f"1 {of.low} {of.high} {of.jobs} {since:.6f} {summary_id}"
         self._space.run_script("finish_summary", index, entry, text, 2 * OLD_S)
 

@@ -28,6 +28,9 @@ from voicequeue.storage.summaries import Size
 NAMES = ("Anna Öhl", "anna-maria", unicodedata.normalize("NFD", "Änne"), "Berta 12", "BERTA 13, Straße", "Çelik")
 TEXTS = ("anna", "ANNA Ö", "maria", "än", "berta 12", "straß", '"Çelik"', "x-1", "m-3", "task-2", "p-", "nobody")
 
+#: Seconds for which a call has waited for Redis.
+lateness = st.sampled_from([0.0, 0.0, 2.5, 20.0])
+
 named = st.builds(
     VoiceJob,
     audio_url=st.sampled_from([URL, f"{URL}?2", f"{URL}?3"]),
@@ -65,17 +68,18 @@ def walk_on(redis: Redis) -> type[RuleBasedStateMachine]:
             jobs=st.lists(named, min_size=1, max_size=12),
             namespace=st.sampled_from(["", "", "shop"]),
             source=st.sampled_from(["library", "http:app"]),
+            late_s=lateness,
         )
-        def enqueue(self, jobs: list[VoiceJob], namespace: str, source: str) -> None:
+        def enqueue(self, jobs: list[VoiceJob], namespace: str, source: str, late_s: float) -> None:
             self.now += 1
             store = self.store.in_namespace(namespace)
             pairs = [(store.job_ids.of(spec), spec) for spec in jobs]
-            outcomes = store.enqueue(pairs, self.now, source=source)
+            outcomes = store.enqueue(pairs, self.now - late_s, source=source)
             self.specs |= {job_id: spec for (job_id, spec), out in zip(pairs, outcomes, strict=True) if out.is_new}
 
-        @rule(at_most=st.sampled_from([1, 3, 100]))
-        def admit(self, at_most: int) -> None:
-            self.store.admit(self.now, at_most=at_most)
+        @rule(at_most=st.sampled_from([1, 3, 100]), late_s=lateness)
+        def admit(self, at_most: int, late_s: float) -> None:
+            self.store.admit(self.now - late_s, at_most=at_most)
 
         @rule(number=some)
         def refuse(self, number: int) -> None:

@@ -115,7 +115,7 @@ def test_a_builder_notices_that_an_older_release_was_started(store: JobStore, re
 
 
 def test_a_builder_that_takes_long_is_not_disturbed_by_another(store: JobStore, redis: Redis, prefix: str) -> None:
-    """What it started last is not unfinished."""
+    """It leaves what the other one has just started."""
     crowd(store, 100)
     now = LATER
     building = store.indexes.summaries.build(lambda: now, SMALL)

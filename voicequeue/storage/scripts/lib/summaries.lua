@@ -29,7 +29,7 @@ local function drop_summary(index, score)
   if entry and not (summary and tonumber(summary.high) < tonumber(score)) then delete_summary(index, entry) end
 end
 
--- Whether this call was made so long ago that summaries may cover its time: it was repeated until Redis answered.
+-- Return whether this call was made so long ago that summaries may cover its time: it was repeated until Redis answered.
 local LATE_S = 60
 local is_late
 local function is_late_call(now)
