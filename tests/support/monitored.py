@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+import psutil
 from redis import Redis
 from redis.exceptions import ResponseError
 
@@ -17,26 +18,34 @@ _OF_CHANNELS = {"PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE", "PSUBSCRIBE", "PUNSUBSCRI
 
 
 @contextmanager
-def recorded(redis: Redis) -> Iterator[list[list[str]]]:
-    """Yield a list that collects the commands of clients, each with its arguments; commands of scripts are left out."""
+def recorded(redis: Redis, process: psutil.Process | None = None) -> Iterator[list[list[str]]]:
+    """Yield a list that holds, after the body, the commands of clients, each with its arguments; commands of scripts
+    are left out. With a `process`, of its connections alone, if they are open at the end."""
+    entries: list[dict[str, str]] = []
     commands: list[list[str]] = []
     with redis.monitor() as monitor:  # type: ignore[no-untyped-call]
-        thread = threading.Thread(target=_record, args=(monitor, commands))
+        thread = threading.Thread(target=_record, args=(monitor, entries))
         thread.start()
         try:
             yield commands
         finally:
+            ports = None
+            if process is not None:
+                ports = {str(at.laddr.port) for at in process.net_connections() if at.laddr}
             redis.echo(_END)
             thread.join()
+            # Splits arguments that contain spaces: message bodies do, keys do not.
+            commands += [
+                entry["command"].split(" ") for entry in entries if ports is None or entry["client_port"] in ports
+            ]
 
 
-def _record(monitor: Any, commands: list[list[str]]) -> None:
+def _record(monitor: Any, entries: list[dict[str, str]]) -> None:
     for command in monitor.listen():
         if _END in command["command"]:
             return
         if command["client_type"] != "lua":
-            # Splits arguments that contain spaces: message bodies do, keys do not.
-            commands.append(command["command"].split(" "))
+            entries.append(command)
 
 
 def names_in(redis: Redis, commands: list[list[str]]) -> set[str]:
