@@ -201,10 +201,11 @@ def _poll_claims(
         if slow_at and time.monotonic() >= slow_at:
             slow_at = None
             on_slow()
+        now = services.clock()
         for completed in completed_polls:
             with defer_to_reconciler([completed.key.job_id]):
                 results[completed.key] = completed.result
-                answers[completed.key.job_id] = _answer(services, completed.key, completed.result)
+                answers[completed.key.job_id] = _answer(services, completed.key, completed.result, now)
     _report_health(services, results)
     return answers, list(remaining)
 
@@ -220,8 +221,8 @@ def _report_health(services: TaskContext, results: dict[PollClaim, TaskResult | 
                 log.warning("poll failed: %s", result, extra={"job": claim.job_id, "stage": str(claim.stage)})
 
 
-def _answer(services: TaskContext, claim: PollClaim, result: TaskResult | UpstreamError) -> PollAnswer:
-    now, deadline_s = services.clock(), _deadline_s(services, claim)
+def _answer(services: TaskContext, claim: PollClaim, result: TaskResult | UpstreamError, now: float) -> PollAnswer:
+    deadline_s = _deadline_s(services, claim)
     if isinstance(result, UpstreamError):
         transition = decisions.overdue(claim, now, deadline_s, message=result.message)
         return PollAnswer(transition, has_response=False, failure_report=claim.failure_report)

@@ -278,22 +278,23 @@ def _record_answers(
 ) -> list[AcceptedJob]:
     """Write the answers to POSTs; return the jobs whose order was accepted."""
     transitions: list[tuple[SubmitClaim, Transition]] = []
+    now = services.clock()
     for post in completed:
         with defer_to_reconciler([post.key.job_id]):
-            transitions.append((post.key.claim, _transition_for(services, jitter, post)))
+            transitions.append((post.key.claim, _transition_for(services, jitter, post, now)))
     return _write(services, transitions, within_s=0.0 if services.is_stopping() else REPLICATED_WITHIN_S)
 
 
-def _transition_for(services: TaskContext, jitter: float, post: Completed[Order, str]) -> Transition:
+def _transition_for(services: TaskContext, jitter: float, post: Completed[Order, str], now: float) -> Transition:
     claim, result = post.key.claim, post.result
     if isinstance(result, UpstreamError):
         hide_signature(result)
     refusal = _report_health(services, claim, result)
     if isinstance(result, UpstreamError):
-        transition = decisions.not_accepted(claim, result, services.clock(), refusal)
+        transition = decisions.not_accepted(claim, result, now, refusal)
     else:
         poll_in_s = services.polls.delay_for_age(0.0, duration_kind(claim.stage, post.key.model), jitter)
-        transition = decisions.accepted(claim, result, services.clock(), poll_in_s, post.key.model)
+        transition = decisions.accepted(claim, result, now, poll_in_s, post.key.model)
     context = {
         "job": claim.job_id,
         "stage": str(claim.stage),

@@ -40,9 +40,9 @@ EXCERPT_MAX = 500
 class MusicApi:
     """One account at MusicAPI. Safe to share between threads; use one per process.
 
-    Each request is sent at most once: the client never retries. `connect_s` limits opening a connection and `answer_s`
-    each wait for data; their sum limits the whole request, so that a slowly dripping response cannot block a task.
-    `send_many` makes up to `connections` requests at once. Times are in seconds.
+    Each request is sent at most once: the client never retries. `connect_s` limits opening a connection, and `answer_s`
+    the time from then until the whole response is there, so that a slowly dripping one cannot block a task. `send_many`
+    makes up to `connections` requests at once. Times are in seconds.
     """
 
     def __init__(

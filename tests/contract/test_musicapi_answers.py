@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import ssl
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -29,6 +31,7 @@ from tasks.musicapi.client import EXCERPT_MAX
 from tasks.musicapi.transport import BODY_MAX
 from tests.contract.conftest import KEY, Connect, upstream_error
 from tests.support.scripted import HANG_UP, Request, ScriptedServer, always, answer
+from tests.support.tls import Authority
 
 AUDIO_URL = "https://recordings.example/anna.mp3"
 ACCEPTED = answer({"code": 200, "message": "success", "task_id": "t1"})
@@ -194,23 +197,45 @@ def test_where_nothing_came_nothing_is_kept(connect: Connect) -> None:
         assert error.answer is None
 
 
-@pytest.mark.parametrize("endless", [b" ", b"X: 1\r\n", b"-"], ids=["body", "headers", "a header"])
-def test_an_answer_that_never_ends_is_given_up(connect: Connect, endless: bytes) -> None:
-    """A dripping response does not block a thread, and the charge is unknown."""
+_OK = b"HTTP/1.1 200 OK\r\n"
+ENDLESS: dict[str, tuple[bytes, bytes]] = {
+    "a header": (_OK + b"X", b"-"),
+    "headers": (_OK + b"X", b"X: 1\r\n"),
+    "a body": (_OK + b"Content-Length: 1000000\r\n\r\n", b" "),
+    "chunks": (_OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "a body that ends with its connection": (_OK + b'\r\n{"task_id": "task-1"', b" "),
+    "a whole result without its end": (_OK + b'\r\n{"task_id": "task-1"}', b" "),
+    "informational responses": (b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+    "silence": (b"", b""),
+}
+
+
+@pytest.mark.parametrize(("start", "endless"), ENDLESS.values(), ids=ENDLESS)
+@pytest.mark.parametrize("is_secure", [False, True], ids=["http", "https"])
+def test_an_answer_that_never_ends_is_given_up(
+    connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes, endless: bytes, *, is_secure: bool
+) -> None:
+    """A dripping response does not block a thread, the charge is unknown, and nothing is sent again."""
     over = threading.Event()
 
     def drip(_: Request) -> Iterator[bytes]:
-        yield b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" if endless == b" " else b"HTTP/1.1 200 OK\r\nX"
+        yield from filter(None, [start])
         while not over.wait(0.05):
-            yield endless
+            yield from filter(None, [endless])
 
-    with ScriptedServer(drip) as upstream:
-        error = upstream_error(
-            lambda: connect(upstream.url, connect_s=HASTY_S, answer_s=HASTY_S).create_voice(AUDIO_URL)
-        )
+    tls = None
+    if is_secure:
+        authority = Authority(tmp_path)
+        certificate = authority.certificate("127.0.0.1")
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate.certificate, certificate.key)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.file))
+    with ScriptedServer(drip, tls=tls) as upstream:
+        client = connect(upstream.url, connect_s=HASTY_S, answer_s=HASTY_S)
+        errors = [upstream_error(lambda: client.create_voice(AUDIO_URL)), upstream_error(lambda: client.get_task("1"))]
         over.set()
-    assert (type(error), error.may_be_charged) == (AmbiguousFailure, True)
-    assert len(upstream.requests) == 1
+    assert [(type(error), error.message) for error in errors] == [(AmbiguousFailure, "no answer in time")] * 2
+    assert len(upstream.requests) == 2
 
 
 UNCHARGED: dict[str, tuple[bytes, type[UpstreamError]]] = {
