@@ -1,4 +1,5 @@
-"""A proxy in front of Redis that forgets connections, as a NAT or a firewall does: it says nothing to either side."""
+"""A proxy in front of Redis that loses connections: it forgets them, as a NAT or a firewall does, and says nothing to
+either side; or it closes each, as a balancer does that has no server."""
 
 from __future__ import annotations
 
@@ -21,6 +22,10 @@ class ForgettingProxy:
         self._sockets: list[socket.socket] = []
         #: Bytes that were swallowed.
         self.swallowed = 0
+        #: Whether it accepts connections only to close them.
+        self.closes_all = False
+        #: How many it has closed.
+        self.closed = 0
 
     @property
     def url(self) -> str:
@@ -32,11 +37,21 @@ class ForgettingProxy:
         forgotten, self._forgotten = self._forgotten, threading.Event()
         forgotten.set()
 
+    def close_all(self) -> None:
+        """Close the open connections, and each new one until `closes_all` is False again."""
+        self.closes_all = True
+        sockets, self._sockets = self._sockets, []
+        _close(sockets)
+
     def serve(self) -> None:
         """Serve until the listener is closed."""
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                if self.closes_all:
+                    self.closed += 1
+                    client.close()
+                    continue
                 redis = socket.create_connection(self._to)
                 self._sockets += [client, redis]
                 for source, target in ((client, redis), (redis, client)):
@@ -45,10 +60,7 @@ class ForgettingProxy:
 
     def close(self) -> None:
         """Close all connections."""
-        for open_socket in (self._listener, *self._sockets):
-            with contextlib.suppress(OSError):
-                open_socket.shutdown(socket.SHUT_RDWR)
-            open_socket.close()
+        _close([self._listener, *self._sockets])
 
     def _forward(self, source: socket.socket, target: socket.socket, forgotten: threading.Event) -> None:
         with contextlib.suppress(OSError):
@@ -59,6 +71,13 @@ class ForgettingProxy:
                     target.sendall(content)
             if not forgotten.is_set():
                 target.shutdown(socket.SHUT_RDWR)
+
+
+def _close(sockets: list[socket.socket]) -> None:
+    for open_socket in sockets:
+        with contextlib.suppress(OSError):
+            open_socket.shutdown(socket.SHUT_RDWR)
+        open_socket.close()
 
 
 @contextlib.contextmanager
