@@ -36,6 +36,9 @@ CA_BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 #: Seconds that requests in flight may take to fail when the transport is closed.
 CLOSE_S = 1.0
 
+#: Seconds within which a request fails whose kept connection was closed meanwhile.
+STALE_S = 1.0
+
 #: Maximum size in bytes of a response body, after decompression.
 BODY_MAX = 2_000_000
 
@@ -139,14 +142,14 @@ class HttpTransport:
         Raises ConnectionFailed only where the request cannot have been sent, and AmbiguousFailure otherwise: it may
         have been charged.
         """
-        data = self._request(method, path, body)
+        data, started_at = self._request(method, path, body), self._loop.time()
         try:
             try:
                 return await self._exchange(data)
             except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-                if method != "GET":
+                if method != "GET" or self._loop.time() > started_at + STALE_S:
                     raise
-                return await self._exchange(data)  # a kept connection was closed meanwhile
+                return await self._exchange(data)
         except _ConnectError as error:
             raise ConnectionFailed(error.reason) from None
         except TimeoutError:

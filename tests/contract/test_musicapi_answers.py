@@ -26,6 +26,7 @@ from tasks.musicapi import (
     UpstreamError,
     VoiceReady,
     Webhook,
+    transport,
 )
 from tasks.musicapi.client import EXCERPT_MAX
 from tasks.musicapi.transport import BODY_MAX
@@ -236,6 +237,24 @@ def test_an_answer_that_never_ends_is_given_up(
         over.set()
     assert [(type(error), error.message) for error in errors] == [(AmbiguousFailure, "no answer in time")] * 2
     assert len(upstream.requests) == 2
+
+
+@pytest.mark.parametrize(("delay_s", "sent"), [(0.0, 2), (0.3, 1)], ids=["at once", "after a while"])
+def test_a_poll_is_sent_again_if_its_connection_is_closed_at_once(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, delay_s: float, sent: int
+) -> None:
+    """A kept connection was closed meanwhile. A later end is upstream's, and a stopping worker does not wait twice."""
+    monkeypatch.setattr(transport, "STALE_S", 0.1)
+    never = threading.Event()
+
+    def hang_up(_: Request) -> Iterator[bytes]:
+        never.wait(delay_s)
+        yield HANG_UP
+
+    with ScriptedServer(hang_up) as upstream:
+        error = upstream_error(lambda: connect(upstream.url).get_task("1"))
+    assert (type(error), error.message) == (AmbiguousFailure, "the connection was lost")
+    assert len(upstream.requests) == sent
 
 
 UNCHARGED: dict[str, tuple[bytes, type[UpstreamError]]] = {
