@@ -11,6 +11,7 @@ import os
 import ssl
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
@@ -38,6 +39,9 @@ CLOSE_S = 1.0
 
 #: Seconds within which a request fails whose kept connection was closed meanwhile.
 STALE_S = 1.0
+
+#: The number of kept connections of which a usable one is looked for.
+KEPT_MAX = 100
 
 #: Maximum size in bytes of a response body, after decompression.
 BODY_MAX = 2_000_000
@@ -113,7 +117,8 @@ class HttpTransport:
 
     def __init__(self, endpoint: Endpoint, headers: Mapping[str, str], *, connect_s: float, answer_s: float) -> None:
         self._endpoint = endpoint
-        self._connect_timeout = aiohttp.ClientTimeout(connect=connect_s)
+        # aiohttp rounds times above the threshold up to whole seconds.
+        self._connect_timeout = aiohttp.ClientTimeout(connect=connect_s, ceil_threshold=connect_s)
         self._answer_s = answer_s
         self._loop = uvloop.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="upstream", daemon=True)
@@ -154,6 +159,10 @@ class HttpTransport:
             raise ConnectionFailed(error.reason) from None
         except TimeoutError:
             raise AmbiguousFailure("no answer in time") from None
+        except asyncio.CancelledError:
+            if not self._connector.closed:
+                raise
+            raise AmbiguousFailure("the connection was lost") from None
         except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError):
             raise AmbiguousFailure("the connection was lost") from None
 
@@ -181,7 +190,7 @@ class HttpTransport:
         aiohttp keeps the connections and parses responses; its sessions and request objects, which no request here
         needs, would take twice the processor time.
         """
-        connection = await self._connector.connect(self._base, [], self._connect_timeout)
+        connection = await self._connect()
         try:
             protocol = connection.protocol
             if protocol is None or (transport := protocol.transport) is None:
@@ -193,19 +202,37 @@ class HttpTransport:
                 while 100 <= message.code < 200 and message.code != HTTPStatus.SWITCHING_PROTOCOLS:
                     message, payload = await protocol.read()
                 body = await _read_body(payload)
+            if self._connector.closed:  # a body that ends with its connection would seem complete
+                raise aiohttp.ServerDisconnectedError
         except BaseException:
             connection.close()
             raise
         connection.release()
         return HttpResponse(message.code, message.headers, body)
 
+    async def _connect(self) -> aiohttp.connector.Connection:
+        """Return a kept or a new connection on which nothing was received.
+
+        Upstream may have sent a response twice, or one that nothing asked for: the next request would read it.
+        """
+        for _ in range(KEPT_MAX):
+            connection = await self._connector.connect(self._base, [], self._connect_timeout)
+            if connection.protocol is None or not connection.protocol.should_close:
+                return connection
+            connection.close()
+        raise _ConnectError("no connection")
+
     async def _close_connector(self) -> None:
         """Close the connections, and give the requests in flight the time to report that."""
-        await self._connector.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self._connector.close()
         if requests := asyncio.all_tasks() - {asyncio.current_task()}:
             _, unfinished = await asyncio.wait(requests, timeout=CLOSE_S)
             for request in unfinished:
                 request.cancel()
+            if unfinished:
+                await asyncio.wait(unfinished, timeout=CLOSE_S)
 
     async def _open_connector(self) -> tuple[_Connector, aiohttp.ClientRequest]:
         """Return the connector, and the request that says to it where connections lead."""
@@ -219,17 +246,19 @@ class HttpTransport:
 
 
 class _TimeLimit:
-    """Aborts a connection if its body takes longer than `seconds`, and raises TimeoutError then.
+    """Ends its body with TimeoutError after `seconds`, and aborts the connection.
 
-    It needs a third of the processor time of `asyncio.timeout`, which also cancels the task.
+    It needs half of the processor time of `asyncio.timeout`.
     """
 
-    __slots__ = ("_is_over", "_timer", "_transport")
+    __slots__ = ("_is_over", "_loop", "_task", "_timer", "_transport")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, seconds: float) -> None:
+        self._loop = loop
         self._transport = transport
+        self._task = asyncio.current_task(loop)
         self._is_over = False
-        self._timer = loop.call_later(seconds, self._abort)
+        self._timer: asyncio.Handle = loop.call_later(seconds, self._expire)
 
     def __enter__(self) -> None:
         """Do nothing: the time runs already."""
@@ -237,12 +266,17 @@ class _TimeLimit:
     def __exit__(self, *error: object) -> None:
         """Stop the timer."""
         self._timer.cancel()
-        if self._is_over:  # a response that ends with its connection would seem complete
+        if self._is_over and self._task is not None and not self._task.uncancel():  # no other wants to cancel it
             raise TimeoutError
 
-    def _abort(self) -> None:
+    def _expire(self) -> None:
+        self._timer = self._loop.call_soon(self._end)  # after the task, if its response has arrived
+
+    def _end(self) -> None:
         self._is_over = True
         self._transport.abort()
+        if self._task is not None:
+            self._task.cancel()  # after a malformed response, aiohttp does not say that the connection is lost
 
 
 async def _read_body(payload: aiohttp.StreamReader) -> bytes:
@@ -264,7 +298,7 @@ class _ConnectError(aiohttp.ClientConnectionError):
 
 
 class _Connector(aiohttp.TCPConnector):
-    async def connect(self, *args: Any, **kwargs: Any) -> Any:
+    async def connect(self, *args: Any, **kwargs: Any) -> aiohttp.connector.Connection:
         try:
             return await super().connect(*args, **kwargs)
         except (aiohttp.ClientError, OSError) as error:

@@ -6,8 +6,11 @@ import gzip
 import json
 import ssl
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,6 +21,7 @@ from tasks.musicapi import (
     AmbiguousFailure,
     InvalidRequest,
     Moderated,
+    MusicApi,
     NotReady,
     PaymentRequired,
     RateLimited,
@@ -30,6 +34,7 @@ from tasks.musicapi import (
 )
 from tasks.musicapi.client import EXCERPT_MAX
 from tasks.musicapi.transport import BODY_MAX
+from tests.conftest import eventually
 from tests.contract.conftest import KEY, Connect, upstream_error
 from tests.support.scripted import HANG_UP, Request, ScriptedServer, always, answer
 from tests.support.tls import Authority
@@ -204,6 +209,7 @@ ENDLESS: dict[str, tuple[bytes, bytes]] = {
     "headers": (_OK + b"X", b"X: 1\r\n"),
     "a body": (_OK + b"Content-Length: 1000000\r\n\r\n", b" "),
     "chunks": (_OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "a malformed chunk": (_OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", b"zz\r\n"),
     "a body that ends with its connection": (_OK + b'\r\n{"task_id": "task-1"', b" "),
     "a whole result without its end": (_OK + b'\r\n{"task_id": "task-1"}', b" "),
     "informational responses": (b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
@@ -237,6 +243,70 @@ def test_an_answer_that_never_ends_is_given_up(
         over.set()
     assert [(type(error), error.message) for error in errors] == [(AmbiguousFailure, "no answer in time")] * 2
     assert len(upstream.requests) == 2
+
+
+def test_a_response_that_came_in_time_is_read_by_a_busy_process(connect: Connect) -> None:
+    """Its time is over when the process continues, but the order was accepted."""
+    busy = threading.Event()
+
+    def respond(_: Request) -> Iterator[bytes]:
+        busy.wait(10)
+        yield ACCEPTED
+
+    def block() -> None:
+        busy.set()
+        time.sleep(2 * HASTY_S)
+
+    with ScriptedServer(respond) as upstream, ThreadPoolExecutor(1) as executor:
+        client = connect(upstream.url, answer_s=HASTY_S)
+        order = executor.submit(client.create_voice, AUDIO_URL)
+        eventually(lambda: upstream.requests)
+        client._transport.call_soon(block)
+        assert order.result(10) == "t1"
+
+
+def test_no_request_reads_the_response_to_another(connect: Connect) -> None:
+    """Upstream sends a response twice: the second one, which came while the connection was kept, is dropped."""
+    again = threading.Event()
+
+    def respond(request: Request) -> Iterator[bytes]:
+        task_id = f"t{len(upstream.requests)}"
+        yield answer({"task_id": task_id})
+        if task_id == "t1":
+            again.wait(10)
+            yield answer({"task_id": task_id})
+
+    with ScriptedServer(respond) as upstream:
+        client = connect(upstream.url)
+        assert client.create_voice(AUDIO_URL) == "t1"
+        again.set()
+        # aiohttp's own pool does not look at it.
+        eventually(lambda: any(protocol.should_close for protocol, _ in _kept(client)))
+        assert client.create_voice(AUDIO_URL) == "t2"
+
+
+def _kept(client: MusicApi) -> list[Any]:
+    return [kept for connections in client._transport._connector._conns.values() for kept in connections]
+
+
+@pytest.mark.usefixtures("connect")
+@pytest.mark.parametrize("start", [start for start, _ in ENDLESS.values()], ids=ENDLESS)
+def test_a_client_that_is_closed_takes_no_part_for_the_whole(start: bytes) -> None:
+    """Its orders in flight end, and whether they were charged is unknown."""
+    over = threading.Event()
+
+    def begin(_: Request) -> Iterator[bytes]:
+        yield from filter(None, [start])
+        over.wait(10)
+        yield HANG_UP
+
+    with ScriptedServer(begin) as upstream, ThreadPoolExecutor(1) as executor:
+        client = MusicApi(upstream.url, KEY)
+        order = executor.submit(upstream_error, lambda: client.create_voice(AUDIO_URL))
+        eventually(lambda: upstream.requests)
+        client.close()
+        assert type(order.result(5)) is AmbiguousFailure
+        over.set()
 
 
 @pytest.mark.parametrize(("delay_s", "sent"), [(0.0, 2), (0.3, 1)], ids=["at once", "after a while"])

@@ -48,19 +48,24 @@ class ForgettingProxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                if self.closes_all:
-                    self.closed += 1
-                    client.close()
-                    continue
-                redis = socket.create_connection(self._to)
-                self._sockets += [client, redis]
-                for source, target in ((client, redis), (redis, client)):
-                    arguments = (source, target, self._forgotten)
-                    threading.Thread(target=self._forward, args=arguments, daemon=True).start()
+                self._connect(client, self._forgotten)
 
     def close(self) -> None:
         """Close all connections."""
         _close([self._listener, *self._sockets])
+
+    def _connect(self, client: socket.socket, forgotten: threading.Event) -> None:
+        """Connect a client to Redis, or close its connection."""
+        sockets = [client]
+        with contextlib.suppress(OSError):
+            sockets += [] if self.closes_all else [socket.create_connection(self._to)]
+        self._sockets += sockets
+        if self.closes_all or len(sockets) == 1:  # perhaps since then
+            self.closed += 1
+            _close(sockets)
+            return
+        for source, target in (sockets, reversed(sockets)):
+            threading.Thread(target=self._forward, args=(source, target, forgotten), daemon=True).start()
 
     def _forward(self, source: socket.socket, target: socket.socket, forgotten: threading.Event) -> None:
         with contextlib.suppress(OSError):

@@ -20,24 +20,27 @@ _OF_CHANNELS = {"PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE", "PSUBSCRIBE", "PUNSUBSCRI
 @contextmanager
 def recorded(redis: Redis, process: psutil.Process | None = None) -> Iterator[list[list[str]]]:
     """Yield a list that holds, after the body, the commands of clients, each with its arguments; commands of scripts
-    are left out. With a `process`, of its connections alone, if they are open at the end."""
+    are left out. With a `process`, of its connections alone, if they are open at the beginning or at the end."""
     entries: list[dict[str, str]] = []
     commands: list[list[str]] = []
     with redis.monitor() as monitor:  # type: ignore[no-untyped-call]
         thread = threading.Thread(target=_record, args=(monitor, entries))
+        ports = _ports_of(process)
         thread.start()
         try:
             yield commands
+            ports |= _ports_of(process)
         finally:
-            ports = None
-            if process is not None:
-                ports = {str(at.laddr.port) for at in process.net_connections() if at.laddr}
             redis.echo(_END)
             thread.join()
-            # Splits arguments that contain spaces: message bodies do, keys do not.
-            commands += [
-                entry["command"].split(" ") for entry in entries if ports is None or entry["client_port"] in ports
-            ]
+        # Splits arguments that contain spaces: message bodies do, keys do not.
+        commands += [
+            entry["command"].split(" ") for entry in entries if process is None or entry["client_port"] in ports
+        ]
+
+
+def _ports_of(process: psutil.Process | None) -> set[str]:
+    return {str(at.laddr.port) for at in process.net_connections() if at.laddr} if process else set()
 
 
 def _record(monitor: Any, entries: list[dict[str, str]]) -> None:

@@ -54,7 +54,7 @@ def test_a_worker_whose_connections_are_all_forgotten_consumes_again_within_30_s
 
             def is_consumed() -> bool:
                 nonlocal longest_idle_s
-                longest_idle_s = max(longest_idle_s, *consumed_queues(worker()).values())
+                longest_idle_s = max([longest_idle_s, *consumed_queues(worker()).values()])
                 states = queue.batch("voices").states
                 return states[State.QUEUED] + states[State.ADMITTED] == 0
 
@@ -81,6 +81,7 @@ def test_processes_outlive_a_balancer_that_closes_every_connection(
         queue.enqueue_many(jobs(30))
         eventually(lambda: queue.batch("voices").states[State.PENDING] > 0, within_s=60)
         proxy.close_all()
+        assert not settled(queue)
         eventually(lambda: proxy.closed > CLOSED_MIN, within_s=60)
         assert requests.get(f"{web}/readyz", timeout=20).status_code == 503
         proxy.closes_all = False
