@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import ssl
-import threading
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,7 +15,6 @@ from tasks.musicapi import (
     AmbiguousFailure,
     InvalidRequest,
     Moderated,
-    MusicApi,
     NotReady,
     PaymentRequired,
     RateLimited,
@@ -30,14 +23,11 @@ from tasks.musicapi import (
     UpstreamError,
     VoiceReady,
     Webhook,
-    transport,
 )
 from tasks.musicapi.client import EXCERPT_MAX
 from tasks.musicapi.transport import BODY_MAX
-from tests.conftest import eventually
 from tests.contract.conftest import KEY, Connect, upstream_error
 from tests.support.scripted import HANG_UP, Request, ScriptedServer, always, answer
-from tests.support.tls import Authority
 
 AUDIO_URL = "https://recordings.example/anna.mp3"
 ACCEPTED = answer({"code": 200, "message": "success", "task_id": "t1"})
@@ -201,130 +191,6 @@ def test_where_nothing_came_nothing_is_kept(connect: Connect) -> None:
             error = upstream_error(lambda url=upstream.url: connect(url).create_voice(AUDIO_URL))  # type: ignore[misc]
         assert isinstance(error, AmbiguousFailure)
         assert error.answer is None
-
-
-_OK = b"HTTP/1.1 200 OK\r\n"
-ENDLESS: dict[str, tuple[bytes, bytes]] = {
-    "a header": (_OK + b"X", b"-"),
-    "headers": (_OK + b"X", b"X: 1\r\n"),
-    "a body": (_OK + b"Content-Length: 1000000\r\n\r\n", b" "),
-    "chunks": (_OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
-    "a malformed chunk": (_OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", b"zz\r\n"),
-    "a body that ends with its connection": (_OK + b'\r\n{"task_id": "task-1"', b" "),
-    "a whole result without its end": (_OK + b'\r\n{"task_id": "task-1"}', b" "),
-    "informational responses": (b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
-    "silence": (b"", b""),
-}
-
-
-@pytest.mark.parametrize(("start", "endless"), ENDLESS.values(), ids=ENDLESS)
-@pytest.mark.parametrize("is_secure", [False, True], ids=["http", "https"])
-def test_an_answer_that_never_ends_is_given_up(
-    connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes, endless: bytes, *, is_secure: bool
-) -> None:
-    """A dripping response does not block a thread, the charge is unknown, and nothing is sent again."""
-    over = threading.Event()
-
-    def drip(_: Request) -> Iterator[bytes]:
-        yield from filter(None, [start])
-        while not over.wait(0.05):
-            yield from filter(None, [endless])
-
-    tls = None
-    if is_secure:
-        authority = Authority(tmp_path)
-        certificate = authority.certificate("127.0.0.1")
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(certificate.certificate, certificate.key)
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.file))
-    with ScriptedServer(drip, tls=tls) as upstream:
-        client = connect(upstream.url, connect_s=HASTY_S, answer_s=HASTY_S)
-        errors = [upstream_error(lambda: client.create_voice(AUDIO_URL)), upstream_error(lambda: client.get_task("1"))]
-        over.set()
-    assert [(type(error), error.message) for error in errors] == [(AmbiguousFailure, "no answer in time")] * 2
-    assert len(upstream.requests) == 2
-
-
-def test_a_response_that_came_in_time_is_read_by_a_busy_process(connect: Connect) -> None:
-    """Its time is over when the process continues, but the order was accepted."""
-    busy = threading.Event()
-
-    def respond(_: Request) -> Iterator[bytes]:
-        busy.wait(10)
-        yield ACCEPTED
-
-    def block() -> None:
-        busy.set()
-        time.sleep(2 * HASTY_S)
-
-    with ScriptedServer(respond) as upstream, ThreadPoolExecutor(1) as executor:
-        client = connect(upstream.url, answer_s=HASTY_S)
-        order = executor.submit(client.create_voice, AUDIO_URL)
-        eventually(lambda: upstream.requests)
-        client._transport.call_soon(block)
-        assert order.result(10) == "t1"
-
-
-def test_no_request_reads_the_response_to_another(connect: Connect) -> None:
-    """Upstream sends a response twice: the second one, which came while the connection was kept, is dropped."""
-    again = threading.Event()
-
-    def respond(request: Request) -> Iterator[bytes]:
-        task_id = f"t{len(upstream.requests)}"
-        yield answer({"task_id": task_id})
-        if task_id == "t1":
-            again.wait(10)
-            yield answer({"task_id": task_id})
-
-    with ScriptedServer(respond) as upstream:
-        client = connect(upstream.url)
-        assert client.create_voice(AUDIO_URL) == "t1"
-        again.set()
-        # aiohttp's own pool does not look at it.
-        eventually(lambda: any(protocol.should_close for protocol, _ in _kept(client)))
-        assert client.create_voice(AUDIO_URL) == "t2"
-
-
-def _kept(client: MusicApi) -> list[Any]:
-    return [kept for connections in client._transport._connector._conns.values() for kept in connections]
-
-
-@pytest.mark.usefixtures("connect")
-@pytest.mark.parametrize("start", [start for start, _ in ENDLESS.values()], ids=ENDLESS)
-def test_a_client_that_is_closed_takes_no_part_for_the_whole(start: bytes) -> None:
-    """Its orders in flight end, and whether they were charged is unknown."""
-    over = threading.Event()
-
-    def begin(_: Request) -> Iterator[bytes]:
-        yield from filter(None, [start])
-        over.wait(10)
-        yield HANG_UP
-
-    with ScriptedServer(begin) as upstream, ThreadPoolExecutor(1) as executor:
-        client = MusicApi(upstream.url, KEY)
-        order = executor.submit(upstream_error, lambda: client.create_voice(AUDIO_URL))
-        eventually(lambda: upstream.requests)
-        client.close()
-        assert type(order.result(5)) is AmbiguousFailure
-        over.set()
-
-
-@pytest.mark.parametrize(("delay_s", "sent"), [(0.0, 2), (0.3, 1)], ids=["at once", "after a while"])
-def test_a_poll_is_sent_again_if_its_connection_is_closed_at_once(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch, delay_s: float, sent: int
-) -> None:
-    """A kept connection was closed meanwhile. A later end is upstream's, and a stopping worker does not wait twice."""
-    monkeypatch.setattr(transport, "STALE_S", 0.1)
-    never = threading.Event()
-
-    def hang_up(_: Request) -> Iterator[bytes]:
-        never.wait(delay_s)
-        yield HANG_UP
-
-    with ScriptedServer(hang_up) as upstream:
-        error = upstream_error(lambda: connect(upstream.url).get_task("1"))
-    assert (type(error), error.message) == (AmbiguousFailure, "the connection was lost")
-    assert len(upstream.requests) == sent
 
 
 UNCHARGED: dict[str, tuple[bytes, type[UpstreamError]]] = {

@@ -322,10 +322,11 @@ def test_a_song_that_must_wait_for_the_submit_rate_has_a_message(bench: Bench, u
     bench.store.flow_control.set_limits(submit_rate=2)
     bench.clock.now += APART_S
 
-    def wait_for_orders(_: int) -> None:
-        eventually(lambda: State.ADMITTED not in bench.states(job_ids[:1]))
+    def sleep(seconds: float) -> None:
+        eventually(lambda: State.PENDING in bench.states(job_ids) or delays)
+        bench.clock.now += seconds if delays else 0.0  # the time of the stay is not that of the answers
 
-    staying = with_sleep(bench, wait_for_orders)
+    staying = replace(bench, services=replace(bench.services, sleep=sleep))
     poll_repeatedly(staying.services, job_ids, Messages(lambda _, delay_s: delays.append(delay_s), lambda _: None))
 
     assert delays == [pytest.approx(30, abs=3)]
