@@ -51,4 +51,4 @@ def test_the_search_finds_a_guide_by_its_task(site: Path, page: Page, start: str
 
     result = page.locator(".md-search-result__link").filter(has_text="Resolve an unsure job").first
     # It reads its index first, which takes seconds while other tests run.
-    expect(result).to_have_attribute("href", re.compile(r"guides/unsure-jobs\.html"), timeout=30_000)
+    expect(result).to_have_attribute("href", re.compile(r"guides/unsure-jobs\.html"), timeout=90_000)
