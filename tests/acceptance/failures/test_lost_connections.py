@@ -88,5 +88,5 @@ def test_processes_outlive_a_balancer_that_closes_every_connection(
         eventually(lambda: settled(queue), within_s=60)
 
     assert [system.supervisor.pid(name) for name in (*system.workers, "web")] == before
-    assert "RecursionError" not in system.logs()
+    assert "RecursionError" not in system.logs() + (system.home / "log" / "web.log").read_text()
     verified_states(system, 30)
